@@ -1,0 +1,38 @@
+# Everything here works in a fresh clone with Python 3.11+ and make: each target sets up what it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: venv demo test check bench protos clean
+.DEFAULT_GOAL := demo
+
+venv: .venv/.ready
+
+.venv/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 14), f"Unspool needs Python 3.11 to 3.13, this is {sys.version.split()[0]}: try make PYTHON=python3.12"'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+demo: venv
+	$(BIN)/python examples/demo.py
+
+test: venv
+	$(BIN)/python -m pytest
+
+check: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m protos.generate --check
+
+protos: venv
+	$(BIN)/python -m protos.generate
+
+bench: venv
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,1 @@
+"""The wire: the messages, the code generated from them, and the one codec."""

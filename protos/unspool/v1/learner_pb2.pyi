@@ -1,0 +1,383 @@
+from protos.unspool.v1 import common_pb2 as _common_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Verdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VERDICT_UNSPECIFIED: _ClassVar[Verdict]
+    ACCEPTED: _ClassVar[Verdict]
+    APPLIED: _ClassVar[Verdict]
+    DUPLICATE: _ClassVar[Verdict]
+    STALE: _ClassVar[Verdict]
+    FUTURE: _ClassVar[Verdict]
+    NOT_LEASED: _ClassVar[Verdict]
+    NONFINITE: _ClassVar[Verdict]
+    SCHEMA_MISMATCH: _ClassVar[Verdict]
+    TOO_LARGE: _ClassVar[Verdict]
+    NO_CREDIT: _ClassVar[Verdict]
+    CORRUPT: _ClassVar[Verdict]
+    CLOSED: _ClassVar[Verdict]
+VERDICT_UNSPECIFIED: Verdict
+ACCEPTED: Verdict
+APPLIED: Verdict
+DUPLICATE: Verdict
+STALE: Verdict
+FUTURE: Verdict
+NOT_LEASED: Verdict
+NONFINITE: Verdict
+SCHEMA_MISMATCH: Verdict
+TOO_LARGE: Verdict
+NO_CREDIT: Verdict
+CORRUPT: Verdict
+CLOSED: Verdict
+
+class JoinRequest(_message.Message):
+    __slots__ = ("protocol_min", "protocol_max", "client_version", "run_id", "worker_name", "incarnation", "host", "pid", "device_kind", "device_count", "held")
+    PROTOCOL_MIN_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_MAX_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    WORKER_NAME_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_KIND_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    protocol_min: int
+    protocol_max: int
+    client_version: str
+    run_id: str
+    worker_name: str
+    incarnation: str
+    host: str
+    pid: int
+    device_kind: str
+    device_count: int
+    held: _containers.RepeatedCompositeFieldContainer[HeldLane]
+    def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., client_version: _Optional[str] = ..., run_id: _Optional[str] = ..., worker_name: _Optional[str] = ..., incarnation: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., device_kind: _Optional[str] = ..., device_count: _Optional[int] = ..., held: _Optional[_Iterable[_Union[HeldLane, _Mapping]]] = ...) -> None: ...
+
+class HeldLane(_message.Message):
+    __slots__ = ("lane", "incarnation", "seq")
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    lane: int
+    incarnation: int
+    seq: int
+    def __init__(self, lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ...) -> None: ...
+
+class JoinReply(_message.Message):
+    __slots__ = ("protocol", "run_id", "epoch", "worker_id", "session_secret", "heartbeat_s", "orphan_ttl_s", "chunk_bytes", "schema", "experiment_toml", "config_sha256", "version", "lanes_total", "snapshot_every", "exact_versions")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_SECRET_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_S_FIELD_NUMBER: _ClassVar[int]
+    ORPHAN_TTL_S_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENT_TOML_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_SHA256_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    LANES_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_EVERY_FIELD_NUMBER: _ClassVar[int]
+    EXACT_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    protocol: int
+    run_id: str
+    epoch: int
+    worker_id: str
+    session_secret: str
+    heartbeat_s: float
+    orphan_ttl_s: float
+    chunk_bytes: int
+    schema: _common_pb2.Schema
+    experiment_toml: str
+    config_sha256: str
+    version: int
+    lanes_total: int
+    snapshot_every: int
+    exact_versions: bool
+    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., epoch: _Optional[int] = ..., worker_id: _Optional[str] = ..., session_secret: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., orphan_ttl_s: _Optional[float] = ..., chunk_bytes: _Optional[int] = ..., schema: _Optional[_Union[_common_pb2.Schema, _Mapping]] = ..., experiment_toml: _Optional[str] = ..., config_sha256: _Optional[str] = ..., version: _Optional[int] = ..., lanes_total: _Optional[int] = ..., snapshot_every: _Optional[int] = ..., exact_versions: _Optional[bool] = ...) -> None: ...
+
+class WorkerMessage(_message.Message):
+    __slots__ = ("heartbeat", "push", "snapshot", "chunk", "lane_return", "log")
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    PUSH_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    LANE_RETURN_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    heartbeat: Heartbeat
+    push: GradientEstimatorOut
+    snapshot: Snapshot
+    chunk: _common_pb2.Chunk
+    lane_return: LaneReturn
+    log: LogLine
+    def __init__(self, heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., push: _Optional[_Union[GradientEstimatorOut, _Mapping]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., chunk: _Optional[_Union[_common_pb2.Chunk, _Mapping]] = ..., lane_return: _Optional[_Union[LaneReturn, _Mapping]] = ..., log: _Optional[_Union[LogLine, _Mapping]] = ...) -> None: ...
+
+class Heartbeat(_message.Message):
+    __slots__ = ("phase", "phase_age_s", "progress", "resident_bytes", "waiting_for", "inner_steps_per_s", "lanes")
+    class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        PHASE_UNSPECIFIED: _ClassVar[Heartbeat.Phase]
+        IDLE: _ClassVar[Heartbeat.Phase]
+        COMPILING: _ClassVar[Heartbeat.Phase]
+        COMPUTING: _ClassVar[Heartbeat.Phase]
+        RESTORING: _ClassVar[Heartbeat.Phase]
+        DRAINING: _ClassVar[Heartbeat.Phase]
+    PHASE_UNSPECIFIED: Heartbeat.Phase
+    IDLE: Heartbeat.Phase
+    COMPILING: Heartbeat.Phase
+    COMPUTING: Heartbeat.Phase
+    RESTORING: Heartbeat.Phase
+    DRAINING: Heartbeat.Phase
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    PHASE_AGE_S_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FOR_FIELD_NUMBER: _ClassVar[int]
+    INNER_STEPS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    LANES_FIELD_NUMBER: _ClassVar[int]
+    phase: Heartbeat.Phase
+    phase_age_s: float
+    progress: int
+    resident_bytes: int
+    waiting_for: str
+    inner_steps_per_s: float
+    lanes: _containers.RepeatedCompositeFieldContainer[HeldLane]
+    def __init__(self, phase: _Optional[_Union[Heartbeat.Phase, str]] = ..., phase_age_s: _Optional[float] = ..., progress: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., waiting_for: _Optional[str] = ..., inner_steps_per_s: _Optional[float] = ..., lanes: _Optional[_Iterable[_Union[HeldLane, _Mapping]]] = ...) -> None: ...
+
+class GradientEstimatorOut(_message.Message):
+    __slots__ = ("push_id", "lane", "incarnation", "seq", "theta_version", "weight", "mean_loss", "grad", "unroll_info", "metrics", "compute_s", "wait_s")
+    class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    PUSH_ID_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    THETA_VERSION_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    MEAN_LOSS_FIELD_NUMBER: _ClassVar[int]
+    GRAD_FIELD_NUMBER: _ClassVar[int]
+    UNROLL_INFO_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_S_FIELD_NUMBER: _ClassVar[int]
+    WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    push_id: int
+    lane: int
+    incarnation: int
+    seq: int
+    theta_version: int
+    weight: float
+    mean_loss: float
+    grad: _common_pb2.Tensors
+    unroll_info: UnrollInfo
+    metrics: _containers.ScalarMap[str, float]
+    compute_s: float
+    wait_s: float
+    def __init__(self, push_id: _Optional[int] = ..., lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., theta_version: _Optional[int] = ..., weight: _Optional[float] = ..., mean_loss: _Optional[float] = ..., grad: _Optional[_Union[_common_pb2.Tensors, _Mapping]] = ..., unroll_info: _Optional[_Union[UnrollInfo, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., compute_s: _Optional[float] = ..., wait_s: _Optional[float] = ...) -> None: ...
+
+class UnrollInfo(_message.Message):
+    __slots__ = ("task_loss", "finished_tasks", "inner_step_mean", "inner_steps", "diverged_tasks")
+    TASK_LOSS_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_TASKS_FIELD_NUMBER: _ClassVar[int]
+    INNER_STEP_MEAN_FIELD_NUMBER: _ClassVar[int]
+    INNER_STEPS_FIELD_NUMBER: _ClassVar[int]
+    DIVERGED_TASKS_FIELD_NUMBER: _ClassVar[int]
+    task_loss: _containers.RepeatedScalarFieldContainer[float]
+    finished_tasks: int
+    inner_step_mean: float
+    inner_steps: int
+    diverged_tasks: int
+    def __init__(self, task_loss: _Optional[_Iterable[float]] = ..., finished_tasks: _Optional[int] = ..., inner_step_mean: _Optional[float] = ..., inner_steps: _Optional[int] = ..., diverged_tasks: _Optional[int] = ...) -> None: ...
+
+class Snapshot(_message.Message):
+    __slots__ = ("lane", "incarnation", "seq", "bytes", "sha256", "transfer")
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_FIELD_NUMBER: _ClassVar[int]
+    lane: int
+    incarnation: int
+    seq: int
+    bytes: int
+    sha256: str
+    transfer: int
+    def __init__(self, lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., transfer: _Optional[int] = ...) -> None: ...
+
+class LaneReturn(_message.Message):
+    __slots__ = ("lane", "incarnation", "seq", "reason")
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    lane: int
+    incarnation: int
+    seq: int
+    reason: str
+    def __init__(self, lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class LogLine(_message.Message):
+    __slots__ = ("level", "text")
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    level: str
+    text: str
+    def __init__(self, level: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
+
+class LearnerMessage(_message.Message):
+    __slots__ = ("heartbeat_ack", "verdict", "theta", "grant", "revocation", "drain", "goodbye")
+    HEARTBEAT_ACK_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    THETA_FIELD_NUMBER: _ClassVar[int]
+    GRANT_FIELD_NUMBER: _ClassVar[int]
+    REVOCATION_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_FIELD_NUMBER: _ClassVar[int]
+    GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    heartbeat_ack: HeartbeatAck
+    verdict: PushVerdict
+    theta: ThetaAnnouncement
+    grant: LaneGrant
+    revocation: LaneRevocation
+    drain: Drain
+    goodbye: Goodbye
+    def __init__(self, heartbeat_ack: _Optional[_Union[HeartbeatAck, _Mapping]] = ..., verdict: _Optional[_Union[PushVerdict, _Mapping]] = ..., theta: _Optional[_Union[ThetaAnnouncement, _Mapping]] = ..., grant: _Optional[_Union[LaneGrant, _Mapping]] = ..., revocation: _Optional[_Union[LaneRevocation, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
+
+class HeartbeatAck(_message.Message):
+    __slots__ = ("version", "credits")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CREDITS_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    credits: int
+    def __init__(self, version: _Optional[int] = ..., credits: _Optional[int] = ...) -> None: ...
+
+class PushVerdict(_message.Message):
+    __slots__ = ("push_id", "lane", "seq", "verdict", "version", "credits", "detail")
+    PUSH_ID_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CREDITS_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    push_id: int
+    lane: int
+    seq: int
+    verdict: Verdict
+    version: int
+    credits: int
+    detail: str
+    def __init__(self, push_id: _Optional[int] = ..., lane: _Optional[int] = ..., seq: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., version: _Optional[int] = ..., credits: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class ThetaAnnouncement(_message.Message):
+    __slots__ = ("version", "sha256", "inline")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    INLINE_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    sha256: str
+    inline: bytes
+    def __init__(self, version: _Optional[int] = ..., sha256: _Optional[str] = ..., inline: _Optional[bytes] = ...) -> None: ...
+
+class LaneGrant(_message.Message):
+    __slots__ = ("lane", "incarnation", "seq", "snapshot_seq", "snapshot_sha256", "init_version", "replay_versions", "credits")
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_SEQ_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    INIT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    REPLAY_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    CREDITS_FIELD_NUMBER: _ClassVar[int]
+    lane: int
+    incarnation: int
+    seq: int
+    snapshot_seq: int
+    snapshot_sha256: str
+    init_version: int
+    replay_versions: _containers.RepeatedScalarFieldContainer[int]
+    credits: int
+    def __init__(self, lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., snapshot_seq: _Optional[int] = ..., snapshot_sha256: _Optional[str] = ..., init_version: _Optional[int] = ..., replay_versions: _Optional[_Iterable[int]] = ..., credits: _Optional[int] = ...) -> None: ...
+
+class LaneRevocation(_message.Message):
+    __slots__ = ("lane", "incarnation", "reason")
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    lane: int
+    incarnation: int
+    reason: str
+    def __init__(self, lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Drain(_message.Message):
+    __slots__ = ("reason", "deadline_s")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    deadline_s: float
+    def __init__(self, reason: _Optional[str] = ..., deadline_s: _Optional[float] = ...) -> None: ...
+
+class Goodbye(_message.Message):
+    __slots__ = ("reason", "detail")
+    class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        REASON_UNSPECIFIED: _ClassVar[Goodbye.Reason]
+        FINISHED: _ClassVar[Goodbye.Reason]
+        STOPPED: _ClassVar[Goodbye.Reason]
+        DRAINED: _ClassVar[Goodbye.Reason]
+        SUPERSEDED: _ClassVar[Goodbye.Reason]
+        EXPIRED: _ClassVar[Goodbye.Reason]
+        FAILED: _ClassVar[Goodbye.Reason]
+    REASON_UNSPECIFIED: Goodbye.Reason
+    FINISHED: Goodbye.Reason
+    STOPPED: Goodbye.Reason
+    DRAINED: Goodbye.Reason
+    SUPERSEDED: Goodbye.Reason
+    EXPIRED: Goodbye.Reason
+    FAILED: Goodbye.Reason
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    reason: Goodbye.Reason
+    detail: str
+    def __init__(self, reason: _Optional[_Union[Goodbye.Reason, str]] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class GetThetaRequest(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    def __init__(self, version: _Optional[int] = ...) -> None: ...
+
+class GetSnapshotRequest(_message.Message):
+    __slots__ = ("lane", "seq")
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    lane: int
+    seq: int
+    def __init__(self, lane: _Optional[int] = ..., seq: _Optional[int] = ...) -> None: ...
+
+class LeaveRequest(_message.Message):
+    __slots__ = ("worker_id", "reason")
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    worker_id: str
+    reason: str
+    def __init__(self, worker_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class LeaveReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

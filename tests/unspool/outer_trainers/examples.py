@@ -1,0 +1,62 @@
+"""One example of every estimator, for the laws that all must obey. A new estimator is tested by being listed here."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from unspool.learned_optimizers.base import LearnableAdam
+from unspool.outer_trainers.full_es import FullES
+from unspool.outer_trainers.gradient_estimator import GradientEstimator, OuterState, WorkerWeights
+from unspool.outer_trainers.lopt_truncated_step import VectorizedLOptTruncatedStep
+from unspool.outer_trainers.truncated_es import TruncatedES
+from unspool.outer_trainers.truncated_grad import TruncatedGrad
+from unspool.outer_trainers.truncated_pes import TruncatedPES
+from unspool.outer_trainers.truncated_step import VectorizedStep
+from unspool.outer_trainers.truncation_schedule import (
+    ConstantTruncationSchedule,
+    LogUniformLengthSchedule,
+    NeverEndingTruncationSchedule,
+    TruncationSchedule,
+)
+from unspool.tasks.base import TaskFamily
+from unspool.tasks.quadratics import FixedDimQuadraticFamily
+
+NUM_TASKS = 3
+STEPS = 10
+
+Make = Callable[..., GradientEstimator]
+
+TRUNCATED: dict[str, Make] = {
+    "TruncatedPES": lambda step, steps_per_jit=5, **kw: TruncatedPES(step, STEPS, steps_per_jit=steps_per_jit, **kw),
+    "TruncatedES": lambda step, steps_per_jit=5, **kw: TruncatedES(step, STEPS, steps_per_jit=steps_per_jit, **kw),
+    "TruncatedGrad": lambda step, steps_per_jit=5, **kw: TruncatedGrad(step, STEPS, steps_per_jit=steps_per_jit, **kw),
+}
+FULL: dict[str, Make] = {
+    "FullES": lambda step, steps_per_jit=5, **kw: FullES(step, LogUniformLengthSchedule(10, 30), steps_per_jit=steps_per_jit, **kw),
+}
+ESTIMATORS = TRUNCATED | FULL
+EVOLUTION_STRATEGIES = {name: make for name, make in ESTIMATORS.items() if name != "TruncatedGrad"}
+
+
+def learned_optimizer_step(
+    name: str, family: TaskFamily | None = None, schedule: TruncationSchedule | None = None, **options: Any
+) -> VectorizedStep:
+    """The step that the estimator `name` wants: never-ending for those that unroll whole episodes."""
+    if name in FULL:
+        schedule = NeverEndingTruncationSchedule()
+    family = FixedDimQuadraticFamily(4) if family is None else family
+    schedule = ConstantTruncationSchedule(7) if schedule is None else schedule
+    return VectorizedLOptTruncatedStep(family, LearnableAdam(0.1), schedule, NUM_TASKS, **options)
+
+
+def example(name: str, **options: Any) -> GradientEstimator:
+    """An estimator of the gradient of LearnableAdam on quadratics."""
+    return ESTIMATORS[name](learned_optimizer_step(name), **options)
+
+
+def weights_of(estimator: GradientEstimator, seed: int = 0) -> WorkerWeights:
+    """Fresh weights."""
+    theta = estimator.truncated_step.outer_init(jax.random.PRNGKey(seed))
+    return WorkerWeights(theta, None, OuterState(jnp.int32(0)))

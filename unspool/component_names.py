@@ -1,0 +1,65 @@
+"""The names by which a configuration calls the library's components, and where each is found.
+
+The modules are imported only when a name is used. Components of other packages need no entry: a configuration
+calls them `package.module:Class`.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+
+def _in(module: str, *names: str) -> dict[str, str]:
+    return {name: f"unspool.{module}:{name}" for name in names}
+
+
+_LEARNED_OPTIMIZERS = {
+    **_in("learned_optimizers.base", "LearnableSGD", "LearnableSGDM", "LearnableAdam"),
+    **_in("learned_optimizers.mlp_lopt", "MLPLOpt"),
+}
+
+_ESTIMATORS = {
+    **_in("outer_trainers.full_es", "FullES"),
+    **_in("outer_trainers.truncated_es", "TruncatedES"),
+    **_in("outer_trainers.truncated_pes", "TruncatedPES"),
+    **_in("outer_trainers.truncated_grad", "TruncatedGrad"),
+}
+
+_TRUNCATION_SCHEDULES = _in(
+    "outer_trainers.truncation_schedule",
+    "ConstantTruncationSchedule",
+    "NeverEndingTruncationSchedule",
+    "LogUniformLengthSchedule",
+    "ScheduledTruncationSchedule",
+)
+
+_TASKS = {
+    **_in(
+        "tasks.quadratics",
+        "QuadraticTask",
+        "NoisyMeanQuadraticTask",
+        "BatchQuadraticTask",
+        "LogQuadraticTask",
+        "SumQuadraticTask",
+        "FixedDimQuadraticFamily",
+        "FixedDimQuadraticFamilyData",
+        "NoisyQuadraticFamily",
+    ),
+    **_in("tasks.fixed.image_mlp", "ImageMLP_Digits8_Relu32", "ImageMLP_FashionMnist8_Relu32"),
+}
+
+NAMES_BY_KIND: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
+    {
+        "LearnedOptimizer": _LEARNED_OPTIMIZERS,
+        "GradientEstimator": _ESTIMATORS,
+        "TruncationSchedule": _TRUNCATION_SCHEDULES,
+        "TaskFamily": _TASKS,
+        "Task": _TASKS,
+    }
+)
+"""`"module:attribute"` by component name, by the name of the abstract class that the component implements."""
+
+NAMES: Final[Mapping[str, str]] = MappingProxyType(
+    {name: place for names in NAMES_BY_KIND.values() for name, place in names.items()}
+)
+"""`"module:attribute"` by component name, of every kind."""

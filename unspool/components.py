@@ -1,0 +1,229 @@
+"""Components of a run from tables: `{type = "TruncatedPES", trunc_length = 50, ...}` becomes an object.
+
+`type` is a name of the library (`unspool.component_names`) or `package.module:Class` for code outside it; the
+other keys are constructor arguments, tables with a `type` among them are components themselves. Whatever is
+wrong is a `ConfigError` that names the key, and all that can be known to be wrong is reported together.
+"""
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from unspool.component_names import NAMES, NAMES_BY_KIND
+from unspool.config_error import ConfigError, Problem, ProblemList, did_you_mean
+from unspool.toml_values import (
+    Parameter,
+    alternatives,
+    as_toml,
+    fits_plain,
+    in_words,
+    is_mapping,
+    item_annotation,
+    parameters,
+)
+
+Table = Mapping[str, Any]
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+# How constructors of this project word their errors: "TruncatedPES(std=-0.1): std must be positive".
+_CONSTRUCTOR_ERROR = re.compile(r"\w+\((?P<name>\w+)=(?P<given>[^,()]*)\): (?P<rule>.*)", re.DOTALL)
+
+
+def build(table: Any, key: str, kind: Any = Any, given: Mapping[str, Any] = _NOTHING) -> Any:
+    """Build the component that `table` describes.
+
+    Args:
+        table: a table with a `type`.
+        key: its path in the configuration, for messages.
+        kind: the class that it must be an instance of, or any annotation.
+        given: constructor arguments that do not come from the table.
+
+    Raises:
+        ConfigError: with every problem of this table and of those nested in it.
+    """
+    target = component_type(table, key, kind)
+    arguments = {name: value for name, value in table.items() if name != "type"}
+    return checked_kind(call(target, arguments, key, given), table, key, kind)
+
+
+def component_type(table: Any, key: str, kind: Any = Any) -> Callable[..., Any]:
+    """Return what the `type` of `table` names.
+
+    Raises:
+        ConfigError: `table` is no table with a `type`, or the type is unknown.
+    """
+    if not isinstance(table, Mapping):
+        raise ConfigError(Problem(key, as_toml(table), "must be a table with a `type`"))
+    if "type" not in table:
+        raise ConfigError(Problem(f"{key}.type", None, "missing", _known_names(kind)))
+    name = table["type"]
+    if not isinstance(name, str):
+        raise ConfigError(Problem(f"{key}.type", as_toml(name), "must be a string"))
+    return _resolve(name, f"{key}.type", kind)
+
+
+def call(target: Callable[..., Any], arguments: Table, key: str, given: Mapping[str, Any] = _NOTHING) -> Any:
+    """Call `target` with the values of a table, checked against its signature, and with those of `given`.
+
+    Raises:
+        ConfigError: an argument is unknown, missing, or of the wrong type, or `target` itself refused it.
+    """
+    known = {name: one for name, one in parameters(target).items() if name not in given}
+    values = checked(arguments, known, key, name_of(target))
+    return called(target, {**given, **values}, arguments, key)
+
+
+def checked(arguments: Table, known: Mapping[str, Parameter], key: str, owner: str) -> dict[str, Any]:
+    """Return the values of a table as `owner`, who knows the arguments `known`, takes them.
+
+    Raises:
+        ConfigError: an argument is unknown, missing, or of the wrong type.
+    """
+    problems = ProblemList()
+    with problems.gathered():
+        check_names(arguments, known, key, owner)
+    values: dict[str, Any] = {}
+    for name in filter(known.__contains__, arguments):
+        with problems.gathered():
+            values[name] = convert(arguments[name], known[name].annotation, f"{key}.{name}")
+    problems.raise_if_any()
+    return values
+
+
+def check_names(arguments: Table, known: Mapping[str, Parameter], key: str, owner: str) -> None:
+    """Refuse arguments that `owner` does not know, and the lack of those it cannot do without.
+
+    Raises:
+        ConfigError: naming each of them, and the nearest that is known.
+    """
+    problems = ProblemList()
+    for name, value in arguments.items():
+        if name not in known:
+            rule = f"{owner} has no such argument"
+            problems.add(Problem(f"{key}.{name}", as_toml(value), rule, did_you_mean(name, known)))
+    for name, parameter in known.items():
+        if parameter.is_required and name not in arguments:
+            rule = f"missing; {owner} needs {in_words(parameter.annotation)}"
+            problems.add(Problem(f"{key}.{name}", None, rule))
+    problems.raise_if_any()
+
+
+def convert(value: Any, annotation: Any, key: str) -> Any:
+    """Return `value` as an argument annotated with `annotation` takes it.
+
+    Lists become tuples, which are hashable; integers become floats where only a float is meant; tables with a
+    `type` become components; a task becomes the family of that one task where a family is meant.
+
+    Raises:
+        ConfigError: it does not fit.
+    """
+    kinds = alternatives(annotation)
+    if isinstance(value, Mapping) and "type" in value:
+        return build(value, key, annotation)
+    if isinstance(value, Mapping) and any(map(is_mapping, kinds)):
+        return dict(value)
+    if isinstance(value, list):
+        for item in filter(None, map(item_annotation, kinds)):
+            return _convert_items(value, item, key)
+    elif any(fits_plain(value, one) for one in kinds):
+        is_only_float = float in kinds and int not in kinds and type(value) is int
+        return float(value) if is_only_float else value
+    raise ConfigError(Problem(key, as_toml(value), f"must be {in_words(annotation)}"))
+
+
+def called(target: Callable[..., Any], values: Mapping[str, Any], arguments: Table, key: str) -> Any:
+    """Call `target` with converted values; its own complaints become problems of the table at `key`.
+
+    Raises:
+        ConfigError: `target` refused the values, or a file that it needs is missing.
+    """
+    try:
+        return target(**values)
+    except (ValueError, TypeError, OSError) as error:
+        raise refused(error, arguments, key) from error
+
+
+def refused(error: Exception, arguments: Table, key: str) -> ConfigError:
+    """Return what a component's own `error` says of the table at `key`, or of the argument that it names."""
+    if isinstance(error, ConfigError):
+        return error
+    match = _CONSTRUCTOR_ERROR.fullmatch(str(error))
+    if match and match["name"] in arguments:
+        return ConfigError(
+            Problem(f"{key}.{match['name']}", as_toml(arguments[match["name"]]), match["rule"])
+        )
+    return ConfigError(Problem(key, None, str(error) or type(error).__name__))
+
+
+def checked_kind(component: Any, table: Table, key: str, kind: Any) -> Any:
+    """Return `component` if `kind` admits it, or what it stands for: a task may stand for its family.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    kinds = alternatives(kind)
+    if any(_is_a(component, one) for one in kinds):
+        return component
+    family = _family_of(component)
+    if family is not None and any(_is_a(family, one) for one in kinds):
+        return family
+    rule = f"is a {type(component).__name__}; wanted is {in_words(kind)}"
+    raise ConfigError(Problem(f"{key}.type", as_toml(table["type"]), rule, _known_names(kind)))
+
+
+def _convert_items(items: Iterable[Any], annotation: Any, key: str) -> tuple[Any, ...]:
+    problems = ProblemList()
+    converted = []
+    for index, item in enumerate(items):
+        with problems.gathered():
+            converted.append(convert(item, annotation, f"{key}[{index}]"))
+    problems.raise_if_any()
+    return tuple(converted)
+
+
+def _resolve(name: str, key: str, kind: Any) -> Callable[..., Any]:
+    place = NAMES.get(name, name)
+    module_name, colon, attribute = place.partition(":")
+    if not colon:
+        raise ConfigError(
+            Problem(key, as_toml(name), "is no component of the library", _known_names(kind, name))
+        )
+    try:
+        target = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        remedy = "write package.module:Class, importable where the run is launched and on its workers"
+        raise ConfigError(Problem(key, as_toml(name), f"cannot be imported: {error}", remedy)) from error
+    if not callable(target):
+        raise ConfigError(Problem(key, as_toml(name), "is not a class or a function"))
+    if inspect.isabstract(target):
+        raise ConfigError(Problem(key, as_toml(name), "is abstract", "name one of its implementations"))
+    resolved: Callable[..., Any] = target
+    return resolved
+
+
+def _known_names(kind: Any, name: str = "") -> str:
+    of_kind = [NAMES_BY_KIND.get(getattr(one, "__name__", ""), {}) for one in alternatives(kind)]
+    known = {known for names in of_kind for known in names} or set(NAMES)
+    return f"{did_you_mean(name, known)}; code outside the library is package.module:Class"
+
+
+def _is_a(component: Any, kind: Any) -> bool:
+    if getattr(kind, "_is_protocol", False) or getattr(kind, "__origin__", None) is not None:
+        return callable(
+            component
+        )  # protocols and callables of the library are functions of one kind or another
+    return isinstance(component, kind) if isinstance(kind, type) and kind is not object else True
+
+
+def _family_of(component: Any) -> Any | None:
+    from unspool.tasks.base import Task, single_task_to_family  # reading tables needs no JAX
+
+    return single_task_to_family(component) if isinstance(component, Task) else None
+
+
+def name_of(target: Callable[..., Any]) -> str:
+    """Return what messages call `target`."""
+    return getattr(target, "__name__", repr(target))

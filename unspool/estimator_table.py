@@ -1,0 +1,84 @@
+"""A gradient estimator from its table.
+
+The table is flat: beside the estimator's own arguments it holds those of the unrolled system, which is a
+learned optimizer that trains `num_tasks` tasks of `task_family`, each for as long as `truncation_schedule`
+says. Any other system is a table of its own, `truncated_step`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from unspool.components import Table, called, checked, component_type, name_of
+from unspool.config_error import ConfigError, Problem
+from unspool.learned_optimizers.base import LearnedOptimizer
+from unspool.outer_trainers.gradient_estimator import GradientEstimator
+from unspool.outer_trainers.lopt_truncated_step import VectorizedLOptTruncatedStep
+from unspool.outer_trainers.truncated_step import TruncatedStep, VectorizedStep, VectorizedTruncatedStep
+from unspool.outer_trainers.truncation_schedule import NeverEndingTruncationSchedule, TruncationSchedule
+from unspool.toml_values import Parameter, as_toml, parameters
+
+_GIVEN_STEP = {
+    "truncated_step": Parameter(TruncatedStep | VectorizedStep, is_required=True),
+    "num_tasks": Parameter(int, is_required=False),
+}
+
+
+def build_estimator(table: Any, key: str, learned_optimizer: LearnedOptimizer | None) -> GradientEstimator:
+    """Build the estimator that `table` describes.
+
+    Args:
+        table: one `[[estimators]]` table.
+        key: its path, for messages.
+        learned_optimizer: what trains the tasks of a flat table.
+
+    Raises:
+        ConfigError: with every problem of the table.
+    """
+    estimator_type = component_type(table, key, GradientEstimator)
+    own = parameters(estimator_type)
+    own.pop("truncated_step", None)
+    of_step = _GIVEN_STEP if "truncated_step" in table else _learned_optimizer_parameters(own)
+    arguments = {name: value for name, value in table.items() if name != "type"}
+    values = checked(arguments, {**of_step, **own}, key, name_of(estimator_type))
+    step_values = {name: values.pop(name) for name in of_step.keys() & values.keys() - own.keys()}
+    if "truncated_step" in table:
+        step = _given_step(step_values, arguments, key)
+    else:
+        step = _learned_optimizer_step(step_values, arguments, key, learned_optimizer)
+    estimator: GradientEstimator = called(estimator_type, {**values, "truncated_step": step}, arguments, key)
+    return estimator
+
+
+def _learned_optimizer_parameters(own: Mapping[str, Parameter]) -> dict[str, Parameter]:
+    known = parameters(VectorizedLOptTruncatedStep)
+    del known["learned_opt"], known["trunc_sched"]
+    if "truncation_schedule" not in own:
+        known["truncation_schedule"] = Parameter(TruncationSchedule, is_required=True)
+    return known
+
+
+def _learned_optimizer_step(
+    values: Mapping[str, Any], arguments: Table, key: str, learned_optimizer: LearnedOptimizer | None
+) -> VectorizedStep:
+    # An estimator that unrolls whole episodes keeps the schedule to itself, and its step never ends one.
+    schedule = values.get("truncation_schedule", NeverEndingTruncationSchedule())
+    step_values = {name: value for name, value in values.items() if name != "truncation_schedule"}
+    given = {"learned_opt": learned_optimizer, "trunc_sched": schedule}
+    step: VectorizedStep = called(VectorizedLOptTruncatedStep, {**step_values, **given}, arguments, key)
+    return step
+
+
+def _given_step(values: Mapping[str, Any], arguments: Table, key: str) -> VectorizedStep:
+    step: TruncatedStep | VectorizedStep = values["truncated_step"]
+    num_tasks = values.get("num_tasks")
+    if isinstance(step, VectorizedStep):
+        if num_tasks is not None:
+            rule = "truncated_step has its own number of tasks"
+            raise ConfigError(Problem(f"{key}.num_tasks", as_toml(num_tasks), rule, "remove this one"))
+        return step
+    if num_tasks is None:
+        rule = "missing; truncated_step is a single unroll, say how many run side by side"
+        raise ConfigError(Problem(f"{key}.num_tasks", None, rule))
+    vectorized = {"truncated_step": step, "num_tasks": num_tasks}
+    built: VectorizedStep = called(VectorizedTruncatedStep, vectorized, arguments, key)
+    return built

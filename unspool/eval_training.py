@@ -1,0 +1,299 @@
+"""Train inner problems from their initialisation to their last step and record the learning curves.
+
+In every curve `xs` counts the updates made before a value was measured: 0 is the initialisation, and the last
+evaluation is of the final parameters.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from unspool.learned_optimizers.base import LearnedOptimizer, learned_optimizer_from_opt
+from unspool.optimizers.optimizer import Optimizer, OptState
+from unspool.tasks.base import Task, TaskFamily, single_task_to_family
+from unspool.tasks.datasets.base import Datasets, sample_batch
+from unspool.types import Batch, PRNGKey, PyTree, Scalar, TaskParams, Theta
+
+Curves = dict[str, npt.NDArray[Any]]
+Metrics = dict[str, jax.Array]
+
+_SINGLE_TASK_SPLITS = ("train", "outer_valid", "test")
+
+
+def single_task_training_curves(  # noqa: PLR0913 (the argument names of the API that this keeps)
+    task: Task,
+    opt: Optimizer,
+    num_steps: int,
+    key: PRNGKey,
+    eval_every: int = 10,
+    eval_batches: int = 5,
+    last_eval_batches: int = 20,
+    eval_task: Task | None = None,
+    device: jax.Device | None = None,  # pyright: ignore[reportInvalidTypeForm] (JAX declares a variable)
+) -> Curves:
+    """Train one task with one optimizer.
+
+    Args:
+        task: What to train.
+        opt: What to train it with.
+        num_steps: Number of updates.
+        key: Consumed; decides the initialisation, the batches and every other random draw.
+        eval_every: Updates between two evaluations.
+        eval_batches: Batches of each split that an evaluation averages over.
+        last_eval_batches: The same, for the evaluation after the last update.
+        eval_task: Task that evaluations measure, where it is not `task`.
+        device: Where to compute; JAX's default device if None.
+
+    Returns:
+        `train/xs`, `train/loss` and `train/norm_loss` `[num_steps]`; `eval/xs` `[evaluations]`; and for the
+        splits train, outer_valid and test `eval/{split}/loss`, `/norm_loss` and `/aux/{name}`
+        `[evaluations]`.
+    """
+    run = _TrainingRun(
+        task_family=single_task_to_family(task, eval_task=eval_task),
+        learned_opt=learned_optimizer_from_opt(opt),
+        num_steps=num_steps,
+        splits=_SINGLE_TASK_SPLITS,
+    )
+    schedule = _Schedule(
+        num_steps, range(0, num_steps, eval_every), eval_batches, last_eval_batches, eval_every
+    )
+    with jax.default_device(device):
+        problems = _Problem(theta=None, task_params=jnp.zeros((1,), jnp.int32), key=key[None])
+        curves = _training_curves(run, problems, schedule)
+    return {name: curve[0] for name, curve in curves.items()}
+
+
+def multi_task_training_curves(  # noqa: PLR0913 (the argument names of the API that this keeps)
+    task_family: TaskFamily,
+    learned_opt: LearnedOptimizer,
+    theta: Theta,
+    n_tasks: int,
+    seed: int | None = None,
+    key: PRNGKey | None = None,
+    task_params: TaskParams | None = None,
+    n_eval_batches: int = 1,
+    last_eval_batches: int = 1,
+    eval_every: int = 10,
+    steps_per_jit: int = 10,
+    eval_just_at_end: bool = False,
+    steps: int = 10000,
+    splits: Sequence[str] = ("train",),
+    with_aux_values: Sequence[str] = (),
+) -> Curves:
+    """Train several tasks of a family side by side with the optimizer that `theta` describes.
+
+    Args:
+        task_family: Where tasks come from.
+        learned_opt: What turns `theta` into an optimizer.
+        theta: Outer parameters, the same for every task.
+        n_tasks: How many tasks to train.
+        seed: Makes the key where none is given; 0 if neither is.
+        key: Consumed; decides the tasks and every other random draw.
+        task_params: Tasks to train, stacked to leaves `[n_tasks, ...]`; sampled if None.
+        n_eval_batches: Batches of each split that an evaluation averages over.
+        last_eval_batches: The same, for the evaluation after the last update.
+        eval_every: Updates between two evaluations.
+        steps_per_jit: Updates in one compiled call; affects no value.
+        eval_just_at_end: Evaluate nothing but the final parameters.
+        steps: Number of updates.
+        splits: Splits to evaluate on.
+        with_aux_values: Names of aux values to report.
+
+    Returns:
+        Curves with a leading axis of tasks: `train/xs`, `train/loss` and `train/norm_loss` `[n_tasks,
+        steps]`; and `eval/xs`, `eval/{split}/loss`, `/norm_loss` and `/aux/{name}` `[n_tasks, evaluations]`.
+
+    Raises:
+        ValueError: both `seed` and `key` are given, or a name in `with_aux_values` is not an aux value of the
+        task.
+    """
+    if seed is not None and key is not None:
+        raise ValueError(f"multi_task_training_curves(seed={seed}, key=...): give either a seed or a key")
+    key = jax.random.key(seed or 0) if key is None else key
+    sample_key, run_key = jax.random.split(key)
+    if task_params is None:
+        task_params = jax.vmap(task_family.sample)(jax.random.split(sample_key, n_tasks))
+    problems = _Problem(theta, task_params, key=jax.random.split(run_key, n_tasks))
+    run = _TrainingRun(task_family, learned_opt, num_steps=steps, splits=tuple(splits))
+    eval_steps = range(0) if eval_just_at_end else range(0, steps, eval_every)
+    schedule = _Schedule(steps, eval_steps, n_eval_batches, last_eval_batches, steps_per_jit)
+    return _with_aux_values(_training_curves(run, problems, schedule), with_aux_values)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Schedule:
+    """When to evaluate, on how many batches (the last time, and before), and how to cut the work."""
+
+    num_steps: int
+    eval_steps: range
+    num_batches: int
+    last_num_batches: int
+    steps_per_call: int
+
+    def segments(self) -> Iterator[tuple[int, int]]:
+        """Yield the first step and the length of each stretch of training without an evaluation inside."""
+        starts = sorted({*range(0, self.num_steps, self.steps_per_call), *self.eval_steps})
+        for start, stop in itertools.pairwise([*starts, self.num_steps]):
+            yield start, stop - start
+
+
+class _Problem(NamedTuple):
+    """What is traced of the task that one curve is of."""
+
+    theta: Theta
+    task_params: TaskParams
+    key: PRNGKey
+
+    def keys(self) -> tuple[PRNGKey, PRNGKey, PRNGKey]:
+        """Return the keys of initialisation, of training and of evaluation."""
+        init_key, train_key, eval_key = jax.random.split(self.key, 3)
+        return init_key, train_key, eval_key
+
+
+_TASK_AXES = _Problem._make((None, 0, 0))  # what to vmap over: theta is shared
+
+
+@dataclasses.dataclass(frozen=True)
+class _TrainingRun:
+    """One task's training, as pure functions: what is static of it."""
+
+    task_family: TaskFamily
+    learned_opt: LearnedOptimizer
+    num_steps: int
+    splits: tuple[str, ...]
+
+    def init(self, problem: _Problem) -> OptState:
+        init_key, _, _ = problem.keys()
+        params_key, opt_key = jax.random.split(init_key)
+        params, state = self.task_family.task_fn(problem.task_params).init_with_state(params_key)
+        opt = self.learned_opt.opt_fn(problem.theta)
+        return opt.init(params, model_state=state, num_steps=self.num_steps, key=opt_key)
+
+    def train(
+        self, problem: _Problem, opt_state: OptState, start: int | Scalar, arrays: PyTree, num_steps: int
+    ) -> tuple[OptState, Metrics]:
+        """Make the updates `start` to `start + num_steps - 1`; metrics are `[num_steps]`."""
+        task = self.task_family.task_fn(problem.task_params)
+        opt = self.learned_opt.opt_fn(problem.theta)
+        _, train_key, _ = problem.keys()
+
+        def step(opt_state: OptState, index: Scalar) -> tuple[OptState, Metrics]:
+            batch_key, loss_key, update_key = jax.random.split(jax.random.fold_in(train_key, index), 3)
+            batch = _sample(self.task_family.datasets, "train", arrays, batch_key)
+            params, state = opt.get_params_state(opt_state)
+            value_and_grad = jax.value_and_grad(task.loss_with_state, has_aux=True)
+            (loss, state), grad = value_and_grad(params, state, loss_key, batch)
+            opt_state = opt.update(opt_state, grad, loss=loss, model_state=state, key=update_key)
+            return opt_state, {"loss": loss, "norm_loss": task.normalizer(loss)}
+
+        return jax.lax.scan(step, opt_state, start + jnp.arange(num_steps))
+
+    def evaluate(
+        self, problem: _Problem, opt_state: OptState, step: int | Scalar, arrays: PyTree, num_batches: int
+    ) -> Metrics:
+        """Return the means over `num_batches` batches of every split, as `{split}/{metric}` `[]`."""
+        task = self.task_family.eval_task_fn(problem.task_params)
+        params, state = self.learned_opt.opt_fn(problem.theta).get_params_state(opt_state)
+        _, _, eval_key = problem.keys()
+
+        def metrics(split: str, key: PRNGKey) -> Metrics:
+            batch_key, loss_key = jax.random.split(key)
+            batch = _sample(self.task_family.eval_datasets, split, arrays, batch_key)
+            loss, _, aux = task.loss_with_state_and_aux(params, state, loss_key, batch)
+            named_aux = {f"aux/{name}": value for name, value in aux.items()}
+            return {"loss": loss, "norm_loss": task.normalizer(loss), **named_aux}
+
+        means: Metrics = {}
+        split_keys = jax.random.split(jax.random.fold_in(eval_key, step), len(self.splits))
+        for split, split_key in zip(self.splits, split_keys, strict=True):
+            values = jax.vmap(functools.partial(metrics, split))(jax.random.split(split_key, num_batches))
+            means |= {f"{split}/{name}": jnp.mean(value, axis=0) for name, value in values.items()}
+        return means
+
+
+@functools.partial(jax.jit, static_argnames=("run",))
+def _init(run: _TrainingRun, problems: _Problem) -> OptState:
+    return jax.vmap(run.init, in_axes=(_TASK_AXES,))(problems)
+
+
+@functools.partial(jax.jit, static_argnames=("run", "num_steps"))
+def _train(
+    run: _TrainingRun, problems: _Problem, opt_states: OptState, start: int, arrays: PyTree, num_steps: int
+) -> tuple[OptState, Metrics]:
+    def train_one(problem: _Problem, opt_state: OptState) -> tuple[OptState, Metrics]:
+        return run.train(problem, opt_state, start, arrays, num_steps)
+
+    return jax.vmap(train_one, in_axes=(_TASK_AXES, 0))(problems, opt_states)
+
+
+@functools.partial(jax.jit, static_argnames=("run", "num_batches"))
+def _evaluate(
+    run: _TrainingRun, problems: _Problem, opt_states: OptState, step: int, arrays: PyTree, num_batches: int
+) -> Metrics:
+    def evaluate_one(problem: _Problem, opt_state: OptState) -> Metrics:
+        return run.evaluate(problem, opt_state, step, arrays, num_batches)
+
+    return jax.vmap(evaluate_one, in_axes=(_TASK_AXES, 0))(problems, opt_states)
+
+
+def _training_curves(run: _TrainingRun, problems: _Problem, schedule: _Schedule) -> Curves:
+    """Return the curves `[tasks, ...]` of `problems`, whose leaves but for theta's lead with `[tasks]`."""
+    arrays = _device_arrays(run.task_family.datasets, ("train",))
+    eval_arrays = _device_arrays(run.task_family.eval_datasets, run.splits)
+    opt_states = _init(run, problems)
+    trained: list[Metrics] = []
+    evaluated: list[Metrics] = []
+    for start, length in schedule.segments():
+        if start in schedule.eval_steps:
+            evaluated.append(_evaluate(run, problems, opt_states, start, eval_arrays, schedule.num_batches))
+        opt_states, metrics = _train(run, problems, opt_states, start, arrays, length)
+        trained.append(metrics)
+    last = (run.num_steps, eval_arrays, schedule.last_num_batches)
+    evaluated.append(_evaluate(run, problems, opt_states, *last))
+    num_tasks = len(problems.key)
+    return {
+        "train/xs": np.tile(np.arange(run.num_steps), (num_tasks, 1)),
+        "eval/xs": np.tile([*schedule.eval_steps, run.num_steps], (num_tasks, 1)),
+        **_joined("train", functools.partial(np.concatenate, axis=1), trained),
+        **_joined("eval", functools.partial(np.stack, axis=1), evaluated),
+    }
+
+
+def _joined(
+    prefix: str, join: Callable[[list[jax.Array]], npt.NDArray[Any]], metrics: list[Metrics]
+) -> Curves:
+    return {f"{prefix}/{name}": join([values[name] for values in metrics]) for name in metrics[0]}
+
+
+def _device_arrays(datasets: Datasets | None, splits: tuple[str, ...]) -> PyTree:
+    return () if datasets is None else {split: datasets.split(split).arrays for split in splits}
+
+
+def _sample(datasets: Datasets | None, split: str, arrays: PyTree, key: PRNGKey) -> Batch:
+    if datasets is None:
+        return ()
+    return sample_batch(arrays[split], key, datasets.split(split).batch_size)
+
+
+def _with_aux_values(curves: Curves, names: Sequence[str]) -> Curves:
+    """Return `curves` with no other aux values than `names`."""
+    known = {curve.partition("/aux/")[2] for curve in curves if "/aux/" in curve}
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"multi_task_training_curves(with_aux_values={list(names)}): the task reports no aux value "
+                f"{name!r}, it reports {sorted(known)}"
+            )
+    return {
+        curve: values
+        for curve, values in curves.items()
+        if "/aux/" not in curve or curve.partition("/aux/")[2] in names
+    }

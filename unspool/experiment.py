@@ -1,0 +1,194 @@
+"""Everything that decides what theta a run ends with, from the training tables of its configuration."""
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from typing import Any, Protocol, Self
+
+import jax
+import optax
+
+from unspool.components import Table, build, refused
+from unspool.config_error import ConfigError, Problem, ProblemList
+from unspool.estimator_table import build_estimator
+from unspool.learned_optimizers.base import LearnedOptimizer
+from unspool.outer_optimizer import build_outer_optimizer, check_outer_optimizer
+from unspool.outer_trainers.gradient_estimator import GradientEstimator
+from unspool.toml_values import as_toml
+from unspool.types import PRNGKey, PyTree, Theta
+
+
+class MetaInit(Protocol):
+    """Where theta begins: a learned optimizer, or whatever else can be meta-trained."""
+
+    def init(self, key: PRNGKey) -> Theta:
+        """Sample an initial theta; consumes `key`."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class _StepInit:
+    """The initial theta of an unrolled system that is no learned optimizer."""
+
+    estimator: GradientEstimator
+
+    def init(self, key: PRNGKey) -> Theta:
+        return self.estimator.truncated_step.outer_init(key)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What is meta-trained, on what, how, and for how long: theta is a function of this and of the device.
+
+    Attributes:
+        seed: where all randomness of the run comes from, 0 to 2**32 - 1.
+        outer_steps: updates of theta.
+        lanes: gradient estimates that go into each update, one from each lane.
+        learned_optimizer: what theta parametrises; None where estimators unroll another system.
+        outer_optimizer: what updates theta.
+        estimators: lanes take these in turn.
+    """
+
+    seed: int
+    outer_steps: int
+    lanes: int
+    learned_optimizer: LearnedOptimizer | None
+    outer_optimizer: optax.GradientTransformation
+    estimators: tuple[GradientEstimator, ...]
+
+    @classmethod
+    def from_toml(cls, text: str) -> Self:
+        """Build an experiment from a run's configuration, or from its training tables alone.
+
+        Raises:
+            ConfigError: `text` is no TOML, or with every problem of its training tables.
+        """
+        try:
+            tables = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(Problem("the configuration", None, f"is not TOML: {error}")) from error
+        return cls.from_tables(tables)
+
+    @classmethod
+    def from_tables(cls, tables: Table) -> Self:
+        """Build an experiment from `seed`, `outer_steps`, `learned_optimizer`, ...; it reads no other tables.
+
+        Raises:
+            ConfigError: with every problem of the tables that are read.
+        """
+        problems = ProblemList()
+        parts: dict[str, Any] = {"learned_optimizer": None}
+        for number in _WHOLE_NUMBERS:
+            with problems.gathered():
+                parts[number.name] = number.read(tables)
+        with problems.gathered():
+            if "learned_optimizer" in tables:
+                parts["learned_optimizer"] = build(
+                    tables["learned_optimizer"], "learned_optimizer", LearnedOptimizer
+                )
+        with problems.gathered():
+            parts["outer_optimizer"] = build_outer_optimizer(
+                tables.get("outer_optimizer", {}), "outer_optimizer"
+            )
+        with problems.gathered():
+            parts["estimators"] = _build_estimators(tables, parts["learned_optimizer"])
+        problems.raise_if_any()
+        return cls(**parts)
+
+    @property
+    def init(self) -> MetaInit:
+        """Where theta begins, in the form that `GradientLearner` takes."""
+        return self.learned_optimizer or _StepInit(self.estimators[0])
+
+    def estimator(self, lane: int) -> GradientEstimator:
+        """Return the estimator of `lane`."""
+        return self.estimators[lane % len(self.estimators)]
+
+    def theta_shape(self) -> PyTree:
+        """Return theta as a pytree of `jax.ShapeDtypeStruct`."""
+        return jax.eval_shape(self.init.init, jax.random.key(0))
+
+    def check(self) -> None:
+        """Make sure that training can start: the parts fit each other, and the data that they need is there.
+
+        Raises:
+            ConfigError: with everything that stands in the way.
+        """
+        problems = ProblemList()
+        theta_shape = self.theta_shape()
+        with problems.gathered():
+            check_outer_optimizer(self.outer_optimizer, theta_shape, "outer_optimizer")
+        for index, estimator in enumerate(self.estimators):
+            with problems.gathered():
+                _check_estimator(estimator, theta_shape, f"estimators[{index}]")
+        problems.raise_if_any()
+
+
+@dataclasses.dataclass(frozen=True)
+class _WholeNumber:
+    """A number of the training tables.
+
+    Attributes:
+        name: its key.
+        low: the least that is allowed.
+        high: the greatest that is allowed.
+        table: the table it is in, or empty.
+    """
+
+    name: str
+    low: int
+    high: int
+    table: str = ""
+
+    def read(self, tables: Table) -> int:
+        """Return the number that `tables` give.
+
+        Raises:
+            ConfigError: it is missing or not allowed.
+        """
+        key = f"{self.table}.{self.name}" if self.table else self.name
+        rule = f"must be an integer from {self.low} to {self.high}"
+        table = tables.get(self.table, {}) if self.table else tables
+        if not isinstance(table, Mapping) or self.name not in table:
+            raise ConfigError(Problem(key, None, f"missing; {rule}"))
+        value = table[self.name]
+        if type(value) is not int or not self.low <= value <= self.high:
+            raise ConfigError(Problem(key, as_toml(value), rule))
+        return value
+
+
+_WHOLE_NUMBERS = (
+    _WholeNumber("seed", low=0, high=2**32 - 1),
+    _WholeNumber("outer_steps", low=1, high=2**31 - 1),  # OuterState.outer_iteration is an int32
+    _WholeNumber("lanes", low=1, high=4096, table="aggregation"),
+)
+
+
+def _build_estimators(
+    tables: Table, learned_optimizer: LearnedOptimizer | None
+) -> tuple[GradientEstimator, ...]:
+    estimator_tables = tables.get("estimators")
+    if not isinstance(estimator_tables, list) or not estimator_tables:
+        raise ConfigError(Problem("estimators", None, "missing; write at least one [[estimators]] table"))
+    problems = ProblemList()
+    estimators = []
+    for index, table in enumerate(estimator_tables):
+        key = f"estimators[{index}]"
+        with problems.gathered():
+            estimators.append(build_estimator(table, key, learned_optimizer))
+        if "learned_optimizer" not in tables and isinstance(table, Mapping) and "task_family" in table:
+            rule = f"missing; {key} is to train tasks with it"
+            problems.add(Problem("learned_optimizer", None, rule))
+    problems.raise_if_any()
+    return tuple(estimators)
+
+
+def _check_estimator(estimator: GradientEstimator, theta_shape: PyTree, key: str) -> None:
+    own_shape = jax.eval_shape(estimator.truncated_step.outer_init, jax.random.key(0))
+    if own_shape != theta_shape:
+        rule = "this system's theta has another structure than that of the run"
+        raise ConfigError(Problem(f"{key}.truncated_step", None, rule))
+    try:
+        estimator.truncated_step.resident_data()
+    except (OSError, ValueError) as error:
+        raise refused(error, {}, f"{key}.task_family") from error

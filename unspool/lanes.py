@@ -1,0 +1,147 @@
+"""Lanes: logical gradient estimators whose randomness and state belong to the run and not to a process.
+
+A lane is an estimator, its unroll state, and a counter `seq`. Its random streams derive from the run's seed alone, so whoever computes
+estimate `seq` of a lane, from the same state and theta, computes the same bits.
+"""
+
+import functools
+import zlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unspool.outer_trainers.gradient_estimator import GradientEstimator, GradientEstimatorState, WorkerWeights
+from unspool.types import Batch, PRNGKey, PyTree, Theta
+
+Seed = int | PRNGKey
+"""What all randomness of a run derives from: an integer below 2**32, or a key."""
+
+_THETA_STREAM = zlib.crc32(b"theta")
+_INIT_SEQ = 0
+
+
+class LaneInfo(NamedTuple):
+    """What of an unroll is worth reporting.
+
+    Attributes:
+        task_loss: `[num_tasks]` float32, mean over the truncation's valid steps.
+        finished_tasks: `[]` int32, episodes that ended.
+        inner_step_mean: `[]` float32, where in their episodes the tasks stand.
+        inner_steps: `[]` int32, inner steps computed, antithetic ones counted.
+        diverged_tasks: `[]` int32, tasks left out because a loss was not finite.
+    """
+
+    task_loss: jax.Array
+    finished_tasks: jax.Array
+    inner_step_mean: jax.Array
+    inner_steps: jax.Array
+    diverged_tasks: jax.Array
+
+
+class LaneEstimate(NamedTuple):
+    """One estimate of a lane.
+
+    Attributes:
+        grad: like theta.
+        mean_loss: `[]` float32.
+        weight: `[]` float32, valid (task, step) pairs behind the means.
+        unroll_state: what estimate `seq + 1` starts from.
+        info: for reports.
+    """
+
+    grad: Theta
+    mean_loss: jax.Array
+    weight: jax.Array
+    unroll_state: GradientEstimatorState
+    info: LaneInfo
+
+
+def root_key(seed: Seed) -> PRNGKey:
+    """The run's root key: that of an integer seed below 2**32, or `seed` itself if it is a key already."""
+    if isinstance(seed, int):
+        return jax.random.PRNGKey(np.uint32(seed))
+    is_integer = seed.ndim == 0 and jnp.issubdtype(seed.dtype, jnp.integer)
+    return jax.random.PRNGKey(seed) if is_integer else seed
+
+
+def theta_key(seed: Seed) -> PRNGKey:
+    """The key that theta is initialised with."""
+    return jax.random.fold_in(root_key(seed), _THETA_STREAM)
+
+
+def lane_key(seed: Seed, lane: int | jax.Array, seq: int | jax.Array) -> PRNGKey:
+    """The key of a lane's estimate `seq` (from 1), or of its initial state (0): `fold_in(fold_in(seed, lane), seq)`."""
+    return jax.random.fold_in(jax.random.fold_in(root_key(seed), lane), seq)
+
+
+def init_lane(
+    estimator: GradientEstimator, worker_weights: WorkerWeights, seed: Seed, lane: int
+) -> GradientEstimatorState:
+    """The lane's state before its first estimate, by one compiled program."""
+    return _compiled_init(estimator, worker_weights, _as_argument(seed), lane)
+
+
+def estimate_lane(
+    estimator: GradientEstimator,
+    worker_weights: WorkerWeights,
+    unroll_state: GradientEstimatorState,
+    seed: Seed,
+    lane: int,
+    seq: int,
+) -> LaneEstimate:
+    """The lane's estimate `seq`, by one compiled program for all lanes of equal estimators.
+
+    Args:
+        estimator: of this lane.
+        worker_weights: the theta to estimate at.
+        unroll_state: the state after estimate `seq - 1`.
+        seed: of the run.
+        lane: its number.
+        seq: 1 is the first.
+    """
+    return _compiled_estimate(
+        estimator, worker_weights, unroll_state, _as_argument(seed), lane, seq, estimator.get_data()
+    )
+
+
+def lane_state_shape(estimator: GradientEstimator, worker_weights: WorkerWeights) -> PyTree:
+    """Structure, shapes and dtypes of the lane's state, without computing it."""
+    return jax.eval_shape(estimator.init_worker_state, worker_weights, jax.random.PRNGKey(0))
+
+
+def _as_argument(seed: Seed) -> jax.Array | np.uint32:
+    """A seed as an argument of a compiled program, which makes the key itself: eager random operations cost more than an update."""
+    return np.uint32(seed) if isinstance(seed, int) else seed
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _compiled_init(
+    estimator: GradientEstimator, worker_weights: WorkerWeights, seed: jax.Array, lane: jax.Array
+) -> GradientEstimatorState:
+    return estimator.init_worker_state(worker_weights, lane_key(seed, lane, _INIT_SEQ))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _compiled_estimate(
+    estimator: GradientEstimator,
+    worker_weights: WorkerWeights,
+    unroll_state: GradientEstimatorState,
+    seed: jax.Array,
+    lane: jax.Array,
+    seq: jax.Array,
+    data: Batch,
+) -> LaneEstimate:
+    out, _ = estimator.estimate(
+        worker_weights, lane_key(seed, lane, seq), unroll_state, data, with_summary=False
+    )
+    unroll = out.unroll_info
+    info = LaneInfo(
+        task_loss=jnp.mean(unroll.loss, axis=0).astype(jnp.float32),
+        finished_tasks=jnp.sum(unroll.is_done, dtype=jnp.int32),
+        inner_step_mean=jnp.mean(unroll.iteration[-1].astype(jnp.float32)),
+        inner_steps=out.inner_steps,
+        diverged_tasks=out.diverged_tasks,
+    )
+    return LaneEstimate(out.grad, out.mean_loss, out.weight, out.unroll_state, info)

@@ -1,0 +1,1 @@
+"""Learned optimizers: optimizers with outer parameters theta."""

@@ -1,0 +1,153 @@
+"""What a learned optimizer is, and the smallest ones: hand-designed rules with learned hyper-parameters."""
+
+import abc
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from unspool.optimizers.optax_opts import OptaxOptimizer
+from unspool.optimizers.optimizer import Optimizer
+from unspool.types import PRNGKey, Theta
+
+_ADAM_EPSILON_ROOT = 1e-8  # as in `unspool.optimizers.base.Adam`: keeps outer gradients finite
+
+
+class LearnedOptimizer(abc.ABC):
+    """A family of optimizers indexed by theta.
+
+    Configured by plain values, it is best a frozen dataclass: equal ones then share one compilation.
+    """
+
+    @abc.abstractmethod
+    def init(self, key: PRNGKey) -> Theta:
+        """Sample the theta from which meta-training starts; consumes `key`."""
+
+    @abc.abstractmethod
+    def opt_fn(self, theta: Theta, is_training: bool = False) -> Optimizer:
+        """Return the optimizer that `theta`, possibly traced, describes; cheap and transformable.
+
+        Args:
+            theta: Outer parameters.
+            is_training: Whether theta is being meta-trained, for learned optimizers that then behave
+            differently.
+        """
+
+    @property
+    def name(self) -> str:
+        """What reports call this learned optimizer."""
+        return type(self).__name__
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnableSGD(LearnedOptimizer):
+    """Gradient descent; theta is the logarithm of the learning rate."""
+
+    initial_lr: float = 0.01
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "initial_lr")
+
+    def init(self, key: PRNGKey) -> Theta:
+        return {"log_lr": _log(self.initial_lr)}
+
+    def opt_fn(self, theta: Theta, is_training: bool = False) -> Optimizer:
+        return OptaxOptimizer(optax.sgd(jnp.exp(theta["log_lr"])))
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnableSGDM(LearnedOptimizer):
+    """Momentum; theta holds the logarithms of the learning rate and of one minus the momentum."""
+
+    initial_lr: float = 0.01
+    initial_momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "initial_lr")
+        _check_decay(self, "initial_momentum")
+
+    def init(self, key: PRNGKey) -> Theta:
+        return {"log_lr": _log(self.initial_lr), "one_minus_momentum": _log(1 - self.initial_momentum)}
+
+    def opt_fn(self, theta: Theta, is_training: bool = False) -> Optimizer:
+        momentum = 1 - jnp.exp(theta["one_minus_momentum"])
+        return OptaxOptimizer(optax.sgd(jnp.exp(theta["log_lr"]), momentum))
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnableAdam(LearnedOptimizer):
+    """Adam; theta holds the logarithms of the learning rate, of one minus each beta, and of epsilon.
+
+    `use_summary` is accepted because code written for the tutorials may give it; it has no effect.
+    """
+
+    initial_lr: float = 0.001
+    initial_beta1: float = 0.9
+    initial_beta2: float = 0.999
+    initial_epsilon: float = 1e-8
+    use_summary: bool = dataclasses.field(default=True, compare=False)
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "initial_lr")
+        _check_decay(self, "initial_beta1")
+        _check_decay(self, "initial_beta2")
+        _check_positive(self, "initial_epsilon")
+
+    def init(self, key: PRNGKey) -> Theta:
+        return {
+            "log_lr": _log(self.initial_lr),
+            "one_minus_beta1": _log(1 - self.initial_beta1),
+            "one_minus_beta2": _log(1 - self.initial_beta2),
+            "log_epsilon": _log(self.initial_epsilon),
+        }
+
+    def opt_fn(self, theta: Theta, is_training: bool = False) -> Optimizer:
+        adam = optax.adam(
+            learning_rate=jnp.exp(theta["log_lr"]),
+            b1=1 - jnp.exp(theta["one_minus_beta1"]),
+            b2=1 - jnp.exp(theta["one_minus_beta2"]),
+            eps=jnp.exp(theta["log_epsilon"]),
+            eps_root=_ADAM_EPSILON_ROOT,
+        )
+        return OptaxOptimizer(adam)
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedOptimizer(LearnedOptimizer):
+    """`opt` with nothing to learn; theta is None."""
+
+    opt: Optimizer
+
+    @property
+    def name(self) -> str:
+        return self.opt.name
+
+    def init(self, key: PRNGKey) -> Theta:
+        return None
+
+    def opt_fn(self, theta: Theta, is_training: bool = False) -> Optimizer:
+        return self.opt
+
+
+def learned_optimizer_from_opt(opt: Optimizer) -> LearnedOptimizer:
+    """Return `opt` where a learned optimizer is asked for, as a baseline with an empty theta."""
+    return FixedOptimizer(opt)
+
+
+def _log(value: float) -> jax.Array:
+    return jnp.log(jnp.asarray(value, jnp.float32))
+
+
+def _check_positive(owner: LearnedOptimizer, field: str) -> None:
+    value = getattr(owner, field)
+    if value <= 0:
+        raise ValueError(
+            f"{owner.name}({field}={value}): {field} must be positive, theta holds its logarithm"
+        )
+
+
+def _check_decay(owner: LearnedOptimizer, field: str) -> None:
+    value = getattr(owner, field)
+    if not 0 <= value < 1:
+        raise ValueError(f"{owner.name}({field}={value}): {field} must be in [0, 1)")

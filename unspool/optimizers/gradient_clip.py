@@ -1,0 +1,57 @@
+"""Clip gradients before another optimizer sees them."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from unspool.optimizers.optimizer import Optimizer, OptState
+from unspool.types import ModelState, Params, PRNGKey, Scalar
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientClipOptimizer(Optimizer):
+    """`opt` on gradients whose every element is clipped to [-grad_clip, grad_clip]; the state is `opt`'s."""
+
+    opt: Optimizer
+    grad_clip: float = 3.0
+
+    def __post_init__(self) -> None:
+        if self.grad_clip <= 0:
+            raise ValueError(f"GradientClipOptimizer(grad_clip={self.grad_clip}): grad_clip must be positive")
+
+    @property
+    def name(self) -> str:
+        return f"{type(self).__name__}({self.opt.name})"
+
+    def init(
+        self,
+        params: Params,
+        model_state: ModelState = None,
+        num_steps: int | Scalar | None = None,
+        key: PRNGKey | None = None,
+        **kwargs: Any,
+    ) -> OptState:
+        return self.opt.init(params, model_state=model_state, num_steps=num_steps, key=key, **kwargs)
+
+    def update(
+        self,
+        opt_state: OptState,
+        grad: Params,
+        loss: Scalar | None = None,
+        model_state: ModelState = None,
+        key: PRNGKey | None = None,
+        **kwargs: Any,
+    ) -> OptState:
+        grad = jax.tree.map(lambda leaf: jnp.clip(leaf, -self.grad_clip, self.grad_clip), grad)
+        return self.opt.update(opt_state, grad, loss=loss, model_state=model_state, key=key, **kwargs)
+
+    def get_params(self, state: OptState) -> Params:
+        return self.opt.get_params(state)
+
+    def get_state(self, state: OptState) -> ModelState:
+        return self.opt.get_state(state)
+
+    def set_params(self, state: OptState, params: Params) -> OptState:
+        return self.opt.set_params(state, params)

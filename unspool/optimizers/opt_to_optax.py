@@ -1,0 +1,45 @@
+"""Use any `Optimizer`, a trained learned optimizer above all, where optax is spoken."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import optax
+
+from unspool.optimizers.optimizer import Optimizer, OptState
+from unspool.types import Params, PyTree
+
+
+def opt_to_optax_opt(opt: Optimizer, num_steps: int | None = None) -> optax.GradientTransformationExtraArgs:
+    """Return `opt` as an optax transformation, e.g. `opt_to_optax_opt(learned_opt.opt_fn(theta))`.
+
+    Its `update` needs `params`, and hands extra arguments on to `opt.update`, whether given as keywords or,
+    for callers that collect them, as one mapping `extra_args`: `loss` (also called `value`, optax's word for
+    it), `key`, and so on. Its state is `opt`'s without the parameters, which optax's callers hold.
+
+    Args:
+        opt: The optimizer to wrap.
+        num_steps: How many updates are planned, for optimizers that need to know.
+    """
+
+    def init(params: Params) -> OptState:
+        return opt.set_params(opt.init(params, num_steps=num_steps), None)
+
+    def update(
+        updates: PyTree,
+        state: OptState,
+        params: Params | None = None,
+        *,
+        extra_args: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> tuple[PyTree, OptState]:
+        if params is None:
+            raise ValueError(f"{opt.name} needs the current parameters: call update(grads, state, params)")
+        known = {**(extra_args or {}), **kwargs}
+        value = known.pop("value", None)
+        known.setdefault("loss", value)
+        state = opt.update(opt.set_params(state, params), updates, **known)
+        steps = jax.tree.map(lambda new, old: new - old, opt.get_params(state), params)
+        return steps, opt.set_params(state, None)
+
+    return optax.GradientTransformationExtraArgs(init, update)

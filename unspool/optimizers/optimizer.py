@@ -1,0 +1,89 @@
+"""What an inner or outer optimizer is: four functions of a state that holds the whole training run."""
+
+import abc
+import dataclasses
+from typing import Any, TypeAlias
+
+from unspool.stable_types import typed_like
+from unspool.types import ModelState, Params, PRNGKey, PyTree, Scalar
+
+OptState: TypeAlias = PyTree
+"""An optimizer's state: parameters and model state included; has `.iteration`, an int32 scalar."""
+
+
+class Optimizer(abc.ABC):
+    """Trains parameters by gradients.
+
+    The state holds the parameters and the task's model state beside the optimizer's own accumulators, so that
+    it is the whole state of a training run; it is a pytree whose structure and dtypes no update changes.
+    Everything after `params` and `grad` is passed by keyword, and an optimizer ignores what it has no use
+    for.
+    """
+
+    @abc.abstractmethod
+    def init(
+        self,
+        params: Params,
+        model_state: ModelState = None,
+        num_steps: int | Scalar | None = None,
+        key: PRNGKey | None = None,
+        **kwargs: Any,
+    ) -> OptState:
+        """Return the state from which training starts.
+
+        Args:
+            params: Initial parameters.
+            model_state: The task's initial model state, or None.
+            num_steps: How many updates are planned, for optimizers that schedule by it; may be traced.
+            key: Consumed by optimizers that start from a random state.
+            **kwargs: Whatever else a caller knows; ignored unless the optimizer says otherwise.
+        """
+
+    @abc.abstractmethod
+    def update(
+        self,
+        opt_state: OptState,
+        grad: Params,
+        loss: Scalar | None = None,
+        model_state: ModelState = None,
+        key: PRNGKey | None = None,
+        **kwargs: Any,
+    ) -> OptState:
+        """Return the state after one step along `grad`.
+
+        Args:
+            opt_state: The state before the step.
+            grad: Gradient of the loss at `get_params(opt_state)`, of the same structure.
+            loss: The loss at which `grad` was taken, for optimizers that look at it.
+            model_state: The task's model state after that loss, to be carried; None leaves it as it is.
+            key: Consumed by optimizers that are random.
+            **kwargs: Whatever else a caller knows; ignored unless the optimizer says otherwise.
+        """
+
+    @property
+    def name(self) -> str:
+        """What reports call this optimizer."""
+        return type(self).__name__
+
+    def get_params(self, state: OptState) -> Params:
+        """Return the parameters in `state`."""
+        return state.params
+
+    def get_state(self, state: OptState) -> ModelState:
+        """Return the model state in `state`."""
+        return state.state
+
+    def get_params_state(self, state: OptState) -> tuple[Params, ModelState]:
+        """Return the parameters and the model state in `state`."""
+        return self.get_params(state), self.get_state(state)
+
+    def set_params(self, state: OptState, params: Params) -> OptState:
+        """Return `state`, a NamedTuple or a dataclass, with its parameters replaced and nothing else."""
+        if hasattr(state, "_replace"):
+            return state._replace(params=params)
+        return dataclasses.replace(state, params=params)
+
+
+def carried_model_state(old: ModelState, new: ModelState) -> ModelState:
+    """Return the model state to carry on when an update was given `new`: `old` if that is None."""
+    return old if new is None else typed_like(new, old)

@@ -1,0 +1,213 @@
+"""What every gradient estimator is: state in, an estimate of the gradient of the outer loss out.
+
+The words of this file are re-exported by `unspool.outer_trainers.gradient_learner`, where users import them from.
+"""
+
+import abc
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self, cast
+
+import jax
+import jax.numpy as jnp
+
+from unspool.learned_optimizers.base import LearnedOptimizer
+from unspool.outer_trainers.lopt_truncated_step import VectorizedLOptTruncatedStep
+from unspool.outer_trainers.truncated_step import ResidentData, VectorizedStep
+from unspool.outer_trainers.truncation_schedule import TruncationSchedule
+from unspool.tasks.base import TaskFamily
+from unspool.types import Batch, PRNGKey, PyTree, Theta
+
+GradientEstimatorState = PyTree
+Metrics = Mapping[str, jax.Array]
+
+
+class OuterState(NamedTuple):
+    """What of outer training an estimator may depend on.
+
+    Attributes:
+        outer_iteration: `[]` int32, outer updates behind theta.
+    """
+
+    outer_iteration: jax.Array | int
+
+
+class WorkerWeights(NamedTuple):
+    """What a worker needs of the learner to make an estimate.
+
+    Attributes:
+        theta: the outer parameters.
+        theta_model_state: what belongs to theta without being learned by gradients, or None.
+        outer_state: how far outer training is.
+    """
+
+    theta: Theta
+    theta_model_state: PyTree = None
+    outer_state: OuterState | None = None
+
+
+class UnrollInfo(NamedTuple):
+    """What happened in the (positively perturbed) unroll; leaves `[steps, num_tasks, ...]`."""
+
+    loss: jax.Array
+    iteration: jax.Array
+    task_param: PyTree
+    is_done: jax.Array
+
+
+class GradientEstimatorOut(NamedTuple):
+    """One estimate.
+
+    Attributes:
+        mean_loss: `[]`, mean over the valid (task, step) pairs, or over whatever the objective is a mean of.
+        grad: like theta; follow its negative to lower the loss.
+        unroll_state: to be passed to the next call.
+        unroll_info: the unroll itself.
+        weight: `[]` float32, the number of valid (task, step) pairs behind the two means: the weight of this estimate in a mean of
+            several.
+        diverged_tasks: `[]` int32, tasks that contributed nothing (or a bounded value) because a loss was not finite.
+        inner_steps: `[]` int32, inner steps computed, antithetic ones counted.
+    """
+
+    mean_loss: jax.Array
+    grad: Theta
+    unroll_state: GradientEstimatorState
+    unroll_info: UnrollInfo
+    weight: jax.Array
+    diverged_tasks: jax.Array
+    inner_steps: jax.Array
+
+
+class _FromTaskFamily(abc.ABCMeta):
+    """Lets an estimator be called with a task family where it takes a truncated step, as the older tutorial does."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if "task_family" in kwargs:
+            return cast(Any, cls).for_learned_optimizer(*args, **kwargs)
+        return super().__call__(*args, **kwargs)
+
+
+class GradientEstimator(metaclass=_FromTaskFamily):
+    """Estimates the gradient of an unrolled system's loss with respect to theta.
+
+    Finals are frozen dataclasses: equal configurations are equal, and share one compiled program.
+    """
+
+    truncated_step: VectorizedStep
+
+    @abc.abstractmethod
+    def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> GradientEstimatorState:
+        """The state before the first estimate. Consumes `key`."""
+
+    @abc.abstractmethod
+    def estimate(
+        self, worker_weights: WorkerWeights, key: PRNGKey, state: GradientEstimatorState, data: Batch, with_summary: bool
+    ) -> tuple[GradientEstimatorOut, Metrics]:
+        """One estimate as a pure function of arrays: what the public method compiles. Consumes `key`.
+
+        Args:
+            worker_weights: theta and what belongs to it.
+            key: the randomness of perturbations, inner initialisations and data.
+            state: from `init_worker_state` or the previous estimate.
+            data: from `get_data`.
+            with_summary: add the metrics that cost something.
+        """
+
+    @abc.abstractmethod
+    def steps_of_data(self) -> int:
+        """Inner steps for which a system that streams its data must provide some at each call."""
+
+    @classmethod
+    @abc.abstractmethod
+    def for_learned_optimizer(
+        cls, *, task_family: TaskFamily, learned_opt: LearnedOptimizer, num_tasks: int, **options: Any
+    ) -> Self:
+        """The estimator of a learned optimizer's gradient, from the parts of its truncated step.
+
+        Args:
+            task_family: the tasks that it trains on.
+            learned_opt: what theta parametrises.
+            num_tasks: inner training runs side by side.
+            **options: `trunc_sched`, the step's `random_initial_iteration_offset`, `meta_loss_split`, ... and the estimator's own.
+        """
+
+    def compute_gradient_estimate(
+        self,
+        worker_weights: WorkerWeights,
+        key: PRNGKey,
+        state: GradientEstimatorState,
+        with_summary: bool = False,
+        datas_list: Sequence[Batch] | None = None,
+    ) -> tuple[GradientEstimatorOut, Metrics]:
+        """One estimate, by one compiled program whatever the truncation length.
+
+        Args:
+            worker_weights: theta and what belongs to it.
+            key: consumed.
+            state: from `init_worker_state` or the previous estimate's `unroll_state`.
+            with_summary: add the metrics that cost something.
+            datas_list: host batches to use, leaves `[steps, num_tasks, ...]`, concatenated along the steps; by default the step's own.
+        """
+        data = self.get_data() if datas_list is None else _concatenated(datas_list)
+        return _compiled_estimate(self, worker_weights, key, state, data, with_summary)
+
+    def get_data(self) -> Batch:
+        """The data of one estimate: what lives on the device, else a fresh stack of host batches."""
+        resident = self.truncated_step.resident_data()
+        return self.truncated_step.get_batch(self.steps_of_data()) if resident is None else resident
+
+    def task_name(self) -> str:
+        """What metrics call the system."""
+        return self.truncated_step.label()
+
+    def cfg_name(self) -> str:
+        """What metrics call this configuration."""
+        return f"{type(self).__name__}_{self.task_name()}_x{self.truncated_step.num_tasks}"
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5))
+def _compiled_estimate(
+    estimator: GradientEstimator,
+    worker_weights: WorkerWeights,
+    key: PRNGKey,
+    state: GradientEstimatorState,
+    data: Batch,
+    with_summary: bool,
+) -> tuple[GradientEstimatorOut, Metrics]:
+    return estimator.estimate(worker_weights, key, state, data, with_summary)
+
+
+def _concatenated(datas_list: Sequence[Batch]) -> Batch:
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=0), *datas_list)
+
+
+def learned_optimizer_step(
+    task_family: TaskFamily,
+    learned_opt: LearnedOptimizer,
+    num_tasks: int,
+    trunc_sched: TruncationSchedule,
+    options: dict[str, Any],
+) -> VectorizedLOptTruncatedStep:
+    """The truncated step of a learned optimizer; takes what belongs to the step out of `options`."""
+    names = ("meta_loss_split", "random_initial_iteration_offset", "outer_data_split", "meta_loss_with_aux_key", "task_name")
+    of_step = {name: options.pop(name) for name in names if name in options}
+    return VectorizedLOptTruncatedStep(task_family, learned_opt, trunc_sched, num_tasks, **of_step)
+
+
+def check_vectorized(estimator: GradientEstimator) -> None:
+    """Refuses anything but a vectorized step.
+
+    Raises:
+        TypeError: `truncated_step` is not a `VectorizedStep`.
+    """
+    step = estimator.truncated_step
+    if not isinstance(step, VectorizedStep):
+        raise TypeError(
+            f"{type(estimator).__name__}(truncated_step={type(step).__name__}): estimators unroll several tasks side by side; "
+            "wrap the step as VectorizedTruncatedStep(step, num_tasks=...)"
+        )
+
+
+def is_streamed(data: Batch) -> bool:
+    """Whether each step of an unroll gets its own slice of `data`."""
+    return not isinstance(data, ResidentData)

@@ -1,0 +1,352 @@
+"""The outer loop: estimates are averaged and an outer optimizer moves theta.
+
+Also where users import the words of gradient estimation from.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from unspool import lanes
+from unspool.optimizers.base import Optimizer, OptaxOptimizer
+from unspool.outer_trainers.gradient_estimator import (
+    GradientEstimator,
+    GradientEstimatorOut,
+    GradientEstimatorState,
+    Metrics,
+    OuterState,
+    UnrollInfo,
+    WorkerWeights,
+)
+from unspool.types import PRNGKey, PyTree, Theta
+
+__all__ = [
+    "AggregatedGradient",
+    "GradientEstimator",
+    "GradientEstimatorOut",
+    "GradientEstimatorState",
+    "GradientLearner",
+    "GradientLearnerState",
+    "OuterState",
+    "SingleMachineGradientLearner",
+    "SingleMachineState",
+    "UnrollInfo",
+    "WorkerComputeOut",
+    "WorkerWeights",
+    "gradient_worker_compute",
+]
+
+
+class MetaInit(Protocol):
+    """Whatever initialises theta: a `LearnedOptimizer`, or a truncated step's `outer_init` under this name."""
+
+    def init(self, key: PRNGKey) -> Theta: ...
+
+
+class AggregatedGradient(NamedTuple):
+    """What the learner is given by a worker, or by a lane.
+
+    Attributes:
+        theta_grads: like theta.
+        theta_model_state: like the weights' `theta_model_state`, averaged with the same weights.
+        mean_loss: `[]`.
+        weight: `[]`, its weight in the mean over several: the number of valid (task, step) pairs behind it.
+    """
+
+    theta_grads: Theta
+    theta_model_state: PyTree
+    mean_loss: jax.Array
+    weight: jax.Array | float = 1.0
+
+
+class WorkerComputeOut(NamedTuple):
+    """What one call of `gradient_worker_compute` made: the gradient to send, the states to keep, and metrics."""
+
+    to_put: AggregatedGradient
+    unroll_states: Sequence[GradientEstimatorState]
+    metrics: Mapping[str, jax.Array]
+
+
+class GradientLearnerState(NamedTuple):
+    """The state of the outer optimizer; theta, its model state and the outer iteration are in it."""
+
+    theta_opt_state: PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientLearner:
+    """Holds no state itself: what outer training must remember is its `GradientLearnerState`.
+
+    Attributes:
+        meta_init: initialises theta.
+        theta_opt: the outer optimizer, one of ours or any optax transformation.
+        num_steps: outer updates planned, for optimizers that want to know.
+    """
+
+    meta_init: MetaInit
+    theta_opt: Optimizer | optax.GradientTransformation
+    num_steps: int | None = None
+
+    def init(self, key: PRNGKey) -> GradientLearnerState:
+        """Theta as `meta_init` makes it, and a fresh outer optimizer. Consumes `key`."""
+        theta_key, optimizer_key = jax.random.split(key)
+        theta = self.meta_init.init(theta_key)
+        _check_floating(theta)
+        return self.init_from_theta(theta, optimizer_key)
+
+    def init_from_theta(self, theta: Theta, key: PRNGKey) -> GradientLearnerState:
+        """A fresh outer optimizer around a given theta. Consumes `key`."""
+        return GradientLearnerState(self._optimizer().init(theta, num_steps=self.num_steps, key=key))
+
+    def update(
+        self,
+        state: GradientLearnerState,
+        grads_list: Sequence[AggregatedGradient],
+        with_metrics: bool = False,
+        key: PRNGKey | None = None,
+    ) -> tuple[GradientLearnerState, Metrics]:
+        """One outer update with the weighted mean of `grads_list`, as one compiled program.
+
+        The mean is taken by a fixed pairwise tree over the order of the list, so equal lists give equal bits. An entry that is not
+        finite weighs nothing. Where nothing is left, or theta would not stay finite, theta stays as it is; the iteration counts on.
+
+        Args:
+            state: from `init` or the previous update.
+            grads_list: one entry per lane or worker; always the same number, or the program is compiled again.
+            with_metrics: add those that cost something.
+            key: for outer optimizers that are random; derived from the iteration if None.
+
+        Returns:
+            `(state, metrics)`: `mean_loss`, `grad_norm`, `update_norm`, `used` (entries that counted), `applied` (0 or 1).
+        """
+        del with_metrics  # all of them are cheap
+        return _compiled_update(self._optimizer(), state, tuple(grads_list), key)
+
+    def get_state_for_worker(self, state: GradientLearnerState) -> WorkerWeights:
+        """What workers need to make estimates."""
+        return _worker_weights(self._optimizer(), state)
+
+    def get_meta_params(self, state: GradientLearnerState) -> Theta:
+        """Theta."""
+        return self._optimizer().get_params(state.theta_opt_state)
+
+    def get_meta_model_state(self, state: GradientLearnerState) -> PyTree:
+        """What belongs to theta without being learned by gradients."""
+        return self._optimizer().get_state(state.theta_opt_state)
+
+    def _optimizer(self) -> Optimizer:
+        return self.theta_opt if isinstance(self.theta_opt, Optimizer) else OptaxOptimizer(self.theta_opt)
+
+
+def _worker_weights(optimizer: Optimizer, state: GradientLearnerState) -> WorkerWeights:
+    opt_state = state.theta_opt_state
+    return WorkerWeights(
+        theta=optimizer.get_params(opt_state),
+        theta_model_state=optimizer.get_state(opt_state),
+        outer_state=OuterState(opt_state.iteration),
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _compiled_update(
+    optimizer: Optimizer, state: GradientLearnerState, entries: tuple[AggregatedGradient, ...], key: PRNGKey | None
+) -> tuple[GradientLearnerState, dict[str, jax.Array]]:
+    opt_state = state.theta_opt_state
+    if key is None:
+        key = jax.random.fold_in(jax.random.PRNGKey(0), opt_state.iteration)
+    weights = [jnp.where(_all_finite(entry), jnp.asarray(entry.weight, jnp.float32), 0.0) for entry in entries]
+    total = pairwise_sum(weights)
+    mean = jax.tree.map(
+        lambda *leaves: _weighted_mean(leaves, weights, total),
+        *((entry.theta_grads, entry.theta_model_state, entry.mean_loss) for entry in entries),
+    )
+    grads, model_state, loss = mean
+    updated = optimizer.update(opt_state, grads, loss=loss, model_state=model_state, key=key)
+    theta, new_theta = optimizer.get_params(opt_state), optimizer.get_params(updated)
+    applied = (total > 0) & _all_finite(new_theta)
+    # Only the iteration moves on when there is nothing to apply: versions must count updates, made or skipped.
+    skipped = opt_state._replace(iteration=updated.iteration)
+    kept = jax.tree.map(lambda new, old: jnp.where(applied, new, old), updated, skipped)
+    step = jax.tree.map(jnp.subtract, optimizer.get_params(kept), theta)
+    metrics = {
+        "mean_loss": jnp.where(total > 0, loss, jnp.nan),
+        "grad_norm": optax.tree.norm(grads),
+        "update_norm": optax.tree.norm(step),
+        "used": pairwise_sum([(weight > 0).astype(jnp.int32) for weight in weights]),
+        "applied": applied.astype(jnp.int32),
+    }
+    return GradientLearnerState(kept), metrics
+
+
+def pairwise_sum(terms: Sequence[jax.Array]) -> jax.Array:
+    """The sum by a balanced tree over the order of `terms`: fixed association, hence fixed bits."""
+    if len(terms) == 1:
+        return terms[0]
+    middle = len(terms) // 2
+    return pairwise_sum(terms[:middle]) + pairwise_sum(terms[middle:])
+
+
+def _weighted_mean(leaves: Sequence[jax.Array], weights: Sequence[jax.Array], total: jax.Array) -> jax.Array:
+    # `where`, not a product: zero times NaN is NaN.
+    weighted = [jnp.where(weight > 0, weight * leaf, 0.0) for leaf, weight in zip(leaves, weights, strict=True)]
+    return jnp.where(total > 0, pairwise_sum(weighted) / jnp.where(total > 0, total, 1.0), 0.0)
+
+
+def _all_finite(tree: PyTree) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+def _check_floating(theta: Theta) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(theta):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"theta{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}: theta is moved by gradients, so its leaves must be "
+                "floating-point; keep integers in the learned optimizer's configuration or state"
+            )
+
+
+def gradient_worker_compute(
+    worker_weights: WorkerWeights,
+    gradient_estimators: Sequence[GradientEstimator],
+    unroll_states: Sequence[GradientEstimatorState],
+    key: PRNGKey,
+    with_metrics: bool,
+    clip_nan_loss_to_value: float = 20.0,
+    extra_metrics: bool = True,
+    device: jax.Device | None = None,
+) -> WorkerComputeOut:
+    """Runs several estimators one after another and averages their estimates by weight.
+
+    Args:
+        worker_weights: theta and what belongs to it.
+        gradient_estimators: what to run.
+        unroll_states: one per estimator.
+        key: consumed; split once per estimator.
+        with_metrics: ask estimators for the metrics that cost something.
+        clip_nan_loss_to_value: reported in place of a mean loss that is not finite.
+        extra_metrics: also name metrics by the estimator's task.
+        device: where to compute; the default device if None.
+
+    Raises:
+        ValueError: there are not as many states as estimators.
+    """
+    if len(gradient_estimators) != len(unroll_states) or not gradient_estimators:
+        raise ValueError(
+            f"gradient_worker_compute: {len(gradient_estimators)} estimators and {len(unroll_states)} unroll states; give one state per "
+            "estimator, and at least one of each"
+        )
+    with jax.default_device(device):
+        outs: list[GradientEstimatorOut] = []
+        metrics: dict[str, jax.Array] = {}
+        for estimator, state in zip(gradient_estimators, unroll_states, strict=True):
+            key, estimate_key = jax.random.split(key)
+            out, of_estimator = estimator.compute_gradient_estimate(worker_weights, estimate_key, state, with_metrics)
+            outs.append(out)
+            if extra_metrics:
+                metrics |= {f"{estimator.cfg_name()}/{name}": value for name, value in of_estimator.items()}
+        grads, mean_loss, weight = _merge(tuple((out.grad, out.mean_loss, out.weight) for out in outs))
+        mean_loss = jnp.nan_to_num(mean_loss, nan=clip_nan_loss_to_value, posinf=clip_nan_loss_to_value)
+    to_put = AggregatedGradient(grads, worker_weights.theta_model_state, mean_loss, weight)
+    return WorkerComputeOut(to_put, [out.unroll_state for out in outs], metrics)
+
+
+@jax.jit
+def _merge(entries: tuple[tuple[Theta, jax.Array, jax.Array], ...]) -> tuple[Theta, jax.Array, jax.Array]:
+    """The weighted mean of `(gradient, mean loss)`, leaving out what is not finite, and the weight left."""
+    weights = [jnp.where(_all_finite(grad), weight, 0.0) for grad, _, weight in entries]
+    total = pairwise_sum(weights)
+    grads, loss = jax.tree.map(
+        lambda *leaves: _weighted_mean(leaves, weights, total), *((grad, loss) for grad, loss, _ in entries)
+    )
+    return grads, jnp.where(total > 0, loss, jnp.nan), total
+
+
+class SingleMachineState(NamedTuple):
+    """Outer training in one process.
+
+    Attributes:
+        gradient_learner_state: theta and the outer optimizer.
+        gradient_estimator_states: one per lane.
+        seq: estimates each lane has made.
+    """
+
+    gradient_learner_state: GradientLearnerState
+    gradient_estimator_states: tuple[GradientEstimatorState, ...]
+    seq: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SingleMachineGradientLearner:
+    """Lanes and learner in one process: what the service computes, without the service.
+
+    With the same seed, estimators (one per lane, in lane order) and number of CPU threads, theta has the bits that a `sync` run of the service
+    gives, however many workers that has.
+
+    Attributes:
+        meta_init: initialises theta.
+        gradient_estimators: one per lane.
+        theta_opt: the outer optimizer, one of ours or any optax transformation.
+        num_steps: outer updates planned, for optimizers that want to know.
+    """
+
+    meta_init: MetaInit
+    gradient_estimators: Sequence[GradientEstimator]
+    theta_opt: Optimizer | optax.GradientTransformation
+    num_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.gradient_estimators:
+            raise ValueError("SingleMachineGradientLearner(gradient_estimators=[]): give at least one estimator")
+
+    @property
+    def learner(self) -> GradientLearner:
+        """The part that moves theta."""
+        return GradientLearner(self.meta_init, self.theta_opt, self.num_steps)
+
+    def init(self, key: PRNGKey) -> SingleMachineState:
+        """Theta and the lanes at their beginning. `key` is the root of all of the run's randomness."""
+        learner_state = self.learner.init(lanes.theta_key(key))
+        weights = self.learner.get_state_for_worker(learner_state)
+        states = tuple(
+            lanes.init_lane(estimator, weights, key, lane) for lane, estimator in enumerate(self.gradient_estimators)
+        )
+        return SingleMachineState(learner_state, states, 0)
+
+    def update(
+        self, state: SingleMachineState, key: PRNGKey, with_metrics: bool = False
+    ) -> tuple[SingleMachineState, jax.Array, Metrics]:
+        """One estimate of each lane and one outer update.
+
+        Args:
+            state: from `init` or the previous update.
+            key: the run's root key, the same at every update: each (lane, update) derives its own from it. A different key each time is as good.
+            with_metrics: add those that cost something.
+
+        Returns:
+            `(state, mean_loss, metrics)`.
+        """
+        learner = self.learner
+        weights = learner.get_state_for_worker(state.gradient_learner_state)
+        seq = state.seq + 1
+        estimates = [
+            lanes.estimate_lane(estimator, weights, lane_state, key, lane, seq)
+            for lane, (estimator, lane_state) in enumerate(
+                zip(self.gradient_estimators, state.gradient_estimator_states, strict=True)
+            )
+        ]
+        entries = [
+            AggregatedGradient(estimate.grad, weights.theta_model_state, estimate.mean_loss, estimate.weight)
+            for estimate in estimates
+        ]
+        learner_state, metrics = learner.update(state.gradient_learner_state, entries, with_metrics)
+        states = tuple(estimate.unroll_state for estimate in estimates)
+        return SingleMachineState(learner_state, states, seq), metrics["mean_loss"], metrics
+
+    def get_meta_params(self, state: SingleMachineState) -> Theta:
+        """Theta."""
+        return self.learner.get_meta_params(state.gradient_learner_state)

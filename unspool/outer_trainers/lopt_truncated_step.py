@@ -1,0 +1,321 @@
+"""The unrolled system that is an inner training run: a learned optimizer training the tasks of a family."""
+
+import dataclasses
+import zlib
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+
+from unspool import training
+from unspool.learned_optimizers.base import LearnedOptimizer
+from unspool.optimizers.base import Optimizer
+from unspool.outer_trainers.truncated_step import (
+    OuterState,
+    ResidentData,
+    TruncatedUnrollOut,
+    VectorizedStep,
+    axis_of,
+)
+from unspool.outer_trainers.truncation_schedule import TruncationSchedule
+from unspool.rarely import rarely
+from unspool.tasks.base import Task, TaskFamily
+from unspool.tasks.datasets.base import SPLITS, sample_batch
+from unspool.types import Batch, ModelState, Params, PRNGKey, PyTree, TaskParams, Theta
+
+# Streams of their own beside those that the golden values fix by splitting the step's key.
+_TRAIN_DATA = zlib.crc32(b"train data")
+_OUTER_DATA = zlib.crc32(b"outer data")
+
+
+class TruncatedUnrollState(NamedTuple):
+    """Where the inner training runs stand; every leaf leads with `[num_tasks]`.
+
+    Attributes:
+        inner_opt_state: state of the optimizer that theta parametrises, the inner parameters in it.
+        inner_step: int32, updates since the episode began (or the random offset it was given).
+        truncation_state: state of the truncation schedule.
+        task_param: what the task family sampled.
+        is_done: bool; the last step ended the episode and the next one will reset.
+    """
+
+    inner_opt_state: PyTree
+    inner_step: jax.Array
+    truncation_state: PyTree
+    task_param: TaskParams
+    is_done: jax.Array
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return self._replace(**changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorizedLOptTruncatedStep(VectorizedStep):
+    """`num_tasks` inner training runs by a learned optimizer, each reset when its truncation schedule says so.
+
+    An episode of length L is L training steps, the last of which reports `is_done`, and one masked step that resets.
+
+    Attributes:
+        task_family: where the tasks come from.
+        learned_opt: what theta parametrises.
+        trunc_sched: how long an episode lasts.
+        num_tasks: inner training runs side by side.
+        meta_loss_split: which loss is reported. None: the training loss at the parameters before the update (free). "same_data":
+            the loss after the update on the same batch. A split's name: after the update, on a fresh batch of that split.
+        random_initial_iteration_offset: inner steps of the first episodes begin anywhere in `[0, offset)`, so that resets are spread.
+        outer_data_split: the split of `meta_loss_batch`.
+        meta_loss_with_aux_key: report this aux value of the task instead of its loss.
+        task_name: what metrics call it; the family's name if None.
+    """
+
+    task_family: TaskFamily
+    learned_opt: LearnedOptimizer
+    trunc_sched: TruncationSchedule
+    num_tasks: int
+    meta_loss_split: str | None = None
+    random_initial_iteration_offset: int = 0
+    outer_data_split: str = "train"
+    meta_loss_with_aux_key: str | None = None
+    task_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_tasks < 1:
+            raise ValueError(f"VectorizedLOptTruncatedStep(num_tasks={self.num_tasks}): num_tasks must be at least 1")
+        if self.random_initial_iteration_offset < 0:
+            raise ValueError(
+                "VectorizedLOptTruncatedStep(random_initial_iteration_offset="
+                f"{self.random_initial_iteration_offset}): the offset must not be negative"
+            )
+        if self.meta_loss_split not in (None, "same_data", *SPLITS):
+            raise ValueError(
+                f"VectorizedLOptTruncatedStep(meta_loss_split={self.meta_loss_split!r}): "
+                f"choose None, 'same_data' or one of {', '.join(SPLITS)}"
+            )
+        if self.outer_data_split not in SPLITS:
+            raise ValueError(
+                f"VectorizedLOptTruncatedStep(outer_data_split={self.outer_data_split!r}): choose one of {', '.join(SPLITS)}"
+            )
+
+    def outer_init(self, key: PRNGKey) -> Theta:
+        return self.learned_opt.init(key)
+
+    def init_step_state(
+        self,
+        theta: Theta,
+        outer_state: OuterState,
+        key: PRNGKey,
+        theta_is_vector: bool = False,
+        num_steps_override: jax.Array | int | None = None,
+    ) -> TruncatedUnrollState:
+        tasks_key, offset_key = jax.random.split(key)
+        init = jax.vmap(self._init_task, in_axes=(axis_of(theta_is_vector), None, 0, None))
+        state: TruncatedUnrollState = init(
+            theta, outer_state, jax.random.split(tasks_key, self.num_tasks), num_steps_override
+        )
+        if self.random_initial_iteration_offset:
+            # Only the counter: the first episodes end early and thereby fall out of step with each other.
+            offsets = jax.random.randint(offset_key, (self.num_tasks,), 0, self.random_initial_iteration_offset)
+            state = state._replace(inner_step=offsets)
+        return state
+
+    def unroll_step(
+        self,
+        theta: Theta,
+        unroll_state: TruncatedUnrollState,
+        key: PRNGKey,
+        data: Batch,
+        outer_state: OuterState,
+        theta_is_vector: bool = False,
+        override_num_steps: jax.Array | int | None = None,
+    ) -> tuple[TruncatedUnrollState, TruncatedUnrollOut]:
+        step_key, meta_key = jax.random.split(key)
+        batch, meta_batch = self._batches(data, key)
+        step = jax.vmap(self._step_task, in_axes=(axis_of(theta_is_vector), 0, 0, 0, 0, 0, None, None))
+        state, out = step(
+            theta,
+            unroll_state,
+            jax.random.split(step_key, self.num_tasks),
+            jax.random.split(meta_key, self.num_tasks),
+            batch,
+            meta_batch,
+            outer_state,
+            override_num_steps,
+        )
+        return state, out
+
+    def meta_loss_batch(
+        self,
+        theta: Theta,
+        unroll_state: TruncatedUnrollState,
+        key: PRNGKey,
+        data: Batch,
+        outer_state: OuterState,
+        theta_is_vector: bool = False,
+    ) -> jax.Array:
+        del outer_state
+        if isinstance(data, ResidentData):
+            data = self._draw(self.outer_data_split, data, jax.random.fold_in(key, _OUTER_DATA))
+        loss = jax.vmap(self._meta_loss, in_axes=(axis_of(theta_is_vector), 0, 0, 0))
+        return loss(theta, unroll_state, jax.random.split(key, self.num_tasks), data)
+
+    def get_batch(self, steps: int | None = None) -> Batch | None:
+        """Host-side batches, for callers that step by hand: a pair `(train, meta)` if `meta_loss_split` names a split."""
+        if self.task_family.datasets is None:
+            return ()
+        shape = (self.num_tasks,) if steps is None else (steps, self.num_tasks)
+        batch = training.get_batches(self.task_family, shape, "train")
+        if self.meta_loss_split not in SPLITS:
+            return batch
+        return batch, training.get_batches(self.task_family, shape, self.meta_loss_split)
+
+    def resident_data(self) -> ResidentData:
+        datasets = self.task_family.datasets
+        if datasets is None:
+            return ResidentData({})
+        splits = {"train", self.outer_data_split, self.meta_loss_split} & set(SPLITS)
+        return ResidentData({split: datasets.split(split).arrays for split in sorted(splits)})
+
+    def label(self) -> str:
+        return self.task_name or self.task_family.name
+
+    def _batches(self, data: Batch, key: PRNGKey) -> tuple[Batch, Batch]:
+        """The training batches and those of the meta-loss, leaves `[num_tasks, ...]`."""
+        is_pair = self.meta_loss_split in SPLITS
+        if not isinstance(data, ResidentData):
+            return data if is_pair else (data, ())
+        train = self._draw("train", data, jax.random.fold_in(key, _TRAIN_DATA))
+        if not is_pair:
+            return train, ()
+        return train, self._draw(str(self.meta_loss_split), data, jax.random.fold_in(key, _OUTER_DATA))
+
+    def _draw(self, split: str, data: ResidentData, key: PRNGKey) -> Batch:
+        if self.task_family.datasets is None:
+            return ()
+        batch_size = self.task_family.datasets.split(split).batch_size
+        keys = jax.random.split(key, self.num_tasks)
+        return jax.vmap(lambda one: sample_batch(data.arrays[split], one, batch_size))(keys)
+
+    # Below, everything is about one task; `vmap` above adds the axis.
+
+    def _optimizer(self, theta: Theta) -> Optimizer:
+        return self.learned_opt.opt_fn(theta, is_training=True)
+
+    def _init_task(
+        self, theta: Theta, outer_state: OuterState, key: PRNGKey, num_steps: jax.Array | int | None
+    ) -> TruncatedUnrollState:
+        task_key, params_key, schedule_key, optimizer_key = jax.random.split(key, 4)
+        truncation_state = self.trunc_sched.init(schedule_key, outer_state)
+        task_param = self.task_family.sample(task_key)
+        opt_state = self._init_optimizer(theta, task_param, params_key, optimizer_key, truncation_state, num_steps)
+        return TruncatedUnrollState(
+            opt_state, jnp.zeros((), jnp.int32), truncation_state, task_param, jnp.zeros((), bool)
+        )
+
+    def _init_optimizer(
+        self,
+        theta: Theta,
+        task_param: TaskParams,
+        params_key: PRNGKey,
+        optimizer_key: PRNGKey,
+        truncation_state: PyTree,
+        num_steps: jax.Array | int | None,
+    ) -> PyTree:
+        params, model_state = self.task_family.task_fn(task_param).init_with_state(params_key)
+        length = self._episode_length(truncation_state) if num_steps is None else num_steps
+        return self._optimizer(theta).init(params, model_state=model_state, num_steps=length, key=optimizer_key)
+
+    def _episode_length(self, truncation_state: PyTree) -> jax.Array:
+        length: jax.Array | None = getattr(truncation_state, "length", None)
+        if length is None:
+            raise ValueError(
+                f"VectorizedLOptTruncatedStep(trunc_sched={self.trunc_sched}): episodes without a length can only be unrolled by an "
+                "estimator that sets one (FullES); for a truncated estimator choose a schedule with lengths"
+            )
+        return length
+
+    def _step_task(
+        self,
+        theta: Theta,
+        state: TruncatedUnrollState,
+        key: PRNGKey,
+        meta_key: PRNGKey,
+        batch: Batch,
+        meta_batch: Batch,
+        outer_state: OuterState,
+        num_steps: jax.Array | int | None,
+    ) -> tuple[TruncatedUnrollState, TruncatedUnrollOut]:
+        step_key, schedule_key = jax.random.split(key)
+        resets = state.is_done
+        task = self.task_family.task_fn(state.task_param)
+        trained, loss = self._train(theta, task, state, step_key, batch)
+        if self.meta_loss_split is not None:
+            after_batch = batch if self.meta_loss_split == "same_data" else meta_batch
+            loss = self._loss(task, *self._optimizer(theta).get_params_state(trained.inner_opt_state), meta_key, after_batch)[0]
+        state = rarely(resets, lambda: self._reset(theta, step_key, state, num_steps), trained)
+        truncation_state, is_done = self.trunc_sched.next_state(
+            state.truncation_state, state.inner_step, schedule_key, outer_state
+        )
+        out = TruncatedUnrollOut(
+            loss=jnp.where(resets, 0.0, task.normalizer(loss)),
+            is_done=is_done,
+            task_param=state.task_param,
+            iteration=state.inner_step,
+            mask=~resets,
+        )
+        return state._replace(truncation_state=truncation_state, is_done=is_done), out
+
+    def _train(
+        self, theta: Theta, task: Task, state: TruncatedUnrollState, key: PRNGKey, batch: Batch
+    ) -> tuple[TruncatedUnrollState, jax.Array]:
+        """One update of the inner parameters, and the loss before it."""
+        loss_key, update_key = jax.random.split(key)
+        optimizer = self._optimizer(theta)
+        params, model_state = optimizer.get_params_state(state.inner_opt_state)
+
+        def objective(params: Params) -> tuple[jax.Array, tuple[ModelState, jax.Array]]:
+            reported, model_state_after, loss = self._reported_loss(task, params, model_state, loss_key, batch)
+            return loss, (model_state_after, reported)
+
+        (loss, (model_state, reported)), grad = jax.value_and_grad(objective, has_aux=True)(params)
+        opt_state = optimizer.update(
+            state.inner_opt_state, grad, loss=loss, model_state=model_state, key=update_key
+        )
+        return state._replace(inner_opt_state=opt_state, inner_step=state.inner_step + 1), reported
+
+    def _loss(
+        self, task: Task, params: Params, model_state: ModelState, key: PRNGKey, batch: Batch
+    ) -> tuple[jax.Array, ModelState]:
+        reported, model_state, _ = self._reported_loss(task, params, model_state, key, batch)
+        return reported, model_state
+
+    def _reported_loss(
+        self, task: Task, params: Params, model_state: ModelState, key: PRNGKey, batch: Batch
+    ) -> tuple[jax.Array, ModelState, jax.Array]:
+        """`(what is reported, next model state, what is trained on)`."""
+        if self.meta_loss_with_aux_key is None:
+            loss, model_state = task.loss_with_state(params, model_state, key, batch)
+            return loss, model_state, loss
+        loss, model_state, aux = task.loss_with_state_and_aux(params, model_state, key, batch)
+        if self.meta_loss_with_aux_key not in aux:
+            raise ValueError(
+                f"VectorizedLOptTruncatedStep(meta_loss_with_aux_key={self.meta_loss_with_aux_key!r}): {task.name} reports "
+                f"{sorted(aux) or 'no aux values'}"
+            )
+        return aux[self.meta_loss_with_aux_key], model_state, loss
+
+    def _reset(
+        self, theta: Theta, key: PRNGKey, state: TruncatedUnrollState, num_steps: jax.Array | int | None
+    ) -> TruncatedUnrollState:
+        """A new task and a new start; the truncation state is that of the new episode already."""
+        task_key, params_key, optimizer_key = jax.random.split(key, 3)
+        task_param = self.task_family.sample(task_key)
+        opt_state = self._init_optimizer(
+            theta, task_param, params_key, optimizer_key, state.truncation_state, num_steps
+        )
+        return state._replace(inner_opt_state=opt_state, inner_step=jnp.zeros((), jnp.int32), task_param=task_param)
+
+    def _meta_loss(self, theta: Theta, state: TruncatedUnrollState, key: PRNGKey, batch: Batch) -> jax.Array:
+        task = self.task_family.task_fn(state.task_param)
+        params, model_state = self._optimizer(theta).get_params_state(state.inner_opt_state)
+        return task.normalizer(self._loss(task, params, model_state, key, batch)[0])

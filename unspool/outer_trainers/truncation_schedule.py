@@ -1,0 +1,180 @@
+"""How long an inner episode lasts before it is reset."""
+
+import abc
+import dataclasses
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from unspool.rarely import rarely
+from unspool.types import PRNGKey
+
+OuterState = Any  # anything with `.outer_iteration`; schedules that do not depend on it accept None
+
+
+class ScalarSchedule(Protocol):
+    """A number that changes over outer training."""
+
+    def __call__(self, step: jax.Array, max_steps: int | None = None) -> jax.Array | float: ...
+
+
+class LengthState(NamedTuple):
+    """The episode length now in force.
+
+    Attributes:
+        length: `[]` int32, inner steps from reset to reset.
+    """
+
+    length: jax.Array
+
+
+class ConstantTruncationState(NamedTuple):
+    """The length of every episode, for whoever needs to know it (`num_steps` of the inner optimizer).
+
+    Attributes:
+        length: `[]` int32.
+    """
+
+    length: jax.Array
+
+
+class TruncationSchedule(abc.ABC):
+    """Decides when an episode is over. Stateless itself; what it must remember travels in its state.
+
+    A state has `.length`, the episode's number of inner steps, unless the episodes never end.
+    """
+
+    @abc.abstractmethod
+    def init(self, key: PRNGKey, outer_state: OuterState) -> Any:
+        """The state at the start of an episode. Consumes `key`."""
+
+    @abc.abstractmethod
+    def next_state(
+        self, state: Any, step: jax.Array | int, key: PRNGKey, outer_state: OuterState
+    ) -> tuple[Any, jax.Array]:
+        """Judges the inner step just taken.
+
+        Args:
+            state: from `init` or the previous call.
+            step: `[]` inner steps of this episode, the one just taken included.
+            key: consumed only if the episode is over and a new length is drawn.
+            outer_state: for lengths that change over outer training.
+
+        Returns:
+            `(state, is_done)`. With `is_done` the state is already that of the next episode.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class ConstantTruncationSchedule(TruncationSchedule):
+    """Every episode lasts `total_length` inner steps."""
+
+    total_length: int
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "total_length", self.total_length)
+
+    def init(self, key: PRNGKey, outer_state: OuterState) -> ConstantTruncationState:
+        del key, outer_state
+        return ConstantTruncationState(length=jnp.asarray(self.total_length, jnp.int32))
+
+    def next_state(
+        self, state: ConstantTruncationState, step: jax.Array | int, key: PRNGKey, outer_state: OuterState
+    ) -> tuple[ConstantTruncationState, jax.Array]:
+        del key, outer_state
+        return state, jnp.asarray(step) >= self.total_length
+
+
+@dataclasses.dataclass(frozen=True)
+class NeverEndingTruncationSchedule(TruncationSchedule):
+    """Episodes never end: for estimators that unroll whole episodes by themselves and say how long these are."""
+
+    def init(self, key: PRNGKey, outer_state: OuterState) -> tuple[()]:
+        del key, outer_state
+        return ()
+
+    def next_state(
+        self, state: tuple[()], step: jax.Array | int, key: PRNGKey, outer_state: OuterState
+    ) -> tuple[tuple[()], jax.Array]:
+        del step, key, outer_state
+        return state, jnp.asarray(False)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogUniformLengthSchedule(TruncationSchedule):
+    """A new length for each episode, log-uniform in `[min_length, max_length)`.
+
+    Attributes:
+        min_length: inner steps, or a schedule of `outer_state.outer_iteration`.
+        max_length: the same; never reached, since lengths are truncated to integers.
+    """
+
+    min_length: int | ScalarSchedule
+    max_length: int | ScalarSchedule
+
+    def __post_init__(self) -> None:
+        for name in ("min_length", "max_length"):
+            bound = getattr(self, name)
+            if not callable(bound):
+                _check_positive(self, name, bound)
+        if not callable(self.min_length) and not callable(self.max_length) and self.max_length < self.min_length:
+            raise ValueError(
+                f"LogUniformLengthSchedule(min_length={self.min_length}, max_length={self.max_length}): "
+                "max_length must be at least min_length"
+            )
+
+    def init(self, key: PRNGKey, outer_state: OuterState) -> LengthState:
+        low = jnp.log(jnp.asarray(_bound_now(self.min_length, outer_state), jnp.float32))
+        high = jnp.log(jnp.asarray(_bound_now(self.max_length, outer_state), jnp.float32))
+        return LengthState(jnp.exp(jax.random.uniform(key, (), minval=low, maxval=high)).astype(jnp.int32))
+
+    def next_state(
+        self, state: LengthState, step: jax.Array | int, key: PRNGKey, outer_state: OuterState
+    ) -> tuple[LengthState, jax.Array]:
+        is_done = jnp.asarray(step) >= state.length
+        return rarely(is_done, lambda: self.init(key, outer_state), state), is_done
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduledTruncationSchedule(TruncationSchedule):
+    """Lengths that follow a schedule of the outer iteration, with optional Gaussian spread.
+
+    Attributes:
+        schedule: mean length as a function of `outer_state.outer_iteration`.
+        max_steps: handed to `schedule`.
+        std: inner steps; 0 for none.
+        min_length: no episode is shorter, where `std` is positive.
+    """
+
+    schedule: ScalarSchedule
+    max_steps: int | None = None
+    std: float = 0
+    min_length: int = 10
+
+    def __post_init__(self) -> None:
+        if self.std < 0:
+            raise ValueError(f"ScheduledTruncationSchedule(std={self.std}): std must not be negative")
+        _check_positive(self, "min_length", self.min_length)
+
+    def init(self, key: PRNGKey, outer_state: OuterState) -> LengthState:
+        length = jnp.asarray(self.schedule(outer_state.outer_iteration, self.max_steps)).astype(jnp.int32)
+        if self.std > 0:
+            spread = (jax.random.normal(key, ()) * self.std).astype(jnp.int32)
+            length = jnp.maximum(length + spread, self.min_length)
+        return LengthState(length)
+
+    def next_state(
+        self, state: LengthState, step: jax.Array | int, key: PRNGKey, outer_state: OuterState
+    ) -> tuple[LengthState, jax.Array]:
+        is_done = jnp.asarray(step) >= state.length
+        return rarely(is_done, lambda: self.init(key, outer_state), state), is_done
+
+
+def _bound_now(bound: int | ScalarSchedule, outer_state: OuterState) -> jax.Array | float:
+    return bound(outer_state.outer_iteration) if callable(bound) else bound
+
+
+def _check_positive(schedule: TruncationSchedule, name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{type(schedule).__name__}({name}={value}): {name} must be at least 1")

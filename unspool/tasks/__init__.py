@@ -1,0 +1,1 @@
+"""Inner problems, and families of them."""

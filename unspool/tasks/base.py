@@ -1,0 +1,220 @@
+"""Inner problems: a `Task` is one loss to minimise, a `TaskFamily` a distribution of tasks of one shape.
+
+Randomness has two levels. What changes the compiled program (an architecture, a batch size, a data set) is
+the family's own configuration; what does not (a target, a scale) is sampled inside it, as a pytree of arrays
+that `vmap` can batch.
+"""
+
+import abc
+import dataclasses
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from unspool.tasks.datasets.base import Datasets
+from unspool.types import Aux, Batch, ModelState, Params, PRNGKey, Scalar, TaskParams
+
+_LOSSES = ("loss", "loss_with_state", "loss_and_aux", "loss_with_state_and_aux")
+_INITS = ("init", "init_with_state")
+
+
+class Task:
+    """One inner problem.
+
+    Define `init` and `loss`; or, where there is more to say, their fuller forms: `_with_state` for a task
+    that carries a model state (running averages, say) and `_and_aux` for one that reports named scalars.
+    Whatever is not defined follows from what is. Callers differentiate `loss_with_state` and read aux values
+    from `loss_with_state_and_aux`.
+
+    A task that is configured by plain values is best a frozen dataclass: equal tasks then share one
+    compilation. Data never belongs to its fields; `datasets` is where it is reached.
+    """
+
+    # A read-only property to type checkers, so that a property, a class attribute or an assignment in
+    # `__init__` may each provide it; a plain attribute at run time, because a property could not be assigned
+    # to.
+    if TYPE_CHECKING:
+
+        @property
+        def datasets(self) -> Datasets | None:
+            """The data of this task, or None if its loss needs none."""
+    else:
+        datasets = None
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        """Refuse a class that would answer differently depending on which form its caller asks for."""
+        super().__init_subclass__(**kwargs)
+        for group in (_LOSSES, _INITS):
+            own = [name for name in group if name in vars(cls)]
+            inherited = [name for name in group if name not in own and _is_overridden(cls, name)]
+            if own and inherited:
+                raise TypeError(
+                    f"{cls.__name__} overrides {', '.join(own)} but inherits {', '.join(inherited)}, "
+                    "whose callers would not see the change: override them as well"
+                )
+
+    @property
+    def name(self) -> str:
+        """What reports call this task."""
+        return type(self).__name__
+
+    def init(self, key: PRNGKey) -> Params:
+        """Sample initial parameters of a task without model state; consumes `key`."""
+        if not _is_overridden(type(self), "init_with_state"):
+            raise NotImplementedError(f"{self.name} must define init or init_with_state")
+        params, state = self.init_with_state(key)
+        if jax.tree.leaves(state):
+            raise TypeError(f"{self.name}.init: this task has a model state, call init_with_state")
+        return params
+
+    def init_with_state(self, key: PRNGKey) -> tuple[Params, ModelState]:
+        """Sample initial parameters and model state; consumes `key`."""
+        return self.init(key), None
+
+    def loss(self, params: Params, key: PRNGKey, data: Batch) -> Scalar:
+        """Return the loss of `params` on the batch `data`; consumes `key`."""
+        if _is_overridden(type(self), "loss_with_state"):
+            return self.loss_with_state(params, None, key, data)[0]
+        if _is_overridden(type(self), "loss_and_aux"):
+            return self.loss_and_aux(params, key, data)[0]
+        if _is_overridden(type(self), "loss_with_state_and_aux"):
+            return self.loss_with_state_and_aux(params, None, key, data)[0]
+        raise NotImplementedError(f"{self.name} must define one of {', '.join(_LOSSES)}")
+
+    def loss_with_state(
+        self, params: Params, state: ModelState, key: PRNGKey, data: Batch
+    ) -> tuple[Scalar, ModelState]:
+        """Return the loss and the next model state: what the inner loop differentiates; consumes `key`."""
+        if _is_overridden(type(self), "loss_with_state_and_aux"):
+            loss, state, _ = self.loss_with_state_and_aux(params, state, key, data)
+            return loss, state
+        self._refuse_state(state, remedy="loss_with_state")
+        return self.loss(params, key, data), state
+
+    def loss_and_aux(self, params: Params, key: PRNGKey, data: Batch) -> tuple[Scalar, Aux]:
+        """Return the loss and named scalars to report beside it; consumes `key`."""
+        if _is_overridden(type(self), "loss_with_state_and_aux"):
+            loss, _, aux = self.loss_with_state_and_aux(params, None, key, data)
+            return loss, aux
+        return self.loss(params, key, data), {}
+
+    def loss_with_state_and_aux(
+        self, params: Params, state: ModelState, key: PRNGKey, data: Batch
+    ) -> tuple[Scalar, ModelState, Aux]:
+        """Return the loss, the next model state and named scalars; consumes `key`."""
+        if _is_overridden(type(self), "loss_and_aux"):
+            self._refuse_state(state, remedy="loss_with_state_and_aux")
+            loss, aux = self.loss_and_aux(params, key, data)
+            return loss, state, aux
+        loss, state = self.loss_with_state(params, state, key, data)
+        return loss, state, {}
+
+    def normalizer(self, loss: Scalar) -> Scalar:
+        """Map a loss to the scale on which meta-training compares tasks; the place to bound divergence."""
+        return loss
+
+    def _refuse_state(self, state: ModelState, remedy: str) -> None:
+        if jax.tree.leaves(state):
+            raise TypeError(f"{self.name} was given a model state but does not define {remedy}")
+
+
+def _is_overridden(task_type: type[Task], method: str) -> bool:
+    return getattr(task_type, method) is not getattr(Task, method)
+
+
+class TaskFamily(abc.ABC):
+    """A distribution of tasks that share one compiled program.
+
+    `sample` draws the part of a task that may be traced and batched, `task_fn` turns it into a `Task`.
+    """
+
+    if TYPE_CHECKING:  # as in Task
+
+        @property
+        def datasets(self) -> Datasets | None:
+            """The data that every task of the family trains on, or None."""
+    else:
+        datasets = None
+
+    @property
+    def eval_datasets(self) -> Datasets | None:
+        """The data that evaluation reads; the training data unless overridden."""
+        return self.datasets
+
+    @property
+    def name(self) -> str:
+        """What reports call this family."""
+        return type(self).__name__
+
+    @abc.abstractmethod
+    def sample(self, key: PRNGKey) -> TaskParams:
+        """Sample what distinguishes one task from another, as a pytree of arrays; consumes `key`."""
+
+    @abc.abstractmethod
+    def task_fn(self, task_params: TaskParams) -> Task:
+        """Return the task that `task_params`, possibly traced, describe."""
+
+    def eval_task_fn(self, task_params: TaskParams) -> Task:
+        """Return the task on which evaluation measures; the training task unless overridden."""
+        return self.task_fn(task_params)
+
+    def sample_task(self, key: PRNGKey) -> Task:
+        """Sample one task; consumes `key`."""
+        return self.task_fn(self.sample(key))
+
+
+@dataclasses.dataclass(frozen=True)
+class SingleTaskFamily(TaskFamily):
+    """The family whose every sample is `task`."""
+
+    task: Task
+    label: str | None = None
+    eval_task: Task | None = None
+
+    @property
+    def datasets(self) -> Datasets | None:
+        return self.task.datasets
+
+    @property
+    def eval_datasets(self) -> Datasets | None:
+        return self.eval_task_fn(()).datasets
+
+    @property
+    def name(self) -> str:
+        return self.label or self.task.name
+
+    def sample(self, key: PRNGKey) -> TaskParams:
+        return jnp.zeros((), jnp.int32)
+
+    def task_fn(self, task_params: TaskParams) -> Task:
+        return self.task
+
+    def eval_task_fn(self, task_params: TaskParams) -> Task:
+        return self.task if self.eval_task is None else self.eval_task
+
+
+def single_task_to_family(task: Task, name: str | None = None, eval_task: Task | None = None) -> TaskFamily:
+    """Return the family that always samples `task`, measured by evaluation on `eval_task` if one is given."""
+    return SingleTaskFamily(task, name, eval_task)
+
+
+def sample_single_task_family(key: PRNGKey, task_family: TaskFamily | Task) -> TaskFamily:
+    """Return the one given family, or that of the one given task, where families are sampled.
+
+    Raises:
+        TypeError: `task_family` is neither a `TaskFamily` nor a `Task`.
+    """
+    del key
+    if isinstance(task_family, Task):
+        return single_task_to_family(task_family)
+    if not isinstance(task_family, TaskFamily):
+        raise TypeError(
+            f"sample_single_task_family(task_family={task_family!r}): give a TaskFamily or a Task instance"
+        )
+    return task_family
+
+
+def softmax_cross_entropy(*, logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Return the cross entropy, in nats, of one-hot `labels` `[..., classes]` under `logits`, as `[...]`."""
+    return -jnp.sum(labels * jax.nn.log_softmax(logits, axis=-1), axis=-1)

@@ -1,0 +1,1 @@
+"""Tasks whose configuration is fixed and is their name."""
