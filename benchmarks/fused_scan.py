@@ -1,7 +1,8 @@
-"""An outer update against a hand-written fused scan of the same inner steps at the same width (design.md's first row).
+"""An outer update against a hand-written fused scan of the same inner steps at the same width (design.md's
+first row).
 
-The scan is what a careful person would write for this one problem and nothing else: no resets, no keys, no gradient estimate. What the
-library costs beyond it is the price of generality.
+The scan is what a careful person would write for this one problem and nothing else: no resets, no keys, no
+gradient estimate. What the library costs beyond it is the price of generality.
 """
 
 import dataclasses
@@ -74,7 +75,9 @@ def quadratic(seconds: float) -> Row:
         zeros = jnp.zeros_like(params)
         return jax.lax.scan(step, (params, zeros, zeros), jnp.arange(1.0, steps + 1))
 
-    return measured("quadratic 16 x 50", update, lambda: scan(thetas, params, target), num_tasks * steps, seconds)
+    return measured(
+        "quadratic 16 x 50", update, lambda: scan(thetas, params, target), num_tasks * steps, seconds
+    )
 
 
 def mlp(seconds: float) -> Row:
@@ -114,7 +117,11 @@ def mlp(seconds: float) -> Row:
         return jax.lax.scan(step, (params, momenta), (indices, jnp.arange(float(steps))))
 
     return measured(
-        "MLP 64-32-10, 8 x 20", update, lambda: scan(thetas, params, arrays, indices), num_tasks * steps, seconds
+        "MLP 64-32-10, 8 x 20",
+        update,
+        lambda: scan(thetas, params, arrays, indices),
+        num_tasks * steps,
+        seconds,
     )
 
 
@@ -128,9 +135,13 @@ def cross_entropy(params: Tree, images: jax.Array, labels: jax.Array) -> jax.Arr
     return -jnp.mean(jnp.sum(labels * jax.nn.log_softmax(hidden @ second["w"] + second["b"]), axis=-1))
 
 
-def per_parameter(theta: Tree, grad: jax.Array, param: jax.Array, momenta: jax.Array, clock: jax.Array) -> jax.Array:
+def per_parameter(
+    theta: Tree, grad: jax.Array, param: jax.Array, momenta: jax.Array, clock: jax.Array
+) -> jax.Array:
     """MLPLOpt's step for one tensor."""
-    features = jnp.concatenate([grad[..., None], param[..., None], momenta], axis=-1).reshape(-1, 2 + len(DECAYS))
+    features = jnp.concatenate([grad[..., None], param[..., None], momenta], axis=-1).reshape(
+        -1, 2 + len(DECAYS)
+    )
     features = features * jax.lax.rsqrt(1e-5 + jnp.mean(features**2, axis=0))
     features = jnp.concatenate([features, jnp.broadcast_to(clock, (len(features), len(TIMESCALES)))], axis=-1)
     for layer in range(3):

@@ -1,6 +1,7 @@
 """Timing two things against each other on a machine that is doing other things as well.
 
-Absolute times drift by tens of percent between runs; a ratio of minima or medians over alternating blocks does not.
+Absolute times drift by tens of percent between runs; a ratio of minima or medians over alternating blocks
+does not.
 """
 
 import dataclasses
@@ -31,7 +32,9 @@ class Timing:
 def compare(
     one: Callable[[], object], other: Callable[[], object], *, blocks: int = 8, seconds_per_block: float = 1.0
 ) -> tuple[Timing, Timing]:
-    """Calls `one` and `other` in alternating blocks, blocking on each result; both are called once before, to compile."""
+    """Calls `one` and `other` in alternating blocks, blocking on each result; both are called once before, to
+    compile.
+    """
     timings: tuple[list[float], list[float]] = ([], [])
     for call in (one, other):
         jax.block_until_ready(call())

@@ -1,7 +1,7 @@
 """Lanes: logical gradient estimators whose randomness and state belong to the run and not to a process.
 
-A lane is an estimator, its unroll state, and a counter `seq`. Its random streams derive from the run's seed alone, so whoever computes
-estimate `seq` of a lane, from the same state and theta, computes the same bits.
+A lane is an estimator, its unroll state, and a counter `seq`. Its random streams derive from the run's seed
+alone, so whoever computes estimate `seq` of a lane, from the same state and theta, computes the same bits.
 """
 
 import functools
@@ -72,7 +72,7 @@ def theta_key(seed: Seed) -> PRNGKey:
 
 
 def lane_key(seed: Seed, lane: int | jax.Array, seq: int | jax.Array) -> PRNGKey:
-    """The key of a lane's estimate `seq` (from 1), or of its initial state (0): `fold_in(fold_in(seed, lane), seq)`."""
+    """`fold_in(fold_in(seed, lane), seq)`: of estimate `seq` (from 1), or of the initial state (0)."""
     return jax.random.fold_in(jax.random.fold_in(root_key(seed), lane), seq)
 
 
@@ -101,9 +101,10 @@ def estimate_lane(
         lane: its number.
         seq: 1 is the first.
     """
-    return _compiled_estimate(
+    estimate: LaneEstimate = _compiled_estimate(
         estimator, worker_weights, unroll_state, _as_argument(seed), lane, seq, estimator.get_data()
     )
+    return estimate
 
 
 def lane_state_shape(estimator: GradientEstimator, worker_weights: WorkerWeights) -> PyTree:
@@ -112,7 +113,7 @@ def lane_state_shape(estimator: GradientEstimator, worker_weights: WorkerWeights
 
 
 def _as_argument(seed: Seed) -> jax.Array | np.uint32:
-    """A seed as an argument of a compiled program, which makes the key itself: eager random operations cost more than an update."""
+    """A seed as a compiled program takes it: making the key eagerly costs more than a small update."""
     return np.uint32(seed) if isinstance(seed, int) else seed
 
 

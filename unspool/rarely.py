@@ -1,8 +1,8 @@
 """Work that is seldom needed and must not be paid for at every step.
 
-Under `jax.vmap` a `lax.cond` with a batched predicate becomes a select that computes both branches. Resets of an
-episode and draws of a new length happen at one step in hundreds, so computing both branches at every step is most
-of the time of a small inner problem.
+Under `jax.vmap` a `lax.cond` with a batched predicate becomes a select that computes both branches. Resets of
+an episode and draws of a new length happen at one step in hundreds, so computing both branches at every step
+is most of the time of a small inner problem.
 """
 
 from collections.abc import Callable
@@ -30,12 +30,13 @@ def _anywhere_in_batch(axis_size: int, in_batched: list[bool], pred: jax.Array) 
 
 
 def rarely(pred: jax.Array, make: Callable[[], Tree], otherwise: Tree) -> Tree:
-    """`make()` where `pred` holds, `otherwise` elsewhere; `make` runs only if `pred` holds for some member of the batch.
+    """`make()` where `pred` holds, `otherwise` elsewhere; `make` runs only if `pred` holds for some member of
+    the batch.
 
     Args:
         pred: boolean `[]`, batched by any number of enclosing `vmap`s.
-        make: a pure function with the structure and shapes of `otherwise`; keys it closes over are consumed only where
-            `pred` holds.
+        make: a pure function with the structure and shapes of `otherwise`; keys it closes over are consumed
+            only where `pred` holds.
         otherwise: the value where `pred` is false.
     """
 

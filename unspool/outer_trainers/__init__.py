@@ -1,1 +1,3 @@
-"""Everything that trains theta: truncation schedules, truncated steps, gradient estimators and the outer learner."""
+"""Everything that trains theta: truncation schedules, truncated steps, gradient estimators and the outer
+learner.
+"""

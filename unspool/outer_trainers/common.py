@@ -1,7 +1,9 @@
 """What the estimators share: perturbations, unrolls, antithetic pairs and the weighting of losses.
 
-Notation: `N` tasks, `T` steps of a truncation, std sigma. A perturbation already contains its std. The loss difference of an antithetic
-pair is `delta = loss(theta + perturbation) - loss(theta - perturbation)`, its contribution `perturbation * delta / (2 sigma^2)`.
+Notation: `N` tasks, `T` steps of a truncation, std sigma. A perturbation already contains its std. The loss
+    difference of an antithetic
+pair is `delta = loss(theta + perturbation) - loss(theta - perturbation)`, its contribution `perturbation *
+delta / (2 sigma^2)`.
 """
 
 from typing import Any, Literal, NamedTuple, cast, get_args
@@ -14,26 +16,43 @@ from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollStat
 from unspool.types import Batch, PRNGKey, PyTree, Theta
 
 Divergence = Literal["mask", "clip", "fail"]
-"""What becomes of a task with a loss that is not finite. mask: it contributes nothing to this estimate, and is counted. clip: its loss
-difference counts as the bound `clip_loss_diff`, with the sign of the worse side. fail: the estimate is not finite, and whoever
-aggregates refuses it."""
+"""What becomes of a task with a loss that is not finite. mask: it contributes nothing to this estimate, and
+is counted. clip: its loss difference counts as the bound `clip_loss_diff`, with the sign of the worse side.
+fail: the estimate is not finite, and whoever aggregates refuses it."""
 
 
 def sample_perturbations(theta: Theta, key: PRNGKey, std: float) -> Theta:
     """Gaussian noise like theta with standard deviation `std`. Consumes `key`."""
     leaves, treedef = jax.tree.flatten(theta)
     keys = jax.random.split(key, len(leaves))
-    noise = [jax.random.normal(k, jnp.shape(leaf), jnp.result_type(leaf)) * std for k, leaf in zip(keys, leaves, strict=True)]
+    noise = [
+        jax.random.normal(k, jnp.shape(leaf), jnp.result_type(leaf)) * std
+        for k, leaf in zip(keys, leaves, strict=True)
+    ]
     return jax.tree.unflatten(treedef, noise)
 
 
 def vector_sample_perturbations(
     theta: Theta, key: PRNGKey, std: float, num_samples: int
 ) -> tuple[Theta, Theta, Theta]:
-    """`num_samples` independent perturbations: `(noise, theta + noise, theta - noise)`, leaves `[num_samples, ...]`. Consumes `key`."""
+    """`(noise, theta + noise, theta - noise)`, leaves `[num_samples, ...]`, independent. Consumes `key`."""
     keys = jax.random.split(key, num_samples)
     noise = jax.vmap(lambda one: sample_perturbations(theta, one, std))(keys)
     return noise, jax.tree.map(jnp.add, theta, noise), jax.tree.map(jnp.subtract, theta, noise)
+
+
+class Inputs(NamedTuple):
+    """What all steps of an unroll get beside theta, their state and a key.
+
+    Attributes:
+        data: `ResidentData`, or batches with leaves `[num_steps, N, ...]`.
+        outer_state: passed to the step.
+        num_steps_override: the episode's length where the step's own schedule has none.
+    """
+
+    data: Batch
+    outer_state: Any
+    num_steps_override: jax.Array | int | None = None
 
 
 def unroll(
@@ -42,11 +61,9 @@ def unroll(
     state: UnrollState,
     key: PRNGKey,
     num_steps: int,
-    data: Batch,
-    outer_state: Any,
+    inputs: Inputs,
     *,
     theta_is_vector: bool,
-    override_num_steps: jax.Array | int | None = None,
     rematerialize: bool = False,
 ) -> tuple[UnrollState, TruncatedUnrollOut]:
     """`num_steps` steps of every task; leaves of the output `[num_steps, N, ...]`. Consumes `key`.
@@ -57,18 +74,18 @@ def unroll(
         state: where the tasks stand, leaves `[N, ...]`.
         key: split once per step.
         num_steps: static.
-        data: `ResidentData`, or batches with leaves `[num_steps, N, ...]`.
-        outer_state: passed to the step.
+        inputs: what all steps get.
         theta_is_vector: whether leaves of theta lead with `[N]`.
-        override_num_steps: episode length where the step's own schedule has none.
         rematerialize: recompute a step in the backward pass instead of storing what it computed.
     """
+    data, outer_state, num_steps_override = inputs
     streamed = is_streamed(data)
 
-    def one_step(state: UnrollState, inputs: tuple[PRNGKey, Batch]) -> tuple[UnrollState, TruncatedUnrollOut]:
-        step_key, batch = inputs
+    def one_step(state: UnrollState, xs: tuple[PRNGKey, Batch]) -> tuple[UnrollState, TruncatedUnrollOut]:
+        step_key, batch = xs
+        batch = batch if streamed else data
         return step.unroll_step(
-            theta, state, step_key, batch if streamed else data, outer_state, theta_is_vector, override_num_steps
+            theta, state, step_key, batch, outer_state, theta_is_vector, num_steps_override
         )
 
     body = jax.checkpoint(one_step) if rematerialize else one_step
@@ -90,36 +107,24 @@ def antithetic_unroll(
     state: Pair,
     key: PRNGKey,
     num_steps: int,
-    data: Batch,
-    outer_state: Any,
+    inputs: Inputs,
     *,
     stacked: bool,
-    override_num_steps: jax.Array | int | None = None,
 ) -> tuple[Pair, TruncatedUnrollOut]:
-    """Unrolls both members with the same key and data; leaves of the output `[2, num_steps, N, ...]`, positive first.
+    """Unrolls both members with the same key and data; leaves of the output `[2, num_steps, N, ...]`.
 
-    With `stacked` they run as one unroll of twice the width, and what does not depend on theta (keys, batches) is computed once; else
-    one after the other, in half the memory.
+    The positive member comes first. With `stacked` they run as one unroll of twice the width, and what does
+    not depend on theta (keys, batches) is computed once; else one after the other, in half the memory.
     """
 
-    def one_side(theta: Theta, state: UnrollState) -> tuple[UnrollState, TruncatedUnrollOut]:
-        return unroll(
-            step,
-            theta,
-            state,
-            key,
-            num_steps,
-            data,
-            outer_state,
-            theta_is_vector=True,
-            override_num_steps=override_num_steps,
-        )
+    def one_member(theta: Theta, state: UnrollState) -> tuple[UnrollState, TruncatedUnrollOut]:
+        return unroll(step, theta, state, key, num_steps, inputs, theta_is_vector=True)
 
     thetas, states = stack_pair(theta), stack_pair(state)
     if stacked:
-        states, out = jax.vmap(one_side)(thetas, states)
+        states, out = jax.vmap(one_member)(thetas, states)
     else:
-        states, out = jax.lax.map(lambda side: one_side(*side), (thetas, states))
+        states, out = jax.lax.map(lambda member: one_member(*member), (thetas, states))
     return unstack_pair(states), out
 
 
@@ -179,7 +184,7 @@ def loss_difference(
 
 
 def with_sign(difference: LossDifference, scale: float | None) -> LossDifference:
-    """Replaces each task's differences by the sign of their sum times `scale`: comparable across tasks, no longer unbiased."""
+    """Each task's differences become the sign of their sum times `scale`: comparable, no longer unbiased."""
     if scale is None:
         return difference
     sign = jnp.sign(jnp.sum(difference.delta, axis=0))
@@ -187,7 +192,7 @@ def with_sign(difference: LossDifference, scale: float | None) -> LossDifference
 
 
 def es_gradient(perturbation: Theta, delta: jax.Array, std: float, weight: jax.Array) -> Theta:
-    """`sum_i perturbation_i delta_i / (2 std^2 weight)` over tasks i: leaves of `perturbation` are `[N, ...]`, `delta` is `[N]`."""
+    """`sum_i perturbation_i delta_i / (2 std^2 weight)`; leaves of `perturbation` `[N, ...]`."""
     scale = masked_mean(delta / (2 * std**2), weight)
     return jax.tree.map(lambda leaf: jnp.tensordot(scale, leaf, axes=1), perturbation)
 
@@ -198,7 +203,7 @@ def masked_mean(total: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def noise_and_unroll_keys(key: PRNGKey) -> tuple[PRNGKey, PRNGKey]:
-    """The keys of a truncation's perturbations and of its unroll, as the golden values were made. Consumes `key`."""
+    """The keys of a truncation's perturbations and of its unroll. Consumes `key`."""
     key, noise_key = jax.random.split(key)
     _, unroll_key = jax.random.split(key)
     return noise_key, unroll_key
@@ -229,8 +234,10 @@ def es_out(
     )
 
 
-def unroll_metrics(grad: Theta, out: TruncatedUnrollOut, diverged_tasks: jax.Array, with_summary: bool) -> Metrics:
-    """What is worth watching of any estimate; with `with_summary` also the size of each leaf of the gradient."""
+def unroll_metrics(
+    grad: Theta, out: TruncatedUnrollOut, diverged_tasks: jax.Array, with_summary: bool
+) -> Metrics:
+    """What is worth watching of any estimate; with `with_summary` also the size of the gradient's leaves."""
     metrics = {
         "inner_step": jnp.mean(out.iteration[-1].astype(jnp.float32)),
         "finished_tasks": jnp.sum(out.is_done, dtype=jnp.int32),
@@ -242,7 +249,9 @@ def unroll_metrics(grad: Theta, out: TruncatedUnrollOut, diverged_tasks: jax.Arr
     return metrics
 
 
-def es_metrics(grad: Theta, difference: LossDifference, pos: TruncatedUnrollOut, with_summary: bool) -> Metrics:
+def es_metrics(
+    grad: Theta, difference: LossDifference, pos: TruncatedUnrollOut, with_summary: bool
+) -> Metrics:
     """`unroll_metrics` and the mean size of the loss differences."""
     metrics = unroll_metrics(grad, pos, jnp.sum(difference.diverged, dtype=jnp.int32), with_summary)
     return {**metrics, "delta_loss": masked_mean(jnp.sum(jnp.abs(difference.delta)), difference.weight)}
@@ -258,9 +267,11 @@ def check_es_options(estimator: Any) -> None:
     if not estimator.std > 0:
         raise ValueError(f"{name}(std={estimator.std}): std must be positive")
     if estimator.divergence not in get_args(Divergence):
-        raise ValueError(f"{name}(divergence={estimator.divergence!r}): choose one of {', '.join(get_args(Divergence))}")
+        raise ValueError(
+            f"{name}(divergence={estimator.divergence!r}): choose one of {', '.join(get_args(Divergence))}"
+        )
     if estimator.clip_loss_diff is not None and not estimator.clip_loss_diff > 0:
-        raise ValueError(f"{name}(clip_loss_diff={estimator.clip_loss_diff}): the bound must be positive, or None for no bound")
+        raise ValueError(f"{name}(clip_loss_diff={estimator.clip_loss_diff}): it must be positive, or None")
     if estimator.divergence == "clip" and estimator.clip_loss_diff is None:
         raise ValueError(f"{name}(divergence='clip'): set clip_loss_diff, the bound to clip to")
 
@@ -276,4 +287,7 @@ def check_length(estimator: Any, length_name: str) -> None:
         if value < 1:
             raise ValueError(f"{name}({argument}={value}): {argument} must be at least 1")
     if length % steps:
-        raise ValueError(f"{name}({length_name}={length}, steps_per_jit={steps}): {length_name} must be a multiple of steps_per_jit")
+        raise ValueError(
+            f"{name}({length_name}={length}, steps_per_jit={steps}): {length_name} must be a multiple of "
+            "steps_per_jit"
+        )

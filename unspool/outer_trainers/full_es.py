@@ -1,16 +1,15 @@
 """Evolution strategies on whole episodes: simple, unbiased for the smoothed loss, and slow to answer.
 
-Salimans et al., "Evolution Strategies as a Scalable Alternative to Reinforcement Learning", 2017, https://arxiv.org/abs/1703.03864; with
-the objectives of Metz et al., "VeLO", 2022, https://arxiv.org/abs/2211.09760.
+Salimans et al., "Evolution Strategies as a Scalable Alternative to Reinforcement Learning", 2017,
+https://arxiv.org/abs/1703.03864; with the objectives of Metz et al., "VeLO", 2022, https://arxiv.org/abs/2211.09760.
 """
 
 import dataclasses
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
-from unspool.learned_optimizers.base import LearnedOptimizer
 from unspool.outer_trainers import common
 from unspool.outer_trainers.gradient_estimator import (
     GradientEstimator,
@@ -19,7 +18,6 @@ from unspool.outer_trainers.gradient_estimator import (
     WorkerWeights,
     check_vectorized,
     is_streamed,
-    learned_optimizer_step,
 )
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, VectorizedStep
 from unspool.outer_trainers.truncation_schedule import (
@@ -27,7 +25,6 @@ from unspool.outer_trainers.truncation_schedule import (
     NeverEndingTruncationSchedule,
     TruncationSchedule,
 )
-from unspool.tasks.base import TaskFamily
 from unspool.types import Batch, PRNGKey, PyTree, Theta
 
 LossType = Literal["avg", "min", "last", "last_recompute"]
@@ -39,7 +36,9 @@ class UnrollState(NamedTuple):
 
 
 class _Running(NamedTuple):
-    """What is kept of an unroll while it goes on; leaves `[2, N]`, so that memory does not grow with its length."""
+    """What is kept of an unroll while it goes on; leaves `[2, N]`, so that memory does not grow with its
+    length.
+    """
 
     total: jax.Array
     lowest: jax.Array
@@ -58,19 +57,21 @@ class _Loop(NamedTuple):
 class FullES(GradientEstimator):
     """One antithetic pair per task, unrolled for a whole episode; nothing persists.
 
-    The estimate is the mean over tasks of `noise (objective(theta + noise) - objective(theta - noise)) / (2 std^2)`.
+    The estimate is the mean over tasks of `noise (objective(theta + noise) - objective(theta - noise)) / (2
+    std^2)`.
 
     Attributes:
         truncated_step: the system; if it has a `trunc_sched`, that must be `NeverEndingTruncationSchedule`.
         truncation_schedule: the episode's length, drawn at each call and shared by all tasks.
         std: standard deviation of the noise.
-        steps_per_jit: the length is rounded down to a multiple of this (and up to at least this); also the steps between two looks at the
-            losses, of which only running statistics are kept.
-        loss_type: the objective over an episode: mean of the losses, lowest, last, or the mean over `recompute_samples` fresh outer
-            batches at the final state.
+        steps_per_jit: the length is rounded down to a multiple of this (and up to at least this); also the
+            steps between two looks at the losses, of which only running statistics are kept.
+        loss_type: the objective over an episode: mean of the losses, lowest, last, or the mean over
+            `recompute_samples` fresh outer batches at the final state.
         recompute_samples: batches for "last_recompute".
         clip_loss_diff: bound on the difference of the objectives.
-        stack_antithetic_samples: run both members of a pair as one unroll of twice the width, or one after the other.
+        stack_antithetic_samples: run both members of a pair as one unroll of twice the width, or one after
+            the other.
         sign_delta_loss_scalar: use the sign of the difference times this.
         divergence: what becomes of a task whose objective is not finite.
     """
@@ -92,36 +93,37 @@ class FullES(GradientEstimator):
         if self.steps_per_jit < 1:
             raise ValueError(f"FullES(steps_per_jit={self.steps_per_jit}): steps_per_jit must be at least 1")
         if self.loss_type not in get_args(LossType):
-            raise ValueError(f"FullES(loss_type={self.loss_type!r}): choose one of {', '.join(get_args(LossType))}")
+            raise ValueError(
+                f"FullES(loss_type={self.loss_type!r}): choose one of {', '.join(get_args(LossType))}"
+            )
         if self.recompute_samples < 1:
-            raise ValueError(f"FullES(recompute_samples={self.recompute_samples}): recompute_samples must be at least 1")
+            raise ValueError(
+                f"FullES(recompute_samples={self.recompute_samples}): recompute_samples must be at least 1"
+            )
         schedule = getattr(self.truncated_step, "trunc_sched", None)
         if schedule is not None and not isinstance(schedule, NeverEndingTruncationSchedule):
             raise ValueError(
-                f"FullES(truncated_step with trunc_sched={schedule}): FullES ends episodes itself; give the step a "
+                f"FullES(truncated_step with trunc_sched={schedule}): FullES ends episodes itself; give the "
+                "step a "
                 "NeverEndingTruncationSchedule and FullES the schedule"
             )
         if isinstance(self.truncation_schedule, NeverEndingTruncationSchedule):
-            raise ValueError("FullES(truncation_schedule=NeverEndingTruncationSchedule()): an episode needs a length")
+            raise ValueError(
+                "FullES(truncation_schedule=NeverEndingTruncationSchedule()): an episode needs a length"
+            )
 
     @classmethod
-    def for_learned_optimizer(
-        cls,
-        *,
-        task_family: TaskFamily,
-        learned_opt: LearnedOptimizer,
-        num_tasks: int,
-        trunc_sched: TruncationSchedule | None = None,
-        unroll_length: int | None = None,
-        **options: Any,
-    ) -> Self:
+    def schedule_of_step(
+        cls, trunc_sched: TruncationSchedule | None, options: dict[str, Any]
+    ) -> TruncationSchedule:
+        unroll_length = options.pop("unroll_length", None)
         if (trunc_sched is None) == (unroll_length is None):
             raise ValueError(
-                f"FullES(trunc_sched={trunc_sched}, unroll_length={unroll_length}): give the episode's length as exactly one of them"
+                f"FullES(trunc_sched={trunc_sched}, unroll_length={unroll_length}): give the episode's "
+                "length as exactly one of them"
             )
-        schedule = ConstantTruncationSchedule(unroll_length) if unroll_length is not None else trunc_sched
-        step = learned_optimizer_step(task_family, learned_opt, num_tasks, NeverEndingTruncationSchedule(), options)
-        return cls(step, schedule, **options)
+        options["truncation_schedule"] = trunc_sched or ConstantTruncationSchedule(unroll_length)
+        return NeverEndingTruncationSchedule()
 
     def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> UnrollState:
         del worker_weights, key
@@ -133,7 +135,9 @@ class FullES(GradientEstimator):
         num_tasks = self.truncated_step.num_tasks
         key, noise_key = jax.random.split(key)
         key, init_key = jax.random.split(key)
-        noise, *thetas = common.vector_sample_perturbations(worker_weights.theta, noise_key, self.std, num_tasks)
+        noise, *thetas = common.vector_sample_perturbations(
+            worker_weights.theta, noise_key, self.std, num_tasks
+        )
         length = self._episode_length(worker_weights, init_key)
         loop = self._unroll(worker_weights, common.Pair(*thetas), init_key, key, length, data)
         objective = self._objective(worker_weights, common.Pair(*thetas), loop, length, data)
@@ -152,7 +156,8 @@ class FullES(GradientEstimator):
     def steps_of_data(self) -> int:
         if not isinstance(self.truncation_schedule, ConstantTruncationSchedule):
             raise ValueError(
-                f"FullES(truncation_schedule={self.truncation_schedule}): a system that streams its data needs a "
+                f"FullES(truncation_schedule={self.truncation_schedule}): a system that streams its data "
+                "needs a "
                 "ConstantTruncationSchedule, for its data is fetched before the length is drawn"
             )
         return self._rounded(self.truncation_schedule.total_length)
@@ -175,7 +180,9 @@ class FullES(GradientEstimator):
         length: jax.Array,
         data: Batch,
     ) -> _Loop:
-        """Whole episodes of both members, `steps_per_jit` steps at a time, under a length that is not known when compiling."""
+        """Whole episodes of both members, `steps_per_jit` steps at a time, under a length that is not known
+        when compiling.
+        """
 
         def start(theta: Theta) -> PyTree:
             return self.truncated_step.init_step_state(
@@ -191,10 +198,8 @@ class FullES(GradientEstimator):
                 states,
                 unroll_key,
                 self.steps_per_jit,
-                self._slice(data, chunk),
-                worker_weights.outer_state,
+                common.Inputs(self._slice(data, chunk), worker_weights.outer_state, length),
                 stacked=self.stack_antithetic_samples,
-                override_num_steps=length,
             )
             running = _Running(
                 total=running.total + jnp.sum(out.loss, axis=1),
@@ -205,8 +210,14 @@ class FullES(GradientEstimator):
 
         zeros = jnp.zeros((2, self.truncated_step.num_tasks), jnp.float32)
         nothing = _Running(zeros, zeros + jnp.inf, zeros)
-        beginning = (jnp.zeros((), jnp.int32), key, common.Pair(start(thetas.pos), start(thetas.neg)), nothing)
-        # Only its shape matters: the first chunk replaces it. Running that chunk before the loop would compile the step twice.
+        beginning = (
+            jnp.zeros((), jnp.int32),
+            key,
+            common.Pair(start(thetas.pos), start(thetas.neg)),
+            nothing,
+        )
+        # Only its shape matters: the first chunk replaces it. Running that chunk before the loop would
+        # compile the step twice.
         no_out = jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(next_chunk, *beginning).out
         )
@@ -234,8 +245,12 @@ class FullES(GradientEstimator):
             return loop.running.last
         return self._recomputed(worker_weights, thetas, loop, data)
 
-    def _recomputed(self, worker_weights: WorkerWeights, thetas: common.Pair, loop: _Loop, data: Batch) -> jax.Array:
-        """`[2, N]`: the loss of the final states, averaged over fresh outer batches that both members share."""
+    def _recomputed(
+        self, worker_weights: WorkerWeights, thetas: common.Pair, loop: _Loop, data: Batch
+    ) -> jax.Array:
+        """`[2, N]`: the loss of the final states, averaged over fresh outer batches that both members
+        share.
+        """
 
         def one_batch(key: PRNGKey) -> jax.Array:
             def one_side(theta: Theta, state: PyTree) -> jax.Array:

@@ -1,6 +1,7 @@
 """What every gradient estimator is: state in, an estimate of the gradient of the outer loss out.
 
-The words of this file are re-exported by `unspool.outer_trainers.gradient_learner`, where users import them from.
+The words of this file are re-exported by `unspool.outer_trainers.gradient_learner`, where users import them
+from.
 """
 
 import abc
@@ -63,9 +64,10 @@ class GradientEstimatorOut(NamedTuple):
         grad: like theta; follow its negative to lower the loss.
         unroll_state: to be passed to the next call.
         unroll_info: the unroll itself.
-        weight: `[]` float32, the number of valid (task, step) pairs behind the two means: the weight of this estimate in a mean of
-            several.
-        diverged_tasks: `[]` int32, tasks that contributed nothing (or a bounded value) because a loss was not finite.
+        weight: `[]` float32, the number of valid (task, step) pairs behind the two means: the weight of this
+            estimate in a mean of several.
+        diverged_tasks: `[]` int32, tasks that contributed nothing (or a bounded value) because a loss was not
+            finite.
         inner_steps: `[]` int32, inner steps computed, antithetic ones counted.
     """
 
@@ -79,12 +81,23 @@ class GradientEstimatorOut(NamedTuple):
 
 
 class _FromTaskFamily(abc.ABCMeta):
-    """Lets an estimator be called with a task family where it takes a truncated step, as the older tutorial does."""
+    """Lets an estimator be called with a task family where it takes a truncated step, as the older tutorial
+    does.
+    """
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if "task_family" in kwargs:
             return cast(Any, cls).for_learned_optimizer(*args, **kwargs)
         return super().__call__(*args, **kwargs)
+
+
+_STEP_OPTIONS = (
+    "meta_loss_split",
+    "random_initial_iteration_offset",
+    "outer_data_split",
+    "meta_loss_with_aux_key",
+    "task_name",
+)
 
 
 class GradientEstimator(metaclass=_FromTaskFamily):
@@ -101,7 +114,12 @@ class GradientEstimator(metaclass=_FromTaskFamily):
 
     @abc.abstractmethod
     def estimate(
-        self, worker_weights: WorkerWeights, key: PRNGKey, state: GradientEstimatorState, data: Batch, with_summary: bool
+        self,
+        worker_weights: WorkerWeights,
+        key: PRNGKey,
+        state: GradientEstimatorState,
+        data: Batch,
+        with_summary: bool,
     ) -> tuple[GradientEstimatorOut, Metrics]:
         """One estimate as a pure function of arrays: what the public method compiles. Consumes `key`.
 
@@ -118,9 +136,14 @@ class GradientEstimator(metaclass=_FromTaskFamily):
         """Inner steps for which a system that streams its data must provide some at each call."""
 
     @classmethod
-    @abc.abstractmethod
     def for_learned_optimizer(
-        cls, *, task_family: TaskFamily, learned_opt: LearnedOptimizer, num_tasks: int, **options: Any
+        cls,
+        *,
+        task_family: TaskFamily,
+        learned_opt: LearnedOptimizer,
+        num_tasks: int,
+        trunc_sched: TruncationSchedule | None = None,
+        **options: Any,
     ) -> Self:
         """The estimator of a learned optimizer's gradient, from the parts of its truncated step.
 
@@ -128,8 +151,24 @@ class GradientEstimator(metaclass=_FromTaskFamily):
             task_family: the tasks that it trains on.
             learned_opt: what theta parametrises.
             num_tasks: inner training runs side by side.
-            **options: `trunc_sched`, the step's `random_initial_iteration_offset`, `meta_loss_split`, ... and the estimator's own.
+            trunc_sched: how long episodes last.
+            **options: the step's (`random_initial_iteration_offset`, `meta_loss_split`, ...) and the
+                estimator's own.
         """
+        schedule = cls.schedule_of_step(trunc_sched, options)
+        of_step = {name: options.pop(name) for name in _STEP_OPTIONS if name in options}
+        step = VectorizedLOptTruncatedStep(task_family, learned_opt, schedule, num_tasks, **of_step)
+        return cls(step, **options)
+
+    @classmethod
+    def schedule_of_step(
+        cls, trunc_sched: TruncationSchedule | None, options: dict[str, Any]
+    ) -> TruncationSchedule:
+        """The truncated step's schedule, for `for_learned_optimizer`; may move things in `options`."""
+        del options
+        if trunc_sched is None:
+            raise ValueError(f"{cls.__name__}(trunc_sched=None): give the schedule that ends episodes")
+        return trunc_sched
 
     def compute_gradient_estimate(
         self,
@@ -146,10 +185,14 @@ class GradientEstimator(metaclass=_FromTaskFamily):
             key: consumed.
             state: from `init_worker_state` or the previous estimate's `unroll_state`.
             with_summary: add the metrics that cost something.
-            datas_list: host batches to use, leaves `[steps, num_tasks, ...]`, concatenated along the steps; by default the step's own.
+            datas_list: host batches to use, leaves `[steps, num_tasks, ...]`, concatenated along the steps;
+                by default the step's own.
         """
         data = self.get_data() if datas_list is None else _concatenated(datas_list)
-        return _compiled_estimate(self, worker_weights, key, state, data, with_summary)
+        out: tuple[GradientEstimatorOut, Metrics] = _compiled_estimate(
+            self, worker_weights, key, state, data, with_summary
+        )
+        return out
 
     def get_data(self) -> Batch:
         """The data of one estimate: what lives on the device, else a fresh stack of host batches."""
@@ -181,19 +224,6 @@ def _concatenated(datas_list: Sequence[Batch]) -> Batch:
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=0), *datas_list)
 
 
-def learned_optimizer_step(
-    task_family: TaskFamily,
-    learned_opt: LearnedOptimizer,
-    num_tasks: int,
-    trunc_sched: TruncationSchedule,
-    options: dict[str, Any],
-) -> VectorizedLOptTruncatedStep:
-    """The truncated step of a learned optimizer; takes what belongs to the step out of `options`."""
-    names = ("meta_loss_split", "random_initial_iteration_offset", "outer_data_split", "meta_loss_with_aux_key", "task_name")
-    of_step = {name: options.pop(name) for name in names if name in options}
-    return VectorizedLOptTruncatedStep(task_family, learned_opt, trunc_sched, num_tasks, **of_step)
-
-
 def check_vectorized(estimator: GradientEstimator) -> None:
     """Refuses anything but a vectorized step.
 
@@ -203,7 +233,8 @@ def check_vectorized(estimator: GradientEstimator) -> None:
     step = estimator.truncated_step
     if not isinstance(step, VectorizedStep):
         raise TypeError(
-            f"{type(estimator).__name__}(truncated_step={type(step).__name__}): estimators unroll several tasks side by side; "
+            f"{type(estimator).__name__}(truncated_step={type(step).__name__}): estimators unroll several "
+            "tasks side by side; "
             "wrap the step as VectorizedTruncatedStep(step, num_tasks=...)"
         )
 

@@ -5,6 +5,7 @@ Also where users import the words of gradient estimation from.
 
 import dataclasses
 import functools
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from unspool import lanes
-from unspool.optimizers.base import Optimizer, OptaxOptimizer
+from unspool.optimizers.base import OptaxOptimizer, Optimizer
 from unspool.outer_trainers.gradient_estimator import (
     GradientEstimator,
     GradientEstimatorOut,
@@ -42,8 +43,13 @@ __all__ = [
 ]
 
 
+_OPTIMIZER_STREAM = zlib.crc32(b"outer optimizer")
+
+
 class MetaInit(Protocol):
-    """Whatever initialises theta: a `LearnedOptimizer`, or a truncated step's `outer_init` under this name."""
+    """Whatever initialises theta: a `LearnedOptimizer`, or a truncated step's `outer_init` under this
+    name.
+    """
 
     def init(self, key: PRNGKey) -> Theta: ...
 
@@ -65,7 +71,9 @@ class AggregatedGradient(NamedTuple):
 
 
 class WorkerComputeOut(NamedTuple):
-    """What one call of `gradient_worker_compute` made: the gradient to send, the states to keep, and metrics."""
+    """What one call of `gradient_worker_compute` made: the gradient to send, the states to keep, and
+    metrics.
+    """
 
     to_put: AggregatedGradient
     unroll_states: Sequence[GradientEstimatorState]
@@ -93,11 +101,10 @@ class GradientLearner:
     num_steps: int | None = None
 
     def init(self, key: PRNGKey) -> GradientLearnerState:
-        """Theta as `meta_init` makes it, and a fresh outer optimizer. Consumes `key`."""
-        theta_key, optimizer_key = jax.random.split(key)
-        theta = self.meta_init.init(theta_key)
+        """Theta as `meta_init.init(key)` makes it, and a fresh outer optimizer. Consumes `key`."""
+        theta = self.meta_init.init(key)
         _check_floating(theta)
-        return self.init_from_theta(theta, optimizer_key)
+        return self.init_from_theta(theta, jax.random.fold_in(key, _OPTIMIZER_STREAM))
 
     def init_from_theta(self, theta: Theta, key: PRNGKey) -> GradientLearnerState:
         """A fresh outer optimizer around a given theta. Consumes `key`."""
@@ -112,20 +119,26 @@ class GradientLearner:
     ) -> tuple[GradientLearnerState, Metrics]:
         """One outer update with the weighted mean of `grads_list`, as one compiled program.
 
-        The mean is taken by a fixed pairwise tree over the order of the list, so equal lists give equal bits. An entry that is not
-        finite weighs nothing. Where nothing is left, or theta would not stay finite, theta stays as it is; the iteration counts on.
+        The mean is taken by a fixed pairwise tree over the order of the list, so equal lists give equal bits.
+        An entry that is not finite weighs nothing. Where nothing is left, or theta would not stay finite,
+        theta stays as it is; the iteration counts on.
 
         Args:
             state: from `init` or the previous update.
-            grads_list: one entry per lane or worker; always the same number, or the program is compiled again.
+            grads_list: one entry per lane or worker; always the same number, or the program is compiled
+                again.
             with_metrics: add those that cost something.
             key: for outer optimizers that are random; derived from the iteration if None.
 
         Returns:
-            `(state, metrics)`: `mean_loss`, `grad_norm`, `update_norm`, `used` (entries that counted), `applied` (0 or 1).
+            `(state, metrics)`: `mean_loss`, `grad_norm`, `update_norm`, `used` (entries that counted),
+            `applied` (0 or 1).
         """
         del with_metrics  # all of them are cheap
-        return _compiled_update(self._optimizer(), state, tuple(grads_list), key)
+        updated: tuple[GradientLearnerState, Metrics] = _compiled_update(
+            self._optimizer(), state, tuple(grads_list), key
+        )
+        return updated
 
     def get_state_for_worker(self, state: GradientLearnerState) -> WorkerWeights:
         """What workers need to make estimates."""
@@ -154,12 +167,17 @@ def _worker_weights(optimizer: Optimizer, state: GradientLearnerState) -> Worker
 
 @functools.partial(jax.jit, static_argnums=0)
 def _compiled_update(
-    optimizer: Optimizer, state: GradientLearnerState, entries: tuple[AggregatedGradient, ...], key: PRNGKey | None
+    optimizer: Optimizer,
+    state: GradientLearnerState,
+    entries: tuple[AggregatedGradient, ...],
+    key: PRNGKey | None,
 ) -> tuple[GradientLearnerState, dict[str, jax.Array]]:
     opt_state = state.theta_opt_state
     if key is None:
         key = jax.random.fold_in(jax.random.PRNGKey(0), opt_state.iteration)
-    weights = [jnp.where(_all_finite(entry), jnp.asarray(entry.weight, jnp.float32), 0.0) for entry in entries]
+    weights = [
+        jnp.where(_all_finite(entry), jnp.asarray(entry.weight, jnp.float32), 0.0) for entry in entries
+    ]
     total = pairwise_sum(weights)
     mean = jax.tree.map(
         lambda *leaves: _weighted_mean(leaves, weights, total),
@@ -169,7 +187,8 @@ def _compiled_update(
     updated = optimizer.update(opt_state, grads, loss=loss, model_state=model_state, key=key)
     theta, new_theta = optimizer.get_params(opt_state), optimizer.get_params(updated)
     applied = (total > 0) & _all_finite(new_theta)
-    # Only the iteration moves on when there is nothing to apply: versions must count updates, made or skipped.
+    # Only the iteration moves on when there is nothing to apply: versions must count updates, made or
+    # skipped.
     skipped = opt_state._replace(iteration=updated.iteration)
     kept = jax.tree.map(lambda new, old: jnp.where(applied, new, old), updated, skipped)
     step = jax.tree.map(jnp.subtract, optimizer.get_params(kept), theta)
@@ -193,7 +212,9 @@ def pairwise_sum(terms: Sequence[jax.Array]) -> jax.Array:
 
 def _weighted_mean(leaves: Sequence[jax.Array], weights: Sequence[jax.Array], total: jax.Array) -> jax.Array:
     # `where`, not a product: zero times NaN is NaN.
-    weighted = [jnp.where(weight > 0, weight * leaf, 0.0) for leaf, weight in zip(leaves, weights, strict=True)]
+    weighted = [
+        jnp.where(weight > 0, weight * leaf, 0.0) for leaf, weight in zip(leaves, weights, strict=True)
+    ]
     return jnp.where(total > 0, pairwise_sum(weighted) / jnp.where(total > 0, total, 1.0), 0.0)
 
 
@@ -205,7 +226,8 @@ def _check_floating(theta: Theta) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(theta):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise TypeError(
-                f"theta{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}: theta is moved by gradients, so its leaves must be "
+                f"theta{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}: theta is moved by "
+                "gradients, so its leaves must be "
                 "floating-point; keep integers in the learned optimizer's configuration or state"
             )
 
@@ -237,7 +259,8 @@ def gradient_worker_compute(
     """
     if len(gradient_estimators) != len(unroll_states) or not gradient_estimators:
         raise ValueError(
-            f"gradient_worker_compute: {len(gradient_estimators)} estimators and {len(unroll_states)} unroll states; give one state per "
+            f"gradient_worker_compute: {len(gradient_estimators)} estimators and {len(unroll_states)} unroll "
+            "states; give one state per "
             "estimator, and at least one of each"
         )
     with jax.default_device(device):
@@ -245,7 +268,9 @@ def gradient_worker_compute(
         metrics: dict[str, jax.Array] = {}
         for estimator, state in zip(gradient_estimators, unroll_states, strict=True):
             key, estimate_key = jax.random.split(key)
-            out, of_estimator = estimator.compute_gradient_estimate(worker_weights, estimate_key, state, with_metrics)
+            out, of_estimator = estimator.compute_gradient_estimate(
+                worker_weights, estimate_key, state, with_metrics
+            )
             outs.append(out)
             if extra_metrics:
                 metrics |= {f"{estimator.cfg_name()}/{name}": value for name, value in of_estimator.items()}
@@ -284,8 +309,8 @@ class SingleMachineState(NamedTuple):
 class SingleMachineGradientLearner:
     """Lanes and learner in one process: what the service computes, without the service.
 
-    With the same seed, estimators (one per lane, in lane order) and number of CPU threads, theta has the bits that a `sync` run of the service
-    gives, however many workers that has.
+    With the same seed, estimators (one per lane, in lane order) and number of CPU threads, theta has the bits
+    that a `sync` run of the service gives, however many workers that has.
 
     Attributes:
         meta_init: initialises theta.
@@ -301,7 +326,9 @@ class SingleMachineGradientLearner:
 
     def __post_init__(self) -> None:
         if not self.gradient_estimators:
-            raise ValueError("SingleMachineGradientLearner(gradient_estimators=[]): give at least one estimator")
+            raise ValueError(
+                "SingleMachineGradientLearner(gradient_estimators=[]): give at least one estimator"
+            )
 
     @property
     def learner(self) -> GradientLearner:
@@ -313,7 +340,8 @@ class SingleMachineGradientLearner:
         learner_state = self.learner.init(lanes.theta_key(key))
         weights = self.learner.get_state_for_worker(learner_state)
         states = tuple(
-            lanes.init_lane(estimator, weights, key, lane) for lane, estimator in enumerate(self.gradient_estimators)
+            lanes.init_lane(estimator, weights, key, lane)
+            for lane, estimator in enumerate(self.gradient_estimators)
         )
         return SingleMachineState(learner_state, states, 0)
 
@@ -324,7 +352,8 @@ class SingleMachineGradientLearner:
 
         Args:
             state: from `init` or the previous update.
-            key: the run's root key, the same at every update: each (lane, update) derives its own from it. A different key each time is as good.
+            key: the run's root key, the same at every update: each (lane, update) derives its own from it. A
+                different key each time is as good.
             with_metrics: add those that cost something.
 
         Returns:

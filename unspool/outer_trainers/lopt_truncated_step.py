@@ -52,18 +52,22 @@ class TruncatedUnrollState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class VectorizedLOptTruncatedStep(VectorizedStep):
-    """`num_tasks` inner training runs by a learned optimizer, each reset when its truncation schedule says so.
+    """`num_tasks` inner training runs by a learned optimizer, each reset when its truncation schedule says
+    so.
 
-    An episode of length L is L training steps, the last of which reports `is_done`, and one masked step that resets.
+    An episode of length L is L training steps, the last of which reports `is_done`, and one masked step that
+    resets.
 
     Attributes:
         task_family: where the tasks come from.
         learned_opt: what theta parametrises.
         trunc_sched: how long an episode lasts.
         num_tasks: inner training runs side by side.
-        meta_loss_split: which loss is reported. None: the training loss at the parameters before the update (free). "same_data":
-            the loss after the update on the same batch. A split's name: after the update, on a fresh batch of that split.
-        random_initial_iteration_offset: inner steps of the first episodes begin anywhere in `[0, offset)`, so that resets are spread.
+        meta_loss_split: which loss is reported. None: the training loss at the parameters before the update
+            (free). "same_data": the loss after the update on the same batch. A split's name: after the
+            update, on a fresh batch of that split.
+        random_initial_iteration_offset: inner steps of the first episodes begin anywhere in `[0, offset)`, so
+            that resets are spread.
         outer_data_split: the split of `meta_loss_batch`.
         meta_loss_with_aux_key: report this aux value of the task instead of its loss.
         task_name: what metrics call it; the family's name if None.
@@ -81,7 +85,9 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
 
     def __post_init__(self) -> None:
         if self.num_tasks < 1:
-            raise ValueError(f"VectorizedLOptTruncatedStep(num_tasks={self.num_tasks}): num_tasks must be at least 1")
+            raise ValueError(
+                f"VectorizedLOptTruncatedStep(num_tasks={self.num_tasks}): num_tasks must be at least 1"
+            )
         if self.random_initial_iteration_offset < 0:
             raise ValueError(
                 "VectorizedLOptTruncatedStep(random_initial_iteration_offset="
@@ -94,7 +100,8 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
             )
         if self.outer_data_split not in SPLITS:
             raise ValueError(
-                f"VectorizedLOptTruncatedStep(outer_data_split={self.outer_data_split!r}): choose one of {', '.join(SPLITS)}"
+                f"VectorizedLOptTruncatedStep(outer_data_split={self.outer_data_split!r}): choose one of "
+                f"{', '.join(SPLITS)}"
             )
 
     def outer_init(self, key: PRNGKey) -> Theta:
@@ -115,7 +122,9 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         )
         if self.random_initial_iteration_offset:
             # Only the counter: the first episodes end early and thereby fall out of step with each other.
-            offsets = jax.random.randint(offset_key, (self.num_tasks,), 0, self.random_initial_iteration_offset)
+            offsets = jax.random.randint(
+                offset_key, (self.num_tasks,), 0, self.random_initial_iteration_offset
+            )
             state = state._replace(inner_step=offsets)
         return state
 
@@ -160,7 +169,7 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         return loss(theta, unroll_state, jax.random.split(key, self.num_tasks), data)
 
     def get_batch(self, steps: int | None = None) -> Batch | None:
-        """Host-side batches, for callers that step by hand: a pair `(train, meta)` if `meta_loss_split` names a split."""
+        """Host-side batches for stepping by hand; `(train, meta)` if `meta_loss_split` names a split."""
         if self.task_family.datasets is None:
             return ()
         shape = (self.num_tasks,) if steps is None else (steps, self.num_tasks)
@@ -173,8 +182,8 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         datasets = self.task_family.datasets
         if datasets is None:
             return ResidentData({})
-        splits = {"train", self.outer_data_split, self.meta_loss_split} & set(SPLITS)
-        return ResidentData({split: datasets.split(split).arrays for split in sorted(splits)})
+        wanted = {"train", self.outer_data_split, self.meta_loss_split}
+        return ResidentData({split: datasets.split(split).arrays for split in SPLITS if split in wanted})
 
     def label(self) -> str:
         return self.task_name or self.task_family.name
@@ -207,7 +216,9 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         task_key, params_key, schedule_key, optimizer_key = jax.random.split(key, 4)
         truncation_state = self.trunc_sched.init(schedule_key, outer_state)
         task_param = self.task_family.sample(task_key)
-        opt_state = self._init_optimizer(theta, task_param, params_key, optimizer_key, truncation_state, num_steps)
+        opt_state = self._init_optimizer(
+            theta, task_param, params_key, optimizer_key, truncation_state, num_steps
+        )
         return TruncatedUnrollState(
             opt_state, jnp.zeros((), jnp.int32), truncation_state, task_param, jnp.zeros((), bool)
         )
@@ -223,13 +234,16 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
     ) -> PyTree:
         params, model_state = self.task_family.task_fn(task_param).init_with_state(params_key)
         length = self._episode_length(truncation_state) if num_steps is None else num_steps
-        return self._optimizer(theta).init(params, model_state=model_state, num_steps=length, key=optimizer_key)
+        return self._optimizer(theta).init(
+            params, model_state=model_state, num_steps=length, key=optimizer_key
+        )
 
     def _episode_length(self, truncation_state: PyTree) -> jax.Array:
         length: jax.Array | None = getattr(truncation_state, "length", None)
         if length is None:
             raise ValueError(
-                f"VectorizedLOptTruncatedStep(trunc_sched={self.trunc_sched}): episodes without a length can only be unrolled by an "
+                f"VectorizedLOptTruncatedStep(trunc_sched={self.trunc_sched}): episodes without a length can "
+                "only be unrolled by an "
                 "estimator that sets one (FullES); for a truncated estimator choose a schedule with lengths"
             )
         return length
@@ -251,7 +265,9 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         trained, loss = self._train(theta, task, state, step_key, batch)
         if self.meta_loss_split is not None:
             after_batch = batch if self.meta_loss_split == "same_data" else meta_batch
-            loss = self._loss(task, *self._optimizer(theta).get_params_state(trained.inner_opt_state), meta_key, after_batch)[0]
+            loss = self._loss(
+                task, *self._optimizer(theta).get_params_state(trained.inner_opt_state), meta_key, after_batch
+            )[0]
         state = rarely(resets, lambda: self._reset(theta, step_key, state, num_steps), trained)
         truncation_state, is_done = self.trunc_sched.next_state(
             state.truncation_state, state.inner_step, schedule_key, outer_state
@@ -274,7 +290,9 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         params, model_state = optimizer.get_params_state(state.inner_opt_state)
 
         def objective(params: Params) -> tuple[jax.Array, tuple[ModelState, jax.Array]]:
-            reported, model_state_after, loss = self._reported_loss(task, params, model_state, loss_key, batch)
+            reported, model_state_after, loss = self._reported_loss(
+                task, params, model_state, loss_key, batch
+            )
             return loss, (model_state_after, reported)
 
         (loss, (model_state, reported)), grad = jax.value_and_grad(objective, has_aux=True)(params)
@@ -299,7 +317,8 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         loss, model_state, aux = task.loss_with_state_and_aux(params, model_state, key, batch)
         if self.meta_loss_with_aux_key not in aux:
             raise ValueError(
-                f"VectorizedLOptTruncatedStep(meta_loss_with_aux_key={self.meta_loss_with_aux_key!r}): {task.name} reports "
+                f"VectorizedLOptTruncatedStep(meta_loss_with_aux_key={self.meta_loss_with_aux_key!r}): "
+                f"{task.name} reports "
                 f"{sorted(aux) or 'no aux values'}"
             )
         return aux[self.meta_loss_with_aux_key], model_state, loss
@@ -313,7 +332,9 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         opt_state = self._init_optimizer(
             theta, task_param, params_key, optimizer_key, state.truncation_state, num_steps
         )
-        return state._replace(inner_opt_state=opt_state, inner_step=jnp.zeros((), jnp.int32), task_param=task_param)
+        return state._replace(
+            inner_opt_state=opt_state, inner_step=jnp.zeros((), jnp.int32), task_param=task_param
+        )
 
     def _meta_loss(self, theta: Theta, state: TruncatedUnrollState, key: PRNGKey, batch: Batch) -> jax.Array:
         task = self.task_family.task_fn(state.task_param)

@@ -4,11 +4,9 @@ Metz et al., "Understanding and correcting pathologies in the training of learne
 """
 
 import dataclasses
-from typing import Any, Self
 
 import jax.numpy as jnp
 
-from unspool.learned_optimizers.base import LearnedOptimizer
 from unspool.outer_trainers import common
 from unspool.outer_trainers.gradient_estimator import (
     GradientEstimator,
@@ -16,27 +14,26 @@ from unspool.outer_trainers.gradient_estimator import (
     Metrics,
     WorkerWeights,
     check_vectorized,
-    learned_optimizer_step,
 )
 from unspool.outer_trainers.truncated_step import UnrollState, VectorizedStep
-from unspool.outer_trainers.truncation_schedule import TruncationSchedule
-from unspool.tasks.base import TaskFamily
 from unspool.types import Batch, PRNGKey
 
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedES(GradientEstimator):
-    """Both members of an antithetic pair start each truncation from the same state; the positive one is carried on.
+    """Both members of an antithetic pair start each truncation from the same state; the positive one is
+    carried on.
 
-    The estimate is the mean over valid (task, step) pairs of `noise delta_t / (2 std^2)`: what noise before this truncation did to its losses
-    is not seen, which is the bias.
+    The estimate is the mean over valid (task, step) pairs of `noise delta_t / (2 std^2)`: what noise before
+    this truncation did to its losses is not seen, which is the bias.
 
     Attributes:
         truncated_step: the system.
         unroll_length: inner steps per estimate.
         steps_per_jit: must divide `unroll_length`; every estimate is one compiled program whatever it is.
         std: standard deviation of the noise.
-        stack_antithetic_samples: run both members of a pair as one unroll of twice the width, or one after the other.
+        stack_antithetic_samples: run both members of a pair as one unroll of twice the width, or one after
+            the other.
         sign_delta_loss_scalar: use the sign of each task's loss difference times this.
         clip_loss_diff: bound on the loss difference of a step.
         divergence: what becomes of a task whose loss is not finite.
@@ -56,19 +53,6 @@ class TruncatedES(GradientEstimator):
         common.check_es_options(self)
         common.check_length(self, "unroll_length")
 
-    @classmethod
-    def for_learned_optimizer(
-        cls,
-        *,
-        task_family: TaskFamily,
-        learned_opt: LearnedOptimizer,
-        num_tasks: int,
-        trunc_sched: TruncationSchedule,
-        **options: Any,
-    ) -> Self:
-        step = learned_optimizer_step(task_family, learned_opt, num_tasks, trunc_sched, options)
-        return cls(step, **options)
-
     def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> UnrollState:
         return self.truncated_step.init_step_state(worker_weights.theta, worker_weights.outer_state, key)
 
@@ -85,15 +69,18 @@ class TruncatedES(GradientEstimator):
             common.Pair(state, state),
             unroll_key,
             self.unroll_length,
-            data,
-            worker_weights.outer_state,
+            common.Inputs(data, worker_weights.outer_state),
             stacked=self.stack_antithetic_samples,
         )
         pos = common.one_side(out, 0)
-        difference = common.loss_difference(out.loss[0], out.loss[1], pos.mask, self.divergence, self.clip_loss_diff)
+        difference = common.loss_difference(
+            out.loss[0], out.loss[1], pos.mask, self.divergence, self.clip_loss_diff
+        )
         signed = common.with_sign(difference, self.sign_delta_loss_scalar)
         grad = common.es_gradient(noise, jnp.sum(signed.delta, axis=0), self.std, difference.weight)
-        return common.es_out(grad, difference, states.pos, pos), common.es_metrics(grad, difference, pos, with_summary)
+        return common.es_out(grad, difference, states.pos, pos), common.es_metrics(
+            grad, difference, pos, with_summary
+        )
 
     def steps_of_data(self) -> int:
         return self.unroll_length

@@ -1,12 +1,12 @@
-"""Truncated backpropagation through time: exact for the truncation, biased by it, and at the mercy of chaos in long unrolls."""
+"""Truncated backpropagation through time: exact for the truncation, biased by it, and at the mercy of chaos
+in long unrolls.
+"""
 
 import dataclasses
-from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 
-from unspool.learned_optimizers.base import LearnedOptimizer
 from unspool.outer_trainers import common
 from unspool.outer_trainers.gradient_estimator import (
     GradientEstimator,
@@ -14,11 +14,8 @@ from unspool.outer_trainers.gradient_estimator import (
     Metrics,
     WorkerWeights,
     check_vectorized,
-    learned_optimizer_step,
 )
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState, VectorizedStep
-from unspool.outer_trainers.truncation_schedule import TruncationSchedule
-from unspool.tasks.base import TaskFamily
 from unspool.types import Batch, PRNGKey, Theta
 
 
@@ -26,8 +23,8 @@ from unspool.types import Batch, PRNGKey, Theta
 class TruncatedGrad(GradientEstimator):
     """The derivative of the truncation's mean loss, the incoming state held constant.
 
-    The outer loss is the mean over tasks of each task's mean over its valid steps. Steps are rematerialised in the backward pass, so
-    memory holds one state per step and not what the step computed.
+    The outer loss is the mean over tasks of each task's mean over its valid steps. Steps are rematerialised
+    in the backward pass, so memory holds one state per step and not what the step computed.
 
     Attributes:
         truncated_step: the system.
@@ -47,22 +44,11 @@ class TruncatedGrad(GradientEstimator):
         check_vectorized(self)
         common.check_length(self, "unroll_length")
         if self.loss_type != "avg":
-            raise ValueError(f"TruncatedGrad(loss_type={self.loss_type!r}): a truncation has only the 'avg' objective")
+            raise ValueError(
+                f"TruncatedGrad(loss_type={self.loss_type!r}): a truncation has only the 'avg' objective"
+            )
         if self.divergence not in ("mask", "fail"):
             raise ValueError(f"TruncatedGrad(divergence={self.divergence!r}): choose 'mask' or 'fail'")
-
-    @classmethod
-    def for_learned_optimizer(
-        cls,
-        *,
-        task_family: TaskFamily,
-        learned_opt: LearnedOptimizer,
-        num_tasks: int,
-        trunc_sched: TruncationSchedule,
-        **options: Any,
-    ) -> Self:
-        step = learned_optimizer_step(task_family, learned_opt, num_tasks, trunc_sched, options)
-        return cls(step, **options)
 
     def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> UnrollState:
         return self.truncated_step.init_step_state(worker_weights.theta, worker_weights.outer_state, key)
@@ -73,7 +59,9 @@ class TruncatedGrad(GradientEstimator):
         unroll_key, _ = jax.random.split(jax.random.fold_in(key, 0))
         num_tasks = self.truncated_step.num_tasks
         # One copy of theta per task, so that gradients come apart by task and a diverged one can be left out.
-        thetas = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_tasks, *leaf.shape)), worker_weights.theta)
+        thetas = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (num_tasks, *leaf.shape)), worker_weights.theta
+        )
 
         def total_loss(thetas: Theta) -> tuple[jax.Array, tuple[UnrollState, TruncatedUnrollOut, jax.Array]]:
             next_state, out = common.unroll(
@@ -82,8 +70,7 @@ class TruncatedGrad(GradientEstimator):
                 state,
                 unroll_key,
                 self.unroll_length,
-                data,
-                worker_weights.outer_state,
+                common.Inputs(data, worker_weights.outer_state),
                 theta_is_vector=True,
                 rematerialize=True,
             )

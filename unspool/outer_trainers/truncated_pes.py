@@ -1,8 +1,8 @@
 """Persistent evolution strategies.
 
-Vicol, Metz and Sohl-Dickstein, "Unbiased Gradient Estimation in Unrolled Computation Graphs with Persistent Evolution Strategies", ICML
-2021, https://arxiv.org/abs/2112.13835. Each truncation draws new noise; a loss is credited to the sum of all the noise that its episode
-has felt so far, which removes the bias of truncation.
+Vicol, Metz and Sohl-Dickstein, "Unbiased Gradient Estimation in Unrolled Computation Graphs with Persistent
+Evolution Strategies", ICML 2021, https://arxiv.org/abs/2112.13835. Each truncation draws new noise; a loss is
+credited to the sum of all the noise that its episode has felt so far, which removes the bias of truncation.
 """
 
 import dataclasses
@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 
-from unspool.learned_optimizers.base import LearnedOptimizer
 from unspool.outer_trainers import common
 from unspool.outer_trainers.gradient_estimator import (
     GradientEstimator,
@@ -19,11 +18,8 @@ from unspool.outer_trainers.gradient_estimator import (
     Metrics,
     WorkerWeights,
     check_vectorized,
-    learned_optimizer_step,
 )
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState, VectorizedStep
-from unspool.outer_trainers.truncation_schedule import TruncationSchedule
-from unspool.tasks.base import TaskFamily
 from unspool.types import Batch, PRNGKey, Theta
 
 
@@ -49,15 +45,17 @@ class PESWorkerState(NamedTuple):
 class TruncatedPES(GradientEstimator):
     """Persistent ES with antithetic pairs, one per task.
 
-    With `noise_t` the perturbation that step t is taken under and the sum of all noise of the episode up to it as `A_t`,
-    the estimate is the mean over valid (task, step) pairs of `A_t delta_t / (2 std^2)` (eq. (10) of the paper).
+    With `noise_t` the perturbation that step t is taken under and the sum of all noise of the episode up to
+    it as `A_t`, the estimate is the mean over valid (task, step) pairs of `A_t delta_t / (2 std^2)` (eq. (10)
+    of the paper).
 
     Attributes:
         truncated_step: the system.
         trunc_length: inner steps per estimate.
         std: standard deviation of the noise.
         steps_per_jit: must divide `trunc_length`; every estimate is one compiled program whatever it is.
-        stack_antithetic_samples: run both members of a pair as one unroll of twice the width, or one after the other.
+        stack_antithetic_samples: run both members of a pair as one unroll of twice the width, or one after
+            the other.
         sign_delta_loss_scalar: use the sign of each task's loss difference times this.
         clip_loss_diff: bound on the loss difference of a step.
         divergence: what becomes of a task whose loss is not finite.
@@ -77,19 +75,6 @@ class TruncatedPES(GradientEstimator):
         common.check_es_options(self)
         common.check_length(self, "trunc_length")
 
-    @classmethod
-    def for_learned_optimizer(
-        cls,
-        *,
-        task_family: TaskFamily,
-        learned_opt: LearnedOptimizer,
-        num_tasks: int,
-        trunc_sched: TruncationSchedule,
-        **options: Any,
-    ) -> Self:
-        step = learned_optimizer_step(task_family, learned_opt, num_tasks, trunc_sched, options)
-        return cls(step, **options)
-
     def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> PESWorkerState:
         theta = worker_weights.theta
         state = self.truncated_step.init_step_state(theta, worker_weights.outer_state, key)
@@ -98,7 +83,12 @@ class TruncatedPES(GradientEstimator):
         return PESWorkerState(state, state, accumulator)
 
     def estimate(
-        self, worker_weights: WorkerWeights, key: PRNGKey, state: PESWorkerState, data: Batch, with_summary: bool
+        self,
+        worker_weights: WorkerWeights,
+        key: PRNGKey,
+        state: PESWorkerState,
+        data: Batch,
+        with_summary: bool,
     ) -> tuple[GradientEstimatorOut, Metrics]:
         noise_key, unroll_key = common.noise_and_unroll_keys(key)
         noise, pos_theta, neg_theta = common.vector_sample_perturbations(
@@ -110,17 +100,20 @@ class TruncatedPES(GradientEstimator):
             common.Pair(state.pos_state, state.neg_state),
             unroll_key,
             self.trunc_length,
-            data,
-            worker_weights.outer_state,
+            common.Inputs(data, worker_weights.outer_state),
             stacked=self.stack_antithetic_samples,
         )
         pos = common.one_side(out, 0)
-        difference = common.loss_difference(out.loss[0], out.loss[1], pos.mask, self.divergence, self.clip_loss_diff)
+        difference = common.loss_difference(
+            out.loss[0], out.loss[1], pos.mask, self.divergence, self.clip_loss_diff
+        )
         signed = common.with_sign(difference, self.sign_delta_loss_scalar)
         accumulator = jax.tree.map(jnp.add, state.accumulator, noise)
         grad = self._gradient(accumulator, noise, signed, pos)
         next_state = PESWorkerState(*states, _noise_carried_on(accumulator, noise, pos))
-        return common.es_out(grad, difference, next_state, pos), common.es_metrics(grad, difference, pos, with_summary)
+        return common.es_out(grad, difference, next_state, pos), common.es_metrics(
+            grad, difference, pos, with_summary
+        )
 
     def steps_of_data(self) -> int:
         return self.trunc_length
@@ -150,8 +143,9 @@ def _steps_after_an_end(is_done: jax.Array) -> jax.Array:
 def _noise_carried_on(accumulator: Theta, noise: Theta, out: TruncatedUnrollOut) -> Theta:
     """What the next truncation's losses owe to the noise of this and earlier ones.
 
-    All of it while the episode goes on; this truncation's where a new episode has begun in it; and nothing where the last step ended
-    an episode, since the reset is still to come and the new episode has felt nothing yet.
+    All of it while the episode goes on; this truncation's where a new episode has begun in it; and nothing
+    where the last step ended an episode, since the reset is still to come and the new episode has felt
+    nothing yet.
     """
     reset_pending = out.is_done[-1] & out.mask[-1]
     began_anew = jnp.any(out.is_done, axis=0)

@@ -1,7 +1,8 @@
 """One step of an unrolled system: what a gradient estimator unrolls, and all that it knows of the system.
 
-A system is written for a single unroll (`TruncatedStep`) and mapped over `num_tasks` of them by `VectorizedTruncatedStep`. Estimators take
-a `VectorizedStep`: either that wrapper or, for learned optimizers, `VectorizedLOptTruncatedStep`. Nothing here knows what theta is.
+A system is written for a single unroll (`TruncatedStep`) and mapped over `num_tasks` of them by
+`VectorizedTruncatedStep`. Estimators take a `VectorizedStep`: either that wrapper or, for learned optimizers,
+`VectorizedLOptTruncatedStep`. Nothing here knows what theta is.
 """
 
 import abc
@@ -18,7 +19,8 @@ UnrollState = PyTree
 
 
 class ResidentData(NamedTuple):
-    """Data that stays on the device: every step gets all of it and draws its own batch inside the compiled unroll.
+    """Data that stays on the device: every step gets all of it and draws its own batch inside the compiled
+    unroll.
 
     Attributes:
         arrays: any pytree of arrays.
@@ -32,8 +34,8 @@ class TruncatedUnrollOut(NamedTuple):
 
     Attributes:
         loss: float32; anything where `mask` is False.
-        is_done: bool; the episode ends with this step. Either the step reports its last loss and the next one only resets, or
-            this step itself is the (masked) reset.
+        is_done: bool; the episode ends with this step. Either the step reports its last loss and the next one
+            only resets, or this step itself is the (masked) reset.
         task_param: which task it was, leaves `[num_tasks, ...]`.
         iteration: int32, inner steps since the episode began.
         mask: bool; False marks a step without a loss, which is one that only resets.
@@ -49,8 +51,8 @@ class TruncatedUnrollOut(NamedTuple):
 class TruncatedStep(abc.ABC):
     """One unroll of a system that depends on theta, step by step, with resets between episodes.
 
-    Resets must not depend on theta or on losses: an estimator compares unrolls under perturbed thetas step by step, and is
-    unbiased only if their episodes end together.
+    Resets must not depend on theta or on losses: an estimator compares unrolls under perturbed thetas step by
+    step, and is unbiased only if their episodes end together.
     """
 
     @abc.abstractmethod
@@ -76,7 +78,7 @@ class TruncatedStep(abc.ABC):
         """
 
     def get_batch(self, steps: int) -> Batch | None:
-        """Data for `steps` steps, leaves `[steps, ...]`, for systems that stream data from the host; else None."""
+        """Data for `steps` steps, leaves `[steps, ...]`, if it is streamed from the host; else None."""
         del steps
         return None
 
@@ -89,7 +91,9 @@ class TruncatedStep(abc.ABC):
     ) -> Scalar:
         """The loss of a state on fresh outer data, without a step. Consumes `key`."""
         del theta, unroll_state, key, data, outer_state
-        raise NotImplementedError(f"{type(self).__name__} has no meta_loss_batch; choose an objective other than last_recompute")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no meta_loss_batch; choose an objective other than last_recompute"
+        )
 
     def label(self) -> str:
         """What metrics call the system."""
@@ -97,9 +101,11 @@ class TruncatedStep(abc.ABC):
 
 
 class VectorizedStep(abc.ABC):
-    """`num_tasks` unrolls side by side: what estimators unroll. All leaves of a state lead with `[num_tasks]`.
+    """`num_tasks` unrolls side by side: what estimators unroll. All leaves of a state lead with
+    `[num_tasks]`.
 
-    With `theta_is_vector`, leaves of theta lead with `[num_tasks]` too: each task has its own perturbed theta.
+    With `theta_is_vector`, leaves of theta lead with `[num_tasks]` too: each task has its own perturbed
+    theta.
     """
 
     num_tasks: int
@@ -117,7 +123,9 @@ class VectorizedStep(abc.ABC):
         theta_is_vector: bool = False,
         num_steps_override: jax.Array | int | None = None,
     ) -> UnrollState:
-        """States at the start of an episode; `num_steps_override` tells its length where the schedule does not."""
+        """States at the start of an episode; `num_steps_override` tells its length where the schedule does
+        not.
+        """
 
     @abc.abstractmethod
     def unroll_step(
@@ -134,7 +142,9 @@ class VectorizedStep(abc.ABC):
 
     @abc.abstractmethod
     def get_batch(self, steps: int | None = None) -> Batch | None:
-        """Host data, leaves `[steps, num_tasks, ...]` (without the first axis if `steps` is None), or None."""
+        """Host data, leaves `[steps, num_tasks, ...]` (without the first axis if `steps` is None), or
+        None.
+        """
 
     @abc.abstractmethod
     def resident_data(self) -> ResidentData | None:
@@ -171,7 +181,9 @@ class VectorizedTruncatedStep(VectorizedStep):
 
     def __post_init__(self) -> None:
         if self.num_tasks < 1:
-            raise ValueError(f"VectorizedTruncatedStep(num_tasks={self.num_tasks}): num_tasks must be at least 1")
+            raise ValueError(
+                f"VectorizedTruncatedStep(num_tasks={self.num_tasks}): num_tasks must be at least 1"
+            )
 
     def outer_init(self, key: PRNGKey) -> Theta:
         return self.truncated_step.outer_init(key)
@@ -202,13 +214,16 @@ class VectorizedTruncatedStep(VectorizedStep):
         del override_num_steps
         keys = jax.random.split(key, self.num_tasks)
         step = jax.vmap(
-            self.truncated_step.unroll_step, in_axes=(axis_of(theta_is_vector), 0, 0, self._data_axis(data), None)
+            self.truncated_step.unroll_step,
+            in_axes=(axis_of(theta_is_vector), 0, 0, self._data_axis(data), None),
         )
         state, out = step(theta, unroll_state, keys, data, outer_state)
         return state, out
 
     def get_batch(self, steps: int | None = None) -> Batch | None:
-        batches = [self.truncated_step.get_batch(1 if steps is None else steps) for _ in range(self.num_tasks)]
+        batches = [
+            self.truncated_step.get_batch(1 if steps is None else steps) for _ in range(self.num_tasks)
+        ]
         if batches[0] is None:
             return None
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *batches)
@@ -228,7 +243,8 @@ class VectorizedTruncatedStep(VectorizedStep):
     ) -> jax.Array:
         keys = jax.random.split(key, self.num_tasks)
         losses = jax.vmap(
-            self.truncated_step.meta_loss_batch, in_axes=(axis_of(theta_is_vector), 0, 0, self._data_axis(data), None)
+            self.truncated_step.meta_loss_batch,
+            in_axes=(axis_of(theta_is_vector), 0, 0, self._data_axis(data), None),
         )
         return losses(theta, unroll_state, keys, data, outer_state)
 

@@ -88,7 +88,9 @@ class ConstantTruncationSchedule(TruncationSchedule):
 
 @dataclasses.dataclass(frozen=True)
 class NeverEndingTruncationSchedule(TruncationSchedule):
-    """Episodes never end: for estimators that unroll whole episodes by themselves and say how long these are."""
+    """Episodes never end: for estimators that unroll whole episodes by themselves and say how long these
+    are.
+    """
 
     def init(self, key: PRNGKey, outer_state: OuterState) -> tuple[()]:
         del key, outer_state
@@ -118,7 +120,11 @@ class LogUniformLengthSchedule(TruncationSchedule):
             bound = getattr(self, name)
             if not callable(bound):
                 _check_positive(self, name, bound)
-        if not callable(self.min_length) and not callable(self.max_length) and self.max_length < self.min_length:
+        if (
+            not callable(self.min_length)
+            and not callable(self.max_length)
+            and self.max_length < self.min_length
+        ):
             raise ValueError(
                 f"LogUniformLengthSchedule(min_length={self.min_length}, max_length={self.max_length}): "
                 "max_length must be at least min_length"

@@ -1,4 +1,5 @@
-"""One example of every estimator, for the laws that all must obey. A new estimator is tested by being listed here."""
+"""One example of every estimator, for the laws that all must obey. A new estimator is tested by being listed
+here."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,12 +30,20 @@ STEPS = 10
 Make = Callable[..., GradientEstimator]
 
 TRUNCATED: dict[str, Make] = {
-    "TruncatedPES": lambda step, steps_per_jit=5, **kw: TruncatedPES(step, STEPS, steps_per_jit=steps_per_jit, **kw),
-    "TruncatedES": lambda step, steps_per_jit=5, **kw: TruncatedES(step, STEPS, steps_per_jit=steps_per_jit, **kw),
-    "TruncatedGrad": lambda step, steps_per_jit=5, **kw: TruncatedGrad(step, STEPS, steps_per_jit=steps_per_jit, **kw),
+    "TruncatedPES": lambda step, steps_per_jit=5, **kw: TruncatedPES(
+        step, STEPS, steps_per_jit=steps_per_jit, **kw
+    ),
+    "TruncatedES": lambda step, steps_per_jit=5, **kw: TruncatedES(
+        step, STEPS, steps_per_jit=steps_per_jit, **kw
+    ),
+    "TruncatedGrad": lambda step, steps_per_jit=5, **kw: TruncatedGrad(
+        step, STEPS, steps_per_jit=steps_per_jit, **kw
+    ),
 }
 FULL: dict[str, Make] = {
-    "FullES": lambda step, steps_per_jit=5, **kw: FullES(step, LogUniformLengthSchedule(10, 30), steps_per_jit=steps_per_jit, **kw),
+    "FullES": lambda step, steps_per_jit=5, **kw: FullES(
+        step, LogUniformLengthSchedule(10, 30), steps_per_jit=steps_per_jit, **kw
+    ),
 }
 ESTIMATORS = TRUNCATED | FULL
 EVOLUTION_STRATEGIES = {name: make for name, make in ESTIMATORS.items() if name != "TruncatedGrad"}

@@ -24,7 +24,8 @@ class LinearState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LinearSystem(TruncatedStep):
-    """`x_t = 0.9 x_{t-1} + (1, t) . theta`, reset every `length` steps; the loss is `x_t`, or `x_length` at the last step only.
+    """`x_t = 0.9 x_{t-1} + (1, t) . theta`, reset every `length` steps; the loss is `x_t`, or `x_length` at
+    the last step only.
 
     Linear in every copy of theta, so antithetic estimates have no smoothing bias at any std.
     """

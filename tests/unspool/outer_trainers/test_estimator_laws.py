@@ -88,7 +88,9 @@ def test_the_estimate_does_not_depend_on_steps_per_jit(name: str) -> None:
 def test_stacked_pairs_give_what_sequential_ones_give(name: str) -> None:
     stacked, sequential = (estimates(example(name, stack_antithetic_samples=s), 3) for s in (True, False))
     for one, other in zip(stacked, sequential, strict=True):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-2, atol=1e-4), one.grad, other.grad)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-2, atol=1e-4), one.grad, other.grad
+        )
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -102,7 +104,8 @@ def test_new_style_keys_work(name: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class EvenFamily(TaskFamily):
-    """Losses that do not depend on the parameters, hence not on theta: an even function of the perturbation."""
+    """Losses that do not depend on the parameters, hence not on theta: an even function of the
+    perturbation."""
 
     def sample(self, key: PRNGKey) -> TaskParams:
         return jnp.zeros(())
@@ -155,7 +158,9 @@ class PoisonedFamily(TaskFamily):
 def test_a_diverged_task_is_left_out_and_counted(name: str) -> None:
     poisoned = ESTIMATORS[name](learned_optimizer_step(name, PoisonedFamily(0.0)))
     weights = weights_of(poisoned)
-    key = next(k for k in jax.random.split(jax.random.PRNGKey(0), 50) if num_poisoned(poisoned, weights, k) == 1)
+    key = next(
+        k for k in jax.random.split(jax.random.PRNGKey(0), 50) if num_poisoned(poisoned, weights, k) == 1
+    )
     state = poisoned.init_worker_state(weights, key)
     out, metrics = poisoned.compute_gradient_estimate(weights, key, state)
     assert int(metrics["diverged_tasks"]) == 1

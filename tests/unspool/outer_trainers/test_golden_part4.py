@@ -15,7 +15,10 @@ from unspool.outer_trainers.lopt_truncated_step import VectorizedLOptTruncatedSt
 from unspool.outer_trainers.truncated_es import TruncatedES
 from unspool.outer_trainers.truncated_grad import TruncatedGrad
 from unspool.outer_trainers.truncated_pes import TruncatedPES
-from unspool.outer_trainers.truncation_schedule import ConstantTruncationSchedule, NeverEndingTruncationSchedule
+from unspool.outer_trainers.truncation_schedule import (
+    ConstantTruncationSchedule,
+    NeverEndingTruncationSchedule,
+)
 from unspool.tasks.quadratics import FixedDimQuadraticFamily
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "data/golden/part4.json").read_text())["calls"]
@@ -24,7 +27,9 @@ pytestmark = pytest.mark.usefixtures("golden_prng")
 
 
 def step(schedule: Any, **options: Any) -> VectorizedLOptTruncatedStep:
-    return VectorizedLOptTruncatedStep(FixedDimQuadraticFamily(10), LearnableAdam(), schedule, num_tasks=3, **options)
+    return VectorizedLOptTruncatedStep(
+        FixedDimQuadraticFamily(10), LearnableAdam(), schedule, num_tasks=3, **options
+    )
 
 
 def first_call(estimator: Any, seed: int) -> Any:
@@ -53,7 +58,9 @@ def test_full_es(stacked: bool) -> None:
 
 
 def test_truncated_pes() -> None:
-    estimator = TruncatedPES(step(ConstantTruncationSchedule(10), random_initial_iteration_offset=10), trunc_length=10)
+    estimator = TruncatedPES(
+        step(ConstantTruncationSchedule(10), random_initial_iteration_offset=10), trunc_length=10
+    )
     state, out = first_call(estimator, seed=1)
     assert_golden(out, "TruncatedPES_call1")
     assert state.pos_state.inner_step.tolist() == GOLDEN["TruncatedPES_inner_step_at_init"]
@@ -61,7 +68,9 @@ def test_truncated_pes() -> None:
 
 
 def test_truncated_es() -> None:
-    estimator = TruncatedES(step(ConstantTruncationSchedule(10), random_initial_iteration_offset=10), unroll_length=10)
+    estimator = TruncatedES(
+        step(ConstantTruncationSchedule(10), random_initial_iteration_offset=10), unroll_length=10
+    )
     _, out = first_call(estimator, seed=1)
     assert_golden(out, "TruncatedES_call1")
     assert out.unroll_state.inner_step.tolist() == GOLDEN["TruncatedES_call1"]["inner_step_after"]
@@ -69,7 +78,9 @@ def test_truncated_es() -> None:
 
 def test_truncated_grad() -> None:
     estimator = TruncatedGrad(
-        step(ConstantTruncationSchedule(10), random_initial_iteration_offset=10), unroll_length=5, steps_per_jit=5
+        step(ConstantTruncationSchedule(10), random_initial_iteration_offset=10),
+        unroll_length=5,
+        steps_per_jit=5,
     )
     _, out = first_call(estimator, seed=1)
     assert_golden(out, "TruncatedGrad_call1")

@@ -34,7 +34,7 @@ def windows(estimator: GradientEstimator, num_windows: int) -> np.ndarray:
 
 
 def exact_windows(system: LinearSystem, trunc_length: int, num_windows: int) -> np.ndarray:
-    """`[num_windows, 2]`: the gradient of each truncation's mean valid loss with respect to all of its episode's steps."""
+    """`[num_windows, 2]`: each truncation's mean valid loss differentiated through all of its episode."""
     gradients, mask = system.exact_gradients(trunc_length * num_windows)
     sums = gradients.reshape(num_windows, trunc_length, 2).sum(axis=1)
     return sums / np.maximum(mask.reshape(num_windows, trunc_length).sum(axis=1), 1)[:, None]
@@ -67,7 +67,7 @@ def test_es_on_truncations_is_biased_where_an_episode_spans_several() -> None:
 
 
 def test_crediting_the_last_step_to_new_noise_would_be_noticed() -> None:
-    """The reference's inclusive rule loses the whole signal of a loss at the last step; this is what guards against it."""
+    """An inclusive rule would lose the whole signal of a loss at the last step."""
     system = LinearSystem(length=4, last_step_only=True)
     exact = exact_windows(system, 2, 2)
     estimator = TruncatedPES(VectorizedTruncatedStep(system, 2), trunc_length=2, std=0.5, steps_per_jit=1)
@@ -79,9 +79,11 @@ def test_crediting_the_last_step_to_new_noise_would_be_noticed() -> None:
 
 @pytest.mark.parametrize("std", [0.1, 1.0])
 def test_variance_of_one_pes_window_is_that_of_the_closed_form(std: float) -> None:
-    """First window, linear losses, N tasks: E|g|^2 = ((d + 1) |G|^2) / N + |G|^2 in d dimensions, whatever the std."""
+    """First window, linear losses, N tasks: E|g|^2 = ((d + 1) |G|^2) / N + |G|^2 in d dimensions."""
     system, num_tasks = LinearSystem(length=20), 2
-    estimator = TruncatedPES(VectorizedTruncatedStep(system, num_tasks), trunc_length=5, std=std, steps_per_jit=1)
+    estimator = TruncatedPES(
+        VectorizedTruncatedStep(system, num_tasks), trunc_length=5, std=std, steps_per_jit=1
+    )
     squared = np.sum(windows(estimator, 1)[:, 0] ** 2, axis=-1)
     gradient = np.sum(exact_windows(system, 5, 1)[0] ** 2)
     expected = gradient * (1 + (2 + 1) / num_tasks)
