@@ -8,6 +8,7 @@ wrong is a `ConfigError` that names the key, and all that can be known to be wro
 import importlib
 import inspect
 import re
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -29,7 +30,7 @@ Table = Mapping[str, Any]
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 # How constructors of this project word their errors: "TruncatedPES(std=-0.1): std must be positive".
-_CONSTRUCTOR_ERROR = re.compile(r"\w+\((?P<name>\w+)=(?P<given>[^,()]*)\): (?P<rule>.*)", re.DOTALL)
+_CONSTRUCTOR_ERROR = re.compile(r"\w+\((?P<name>\w+)=(?P<values>.*?)\): (?P<rule>.*)", re.DOTALL)
 
 
 def build(table: Any, key: str, kind: Any = Any, given: Mapping[str, Any] = _NOTHING) -> Any:
@@ -152,9 +153,9 @@ def refused(error: Exception, arguments: Table, key: str) -> ConfigError:
         return error
     match = _CONSTRUCTOR_ERROR.fullmatch(str(error))
     if match and match["name"] in arguments:
-        return ConfigError(
-            Problem(f"{key}.{match['name']}", as_toml(arguments[match["name"]]), match["rule"])
-        )
+        name, is_about_several = match["name"], "=" in match["values"]
+        rule = str(error) if is_about_several else match["rule"]
+        return ConfigError(Problem(f"{key}.{name}", as_toml(arguments[name]), rule))
     return ConfigError(Problem(key, None, str(error) or type(error).__name__))
 
 
@@ -211,11 +212,12 @@ def _known_names(kind: Any, name: str = "") -> str:
 
 
 def _is_a(component: Any, kind: Any) -> bool:
-    if getattr(kind, "_is_protocol", False) or getattr(kind, "__origin__", None) is not None:
-        return callable(
-            component
-        )  # protocols and callables of the library are functions of one kind or another
-    return isinstance(component, kind) if isinstance(kind, type) and kind is not object else True
+    wanted = typing.get_origin(kind) or kind
+    if wanted is Any or not isinstance(wanted, type):
+        return True
+    if getattr(wanted, "_is_protocol", False):
+        return callable(component)  # the library's protocols are all of functions
+    return isinstance(component, wanted)
 
 
 def _family_of(component: Any) -> Any | None:

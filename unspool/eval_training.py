@@ -62,9 +62,7 @@ def single_task_training_curves(  # noqa: PLR0913 (the argument names of the API
         num_steps=num_steps,
         splits=_SINGLE_TASK_SPLITS,
     )
-    schedule = _Schedule(
-        num_steps, range(0, num_steps, eval_every), eval_batches, last_eval_batches, eval_every
-    )
+    schedule = _Schedule(num_steps, eval_every, eval_batches, last_eval_batches, steps_per_call=eval_every)
     with jax.default_device(device):
         problems = _Problem(theta=None, task_params=jnp.zeros((1,), jnp.int32), key=key[None])
         curves = _training_curves(run, problems, schedule)
@@ -112,8 +110,8 @@ def multi_task_training_curves(  # noqa: PLR0913 (the argument names of the API 
         steps]`; and `eval/xs`, `eval/{split}/loss`, `/norm_loss` and `/aux/{name}` `[n_tasks, evaluations]`.
 
     Raises:
-        ValueError: both `seed` and `key` are given, or a name in `with_aux_values` is not an aux value of the
-        task.
+        ValueError: both `seed` and `key` are given, the task has no aux value of a name in `with_aux_values`,
+            or a number of steps or batches is less than one.
     """
     if seed is not None and key is not None:
         raise ValueError(f"multi_task_training_curves(seed={seed}, key=...): give either a seed or a key")
@@ -123,20 +121,31 @@ def multi_task_training_curves(  # noqa: PLR0913 (the argument names of the API 
         task_params = jax.vmap(task_family.sample)(jax.random.split(sample_key, n_tasks))
     problems = _Problem(theta, task_params, key=jax.random.split(run_key, n_tasks))
     run = _TrainingRun(task_family, learned_opt, num_steps=steps, splits=tuple(splits))
-    eval_steps = range(0) if eval_just_at_end else range(0, steps, eval_every)
-    schedule = _Schedule(steps, eval_steps, n_eval_batches, last_eval_batches, steps_per_jit)
+    schedule = _Schedule(
+        steps, None if eval_just_at_end else eval_every, n_eval_batches, last_eval_batches, steps_per_jit
+    )
     return _with_aux_values(_training_curves(run, problems, schedule), with_aux_values)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Schedule:
-    """When to evaluate, on how many batches (the last time, and before), and how to cut the work."""
+    """When to evaluate before the end, on how many batches then and at the end, and how to cut the work."""
 
     num_steps: int
-    eval_steps: range
-    num_batches: int
-    last_num_batches: int
+    eval_every: int | None
+    eval_batches: int
+    last_eval_batches: int
     steps_per_call: int
+
+    def __post_init__(self) -> None:
+        for field, value in dataclasses.asdict(self).items():
+            if value is not None and value < 1:
+                raise ValueError(f"training curves: {field}={value}, but {field} must be at least 1")
+
+    @property
+    def eval_steps(self) -> range:
+        """The updates before which to evaluate."""
+        return range(0) if self.eval_every is None else range(0, self.num_steps, self.eval_every)
 
     def segments(self) -> Iterator[tuple[int, int]]:
         """Yield the first step and the length of each stretch of training without an evaluation inside."""
@@ -253,10 +262,10 @@ def _training_curves(run: _TrainingRun, problems: _Problem, schedule: _Schedule)
     evaluated: list[Metrics] = []
     for start, length in schedule.segments():
         if start in schedule.eval_steps:
-            evaluated.append(_evaluate(run, problems, opt_states, start, eval_arrays, schedule.num_batches))
+            evaluated.append(_evaluate(run, problems, opt_states, start, eval_arrays, schedule.eval_batches))
         opt_states, metrics = _train(run, problems, opt_states, start, arrays, length)
         trained.append(metrics)
-    last = (run.num_steps, eval_arrays, schedule.last_num_batches)
+    last = (run.num_steps, eval_arrays, schedule.last_eval_batches)
     evaluated.append(_evaluate(run, problems, opt_states, *last))
     num_tasks = len(problems.key)
     return {

@@ -14,25 +14,19 @@ Tree = TypeVar("Tree")
 
 def strongly_typed(tree: Tree) -> Tree:
     """Return `tree` with every leaf an array of the same dtype, and none of them weakly typed."""
-
-    def strong(leaf: jax.typing.ArrayLike) -> jax.Array:
-        array = jnp.asarray(leaf)
-        # A new-style key has an extended dtype: never weak, and not convertible.
-        if jnp.issubdtype(array.dtype, jax.dtypes.extended):
-            return array
-        return jax.lax.convert_element_type(array, array.dtype)
-
-    result: Tree = jax.tree.map(strong, tree)
+    result: Tree = jax.tree.map(lambda leaf: _converted(leaf, jnp.asarray(leaf).dtype), tree)
     return result
 
 
 def typed_like(tree: Tree, reference: Tree) -> Tree:
-    """Return `tree` with every leaf cast to the dtype of its counterpart in `reference`."""
-
-    def cast(leaf: jax.Array, like: jax.Array) -> jax.Array:
-        if leaf.dtype == like.dtype and not leaf.weak_type:
-            return leaf
-        return jax.lax.convert_element_type(leaf, like.dtype)
-
-    result: Tree = jax.tree.map(cast, tree, reference)
+    """Return `tree` with every leaf cast to the dtype of its counterpart in `reference`, strongly typed."""
+    result: Tree = jax.tree.map(lambda leaf, like: _converted(leaf, like.dtype), tree, reference)
     return result
+
+
+def _converted(leaf: jax.typing.ArrayLike, dtype: jnp.dtype) -> jax.Array:
+    array = jnp.asarray(leaf)
+    # A new-style key has an extended dtype: it is never weak, and cannot be converted.
+    if jnp.issubdtype(array.dtype, jax.dtypes.extended):
+        return array
+    return jax.lax.convert_element_type(array, dtype)

@@ -124,13 +124,18 @@ def as_toml(value: Any) -> str:
             # JSON's escapes are TOML's, but JSON leaves DEL as it is.
             return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
         case Mapping():
-            return "{" + ", ".join(f"{_key(name)} = {as_toml(item)}" for name, item in value.items()) + "}"
+            return (
+                "{"
+                + ", ".join(f"{as_toml_key(name)} = {as_toml(item)}" for name, item in value.items())
+                + "}"
+            )
         case list() | tuple():
             return "[" + ", ".join(map(as_toml, value)) + "]"
         case _:
             return str(value)  # numbers, inf and nan included, and dates look the same
 
 
-def _key(name: str) -> str:
+def as_toml_key(name: str) -> str:
+    """Write the name of a value as TOML does: quoted only if it must be."""
     is_bare = name.isascii() and name.replace("-", "_").isidentifier()
     return name if is_bare else as_toml(name)

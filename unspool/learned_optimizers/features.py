@@ -1,8 +1,8 @@
 """What per-parameter learned optimizers look at: momenta, normalised tensors and the time.
 
 Features of a tensor are rows: axis 0 counts the features and the last axes are the tensor's own, so that the
-per-parameter network is a matrix product over long contiguous rows. In float32 on one CPU core that is 1.9
-times faster than the same network with features last.
+per-parameter network is a matrix product over long contiguous rows: on a CPU core a step then takes a quarter
+less time than with features last.
 """
 
 from typing import Final

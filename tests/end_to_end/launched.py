@@ -1,0 +1,155 @@
+"""A run as a user has it: launched by the command line, watched and changed by the command line."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+PATIENCE_S = 240.0
+
+CONFIG = """
+seed = 3
+outer_steps = {outer_steps}
+
+[learned_optimizer]
+type = "MLPLOpt"
+hidden_size = 8
+
+[outer_optimizer]
+type = "adam"
+learning_rate = 1e-2
+clip = 3.0
+
+[aggregation]
+mode = "{mode}"
+lanes = 4
+
+[[estimators]]
+type = "TruncatedPES"
+trunc_length = {trunc_length}
+num_tasks = 4
+truncation_schedule = {{ type = "LogUniformLengthSchedule", min_length = 10, max_length = 60 }}
+task_family = {{ type = "ImageMLP_Digits8_Relu32" }}
+
+[checkpoint]
+every = {checkpoint_every}
+
+[liveness]
+heartbeat_s = 0.5
+"""
+
+
+def config_text(
+    outer_steps: int = 30, mode: str = "sync", checkpoint_every: int = 7, trunc_length: int = 10
+) -> str:
+    """Four PES lanes of a small MLPLOpt on digits: slow enough that there is time to interfere."""
+    return CONFIG.format(
+        outer_steps=outer_steps, mode=mode, checkpoint_every=checkpoint_every, trunc_length=trunc_length
+    )
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """The command line, as `python -m service`."""
+    return [sys.executable, "-m", "service", *map(str, arguments)]
+
+
+def unspool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Runs one command to its end."""
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+
+
+def answer(*arguments: str | Path) -> Any:
+    """What a command that must succeed says as JSON."""
+    done = unspool(*arguments, "--json")
+    assert done.returncode == 0, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return json.loads(done.stdout)
+
+
+class LaunchedRun:
+    """A run in the foreground of a process of its own."""
+
+    def __init__(self, config: Path, run_dir: Path, *options: str) -> None:
+        self.run_dir = run_dir
+        self._output = run_dir.with_suffix(".out").open("a")
+        self.process = subprocess.Popen(
+            command("launch", config, "--run-dir", run_dir, *options),
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def status(self) -> dict[str, Any]:
+        """What `status --json` says, whether the learner is up or not."""
+        done = unspool("status", self.run_dir, "--json")
+        return dict(json.loads(done.stdout)) if done.stdout.startswith("{") else {}
+
+    def wait_for(self, what: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The first status that `what` holds for."""
+        give_up_at = time.monotonic() + PATIENCE_S
+        while time.monotonic() < give_up_at:
+            status = self.status()
+            if status and what(status):
+                return status
+            assert self.process.poll() is None, f"the run has ended: {self.output()}"
+        raise AssertionError(f"not within {PATIENCE_S} s; last status: {self.status()}\n{self.output()}")
+
+    def wait_for_step(self, step: int) -> dict[str, Any]:
+        """The first status at or after outer step `step`."""
+        return self.wait_for(lambda status: status["outer_step"] >= step)
+
+    def finish(self) -> int:
+        """Waits for the end; returns the exit code."""
+        return self.process.wait(PATIENCE_S)
+
+    def output(self) -> str:
+        """What it has printed."""
+        return self.run_dir.with_suffix(".out").read_text()
+
+    def digest(self) -> str:
+        """Of the newest checkpoint's theta."""
+        return str(answer("checkpoint", "list", self.run_dir)[-1]["theta_sha256"])
+
+    def pid_of_learner(self) -> int:
+        """From `endpoints.json`."""
+        return int(json.loads((self.run_dir / "endpoints.json").read_text())["pid"])
+
+    def end(self) -> None:
+        """Whatever is left of it ends now."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(60)
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._output.close()
+
+
+@contextlib.contextmanager
+def launched(config: Path, run_dir: Path, *options: str) -> Iterator[LaunchedRun]:
+    """A run that ends with the block."""
+    run = LaunchedRun(config, run_dir, *options)
+    try:
+        yield run
+    finally:
+        run.end()
+
+
+def processes_naming(text: str) -> list[str]:
+    """The command lines of living processes in which `text` occurs, this one's left out."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if text in line:
+                    found.append(line)
+    return found

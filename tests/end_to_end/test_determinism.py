@@ -1,0 +1,120 @@
+"""Theta is a function of the configuration: by SHA-256, with real processes that are scaled and killed."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.launched import LaunchedRun, config_text, launched, unspool
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
+
+IN_PROCESS = """
+import sys, jax
+from pathlib import Path
+from unspool import serialization
+from unspool.experiment import Experiment
+from unspool.outer_trainers.gradient_learner import SingleMachineGradientLearner
+
+experiment = Experiment.from_toml(Path(sys.argv[1]).read_text())
+estimators = [experiment.estimator(lane) for lane in range(experiment.lanes)]
+learner = SingleMachineGradientLearner(experiment.init, estimators, experiment.outer_optimizer)
+key = jax.random.PRNGKey(experiment.seed)
+state = learner.init(key)
+for _ in range(experiment.outer_steps):
+    state, _, _ = learner.update(state, key)
+print(serialization.digest(learner.get_meta_params(state)))
+"""
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("determinism") / "digits.toml"
+    path.write_text(config_text(outer_steps=30))
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config: Path) -> str:
+    """Theta's digest after 30 outer steps of the loop in one process."""
+    environment = {**os.environ, "PJRT_NPROC": "1", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", IN_PROCESS, str(config)]
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_theta_does_not_depend_on_the_number_of_workers(
+    config: Path, undisturbed: str, workers: int, tmp_path: Path
+) -> None:
+    with launched(config, tmp_path / "run", "--backend", "local", "--workers", str(workers)) as run:
+        assert run.finish() == 0, run.output()
+        assert run.digest() == undisturbed
+
+
+def scale(run: LaunchedRun) -> None:
+    """1 -> 3 -> 2, each awaited, so that lanes do move with their unroll state."""
+    for step, workers in ((3, 3), (12, 2)):
+        run.wait_for_step(step)
+        unspool("pause", run.run_dir)
+        unspool("scale", run.run_dir, str(workers))
+        run.wait_for(lambda s, n=workers: sum(bool(worker["lanes"]) for worker in s["workers"]) == n)
+        unspool("resume", run.run_dir)
+
+
+def kill_a_worker(run: LaunchedRun) -> None:
+    """kill -9 on the worker of lane 0, in the middle of things."""
+    status = run.wait_for(lambda s: s["outer_step"] >= 9 and s["lanes"][0]["worker"] != "")
+    holder = next(w for w in status["workers"] if w["name"] == status["lanes"][0]["worker"])
+    os.kill(holder["pid"], signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("disturb", "workers"), [(scale, 1), (kill_a_worker, 2)], ids=["scaled", "worker killed"]
+)
+def test_theta_does_not_depend_on_what_happened_to_the_workers(
+    config: Path, undisturbed: str, disturb: Callable[[LaunchedRun], None], workers: int, tmp_path: Path
+) -> None:
+    with launched(config, tmp_path / "run", "--backend", "local", "--workers", str(workers)) as run:
+        disturb(run)
+        assert run.finish() == 0, run.output()
+        assert run.digest() == undisturbed
+
+
+def test_a_killed_learner_is_resumed_by_launching_again(
+    config: Path, undisturbed: str, tmp_path: Path
+) -> None:
+    with launched(config, tmp_path / "run", "--backend", "local", "--workers", "2") as run:
+        run.wait_for_step(10)
+        os.kill(run.pid_of_learner(), signal.SIGKILL)
+        assert run.finish() == 75, run.output()
+        assert "launch" in run.output()
+    with launched(config, tmp_path / "run", "--backend", "local", "--workers", "2") as again:
+        assert again.finish() == 0, again.output()
+        assert again.digest() == undisturbed
+
+
+def test_a_stopped_run_is_resumed_with_another_number_of_workers(
+    config: Path, undisturbed: str, tmp_path: Path
+) -> None:
+    with launched(config, tmp_path / "run", "--backend", "local", "--workers", "1") as run:
+        run.wait_for_step(5)
+        assert unspool("stop", run.run_dir).returncode == 0
+        assert run.finish() == 0, run.output()
+    with launched(config, tmp_path / "run", "--backend", "local", "--workers", "3") as again:
+        assert again.finish() == 0, again.output()
+        assert again.digest() == undisturbed
+
+
+def test_a_run_survives_losing_all_of_its_workers(config: Path, undisturbed: str, tmp_path: Path) -> None:
+    with launched(config, tmp_path / "run", "--backend", "local", "--workers", "2") as run:
+        status = run.wait_for(lambda s: s["outer_step"] >= 8 and len(s["workers"]) == 2)
+        for worker in status["workers"]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker["pid"], signal.SIGKILL)
+        assert run.finish() == 0, run.output()
+        assert run.digest() == undisturbed
