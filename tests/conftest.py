@@ -2,8 +2,8 @@
 
 import os
 
-# Before anything imports jax: XLA's bits on CPU depend on the number of cores that the process sees, and tests compare digests between
-# processes.
+# Before anything imports jax: XLA's bits on CPU depend on the number of cores that the process sees, and
+# tests compare digests between processes.
 os.environ.setdefault("PJRT_NPROC", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 

@@ -11,6 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from service.client import connected
+from service.exits import ServiceError
+from service.facts import facts_of
+from service.run_directory import RunDirectory
+
 PATIENCE_S = 240.0
 
 CONFIG = """
@@ -19,7 +24,6 @@ outer_steps = {outer_steps}
 
 [learned_optimizer]
 type = "MLPLOpt"
-hidden_size = 8
 
 [outer_optimizer]
 type = "adam"
@@ -33,8 +37,8 @@ lanes = 4
 [[estimators]]
 type = "TruncatedPES"
 trunc_length = {trunc_length}
-num_tasks = 4
-truncation_schedule = {{ type = "LogUniformLengthSchedule", min_length = 10, max_length = 60 }}
+num_tasks = 8
+truncation_schedule = {{ type = "LogUniformLengthSchedule", min_length = 20, max_length = 90 }}
 task_family = {{ type = "ImageMLP_Digits8_Relu32" }}
 
 [checkpoint]
@@ -46,7 +50,7 @@ heartbeat_s = 0.5
 
 
 def config_text(
-    outer_steps: int = 30, mode: str = "sync", checkpoint_every: int = 7, trunc_length: int = 10
+    outer_steps: int = 30, mode: str = "sync", checkpoint_every: int = 7, trunc_length: int = 30
 ) -> str:
     """Four PES lanes of a small MLPLOpt on digits: slow enough that there is time to interfere."""
     return CONFIG.format(
@@ -87,9 +91,10 @@ class LaunchedRun:
         )
 
     def status(self) -> dict[str, Any]:
-        """What `status --json` says, whether the learner is up or not."""
-        done = unspool("status", self.run_dir, "--json")
-        return dict(json.loads(done.stdout)) if done.stdout.startswith("{") else {}
+        """What `status --json` would say, but at once; empty if the learner is down."""
+        with contextlib.suppress(ServiceError), connected(RunDirectory(self.run_dir)) as admin:
+            return dict(facts_of(admin.status()))
+        return {}
 
     def wait_for(self, what: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The first status that `what` holds for."""

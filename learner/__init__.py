@@ -1,0 +1,1 @@
+"""The process that holds theta: it leases lanes to workers, applies their gradients, and says how it goes."""

@@ -1,0 +1,95 @@
+"""Who may join, and which pushes are taken: the learner's judgements, which change nothing."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learner.aggregation import Objection
+from learner.sessions import SessionTable
+from learner.settings import LearnerSettings
+from protos import codec
+from protos.unspool.v1 import learner_pb2
+from protos.unspool.v1.common_pb2 import Schema
+
+PROTOCOL: Final = 1
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class JoinRefusedError(Exception):
+    """A worker is not admitted, and asking again changes nothing until somebody does."""
+
+
+class TooManyWorkersError(JoinRefusedError):
+    """There is no place at the moment."""
+
+
+def check_join(request: learner_pb2.JoinRequest, settings: LearnerSettings, sessions: SessionTable) -> None:
+    """Refuse a worker that does not fit this run.
+
+    Raises:
+        JoinRefusedError: with the reason and the remedy.
+    """
+    if not request.protocol_min <= PROTOCOL <= request.protocol_max:
+        raise JoinRefusedError(
+            f"this learner speaks protocol {PROTOCOL}, the worker {request.protocol_min} to "
+            f"{request.protocol_max}; install the same version of unspool on both"
+        )
+    if request.run_id not in ("", settings.run_id):
+        raise JoinRefusedError(
+            f"this learner serves run {settings.run_id!r}, the worker asked for {request.run_id!r}"
+        )
+    if not _NAME.fullmatch(request.worker_name) or not _NAME.fullmatch(request.incarnation):
+        raise JoinRefusedError(
+            f"Join(worker_name={request.worker_name!r}, incarnation={request.incarnation!r}): each must be "
+            "1 to 64 letters, digits, dots, dashes or underscores"
+        )
+    if sessions.named(request.worker_name) is None and len(sessions) >= settings.max_workers:
+        raise TooManyWorkersError(
+            f"all {settings.max_workers} places are taken (max_workers); try again later"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Body:
+    """The gradient of a push as it arrived: leaves, or the error that kept them from being read.
+
+    Attributes:
+        leaves: in canonical order; empty with an error.
+        error: or None.
+        finite: whether every element is.
+    """
+
+    leaves: Sequence[NDArray[Any]] = ()
+    error: codec.CodecError | None = None
+    finite: bool = True
+
+    _verdicts: ClassVar = {
+        codec.TooLargeError: learner_pb2.TOO_LARGE,
+        codec.SchemaMismatchError: learner_pb2.SCHEMA_MISMATCH,
+    }
+
+    @classmethod
+    def read(cls, data: codec.Buffer, crc32: int, schema: Schema) -> Self:
+        """Read the bytes of a whole body."""
+        try:
+            leaves = codec.decode(data, schema)
+            codec.check_body(data, crc32)
+        except codec.CodecError as error:
+            return cls(error=error)
+        return cls(leaves, finite=all(bool(np.isfinite(leaf).all()) for leaf in leaves))
+
+    def objection(self) -> Objection | None:
+        """Say why the body is of no use, or None."""
+        if self.error is None:
+            return None
+        return Objection(self._verdicts.get(type(self.error), learner_pb2.CORRUPT), str(self.error))
+
+
+def is_finite(push: learner_pb2.GradientEstimatorOut, body: Body) -> bool:
+    """Whether a push can be averaged at all. The library leaves the same ones out in a single process."""
+    return body.finite and math.isfinite(push.mean_loss) and math.isfinite(push.weight) and push.weight >= 0

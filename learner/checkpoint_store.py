@@ -1,0 +1,127 @@
+"""A directory of checkpoints: the newest that verifies is the one that counts."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from learner import checkpoint as checkpoint_format
+from learner.checkpoint import Checkpoint
+from learner.durable_file import write_durably
+from learner.errors import (
+    ConfigChangedError,
+    CorruptCheckpointError,
+    CorruptSnapshotError,
+    NoValidCheckpointError,
+)
+from unspool.types import PyTree
+
+_SUFFIX: Final = ".safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointFile:
+    """A checkpoint on disk, as far as its header says.
+
+    Attributes:
+        path: of the file.
+        outer_step: of its theta.
+        theta_sha256: its theta's digest.
+    """
+
+    path: Path
+    outer_step: int
+    theta_sha256: str
+
+
+class CheckpointStore:
+    """The files `step-<version>.safetensors` of a run directory's `checkpoints`."""
+
+    def __init__(self, directory: Path, keep: int) -> None:
+        self._directory = directory
+        self._keep = keep
+
+    def paths(self) -> list[Path]:
+        """Return the files, oldest first."""
+        return sorted(self._directory.glob(f"step-*{_SUFFIX}"))
+
+    def files(self) -> list[CheckpointFile]:
+        """Return the files with what their headers say, oldest first. Nothing is verified.
+
+        Raises:
+            CorruptCheckpointError: a file does not even begin like a checkpoint.
+        """
+        headers = [(path, checkpoint_format.read_header(path)) for path in self.paths()]
+        return [CheckpointFile(path, int(head["version"]), head["theta_sha256"]) for path, head in headers]
+
+    def save(self, checkpoint: Checkpoint) -> Path:
+        """Write a checkpoint durably, and delete those that are no longer kept.
+
+        Raises:
+            OSError: the disk refused; earlier checkpoints are untouched.
+        """
+        path = self._directory / f"step-{checkpoint.version:08d}{_SUFFIX}"
+        write_durably(path, checkpoint_format.encode(checkpoint))
+        for old in self.paths()[: -self._keep]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def load_newest(
+        self,
+        like: PyTree,
+        config_sha256: str,
+        check_snapshots: Callable[[Checkpoint], None],
+        report: Callable[[str], None],
+    ) -> Checkpoint | None:
+        """Return the newest checkpoint that can be resumed from, or None if there is none at all.
+
+        Newer ones that cannot are set aside under another name, loudly.
+
+        Args:
+            like: shapes of `{"theta": ..., "learner_state": ...}`.
+            config_sha256: of the configuration that is to go on.
+            check_snapshots: raises `CorruptSnapshotError` where a lane state that a checkpoint needs is gone.
+            report: is told of each file that is passed over, and why.
+
+        Raises:
+            NoValidCheckpointError: there are files, and none is whole. They stay where they are.
+            ConfigChangedError: the newest whole one trains something else.
+        """
+        passed_over: list[Path] = []
+        for path in reversed(self.paths()):
+            try:
+                checkpoint = _load(path, like, config_sha256)
+                check_snapshots(checkpoint)
+            except (CorruptCheckpointError, CorruptSnapshotError) as error:
+                report(f"{path}: {error}; trying the one before")
+                passed_over.append(path)
+            else:
+                for corrupt in passed_over:
+                    corrupt.rename(corrupt.with_name(f"{corrupt.name}.corrupt"))
+                return checkpoint
+        if passed_over:
+            raise NoValidCheckpointError(
+                f"{self._directory}: none of {len(passed_over)} checkpoints can be resumed from; "
+                "restore one from a backup, or move them away to begin anew"
+            )
+        return None
+
+    def referenced_snapshots(self) -> set[tuple[int, int]]:
+        """Return `(lane, seq)` of the lane states that the files need."""
+        marks = [
+            mark for path in self.paths() for mark in json.loads(checkpoint_format.read_header(path)["lanes"])
+        ]
+        return {(mark["lane"], mark["snapshot_seq"]) for mark in marks}
+
+
+def _load(path: Path, like: PyTree, config_sha256: str) -> Checkpoint:
+    data = path.read_bytes()
+    metadata = checkpoint_format.verify(data)
+    if metadata["config_sha256"] != config_sha256:
+        raise ConfigChangedError(
+            f"{path}: made by a configuration that trains something else (config_sha256 "
+            f"{metadata['config_sha256'][:12]}, this one {config_sha256[:12]}); "
+            "restore the old configuration, or begin a new run directory"
+        )
+    return checkpoint_format.decode(data, metadata, like)

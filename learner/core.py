@@ -1,0 +1,355 @@
+"""The learner without its transport: every event that changes it is a method, and what it says is collected.
+
+No thread, no socket, no clock of its own: callers serialise the calls (`Runtime` does) and deliver the mail.
+"""
+
+import secrets
+from typing import Final
+
+from learner import letters
+from learner.admission import Body, check_join
+from learner.aggregation import Batch
+from learner.events import Level
+from learner.leases import Leases
+from learner.outcome import Effect, Outcome
+from learner.phase import RunState
+from learner.pushes import Pushes
+from learner.run import Run
+from learner.sessions import SessionState, WorkerSession
+from learner.snapshots import SnapshotRef
+from protos.unspool.v1 import learner_pb2
+from protos.unspool.v1.learner_pb2 import Goodbye, GradientEstimatorOut
+
+_RECENT_VERSIONS: Final = (
+    4  # a worker may still be fetching a theta that was the newest when it was announced
+)
+_LOG_LINES: Final = 1000
+_LOG_CHARACTERS: Final = 8000
+_LOG_LEVELS: Final[dict[str, Level]] = {"warning": "warning", "error": "error"}
+_FAREWELLS: Final = {RunState.FINISHED: Goodbye.FINISHED, RunState.STOPPED: Goodbye.STOPPED}
+
+
+class LearnerCore:
+    """All of a run's coordination, as the events that move it."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._leases = Leases(run)
+        self._pushes = Pushes(run, self._leases)
+
+    # What workers do.
+
+    def join(self, request: learner_pb2.JoinRequest) -> WorkerSession:
+        """Admit a worker: a new process, or one whose stream broke and which keeps the leases it still has.
+
+        Raises:
+            JoinRefusedError: it does not fit.
+        """
+        run = self.run
+        check_join(request, run.settings, run.sessions)
+        secret = secrets.token_urlsafe(32)
+        session = run.sessions.named(request.worker_name)
+        if session is not None and session.introduction.incarnation != request.incarnation:
+            self._expire(session, Goodbye.SUPERSEDED, "a newer process of this worker joined")
+            session = None
+        if session is None:
+            session = run.sessions.open(request, secret, run.clock())
+            run.events.add("info", "worker_joined", f"{session.name} on {request.host} (pid {request.pid})")
+            self._warn_of_other_device(session)
+        session.introduction, session.secret = request, secret
+        session.held = {lane.lane: lane.seq for lane in request.held}
+        session.last_heard_s = run.clock()
+        self._leases.resume(session)
+        return session
+
+    def attach(self, worker_id: str) -> int | None:
+        """Open a session's stream in place of any earlier one.
+
+        Returns:
+            The stream's number, or None if the session has expired.
+        """
+        session = self.run.heard(worker_id)
+        if session is None:
+            return None
+        session.streams += 1
+        session.stream = session.streams
+        if self.run.phase.final is not None:
+            self._say_goodbye(session)
+            return session.stream
+        self.run.send(session, letters.theta(self.run.ring.newest, self.run.settings.chunk_bytes))
+        if session.draining:
+            self.run.send(session, letters.drain("draining", 0.0))
+        self._leases.rebalance(self.run.clock())
+        return session.stream
+
+    def detach(self, worker_id: str, stream: int) -> None:
+        """Take note that a stream broke. The lanes stay for the lease's time to live."""
+        session = self.run.sessions.get(worker_id)
+        if session is not None and session.stream == stream:
+            session.stream = None
+
+    def heartbeat(self, worker_id: str, heartbeat: learner_pb2.Heartbeat) -> None:
+        """Take a sign of life and answer it."""
+        session = self.run.heard(worker_id)
+        if session is not None:
+            session.beat(heartbeat)
+            credits_left = self._leases.credits(session)
+            self.run.send(session, letters.heartbeat_ack(self.run.version, credits_left))
+
+    def refuse_unread(self, worker_id: str, push: GradientEstimatorOut) -> bool:
+        """Answer a push whose body is still to come, if it is of no use whatever that holds.
+
+        Returns:
+            Whether it was, so that the body need not be kept.
+        """
+        session = self.run.heard(worker_id)
+        return session is None or self._pushes.refuse(session, push, Body())
+
+    def push(self, worker_id: str, push: GradientEstimatorOut, body: Body) -> None:
+        """Judge a push, keep it if it is good, and answer it."""
+        session = self.run.heard(worker_id)
+        if session is not None and not self._pushes.refuse(session, push, body):
+            self._pushes.accept(session, push, body)
+
+    def wants_snapshot(self, worker_id: str, snapshot: learner_pb2.Snapshot) -> bool:
+        """Whether a snapshot is worth receiving.
+
+        One that is here already is never replaced: checkpoints know its digest.
+        """
+        self.run.heard(worker_id)
+        lane = self.run.lanes.leased(worker_id, snapshot.lane, snapshot.incarnation)
+        return (
+            lane is not None
+            and snapshot.seq > 0
+            and snapshot.seq not in lane.snapshots
+            and 0 < snapshot.bytes <= self.run.settings.max_snapshot_bytes
+        )
+
+    def snapshot_stored(self, worker_id: str, incarnation: int, ref: SnapshotRef) -> bool:
+        """Take note of a snapshot on disk; returns whether it counts: the lease may have ended meanwhile."""
+        self.run.heard(worker_id)
+        lane = self.run.lanes.leased(worker_id, ref.lane, incarnation)
+        if lane is None:
+            return False
+        lane.snapshots[ref.seq] = ref
+        self._trim_ring()
+        return True
+
+    def snapshot_corrupt(self, ref: SnapshotRef, detail: str) -> None:
+        """Forget a snapshot that is no longer what was stored.
+
+        In `sync` its lane can go on only from an older one whose thetas are still here. Otherwise only an
+        earlier checkpoint, with its own ring, can mend the run: the learner must start again.
+        """
+        run = self.run
+        lane = run.lanes[ref.lane]
+        if lane.snapshots.pop(ref.seq, None) is None:
+            return
+        run.events.add("error", "snapshot_corrupt", detail)
+        older = lane.newest_snapshot(lane.reached)
+        if run.aggregation.exact_versions and run.ring.get(older.seq if older else 0) is None:
+            run.broken = detail
+
+    def return_lane(self, worker_id: str, message: learner_pb2.LaneReturn) -> None:
+        """Take a lane back."""
+        self.run.heard(worker_id)
+        lane = self.run.lanes.leased(worker_id, message.lane, message.incarnation)
+        if lane is None:
+            return
+        if not self.run.aggregation.exact_versions and message.seq in lane.snapshots:
+            # Where gaps are allowed, a state that came back is worth more than the estimates that made it.
+            lane.returned = max(lane.returned, message.seq)
+        self.run.lanes.release(lane)
+        text = f"lane {lane.number} at seq {message.seq}: {message.reason[:200]}"
+        self.run.events.add("info", "lane_returned", text)
+        self._leases.rebalance(self.run.clock())
+
+    def log(self, worker_id: str, line: learner_pb2.LogLine) -> None:
+        """Record what a worker wants people to know, up to a bound for each session."""
+        session = self.run.heard(worker_id)
+        if session is None or session.log_lines >= _LOG_LINES:
+            return
+        session.log_lines += 1
+        level = _LOG_LEVELS.get(line.level, "info")
+        self.run.events.add(level, "worker_log", f"{session.name}: {line.text[:_LOG_CHARACTERS]}")
+
+    def leave(self, worker_id: str, reason: str) -> None:
+        """Let a worker go that says so."""
+        session = self.run.sessions.get(worker_id)
+        if session is not None:
+            self._close(session, Goodbye.DRAINED, reason)
+            self.run.events.add("info", "worker_left", f"{session.name}: {reason[:200]}")
+
+    # What the operator does.
+
+    def scale(self, workers: int) -> int:
+        """Set how many workers are wanted; returns how many were.
+
+        Raises:
+            ValueError: more than may join.
+        """
+        most = self.run.settings.max_workers
+        if not 0 <= workers <= most:
+            raise ValueError(f"Scale(workers={workers}): must be 0 to {most} (max_workers)")
+        before, self.run.workers_desired = self.run.workers_desired, workers
+        self.run.events.add("info", "scaled", f"{before} to {workers} workers")
+        return before
+
+    def drain(self, worker_name: str, reason: str, deadline_s: float) -> None:
+        """Ask a worker to finish, return its lanes and leave.
+
+        Raises:
+            KeyError: there is no such worker.
+        """
+        session = self.run.sessions.named(worker_name)
+        if session is None:
+            names = ", ".join(sorted(session.name for session in self.run.sessions)) or "none"
+            raise KeyError(f"Drain(worker_name={worker_name!r}): no such worker; there are: {names}")
+        session.draining = True
+        self.run.send(session, letters.drain(reason, deadline_s))
+        self.run.events.add("info", "worker_drained", f"{worker_name}: {reason[:200]}")
+
+    def pause(self) -> None:
+        """Apply nothing until `resume`; workers go on until their credits are spent."""
+        self.run.phase.paused = True
+        self.run.events.add("info", "paused", f"at outer step {self.run.version}")
+
+    def resume(self) -> None:
+        """Go on."""
+        self.run.phase.paused = False
+        self.run.events.add("info", "resumed", f"at outer step {self.run.version}")
+
+    def stop(self, *, now: bool, reason: str) -> None:
+        """End the run after the running outer step, or now."""
+        self.run.phase.stop(self.run.version, now=now)
+        self.run.events.add("info", "stopping", reason)
+
+    # What time does.
+
+    def tick(self) -> None:
+        """Judge the silence of workers. Called a few times a second."""
+        now_s = self.run.clock()
+        if self.run.phase.final is not None:
+            return
+        for session in list(self.run.sessions):
+            silent_s = now_s - session.last_heard_s
+            if silent_s > self.run.settings.lease_ttl_s:
+                self._expire(session, Goodbye.EXPIRED, f"nothing heard for {silent_s:.1f} s")
+            else:
+                self._watch(session, now_s)
+        self._rebalance()
+
+    def _watch(self, session: WorkerSession, now_s: float) -> None:
+        events, heartbeat_s = self.run.events, self.run.settings.heartbeat_s
+        state = session.state(now_s, heartbeat_s)
+        if state is SessionState.ACTIVE and (why := session.overdue()):
+            session.stuck_at = session.heartbeat.progress
+            lost = self._leases.release_all(session)
+            events.add("warning", "worker_stuck", f"{session.name}: {why}; lanes {lost} go to others")
+        elif state is SessionState.SUSPECT and session.reported is not SessionState.SUSPECT:
+            silent = "its stream broke" if session.stream is None else "no heartbeat"
+            events.add("warning", "worker_suspect", f"{session.name}: {silent}; it keeps its lanes for now")
+        elif state is SessionState.ACTIVE and session.reported is SessionState.SUSPECT:
+            events.add("info", "worker_back", session.name)
+        session.reported = session.state(now_s, heartbeat_s)
+
+    # What the update thread does.
+
+    def ending(self) -> RunState | None:
+        """Return how the run ends now, or None while it goes on."""
+        run = self.run
+        return None if run.applying else run.phase.end(run.version, computing=run.computing)
+
+    def batch_ready(self) -> bool:
+        """Whether `take_batch` would return one."""
+        run = self.run
+        if run.phase.paused or run.phase.final is not None or run.applying:
+            return False
+        return run.aggregation.select(run.buffer, run.clock()) is not None
+
+    def take_batch(self) -> Batch | None:
+        """Take the next update's batch out of the buffer, or None while there is none."""
+        run = self.run
+        batch = run.aggregation.select(run.buffer, run.clock()) if self.batch_ready() else None
+        if batch is None:
+            return None
+        run.buffer.take([item for item in batch if item is not None])
+        run.applying = batch
+        return batch
+
+    def applied(self, outcome: Outcome) -> None:
+        """Publish the version that the batch taken last has made."""
+        run = self.run
+        used = [item for item in run.applying if item is not None]
+        run.applying = ()
+        run.ring.publish(outcome.published)
+        run.tally.applied(used, outcome, run.clock())
+        run.phase.updated(reverted=outcome.effect is Effect.REVERTED)
+        for item in used:
+            lane = run.lanes[item.lane]
+            lane.applied = max(lane.applied, item.seq)
+        if self.ending() is None:  # else workers would begin estimates that nobody will use
+            self._announce()
+        for item in used:
+            self._pushes.settle(item, learner_pb2.APPLIED)
+        for item in run.buffer.drop(lambda waiting: run.aggregation.expired(waiting, run.version)):
+            self._pushes.settle(item, learner_pb2.STALE, f"waited until theta was at {run.version}")
+        self._report(outcome)
+        self._trim_ring()
+
+    def end(self, final: RunState) -> None:
+        """Close the run and say goodbye to everyone."""
+        self.run.phase.final = final
+        for session in self.run.sessions:
+            self._say_goodbye(session)
+        level: Level = "error" if final is RunState.FAILED else "info"
+        text = f"at outer step {self.run.version}, theta {self.run.ring.newest.sha256}"
+        self.run.events.add(level, final.lower(), text)
+
+    # Under these.
+
+    def _announce(self) -> None:
+        announcement = letters.theta(self.run.ring.newest, self.run.settings.chunk_bytes)
+        for session in self.run.sessions:
+            self.run.send(session, announcement)
+
+    def _say_goodbye(self, session: WorkerSession) -> None:
+        reason = _FAREWELLS.get(self.run.phase.final or RunState.FAILED, Goodbye.FAILED)
+        self.run.send(session, letters.goodbye(reason, f"at outer step {self.run.version}"))
+
+    def _expire(self, session: WorkerSession, reason: Goodbye.Reason, detail: str) -> None:
+        lost = [lane.number for lane in self.run.lanes.held_by(session.worker_id)]
+        self._close(session, reason, detail)
+        self.run.events.add("warning", "worker_expired", f"{session.name}: {detail}; lanes {lost} are free")
+
+    def _close(self, session: WorkerSession, reason: Goodbye.Reason, detail: str) -> None:
+        self.run.send(session, letters.goodbye(reason, detail))
+        self._leases.release_all(session)
+        self.run.sessions.close(session)
+        self._rebalance()
+
+    def _rebalance(self) -> None:
+        if self.run.phase.final is None:
+            self._leases.rebalance(self.run.clock())
+
+    def _report(self, outcome: Outcome) -> None:
+        step = f"outer step {self.run.version}"
+        if outcome.effect is Effect.EMPTY:
+            text = f"{step}: no gradient had weight; theta stays as it was"
+            self.run.events.add("warning", "empty_update", text)
+        if outcome.effect is Effect.REVERTED:
+            text = f"{step}: theta would not have stayed finite; the batch is skipped"
+            self.run.events.add("error", "reverted_update", text)
+
+    def _trim_ring(self) -> None:
+        run = self.run
+        recent = run.version - _RECENT_VERSIONS
+        exact = run.aggregation.exact_versions
+        run.ring.trim(min(recent, run.lanes.oldest_restart()) if exact else recent)
+
+    def _warn_of_other_device(self, session: WorkerSession) -> None:
+        kind = session.introduction.device_kind
+        others = {other.introduction.device_kind for other in self.run.sessions} - {kind}
+        if others and self.run.aggregation.exact_versions:
+            text = f"{session.name} computes on {kind!r}, others on {sorted(others)}: theta depends on both"
+            self.run.events.add("warning", "mixed_devices", text)

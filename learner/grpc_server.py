@@ -1,0 +1,68 @@
+"""A gRPC server as the learner's are: bounded, authenticated, alone on its port, quick to see the dead."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import grpc
+
+from learner.auth import TokenInterceptor
+from learner.errors import PortInUseError
+
+_MESSAGE_BYTES: Final = 4 << 20  # nothing legal is larger: a guard against exhausting memory
+_OPTIONS: Final = (
+    ("grpc.so_reuseport", 0),  # else two servers share a port silently
+    ("grpc.max_send_message_length", _MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # The key as it is read; the header's macro has another name, and unknown keys are ignored silently.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
+
+class GrpcServer:
+    """A server and its thread pool: calls beyond the pool are refused at once instead of waiting unseen."""
+
+    def __init__(self, name: str, threads: int, token: str) -> None:
+        self._name = name
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self.server: Any = grpc.server(
+            self._pool,
+            interceptors=[TokenInterceptor(token)],
+            options=_OPTIONS,
+            maximum_concurrent_rpcs=threads,
+        )
+
+    def bind(self, host: str, port: int) -> int:
+        """Take a port; returns it, which is how one learns which, if `port` is 0.
+
+        Raises:
+            PortInUseError: it is taken.
+        """
+        try:
+            bound = self.server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise port_in_use(self._name, host, port) from error
+        if not bound:
+            raise port_in_use(self._name, host, port)
+        return int(bound)
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self.server.start()
+
+    def stop(self, grace_s: float) -> None:
+        """Refuse new calls, give running ones `grace_s`, and join the threads."""
+        self.server.stop(grace_s).wait()
+        self._pool.shutdown()
+
+
+def port_in_use(name: str, host: str, port: int) -> PortInUseError:
+    """Return the error for a port that could not be bound."""
+    return PortInUseError(
+        f"{name}: cannot listen on {host}:{port}; another process has the port, or this machine has no such "
+        "address. Choose another port, or 0 for any that is free"
+    )

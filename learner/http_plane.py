@@ -1,0 +1,137 @@
+"""The HTTP plane: a live page for people, JSON for programs, metrics for Prometheus. It only ever reads."""
+
+import importlib.resources
+import socket
+import threading
+from typing import Final
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from learner.grpc_server import port_in_use
+from learner.http_guard import Guard
+from learner.metrics import RunMetrics
+from learner.phase import RunState
+from learner.run import Run
+from learner.runtime import Runtime
+from learner.series import Series
+from learner.status import as_dict, build_status
+from protos.unspool.v1.admin_pb2 import Status
+
+_EVENTS_SHOWN: Final = 100
+_JOIN_S: Final = 5.0
+_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "script-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+class HttpPlane:
+    """A server in a thread of its own."""
+
+    def __init__(
+        self, runtime: Runtime, series: Series, listening: socket.socket, host: str, token: str
+    ) -> None:
+        """Serve on the socket `listening`, which is bound to `host`."""
+        self._runtime = runtime
+        self._series = series
+        self._socket = listening
+        self._metrics = RunMetrics(self._status, self._staleness)
+        routes = [
+            Route("/", self._page),
+            Route("/plotly.min.js", self._plotly),
+            Route("/status.json", self._status_json),
+            Route("/series.json", self._series_json),
+            Route("/events.json", self._events_json),
+            Route("/healthz", self._healthz),
+            Route("/readyz", self._readyz),
+            Route("/metrics", self._prometheus),
+        ]
+        self.app = Starlette(routes=routes, middleware=[Middleware(Guard, host=host, token=token)])
+        config = uvicorn.Config(self.app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the server and its thread."""
+        self._server.should_exit = True
+        if self._thread.ident is not None:
+            self._thread.join(_JOIN_S)
+        self._socket.close()
+
+    def _serve(self) -> None:
+        self._server.run(sockets=[self._socket])
+
+    def _status(self) -> Status:
+        with self._runtime.locked() as core:
+            return build_status(core.run)
+
+    def _staleness(self) -> dict[int, int]:
+        with self._runtime.locked() as core:
+            return dict(core.run.tally.staleness)
+
+    async def _page(self, request: Request) -> Response:
+        page = importlib.resources.files("learner").joinpath("page.html").read_text(encoding="utf-8")
+        return HTMLResponse(page, headers=_HEADERS)
+
+    async def _plotly(self, request: Request) -> Response:
+        script = importlib.resources.files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
+        headers = {**_HEADERS, "Cache-Control": "private, max-age=86400"}
+        return Response(script, media_type="text/javascript", headers=headers)
+
+    async def _status_json(self, request: Request) -> Response:
+        return JSONResponse(as_dict(self._status()))
+
+    async def _series_json(self, request: Request) -> Response:
+        return JSONResponse(self._series.columns())
+
+    async def _events_json(self, request: Request) -> Response:
+        with self._runtime.locked() as core:
+            events = core.run.events.latest(_EVENTS_SHOWN)
+        return JSONResponse([as_dict(event) for event in events])
+
+    async def _healthz(self, request: Request) -> Response:
+        return JSONResponse({"alive": True})
+
+    async def _readyz(self, request: Request) -> Response:
+        with self._runtime.locked() as core:
+            reasons = _not_ready(core.run)
+        return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
+
+    async def _prometheus(self, request: Request) -> Response:
+        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Take a port, so that what serves there later cannot fail to get it; 0 is any that is free.
+
+    Raises:
+        PortInUseError: it is taken.
+    """
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host.strip("[]"), port))
+        listening.listen()
+    except OSError as error:
+        listening.close()
+        raise port_in_use("HTTP", host, port) from error
+    return listening
+
+
+def _not_ready(run: Run) -> list[str]:
+    """Say what keeps workers from being served, and checkpoints from being written."""
+    reasons = [f"{about}: {problem}" for about, problem in run.problems.items()]
+    if run.state in (RunState.STOPPED, RunState.FAILED, RunState.FINISHED):
+        reasons.append(f"the run is {run.state}")
+    return reasons

@@ -1,0 +1,106 @@
+"""Lanes as the learner sees them: who leases which, how far each is, and from where it could be restored."""
+
+import dataclasses
+import enum
+from collections.abc import Iterator
+
+from learner.snapshots import SnapshotRef
+
+
+class LaneState(enum.StrEnum):
+    """Where a lane is in its lease."""
+
+    FREE = "free"
+    GRANTED = "granted"
+    REVOKING = "revoking"
+    """Still leased; its worker was asked to give it back."""
+
+
+@dataclasses.dataclass
+class Lane:
+    """One lane's record.
+
+    Attributes:
+        number: its index in the run.
+        incarnation: counts leases; a message about the lane counts only if it names the current one.
+        accepted: the last estimate taken in.
+        applied: the last estimate that theta contains. This is what a checkpoint keeps.
+        returned: the last estimate behind a state that came back, which need not have been accepted.
+        state: of its lease.
+        holder: id of the worker that leases it, or None.
+        snapshots: by seq, those on disk.
+        inner_step: mean inner step of its tasks at the last estimate.
+        loss: mean loss of the last estimate, or None before it.
+    """
+
+    number: int
+    incarnation: int
+    accepted: int = 0
+    applied: int = 0
+    returned: int = 0
+    state: LaneState = LaneState.FREE
+    holder: str | None = None
+    snapshots: dict[int, SnapshotRef] = dataclasses.field(default_factory=dict)
+    inner_step: float = 0.0
+    loss: float | None = None
+
+    @property
+    def reached(self) -> int:
+        """The estimate after which a new holder goes on."""
+        return max(self.accepted, self.returned)
+
+    def newest_snapshot(self, at_most: int) -> SnapshotRef | None:
+        """Return the newest snapshot that is not ahead of estimate `at_most`, or None."""
+        return max(
+            (ref for seq, ref in self.snapshots.items() if seq <= at_most),
+            key=lambda ref: ref.seq,
+            default=None,
+        )
+
+
+class LaneTable:
+    """All lanes of a run. Incarnations begin at `epoch << 32`: those of two learner lives never meet."""
+
+    def __init__(self, count: int, epoch: int) -> None:
+        self._lanes = [Lane(number, incarnation=epoch << 32) for number in range(count)]
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    def __iter__(self) -> Iterator[Lane]:
+        return iter(self._lanes)
+
+    def __getitem__(self, number: int) -> Lane:
+        return self._lanes[number]
+
+    def free(self) -> list[Lane]:
+        """Return the lanes that nobody leases."""
+        return [lane for lane in self._lanes if lane.state is LaneState.FREE]
+
+    def held_by(self, holder: str) -> list[Lane]:
+        """Return the lanes that a worker leases, those being revoked included."""
+        return [lane for lane in self._lanes if lane.holder == holder]
+
+    def leased(self, holder: str, number: int, incarnation: int) -> Lane | None:
+        """Return the lane if `holder` leases it under this very incarnation, else None: the fence."""
+        if number >= len(self._lanes):
+            return None
+        lane = self._lanes[number]
+        return lane if lane.holder == holder and lane.incarnation == incarnation else None
+
+    def grant(self, lane: Lane, holder: str) -> None:
+        """Lease a free lane, under a new incarnation."""
+        lane.incarnation += 1
+        lane.state, lane.holder = LaneState.GRANTED, holder
+
+    def release(self, lane: Lane) -> None:
+        """End a lease; its incarnation is spent."""
+        lane.state, lane.holder = LaneState.FREE, None
+
+    def oldest_restart(self) -> int:
+        """Return the oldest theta version that a replay of some lane would need."""
+        return min(self._restart(lane) for lane in self._lanes)
+
+    def _restart(self, lane: Lane) -> int:
+        snapshot = lane.newest_snapshot(lane.reached)
+        return snapshot.seq if snapshot else 0

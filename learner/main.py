@@ -1,0 +1,245 @@
+"""A learner's life: take the run directory, restore, listen, move theta until the run ends, leave in order."""
+
+import contextlib
+import os
+import queue
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Final, TypeAlias
+
+import jax
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from learner.admin_plane import AdminServicer
+from learner.checkpoint_store import CheckpointStore
+from learner.checkpointing import CheckpointSchedule
+from learner.core import LearnerCore
+from learner.data_plane import LearnerServicer
+from learner.disk_writer import DiskWriter
+from learner.events import EventLog
+from learner.grpc_server import GrpcServer
+from learner.http_plane import HttpPlane, listen
+from learner.outer import OuterLearner
+from learner.owned_thread import OwnedThread
+from learner.phase import RunState
+from learner.records import Records, read_records
+from learner.resume import restore
+from learner.run import Run
+from learner.run_directory import RunDirectory
+from learner.runtime import Runtime
+from learner.saver import Saver
+from learner.series import Series
+from learner.settings import LearnerSettings
+from learner.snapshots import SnapshotStore
+from learner.status import as_dict, build_status
+from learner.ticker import Ticker
+from learner.update_loop import UpdateLoop
+from protos.unspool.v1 import admin_pb2, admin_pb2_grpc, learner_pb2, learner_pb2_grpc
+
+FAILED_EXIT_CODE: Final = 65
+_SPARE_THREADS: Final = 32
+_ADMIN_THREADS: Final = 32
+_GOODBYE_S: Final = 3.0
+_JOIN_S: Final = 10.0
+
+_Word: TypeAlias = RunState | BaseException | signal.Signals
+
+
+def serve(settings: LearnerSettings) -> int:
+    """Be the learner of a run directory until the run ends.
+
+    SIGTERM or SIGINT stop it after the running outer step, a second one at once; either way its last theta is
+    in a checkpoint.
+
+    Returns:
+        The process's exit code: 0 for a run that finished or was stopped, 65 for one that failed.
+
+    Raises:
+        RunLockedError: another learner has the run directory.
+        PortInUseError: a port is taken.
+        CheckpointError: what is there cannot be resumed from, or the last checkpoint could not be written.
+    """
+    # The outer update is small, and its bits must not depend on which accelerator the learner's machine has.
+    jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]  # jax has no types here
+    words: queue.SimpleQueue[_Word] = queue.SimpleQueue()
+    directory = RunDirectory(settings.run_dir)
+    with directory.locked(), _signals(words), contextlib.ExitStack() as cleanup:
+        final = _Learner(settings, directory, words, cleanup).run()
+    return FAILED_EXIT_CODE if final is RunState.FAILED else 0
+
+
+class _Learner:
+    """The parts of a learner process and their order: what starts last ends first."""
+
+    def __init__(
+        self,
+        settings: LearnerSettings,
+        directory: RunDirectory,
+        words: queue.SimpleQueue[_Word],
+        cleanup: contextlib.ExitStack,
+    ) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._words = words
+        self._cleanup = cleanup
+        directory.clear_endpoints()
+        # Ports first: a learner that cannot listen should not have begun an epoch.
+        self._data = GrpcServer("data-plane", settings.max_workers + _SPARE_THREADS, settings.token)
+        self._admin = GrpcServer("admin-plane", _ADMIN_THREADS, settings.token)
+        self._ports = (
+            self._data.bind(settings.host, settings.port),
+            self._admin.bind(settings.host, settings.admin_port),
+        )
+        self._http_socket = listen(settings.host, settings.http_port)
+        for give_up in (self._data.stop, self._admin.stop):
+            cleanup.callback(give_up, 0)
+        cleanup.callback(self._http_socket.close)
+        self._events = EventLog(directory.events)
+        cleanup.callback(self._events.close)
+        self._snapshots = SnapshotStore(directory.lanes)
+        self._checkpoints = CheckpointStore(directory.checkpoints, settings.checkpoint_keep)
+
+    def run(self) -> RunState:
+        """Live."""
+        run, outer = self._restore()
+        runtime = Runtime(LearnerCore(run))
+        schedule = CheckpointSchedule(outer, self._settings.checkpoint_every)
+        series = Series(read_records(self._directory.metrics / "outer.csv"))
+        self._cleanup.callback(self._leave_behind, runtime)
+        writer = self._start_writer(runtime, run.version)
+        self._start_ticker(runtime)
+        self._start_planes(runtime, outer, schedule, series)
+        self._announce(run)
+        loop = UpdateLoop(runtime, outer, schedule, writer, series)
+        update = OwnedThread("update", lambda: self._words.put(loop.run()), self._words.put)
+        update.start()
+        self._cleanup.callback(update.join, _JOIN_S)
+        return self._wait(runtime)
+
+    def _restore(self) -> tuple[Run, OuterLearner]:
+        outer = OuterLearner(self._settings.experiment, self._settings.batch)
+        run = restore(
+            self._settings,
+            self._directory.begin_epoch(),
+            outer,
+            self._checkpoints,
+            self._snapshots,
+            self._events,
+            time.monotonic,
+        )
+        run.workers_desired = self._directory.workers_desired(self._settings.workers_desired)
+        outer.warm_up()
+        return run, outer
+
+    def _start_writer(self, runtime: Runtime, outer_step: int) -> DiskWriter:
+        records = Records(self._directory.metrics, outer_step)
+        writer = DiskWriter(runtime, records, Saver(runtime, self._checkpoints, self._snapshots))
+        writer.start()
+        self._cleanup.callback(writer.close)
+        return writer
+
+    def _start_ticker(self, runtime: Runtime) -> None:
+        ticker = Ticker(runtime, self._words.put)
+        ticker.start()
+        self._cleanup.callback(ticker.stop)
+
+    def _start_planes(
+        self, runtime: Runtime, outer: OuterLearner, schedule: CheckpointSchedule, series: Series
+    ) -> None:
+        settings = self._settings
+        http = HttpPlane(runtime, series, self._http_socket, settings.host, settings.token)
+        http.start()
+        self._cleanup.callback(http.stop)
+        operators = AdminServicer(runtime, schedule, self._directory)
+        admin_pb2_grpc.add_AdminServicer_to_server(operators, self._admin.server)
+        _add_health_and_reflection(self._admin)
+        self._admin.start()
+        self._cleanup.callback(self._admin.stop, _GOODBYE_S)
+        self._cleanup.callback(operators.close)
+        workers = LearnerServicer(runtime, outer.schema, self._snapshots)
+        learner_pb2_grpc.add_LearnerServicer_to_server(workers, self._data.server)
+        self._data.start()
+        self._cleanup.callback(workers.join_readers)
+        self._cleanup.callback(self._data.stop, _GOODBYE_S)
+
+    def _announce(self, run: Run) -> None:
+        """Say where the learner listens, now that it does on all three ports."""
+        host = _reachable(self._settings.host)
+        learner_port, admin_port = self._ports
+        run.endpoints = {
+            "learner": f"{host}:{learner_port}",
+            "admin": f"{host}:{admin_port}",
+            "http": f"{host}:{self._http_socket.getsockname()[1]}",
+        }
+        about = {"run": self._settings.run_id, "pid": os.getpid(), "epoch": run.epoch}
+        self._directory.write_endpoints({**about, **run.endpoints})
+        self._cleanup.callback(self._directory.clear_endpoints)
+        text = f"epoch {run.epoch} at outer step {run.version}, {run.endpoints}"
+        self._events.add("info", "learner_started", text)
+
+    def _wait(self, runtime: Runtime) -> RunState:
+        """Wait for the update thread's last word, passing on signals meanwhile."""
+        stops = 0
+        while True:
+            word = self._words.get()
+            if isinstance(word, RunState):
+                return word
+            if isinstance(word, BaseException):
+                self._events.add("error", "learner_crashed", repr(word))
+                raise word
+            stops += 1
+            with runtime.locked() as core:
+                core.stop(now=stops > 1, reason=f"received {word.name}")
+
+    def _leave_behind(self, runtime: Runtime) -> None:
+        """Keep the last status, for when nobody is there to ask."""
+        with runtime.locked() as core:
+            status = build_status(core.run)
+        with contextlib.suppress(OSError):
+            self._directory.write_status(as_dict(status))
+
+
+@contextlib.contextmanager
+def _signals(words: queue.SimpleQueue[_Word]) -> Iterator[None]:
+    """Turn SIGTERM and SIGINT into words. Only a main thread can; in another one they stay what they were."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # A handler may interrupt anything, so it takes no lock: `SimpleQueue.put` is made for this.
+    caught = (signal.SIGTERM, signal.SIGINT)
+    before = {
+        number: signal.signal(number, lambda got, _: words.put(signal.Signals(got))) for number in caught
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _add_health_and_reflection(server: GrpcServer) -> None:
+    services = [
+        learner_pb2.DESCRIPTOR.services_by_name["Learner"].full_name,
+        admin_pb2.DESCRIPTOR.services_by_name["Admin"].full_name,
+    ]
+    servicer = health.HealthServicer()
+    for service in ("", *services):
+        servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server.server)
+    reflection.enable_server_reflection(
+        [*services, reflection.SERVICE_NAME, health.SERVICE_NAME], server.server
+    )
+
+
+def _reachable(host: str) -> str:
+    """Return the address under which others reach a server that is bound to `host`."""
+    if host not in ("0.0.0.0", "::", "[::]"):
+        return host
+    try:
+        return socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return socket.gethostname()

@@ -1,0 +1,108 @@
+"""The outer loop's arithmetic: a batch in, the next theta out."""
+
+from typing import Any, cast
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from learner.aggregation import Batch
+from learner.buffer import Contribution
+from learner.errors import CorruptCheckpointError
+from learner.outcome import Effect, Outcome
+from learner.ring import Published
+from protos import codec
+from unspool.experiment import Experiment
+from unspool.lanes import theta_key
+from unspool.outer_trainers.gradient_learner import AggregatedGradient, GradientLearner, GradientLearnerState
+from unspool.types import PyTree
+
+
+class OuterLearner:
+    """Theta and the outer optimizer. One thread uses it; what it has published is immutable."""
+
+    def __init__(self, experiment: Experiment, batch: int) -> None:
+        self._learner = GradientLearner(experiment.init, experiment.outer_optimizer, experiment.outer_steps)
+        self._seed = experiment.seed
+        self._batch = batch
+        shape = experiment.theta_shape()
+        self.theta_shape = shape
+        self._treedef = jax.tree.structure(shape)
+        self._zeros = [np.zeros(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(shape)]
+        self.schema = codec.schema_of(shape)
+        self.state: GradientLearnerState | None = None
+
+    def initialise(self) -> Published:
+        """Begin with the theta of version 0."""
+        self.state = self._learner.init(theta_key(self._seed))
+        return Published.of(0, self._body())
+
+    def restore(self, state: GradientLearnerState, newest: Published) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            CorruptCheckpointError: the state's theta is not the one that was published last.
+        """
+        self.state = state
+        if Published.of(newest.version, self._body()).sha256 != newest.sha256:
+            raise CorruptCheckpointError("the outer optimizer's theta is not the one that was published")
+
+    def state_shape(self) -> PyTree:
+        """Return the structure, shapes and dtypes of `state`."""
+        return jax.eval_shape(self._learner.init, theta_key(self._seed))
+
+    def theta(self) -> PyTree:
+        """Return theta."""
+        return self._learner.get_meta_params(self._ready())
+
+    def warm_up(self) -> None:
+        """Compile the update with gradients of zero, so that the first real one need not wait.
+
+        Nothing changes.
+        """
+        _, metrics = self._learner.update(self._ready(), self._entries([None] * self._batch))
+        metrics["used"].block_until_ready()
+
+    def apply(self, version: int, batch: Batch) -> Outcome:
+        """Make theta version `version + 1` of `batch`.
+
+        Entries keep their order, which decides the bits of the mean. A theta that would not stay finite is
+        not taken: it and the optimizer's state stay what they are, and the version counts on.
+        """
+        self.state, metrics = self._learner.update(self._ready(), self._entries(batch))
+        used, applied = int(metrics["used"]), bool(metrics["applied"])
+        effect = Effect.MOVED if applied else Effect.REVERTED if used else Effect.EMPTY
+        return Outcome(
+            published=Published.of(version + 1, self._body()),
+            effect=effect,
+            loss=float(metrics["mean_loss"]) if used else None,
+            grad_norm=float(metrics["grad_norm"]),
+            update_norm=float(metrics["update_norm"]),
+        )
+
+    def _ready(self) -> GradientLearnerState:
+        if self.state is None:
+            raise RuntimeError("OuterLearner: neither initialised nor restored")
+        return self.state
+
+    def _body(self) -> bytes:
+        return codec.encode(self.theta(), self.schema)
+
+    def _entries(self, batch: Batch) -> list[AggregatedGradient]:
+        model_state = self._learner.get_meta_model_state(self._ready())
+        return [self._entry(item, model_state) for item in batch]
+
+    def _entry(self, item: Contribution | None, model_state: PyTree) -> AggregatedGradient:
+        """Return a batch's entry; what is missing or was not finite is zeros of no weight."""
+        leaves: list[NDArray[Any]] = self._zeros
+        mean_loss = weight = 0.0
+        if item is not None and item.grad is not None:
+            leaves, mean_loss, weight = list(item.grad), item.mean_loss, item.weight
+        grads = jax.tree.unflatten(self._treedef, leaves)
+        # The dtypes that an estimate has in a single process: the same program, and so the same bits.
+        return AggregatedGradient(grads, model_state, _scalar(mean_loss), _scalar(weight))
+
+
+def _scalar(value: float) -> jax.Array:
+    """Return a float32 for a jitted function, which takes NumPy's at a tenth of the cost of JAX's own."""
+    return cast(jax.Array, np.float32(value))

@@ -1,0 +1,113 @@
+"""One row for each outer update, as a table that pandas reads and as TensorBoard event files."""
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tensorboardX import SummaryWriter
+
+from learner.durable_file import write_durably
+
+_TENSORBOARD_QUEUE: Final = 10
+_TENSORBOARD_FLUSH_S: Final = 10
+
+
+class UpdateRecord(NamedTuple):
+    """What an outer update did, and what it cost.
+
+    Attributes:
+        outer_step: theta's version after it.
+        unix_time_s: when.
+        elapsed_s: of the run, over all lives of the learner.
+        loss: weighted mean loss; NaN where nothing had weight.
+        grad_norm: of the mean gradient.
+        update_norm: of theta's movement.
+        staleness_mean: versions that the gradients were behind.
+        staleness_max: the most of them.
+        contributions: gradients in it.
+        weight: their sum of weights.
+        inner_steps: inner training steps behind them.
+        wait_s: from the update before until the batch was complete.
+        apply_s: from then until the new theta was announced.
+    """
+
+    outer_step: int
+    unix_time_s: float
+    elapsed_s: float
+    loss: float
+    grad_norm: float
+    update_norm: float
+    staleness_mean: float
+    staleness_max: int
+    contributions: int
+    weight: float
+    inner_steps: int
+    wait_s: float
+    apply_s: float
+
+
+class Records:
+    """The table `outer.csv` and the event files of one directory. One thread uses it."""
+
+    def __init__(self, directory: Path, outer_step: int) -> None:
+        """Continue after `outer_step`: later rows belong to updates that a crash undid, and are removed."""
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / "outer.csv"
+        _truncate(path, outer_step)
+        self._file = path.open("a", newline="", encoding="utf-8")
+        self._rows = csv.writer(self._file)
+        self._board = SummaryWriter(
+            str(directory),
+            max_queue=_TENSORBOARD_QUEUE,
+            flush_secs=_TENSORBOARD_FLUSH_S,
+            purge_step=outer_step + 1,
+            write_to_disk=True,
+        )
+
+    def write(self, record: UpdateRecord) -> None:
+        """Append an update.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        self._rows.writerow(record)
+        self._file.flush()
+        for name, value in zip(record._fields[2:], record[2:], strict=True):
+            if math.isfinite(value):
+                self._board.add_scalar(f"outer/{name}", value, record.outer_step, record.unix_time_s)
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        self._file.close()
+        self._board.close()
+
+
+def read_records(path: Path) -> list[UpdateRecord]:
+    """Return the rows of a table; one that a crash cut off is left out."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))[1:]
+    records = []
+    for row in rows:
+        try:
+            records.append(_parse(row))
+        except (ValueError, TypeError):
+            continue
+    return records
+
+
+def _parse(row: list[str]) -> UpdateRecord:
+    types = UpdateRecord.__annotations__
+    return UpdateRecord(**{name: types[name](text) for name, text in zip(types, row, strict=True)})
+
+
+def _truncate(path: Path, outer_step: int) -> None:
+    """Rewrite the table up to `outer_step`; what a crash undid is removed, and the heading is there."""
+    table = io.StringIO()
+    rows = csv.writer(table)
+    rows.writerow(UpdateRecord._fields)
+    rows.writerows(record for record in read_records(path) if record.outer_step <= outer_step)
+    write_durably(path, table.getvalue().encode())

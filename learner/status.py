@@ -1,0 +1,170 @@
+"""The run at a glance: a message for the operator's plane, the same as JSON, and in words what it awaits."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from google.protobuf.message import Message
+
+from learner.lanes import Lane
+from learner.phase import RunState
+from learner.run import Run
+from learner.sessions import WorkerSession
+from protos.unspool.v1 import admin_pb2, learner_pb2
+from protos.unspool.v1.admin_pb2 import Status
+
+_LANES_NAMED: Final = 4
+
+
+def build_status(run: Run) -> Status:
+    """Return the status of a run as it is now."""
+    now_s = run.clock()
+    last = run.tally.last
+    updates_per_s, inner_steps_per_s = run.tally.rates(now_s)
+    remaining = run.settings.experiment.outer_steps - run.version
+    status = Status(
+        run=run.settings.run_id,
+        state=run.state,
+        waiting_for=waiting_for(run),
+        epoch=run.epoch,
+        outer_step=run.version,
+        outer_steps=run.settings.experiment.outer_steps,
+        theta_sha256=run.ring.newest.sha256,
+        updates_per_s=updates_per_s,
+        inner_steps_per_s=inner_steps_per_s,
+        inner_steps=run.tally.inner_steps,
+        staleness=_staleness(run.tally.last_staleness),
+        workers_desired=run.workers_desired,
+        workers=[_worker(run, session, now_s) for session in run.sessions],
+        lanes=[_lane(run, lane) for lane in run.lanes],
+        verdicts=run.tally.verdicts,
+        endpoints=run.endpoints,
+        checkpoint=_checkpoint(run, now_s),
+        elapsed_s=run.tally.elapsed_s(now_s),
+        eta_s=remaining / updates_per_s if updates_per_s else 0.0,
+        mode=run.settings.mode,
+        problems=[f"{about}: {problem}" for about, problem in run.problems.items()],
+        buffered=len(run.buffer),
+    )
+    if last is not None:
+        status.grad_norm = last.grad_norm
+        if last.loss is not None:
+            status.loss = last.loss
+    return status
+
+
+def as_dict(message: Message) -> dict[str, Any]:
+    """Return a message as JSON's own types: every field there, absent ones and numbers that are none as null.
+
+    protobuf's own JSON writes 64-bit integers as strings, which readers of a status would have to undo.
+    """
+    return {field.name: _field_value(message, field) for field in message.DESCRIPTOR.fields}
+
+
+def waiting_for(run: Run) -> str:
+    """Say what must happen next, naming who has to do it."""
+    match run.state:
+        case RunState.STOPPED | RunState.FINISHED | RunState.FAILED:
+            return ""
+        case RunState.PAUSED:
+            return "a resume command"
+        case RunState.WAITING_FOR_WORKERS:
+            here = len(run.sessions)
+            return f"a worker ({here} known, {run.workers_desired} wanted)"
+    if run.applying:
+        return "the outer update"
+    shortfall = run.aggregation.shortfall(run.buffer)
+    return f"{shortfall}: {_name_lanes(run)}" if shortfall else "the outer update"
+
+
+def _name_lanes(run: Run) -> str:
+    arrived = run.buffer.lanes()
+    missing = [lane for lane in run.lanes if lane.number not in arrived]
+    named = [f"lane {lane.number} {_whereabouts(run, lane)}" for lane in missing[:_LANES_NAMED]]
+    more = len(missing) - len(named)
+    return ", ".join([*named, f"{more} more"] if more else named)
+
+
+def _whereabouts(run: Run, lane: Lane) -> str:
+    session = run.sessions.get(lane.holder) if lane.holder else None
+    if session is None:
+        return "free"
+    doing = _phase(session)
+    if session.heartbeat.waiting_for:
+        doing = f"{doing}, waiting for {session.heartbeat.waiting_for}"
+    return f"on {session.name} ({doing})"
+
+
+def _phase(session: WorkerSession) -> str:
+    if not session.heartbeat.phase:
+        return "starting"
+    return str(learner_pb2.Heartbeat.Phase.Name(session.heartbeat.phase)).lower()
+
+
+def _staleness(staleness: Any) -> admin_pb2.Staleness:
+    if not staleness:
+        return admin_pb2.Staleness()
+    return admin_pb2.Staleness(mean=sum(staleness) / len(staleness), max=max(staleness))
+
+
+def _worker(run: Run, session: WorkerSession, now_s: float) -> admin_pb2.WorkerStatus:
+    introduction, heartbeat = session.introduction, session.heartbeat
+    return admin_pb2.WorkerStatus(
+        name=session.name,
+        host=introduction.host,
+        pid=introduction.pid,
+        state=session.state(now_s, run.settings.heartbeat_s),
+        lanes=[lane.number for lane in run.lanes.held_by(session.worker_id)],
+        phase=_phase(session),
+        waiting_for=heartbeat.waiting_for,
+        heartbeat_age_s=now_s - session.last_heard_s,
+        inner_steps_per_s=heartbeat.inner_steps_per_s,
+        estimates=session.estimates,
+        resident_bytes=heartbeat.resident_bytes,
+        device_kind=introduction.device_kind,
+    )
+
+
+def _lane(run: Run, lane: Lane) -> admin_pb2.LaneStatus:
+    session = run.sessions.get(lane.holder) if lane.holder else None
+    snapshot = lane.newest_snapshot(lane.reached)
+    return admin_pb2.LaneStatus(
+        lane=lane.number,
+        state=lane.state,
+        worker=session.name if session else "",
+        seq=lane.accepted,
+        incarnation=lane.incarnation,
+        inner_step=lane.inner_step,
+        snapshot_seq=snapshot.seq if snapshot else 0,
+        loss=lane.loss,
+        estimator=type(run.settings.experiment.estimator(lane.number)).__name__,
+    )
+
+
+def _checkpoint(run: Run, now_s: float) -> admin_pb2.CheckpointInfo | None:
+    if run.checkpoint is None:
+        return None
+    file, written_s = run.checkpoint
+    return admin_pb2.CheckpointInfo(
+        path=str(file.path),
+        outer_step=file.outer_step,
+        theta_sha256=file.theta_sha256,
+        age_s=now_s - written_s,
+    )
+
+
+def _field_value(message: Message, field: Any) -> Any:
+    value = getattr(message, field.name)
+    if field.has_presence and not message.HasField(field.name):
+        return None
+    if isinstance(value, Mapping):
+        return dict(value)
+    if field.is_repeated:
+        return [_plain(item) for item in value]
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Message):
+        return as_dict(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,72 @@
+"""Child processes of this same program: in sessions of their own, with a log each."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_LAST_WORDS_BYTES = 4096
+_END_S = 20.0
+
+
+class ChildProcess:
+    """`python -m service ...` in a session of its own."""
+
+    def __init__(self, arguments: Sequence[str], log_path: Path, environment: Mapping[str, str]) -> None:
+        """Start it.
+
+        Args:
+            arguments: of `python -m service`.
+            log_path: gets what it prints, after what is there already.
+            environment: added to this process's own.
+        """
+        self._log_path = log_path
+        with log_path.open("ab") as log:
+            self._log_start = log.tell()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "service", *arguments],
+                env=os.environ | dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process number."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Return its exit code, negative for a signal; None while it lives."""
+        return self._process.poll()
+
+    def last_words(self) -> str:
+        """Return the last line that it printed, if any, and where the rest is."""
+        with self._log_path.open("rb") as log:
+            log.seek(max(self._log_start, self._log_path.stat().st_size - _LAST_WORDS_BYTES))
+            lines = log.read().decode(errors="replace").strip().splitlines()
+        said = lines[-1].removeprefix("unspool: ") if lines else ""
+        return said if "(log: " in said else f"{said} (log: {self._log_path})".lstrip()
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End it, and whatever it started in its session, at once."""
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def end(self) -> None:
+        """Ask it to end and see to it that it does."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_END_S)
+        self.kill()

@@ -1,0 +1,288 @@
+"""The configuration of a run: what is meta-trained (training tables) and how it is run (control tables)."""
+
+import dataclasses
+import hashlib
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from service.toml_document import Tables, write_tables
+from unspool.components import called, checked
+from unspool.config_error import ConfigError, Problem, ProblemList, did_you_mean
+from unspool.toml_values import as_toml, parameters
+
+_ANY_PORT = range(65536)
+
+
+@dataclasses.dataclass(frozen=True)
+class Aggregation:
+    """How gradients become updates of theta.
+
+    Attributes:
+        lanes: logical gradient estimators; the batch is defined by them, not by workers.
+        mode: "sync" waits for every lane and is reproducible; "async" takes what has arrived.
+        batch: gradients per update; all lanes if None. Only "async" may differ from that.
+        max_staleness: updates by which theta may be ahead of a gradient's own; None for the mode's default.
+        credits: unapplied gradients that a worker may have per lane; None for the mode's default.
+    """
+
+    lanes: int
+    mode: Literal["sync", "async", "quorum"] = "sync"
+    batch: int | None = None
+    max_staleness: int | None = None
+    credits: int | None = None
+
+    def __post_init__(self) -> None:
+        is_sync = self.mode == "sync"
+        _require(
+            "aggregation",
+            ("lanes", self.lanes, 1 <= self.lanes <= 4096, "must be from 1 to 4096"),
+            ("mode", self.mode, self.mode != "quorum", "is not supported yet; choose sync or async"),
+            ("batch", self.batch, (self.batch or 1) >= 1, "must be at least 1"),
+            (
+                "batch",
+                self.batch,
+                not is_sync or self.batch in (None, self.lanes),
+                "must equal lanes in sync",
+            ),
+            ("max_staleness", self.max_staleness, (self.max_staleness or 0) >= 0, "must not be negative"),
+            ("max_staleness", self.max_staleness, not (is_sync and self.max_staleness), "must be 0 in sync"),
+            ("credits", self.credits, self.credits is None or self.credits >= 1, "must be at least 1"),
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """Gradients per update."""
+        return self.lanes if self.batch is None else self.batch
+
+    @property
+    def staleness_window(self) -> int:
+        """Updates by which theta may be ahead of a gradient's own."""
+        by_default = 0 if self.mode == "sync" else 5
+        return by_default if self.max_staleness is None else self.max_staleness
+
+    @property
+    def credits_per_lane(self) -> int:
+        """Unapplied gradients that a worker may have per lane."""
+        by_default = 1 if self.mode == "sync" else 2
+        return by_default if self.credits is None else self.credits
+
+    def settled(self) -> "Aggregation":
+        """Return the same with the mode's defaults in place of None."""
+        return dataclasses.replace(
+            self, batch=self.batch_size, max_staleness=self.staleness_window, credits=self.credits_per_lane
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Workers:
+    """The processes that unroll.
+
+    Attributes:
+        count: how many at the start; `unspool scale` changes it while the run goes on.
+        max_count: how many there may ever be.
+        num_cpus: what each asks of Ray.
+        num_gpus: what each asks of Ray; may be a fraction.
+        resources: custom resources that each asks of Ray.
+        cpu_threads: cores that XLA uses in each process. Results on a CPU depend on it, bit by bit.
+        platform: where JAX computes; "cpu" unless GPUs are asked for.
+    """
+
+    count: int = 2
+    max_count: int = 256
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    resources: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    cpu_threads: int = 1
+    platform: Literal["cpu", "cuda", "rocm", "tpu"] | None = None
+
+    def __post_init__(self) -> None:
+        _require(
+            "workers",
+            ("max_count", self.max_count, 1 <= self.max_count <= 4096, "must be from 1 to 4096"),
+            ("count", self.count, self.count >= 0, "must not be negative"),
+            (
+                "count",
+                self.count,
+                self.count <= self.max_count,
+                f"must not exceed max_count ({self.max_count})",
+            ),
+            ("num_cpus", self.num_cpus, self.num_cpus >= 0, "must not be negative"),
+            ("num_gpus", self.num_gpus, self.num_gpus >= 0, "must not be negative"),
+            (
+                "resources",
+                self.resources,
+                _are_amounts(self.resources),
+                "must be numbers, none of them negative",
+            ),
+            ("cpu_threads", self.cpu_threads, 1 <= self.cpu_threads <= 1024, "must be from 1 to 1024"),
+        )
+
+    def settled(self) -> "Workers":
+        """Return the same with the platform decided."""
+        if self.platform is not None:
+            return self
+        return dataclasses.replace(self, platform="cpu" if self.num_gpus == 0 else "cuda")
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """Where the process that holds theta listens; port 0 takes any free one.
+
+    Attributes:
+        host: address to bind.
+        port: of the data plane, for workers.
+        admin_port: of the operator's plane, for `unspool`.
+        http_port: of the status page.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    admin_port: int = 0
+    http_port: int = 0
+
+    def __post_init__(self) -> None:
+        ports = {"port": self.port, "admin_port": self.admin_port, "http_port": self.http_port}
+        chosen = [port for port in ports.values() if port]
+        _require(
+            "learner",
+            ("host", self.host, bool(self.host), "must not be empty"),
+            *((name, port, port in _ANY_PORT, "must be from 0 to 65535") for name, port in ports.items()),
+            *((name, port, chosen.count(port) <= 1, "is used twice") for name, port in ports.items()),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """When theta, and every lane's unroll state, is saved.
+
+    Attributes:
+        every: outer steps from one to the next.
+        keep: how many of the newest are kept.
+    """
+
+    every: int = 20
+    keep: int = 3
+
+    def __post_init__(self) -> None:
+        _require(
+            "checkpoint",
+            ("every", self.every, self.every >= 1, "must be at least 1"),
+            ("keep", self.keep, self.keep >= 1, "must be at least 1"),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Liveness:
+    """When a silent worker counts as lost.
+
+    Attributes:
+        heartbeat_s: seconds from one heartbeat to the next.
+        patience: how many times two missed heartbeats are forgiven before a worker's lanes go to others.
+        orphan_ttl_s: seconds after which a worker without a learner ends itself.
+    """
+
+    heartbeat_s: float = 5.0
+    patience: int = 3
+    orphan_ttl_s: float = 1800.0
+
+    def __post_init__(self) -> None:
+        _require(
+            "liveness",
+            ("heartbeat_s", self.heartbeat_s, 0 < self.heartbeat_s <= 3600, "must be above 0, at most 3600"),
+            ("patience", self.patience, self.patience >= 1, "must be at least 1"),
+            ("orphan_ttl_s", self.orphan_ttl_s, self.orphan_ttl_s > 0, "must be above 0"),
+        )
+
+    @property
+    def lease_ttl_s(self) -> float:
+        """Seconds of silence after which a worker's lanes go to others."""
+        return 2 * self.patience * self.heartbeat_s
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """A whole configuration.
+
+    Attributes:
+        experiment: the tables that `unspool.experiment.Experiment` is built from, as they were written.
+        aggregation: the `[aggregation]` table, and so on.
+    """
+
+    experiment: Mapping[str, Any]
+    aggregation: Aggregation
+    workers: Workers
+    learner: Learner
+    checkpoint: Checkpoint
+    liveness: Liveness
+
+    @classmethod
+    def from_tables(cls, tables: Mapping[str, Any]) -> Self:
+        """Build a configuration; the components that it names are not looked at.
+
+        Raises:
+            ConfigError: with every problem of the control tables.
+        """
+        problems = ProblemList()
+        for name in tables.keys() - _EXPERIMENT - _SECTIONS.keys():
+            remedy = did_you_mean(name, _EXPERIMENT | _SECTIONS.keys())
+            problems.add(
+                Problem(name, as_toml(tables[name]), "is not a key of a run's configuration", remedy)
+            )
+        sections: dict[str, Any] = {}
+        for name, section in _SECTIONS.items():
+            with problems.gathered():
+                sections[name] = _read_section(tables.get(name, {}), name, section)
+        problems.raise_if_any()
+        sections["aggregation"] = sections["aggregation"].settled()
+        sections["workers"] = sections["workers"].settled()
+        return cls({name: tables[name] for name in tables.keys() & _EXPERIMENT}, **sections)
+
+    def to_tables(self) -> Tables:
+        """Return the configuration as tables, every default written out."""
+        sections = {name: dataclasses.asdict(getattr(self, name)) for name in _SECTIONS}
+        return {**self.experiment, **sections}
+
+    def training_tables(self) -> Tables:
+        """Return the part of the tables that theta depends on."""
+        on_device = {"cpu_threads": self.workers.cpu_threads, "platform": self.workers.platform}
+        return {**self.experiment, "aggregation": dataclasses.asdict(self.aggregation), "workers": on_device}
+
+    def training_toml(self) -> str:
+        """Return `training_tables` in canonical form."""
+        return write_tables(self.training_tables())
+
+    def training_sha256(self) -> str:
+        """Return the digest that tells runs apart: of `training_toml`."""
+        return hashlib.sha256(self.training_toml().encode()).hexdigest()
+
+
+_SECTIONS: Mapping[str, type] = types.MappingProxyType(
+    {
+        "aggregation": Aggregation,
+        "workers": Workers,
+        "learner": Learner,
+        "checkpoint": Checkpoint,
+        "liveness": Liveness,
+    }
+)
+_EXPERIMENT = {"seed", "outer_steps", "learned_optimizer", "outer_optimizer", "estimators"}
+
+
+def _read_section(table: Any, name: str, section: type) -> Any:
+    if not isinstance(table, Mapping):
+        raise ConfigError(Problem(name, as_toml(table), f"must be a table, [{name}]"))
+    return called(section, checked(table, parameters(section), name, f"[{name}]"), table, name)
+
+
+def _are_amounts(resources: Mapping[str, Any]) -> bool:
+    return all(type(amount) in (int, float) and amount >= 0 for amount in resources.values())
+
+
+def _require(section: str, *rules: tuple[str, object, bool, str]) -> None:
+    """Raise a `ConfigError` with every rule `(key, value, holds, rule)` that does not hold."""
+    broken = [
+        Problem(f"{section}.{key}", as_toml(value), rule) for key, value, holds, rule in rules if not holds
+    ]
+    if broken:
+        raise ConfigError(*broken)

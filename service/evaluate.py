@@ -1,0 +1,143 @@
+"""What a meta-trained theta is worth: it trains tasks it has never seen, beside its beginning and Adam."""
+
+import dataclasses
+import zlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from service.exits import UsageError
+from unspool.eval_training import Curves, multi_task_training_curves
+from unspool.experiment import Experiment
+from unspool.lanes import root_key, theta_key
+from unspool.learned_optimizers.base import LearnedOptimizer, learned_optimizer_from_opt
+from unspool.optimizers.base import Adam
+from unspool.outer_trainers.lopt_truncated_step import VectorizedLOptTruncatedStep
+from unspool.tasks.base import TaskFamily
+from unspool.types import PRNGKey, Theta
+
+META_TRAINED: Final = "meta-trained"
+INITIALISATION: Final = "initialisation"
+
+# A stream beside those of the lanes, which are numbered from 0 and few: no task here was trained on.
+_EVALUATION_STREAM = zlib.crc32(b"evaluation")
+_DEFAULT_STEPS = 500
+_EVALUATIONS = 50
+_BATCHES = 4
+_LAST_BATCHES = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Mean:
+    """A mean over tasks, and its standard error.
+
+    Attributes:
+        mean: over the tasks with a finite value.
+        standard_error: of that mean.
+    """
+
+    mean: float
+    standard_error: float
+
+    @classmethod
+    def of(cls, values: npt.NDArray[Any]) -> "Mean":
+        """Summarise `values` `[tasks]`."""
+        finite = values[np.isfinite(values)]
+        if not finite.size:
+            return cls(float("nan"), float("nan"))
+        error = float(np.std(finite, ddof=1)) / finite.size**0.5 if finite.size > 1 else float("nan")
+        return cls(float(np.mean(finite)), error)
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """How one optimizer did.
+
+    Attributes:
+        name: what it is called.
+        curves: as `multi_task_training_curves` returns them.
+        final_loss: after the last inner step, by split.
+        mean_loss: over the whole training, on the training batches.
+        diverged_tasks: tasks whose final loss is not finite; they are in no mean.
+    """
+
+    name: str
+    curves: Curves
+    final_loss: dict[str, Mean]
+    mean_loss: Mean
+    diverged_tasks: int
+
+
+def evaluate(
+    experiment: Experiment, theta: Theta, num_tasks: int, steps: int | None, estimator: int = 0
+) -> Iterator[Contender]:
+    """Train held-out tasks with `theta`, with the run's own initial theta, and with Adam; yield each in turn.
+
+    Args:
+        experiment: what `theta` was meta-trained in.
+        theta: the outer parameters to judge.
+        num_tasks: tasks that each optimizer trains, the same for all.
+        steps: inner steps; the longest of the estimator's truncation schedule if None.
+        estimator: which of the experiment's estimators the tasks are taken from.
+
+    Raises:
+        UsageError: there are no tasks to train.
+    """
+    step = experiment.estimator(estimator).truncated_step
+    if not isinstance(step, VectorizedLOptTruncatedStep):
+        raise UsageError(
+            f"estimators[{estimator}] unrolls {step.label()}; evaluate needs a task_family to train on"
+        )
+    steps = steps or longest_episode(experiment, estimator)
+    key = jax.random.fold_in(root_key(experiment.seed), _EVALUATION_STREAM)
+    initial_theta = step.learned_opt.init(theta_key(experiment.seed))
+    adam = learned_optimizer_from_opt(Adam(1e-3))
+    for name, learned_opt, its_theta in (
+        (META_TRAINED, step.learned_opt, theta),
+        (INITIALISATION, step.learned_opt, initial_theta),
+        ("Adam, 1e-3", adam, None),
+    ):
+        yield _contend(name, learned_opt, its_theta, step.task_family, num_tasks, steps, key)
+
+
+def longest_episode(experiment: Experiment, estimator: int) -> int:
+    """Return the most inner steps that the estimator's tasks are trained for, if its schedule tells."""
+    one = experiment.estimator(estimator)
+    schedule = getattr(one, "truncation_schedule", getattr(one.truncated_step, "trunc_sched", None))
+    lengths = (getattr(schedule, name, None) for name in ("total_length", "max_length"))
+    return next((length for length in lengths if isinstance(length, int)), _DEFAULT_STEPS)
+
+
+def _contend(
+    name: str,
+    learned_opt: LearnedOptimizer,
+    theta: Theta,
+    task_family: TaskFamily,
+    num_tasks: int,
+    steps: int,
+    key: PRNGKey,
+) -> Contender:
+    splits = ("train",) if task_family.datasets is None else ("train", "test")
+    curves = multi_task_training_curves(
+        task_family,
+        learned_opt,
+        theta,
+        num_tasks,
+        key=key,
+        steps=steps,
+        splits=splits,
+        eval_every=max(1, steps // _EVALUATIONS),
+        n_eval_batches=_BATCHES,
+        last_eval_batches=_LAST_BATCHES,
+    )
+    final = {split: curves[f"eval/{split}/loss"][:, -1] for split in splits}
+    return Contender(
+        name=name,
+        curves=curves,
+        final_loss={split: Mean.of(losses) for split, losses in final.items()},
+        mean_loss=Mean.of(curves["train/loss"].mean(axis=1)),
+        diverged_tasks=int(np.sum(~np.isfinite(final["train"]))),
+    )

@@ -1,0 +1,29 @@
+"""Messages as plain values: what `--json` prints."""
+
+import math
+from typing import Any, TypeAlias
+
+Facts = dict[str, Any]
+Message: TypeAlias = Any  # protobuf ships no types
+FieldDescriptor: TypeAlias = Any
+
+
+def facts_of(message: Message) -> Facts:
+    """Return a message as plain values under its own field names; None for what is absent or not finite."""
+    return {field.name: _value_of(message, field) for field in message.DESCRIPTOR.fields}
+
+
+def _value_of(message: Message, field: FieldDescriptor) -> Any:
+    # Only of an optional field can one say that it is absent; another message stands for its defaults.
+    if field.containing_oneof is not None and not message.HasField(field.name):
+        return None
+    value = getattr(message, field.name)
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return dict(value)
+    return [_plain(item) for item in value] if field.is_repeated else _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "DESCRIPTOR"):
+        return facts_of(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,79 @@
+"""The pictures that an evaluation leaves behind."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+Array = npt.NDArray[Any]
+
+_COLOURS = ("#0b6e99", "#c46210", "#6b6b6b", "#5c8a3a")
+_SMOOTHING_STEPS = 10.0
+
+
+def draw_outer_loss(csv_path: Path, picture: Path) -> None:
+    """Draw the outer loss over the run from its table of metrics."""
+    with csv_path.open(newline="") as file:
+        rows = [(float(row["outer_step"]), float(row["loss"])) for row in csv.DictReader(file) if row["loss"]]
+    steps, losses = np.asarray(rows).reshape(-1, 2).T
+    figure, axes = _axes("outer step", "outer loss (mean over a truncation)", "Meta-training")
+    axes.plot(steps, losses, color=_COLOURS[0], alpha=0.3, linewidth=0.8, label="each update")
+    axes.plot(
+        steps, smoothed(losses), color=_COLOURS[0], label=f"smoothed over {_SMOOTHING_STEPS:.0f} updates"
+    )
+    axes.legend(frameon=False)
+    _save(figure, picture)
+
+
+def draw_inner_curves(curves: Mapping[str, tuple[Array, Array]], picture: Path, title: str) -> None:
+    """Draw learning curves.
+
+    Args:
+        curves: by name of the optimizer, inner steps `[evaluations]` and losses `[tasks, evaluations]`.
+        picture: file to write.
+        title: of the picture.
+    """
+    figure, axes = _axes("inner step", "training loss", title)
+    for colour, (name, (steps, losses)) in zip(_COLOURS, curves.items(), strict=False):
+        finite = np.where(np.isfinite(losses), losses, np.nan)
+        low, high = np.nanpercentile(finite, (10, 90), axis=0)
+        axes.plot(steps, np.nanmean(finite, axis=0), color=colour, label=name)
+        axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+    if all(np.nanmin(losses) > 0 for _, losses in curves.values()):
+        axes.set_yscale("log")
+    axes.legend(frameon=False, title="mean over tasks, 10 % to 90 % shaded", alignment="left")
+    _save(figure, picture)
+
+
+def smoothed(values: Array) -> Array:
+    """Return the exponential moving average of `values` `[n]`, without a bias towards its start."""
+    kept = 1 - 1 / _SMOOTHING_STEPS
+    average, weight, averages = 0.0, 0.0, []
+    for value in values:
+        if np.isfinite(value):
+            average, weight = kept * average + value, kept * weight + 1
+        averages.append(average / weight if weight else np.nan)
+    return np.asarray(averages)
+
+
+def _axes(x_label: str, y_label: str, title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.set_title(title, loc="left", fontsize="medium")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(visible=True, color="#e0e0e0", linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _save(figure: Figure, picture: Path) -> None:
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture)

@@ -1,0 +1,181 @@
+"""A run's processes: the one place that knows every part and decides which ones there are."""
+
+import contextlib
+import dataclasses
+import time
+from typing import Literal
+
+from protos.unspool.v1.admin_pb2 import Status
+from service.child_process import ChildProcess
+from service.client import GrpcAdmin, connected
+from service.config import RunConfig
+from service.environments import learner_environment, worker_environment
+from service.exits import FailedError, InterruptedRunError, LearnerUnreachableError, ServiceError
+from service.fleet import Fleet
+from service.last_status import last_status
+from service.progress import Display
+from service.run_directory import Endpoints, RunDirectory
+from service.stop_signals import StopSignals
+from service.supervisor import Supervisor, failure_of
+from service.toml_document import read_tables
+from workers.local_pool import LocalPool
+from workers.pool import WorkerPool
+
+_STEP_S = 0.5
+_START_S = 180.0
+_LOOPBACK = ("127.", "localhost", "[::1]", "::1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Backend:
+    """Where workers run.
+
+    Attributes:
+        kind: "ray" makes them Ray actors, "local" processes of this machine.
+        address: of a Ray cluster that is there; by default Ray starts one that ends with the run.
+    """
+
+    kind: Literal["ray", "local"] = "ray"
+    address: str | None = None
+
+
+def supervise(run: RunDirectory, backend: Backend, display: Display) -> Status:
+    """Run the learner and the workers of `run` from here, until it ends; return how it did.
+
+    No process is left behind, however it ends.
+
+    Raises:
+        ServiceError: the run did not start, or did not end as it should.
+    """
+    config = RunConfig.from_tables(read_tables(run.config_path))
+    with contextlib.ExitStack() as stack:
+        stack.callback(display.close)
+        signals = stack.enter_context(StopSignals())
+        display.note(f"run {run.name} in {run.path}")
+        learner = ChildProcess(
+            ["learner", str(run.path.resolve())], run.log_path("learner"), learner_environment(config)
+        )
+        stack.callback(learner.end)
+        try:
+            endpoints = _await_learner(run, learner, signals)
+            if endpoints is not None:
+                display.note(f"status page http://{endpoints.http}/, or: unspool status {run.path}")
+                pool = stack.enter_context(contextlib.closing(_start_pool(backend, run, config, endpoints)))
+                admin = stack.enter_context(contextlib.closing(GrpcAdmin(endpoints.admin, run.token())))
+                fleet = Fleet(pool, admin, time.monotonic)
+                _follow(Supervisor(learner, admin, fleet, time.monotonic), signals, display)
+        except KeyboardInterrupt:
+            learner.kill()
+            raise InterruptedRunError(f"killed; launch {run.path} again to resume it") from None
+        status = last_status(run)
+        display.show(status)
+        return status
+
+
+def current_status(run: RunDirectory) -> Status:
+    """Return how `run` stands, from its learner or else from its directory."""
+    try:
+        with connected(run) as admin:
+            return admin.status()
+    except LearnerUnreachableError:
+        return last_status(run)
+
+
+def detach(run: RunDirectory, backend: Backend) -> None:
+    """Leave the supervision of `run` to a process of its own; returns once a worker has joined.
+
+    Raises:
+        ServiceError: none has, and the message says why.
+    """
+    address = ["--address", backend.address] if backend.address else []
+    arguments = ["supervise", str(run.path.resolve()), "--backend", backend.kind, *address]
+    supervisor = ChildProcess(arguments, run.log_path("supervisor"), {})
+    give_up_at = time.monotonic() + _START_S
+    while not _is_under_way(run):
+        exit_code = supervisor.poll()
+        if exit_code == 0:
+            return  # it had little to do
+        if exit_code is not None:
+            raise failure_of(exit_code, supervisor.last_words())
+        if time.monotonic() > give_up_at:
+            raise InterruptedRunError(
+                f"no worker has joined within {_START_S:.0f} s; the run goes on trying. "
+                + supervisor.last_words()
+            )
+        time.sleep(_STEP_S)
+
+
+def _is_under_way(run: RunDirectory) -> bool:
+    try:
+        with connected(run) as admin:
+            status = admin.status()
+    except ServiceError:
+        return False
+    return bool(status.workers) or status.workers_desired == 0
+
+
+def _await_learner(run: RunDirectory, learner: ChildProcess, signals: StopSignals) -> Endpoints | None:
+    """Where the learner listens; None if it had nothing to do and has left."""
+    give_up_at = time.monotonic() + _START_S
+    while True:
+        exit_code = learner.poll()
+        if exit_code == 0:
+            return None
+        if exit_code is not None:
+            raise failure_of(exit_code, learner.last_words())
+        with contextlib.suppress(LearnerUnreachableError):
+            endpoints = run.endpoints()
+            if endpoints.pid == learner.pid:  # else they are those of an earlier life
+                return endpoints
+        if signals.count:
+            raise InterruptedRunError("stopped before the learner had started")
+        if time.monotonic() > give_up_at:
+            raise FailedError(f"the learner does not listen after {_START_S:.0f} s: {learner.last_words()}")
+        time.sleep(_STEP_S / 10)
+
+
+def _start_pool(backend: Backend, run: RunDirectory, config: RunConfig, endpoints: Endpoints) -> WorkerPool:
+    environment = worker_environment(config)
+    if backend.kind == "local":
+        return LocalPool(
+            learner=endpoints.learner,
+            token_file=run.token_path.resolve(),
+            logs_dir=run.path / "logs",
+            environment=environment,
+        )
+    from workers.ray_pool import ActorResources, RayPool  # importing Ray takes a second
+
+    wanted = config.workers
+    if backend.address and endpoints.learner.startswith(_LOOPBACK):
+        raise FailedError(
+            f"learner.host = {config.learner.host}: workers of the cluster at {backend.address} cannot reach "
+            "it; set learner.host to an address of this machine"
+        )
+    try:
+        return RayPool(
+            address=backend.address,
+            learner=endpoints.learner,
+            token=run.token(),
+            run_id=run.name,
+            resources=ActorResources(wanted.num_cpus, wanted.num_gpus, wanted.resources),
+            environment=environment,
+            logs_dir=run.path / "logs",
+        )
+    except ConnectionError as error:
+        raise FailedError(f"--address {backend.address}: {error}") from error
+
+
+def _follow(supervisor: Supervisor, signals: StopSignals, display: Display) -> None:
+    told: set[str] = set()
+    has_ended = False
+    while not has_ended:
+        supervisor.ask_to_stop(signals.count)
+        has_ended = supervisor.step()
+        if supervisor.status is not None:
+            display.show(supervisor.status)
+        stopping = ["stopping with a checkpoint; Ctrl-C again not to wait for the outer step"] * signals.count
+        for text in [*supervisor.problems, *stopping]:
+            if text not in told:
+                told.add(text)
+                display.note(text)
+        time.sleep(0 if has_ended else _STEP_S)

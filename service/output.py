@@ -1,0 +1,58 @@
+"""How commands answer: facts as JSON for programs, tables for people, errors the same way."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable
+from typing import IO, Any, Final
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from service.exits import ExitCode, ServiceError
+from unspool.config_error import ConfigError
+
+_UNLIMITED_WIDTH: Final = 1000
+
+
+def answer(facts: Any, as_json: bool, for_people: RenderableType) -> None:
+    """Print `facts` as JSON, or what says the same to people."""
+    if as_json:
+        _say(json.dumps(facts))
+        return
+    # Where no terminal limits the width, nothing is to be cut off.
+    console = Console(width=None if sys.stdout.isatty() else _UNLIMITED_WIDTH)
+    console.print(for_people, highlight=False, markup=False, soft_wrap=True)
+
+
+def answer_again(answers: Iterable[tuple[Any, RenderableType]], as_json: bool) -> None:
+    """Print each of `answers`, facts and the same for people; on a terminal each over the one before."""
+    console = Console()
+    if as_json or not console.is_terminal:
+        for facts, for_people in answers:
+            answer(facts, as_json, for_people)
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        for _, for_people in answers:
+            live.update(for_people, refresh=True)
+
+
+def report_error(error: ServiceError | ConfigError, as_json: bool) -> ExitCode:
+    """Tell what went wrong, and return the exit code for it."""
+    problems = error.problems if isinstance(error, ConfigError) else ()
+    exit_code = ExitCode.USAGE if isinstance(error, ConfigError) else error.exit_code
+    if as_json:
+        listed = [dataclasses.asdict(problem) for problem in problems]
+        _say(json.dumps({"error": str(error), "exit_code": exit_code, "problems": listed}))
+    elif problems:
+        count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
+        _say("\n  ".join([f"unspool: {count} in the configuration", *map(str, problems)]), sys.stderr)
+    else:
+        _say(f"unspool: {error}", sys.stderr)
+    return exit_code
+
+
+def _say(text: str, stream: IO[str] | None = None) -> None:
+    stream = stream or sys.stdout
+    stream.write(text + "\n")
+    stream.flush()

@@ -1,0 +1,111 @@
+"""From a configuration file to a run directory that can be launched, once everything has been checked."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from service.config import RunConfig
+from service.exits import ExitCode, FailedError, RunInUseError, UsageError
+from service.run_directory import RunDirectory, claim_free_directory
+from service.toml_document import Tables, changed_keys, read_tables, with_overrides, write_tables
+from unspool.config_error import ConfigError, Problem
+
+
+def prepare(
+    config_path: Path, overrides: Sequence[str], run_dir: Path | None, accept_config_change: bool
+) -> RunDirectory:
+    """Return the directory of a new run, or of one to be resumed, with a valid configuration in it.
+
+    Args:
+        config_path: a configuration, or the directory of a run.
+        overrides: `key=value` each.
+        run_dir: of the run; by default a new one below `runs`, named after the configuration.
+        accept_config_change: resume even if that changes what is trained.
+
+    Raises:
+        ConfigError: the configuration cannot be used.
+        UsageError: the directory cannot be used, or the run in it is another one.
+        RunInUseError: the run in it is going on.
+    """
+    if RunDirectory(config_path).exists:
+        run_dir, config_path = config_path, RunDirectory(config_path).config_path
+    tables = with_overrides(read_tables(config_path), overrides)
+    check_in_child(tables)
+    config = RunConfig.from_tables(tables)
+    run = claim_free_directory(config_path.stem) if run_dir is None else RunDirectory(run_dir)
+    if run.exists:
+        check_not_in_use(run)
+        check_resumable(run, config, accept_config_change)
+    elif run.path.exists() and (not run.path.is_dir() or (run_dir and any(run.path.iterdir()))):
+        raise UsageError(f"--run-dir {run.path}: is there and is no run; name a new or an empty directory")
+    run.create(write_tables(config.to_tables()))
+    return run
+
+
+def check_in_child(tables: Tables) -> None:
+    """Validate a configuration, components and data included, in a process that ends afterwards.
+
+    This one is to supervise for hours: it needs neither JAX nor the data in memory, and it starts processes,
+    which goes badly with JAX's threads.
+
+    Raises:
+        ConfigError: with all that is wrong.
+    """
+    finished = subprocess.run(
+        [sys.executable, "-m", "service", "check", "-", "--json"],
+        input=write_tables(tables),
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        check=False,
+    )
+    if finished.returncode == ExitCode.USAGE:
+        problems = json.loads(finished.stdout)["problems"]
+        raise ConfigError(*(Problem(**problem) for problem in problems))
+    if finished.returncode != ExitCode.OK:
+        raise FailedError(f"the configuration could not be checked: exit code {finished.returncode}")
+
+
+def check_resumable(run: RunDirectory, config: RunConfig, accept_config_change: bool) -> None:
+    """Refuse to go on with a run as if it were another.
+
+    Raises:
+        UsageError: naming the keys that differ.
+    """
+    before = RunConfig.from_tables(read_tables(run.config_path)).training_tables()
+    changed = changed_keys(before, config.training_tables())
+    if changed and not accept_config_change:
+        raise UsageError(
+            f"{run.path} is a run of another configuration: {', '.join(changed)} changed; launch it in "
+            "another --run-dir, or go on from its theta with --accept-config-change"
+        )
+
+
+def check_not_in_use(run: RunDirectory) -> None:
+    """Refuse a run whose learner lives.
+
+    Raises:
+        RunInUseError: naming the learner.
+    """
+    try:
+        with (run.path / "LOCK").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return
+    except BlockingIOError as error:
+        raise RunInUseError(
+            f"{run.path} is in use by a learner ({_holder(run)}); stop it with `unspool stop {run.path}`, "
+            "or launch in another --run-dir"
+        ) from error
+
+
+def _holder(run: RunDirectory) -> str:
+    try:
+        holder = json.loads((run.path / "LOCK").read_text())
+        return f"pid {holder['pid']} on {holder['host']}"
+    except (OSError, ValueError, KeyError):
+        return "it has not said who it is"

@@ -1,0 +1,153 @@
+"""A run's directory: where it is, what lies in it, and who may read it."""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+from service.exits import LearnerUnreachableError, RunNotFoundError
+from unspool.config_error import did_you_mean
+
+RUNS = Path("runs")
+"""Where runs are put and sought that are called by name, below the working directory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Endpoints:
+    """Where the learner of a run listens; it writes this down as soon as it does.
+
+    Attributes:
+        run: the run's name.
+        pid: of the learner.
+        epoch: which life of the learner this is.
+        learner: host:port of the data plane.
+        admin: host:port of the operator's plane.
+        http: host:port of the status page.
+    """
+
+    run: str
+    pid: int
+    epoch: int
+    learner: str
+    admin: str
+    http: str
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """What the run is called."""
+        return self.path.resolve().name
+
+    @property
+    def config_path(self) -> Path:
+        """The configuration with every default and override written out."""
+        return self.path / "config.toml"
+
+    @property
+    def token_path(self) -> Path:
+        """The secret that every call to the learner carries."""
+        return self.path / "token"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """The folder of theta's checkpoints."""
+        return self.path / "checkpoints"
+
+    def log_path(self, process: str) -> Path:
+        """Where the output of one process goes."""
+        return self.path / "logs" / f"{process}.log"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was ever launched here."""
+        return self.config_path.is_file()
+
+    def create(self, config_toml: str) -> None:
+        """Make the directory, or adopt the one that is there, with this configuration and a token."""
+        (self.path / "logs").mkdir(parents=True, exist_ok=True)
+        if not self.token_path.exists():
+            write_atomically(self.token_path, secrets.token_urlsafe(32) + "\n", mode=0o600)
+        write_atomically(self.config_path, config_toml)
+
+    def token(self) -> str:
+        """Return the run's secret.
+
+        Raises:
+            RunNotFoundError: there is none.
+        """
+        try:
+            return self.token_path.read_text().strip()
+        except OSError as error:
+            raise RunNotFoundError(f"{self.token_path} cannot be read ({error.strerror})") from error
+
+    def endpoints(self) -> Endpoints:
+        """Return where the learner listens, or did when it died.
+
+        Raises:
+            LearnerUnreachableError: it does not.
+        """
+        path = self.path / "endpoints.json"
+        try:
+            fields = json.loads(path.read_text())
+            return Endpoints(**{field.name: fields[field.name] for field in dataclasses.fields(Endpoints)})
+        except FileNotFoundError as error:
+            raise LearnerUnreachableError(f"run {self.path}: its learner is not running") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise LearnerUnreachableError(f"{path} cannot be read ({error})") from error
+
+
+def find_run(run: str | None) -> RunDirectory:
+    """Return the run called `run`: a directory, a name below `runs`, or by default the newest there.
+
+    Raises:
+        RunNotFoundError: there is no such run.
+    """
+    known = known_runs()
+    if run is None:
+        if not known:
+            raise RunNotFoundError(f"there is no run in {RUNS.resolve()}; name a run directory")
+        return max(known, key=lambda found: found.config_path.stat().st_mtime)
+    for path in (Path(run), RUNS / run):
+        if RunDirectory(path).exists:
+            return RunDirectory(path)
+    remedy = did_you_mean(run, [found.name for found in known])
+    raise RunNotFoundError(f"{run} is no run: neither it nor {RUNS / run} has a config.toml ({remedy})")
+
+
+def known_runs() -> list[RunDirectory]:
+    """Return the runs below `runs`."""
+    return [RunDirectory(path.parent) for path in sorted(RUNS.glob("*/config.toml"))]
+
+
+def claim_free_directory(name: str) -> RunDirectory:
+    """Make the first of `runs/<name>-1`, `-2`, ... that does not exist, and return it."""
+    RUNS.mkdir(exist_ok=True)
+    for number in itertools.count(1):
+        path = RUNS / f"{name}-{number}"
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            return RunDirectory(path)
+    raise AssertionError("unreachable: numbers do not end")
+
+
+def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
+    """Write a small file so that a reader sees all of it or what was there before."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            os.fchmod(file.fileno(), mode)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,132 @@
+"""What the command line prints for people."""
+
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from protos.unspool.v1.admin_pb2 import Event, LaneStatus, Status, WorkerStatus
+from service.progress import duration, facts
+from service.run_directory import RunDirectory
+
+
+def status_report(status: Status) -> RenderableType:
+    """Return a run's status in a few lines and two tables."""
+    head = Text(f"{status.run}  {status.state}  step {status.outer_step}/{status.outer_steps}", style="bold")
+    lines = [head, Text("  ".join(facts(status)))]
+    if status.theta_sha256:
+        lines.append(Text(f"theta {status.theta_sha256[:16]}  {duration(status.elapsed_s)} so far"))
+    if status.HasField("checkpoint"):
+        lines.append(Text(f"checkpoint of step {status.checkpoint.outer_step}: {status.checkpoint.path}"))
+    if status.endpoints.get("http"):
+        lines.append(Text(f"status page http://{status.endpoints['http']}/"))
+    lines += [Text(problem, style="red") for problem in status.problems]
+    tables = [workers_table(status.workers)] * bool(status.workers) + [lanes_table(status.lanes)] * bool(
+        status.lanes
+    )
+    return Group(*lines, *tables)
+
+
+def workers_table(workers: Iterable[WorkerStatus]) -> Table:
+    """Return one row for each worker."""
+    rows = (
+        (
+            worker.name,
+            worker.state.lower(),
+            f"{worker.host}:{worker.pid}",
+            _joined(worker.lanes),
+            worker.phase.lower() + (f", waiting for {worker.waiting_for}" if worker.waiting_for else ""),
+            f"{worker.inner_steps_per_s:,.0f}",
+            f"{worker.estimates}",
+            f"{worker.resident_bytes / 2**20:,.0f} MiB",
+        )
+        for worker in workers
+    )
+    return _table(
+        ("worker", "state", "process", "lanes", "phase", "inner steps/s", "estimates", "memory"), rows
+    )
+
+
+def lanes_table(lanes: Iterable[LaneStatus]) -> Table:
+    """Return one row for each lane."""
+    rows = (
+        (
+            f"{lane.lane}",
+            lane.state.lower(),
+            lane.worker,
+            f"{lane.seq}",
+            f"{lane.inner_step:.0f}",
+            f"{lane.loss:.4g}" if lane.HasField("loss") else "",
+            lane.estimator,
+        )
+        for lane in lanes
+    )
+    return _table(("lane", "state", "worker", "seq", "inner step", "loss", "estimator"), rows)
+
+
+def event_line(event: Event) -> str:
+    """Return an event as one line."""
+    at = datetime.datetime.fromtimestamp(event.unix_time_s).astimezone()
+    return f"{at:%Y-%m-%d %H:%M:%S}  {event.level:<7}  {event.kind}: {event.text}"
+
+
+def rows_table(rows: Sequence[Mapping[str, object]]) -> Table:
+    """Return mappings with equal keys as a table with these as headings."""
+    headings = tuple(rows[0]) if rows else ()
+    return _table(headings, (tuple(map(_cell, row.values())) for row in rows))
+
+
+def summary(status: Status, run: RunDirectory) -> str:
+    """Return how a launched run came out, in one line."""
+    told = [f"{status.state.lower()} at step {status.outer_step}/{status.outer_steps}"]
+    if status.elapsed_s:
+        told.append(f"after {duration(status.elapsed_s)}")
+    if status.HasField("loss"):
+        told.append(f"loss {status.loss:.4g}")
+    if status.theta_sha256:
+        told.append(f"theta {status.theta_sha256[:16]}")
+    return ", ".join(told) + f"; run directory {run.path}"
+
+
+def evaluation_table(report: Mapping[str, Any]) -> RenderableType:
+    """Return what `service.evaluation_report.evaluation_report` found."""
+    splits = [name for name in report["optimizers"][0] if name.startswith("final_loss_")]
+    finals = (f"final loss, {split.removeprefix('final_loss_')}" for split in splits)
+    rows = (
+        (
+            row["name"],
+            *(_mean_in_words(row[name]) for name in ("mean_loss", *splits)),
+            f"{row['diverged_tasks']}/{report['tasks']}",
+        )
+        for row in report["optimizers"]
+    )
+    head = f"{report['tasks']} held-out tasks of {report['task_family']}, {report['steps']} inner steps"
+    return Group(
+        Text(f"{head} (mean ± standard error)"),
+        _table(("optimizer", "mean training loss", *finals, "diverged"), rows),
+        *(Text(f"picture: {path}") for path in report["pictures"]),
+    )
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _cell(value: object) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def _mean_in_words(mean: Mapping[str, float]) -> str:
+    return f"{mean['mean']:.4g} ± {mean['standard_error']:.2g}"
+
+
+def _joined(numbers: Iterable[int]) -> str:
+    return ",".join(map(str, numbers))

@@ -1,0 +1,233 @@
+"""The parts of a learner as tests need them: small, quick, and on a clock that stands still."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from learner.admission import Body
+from learner.core import LearnerCore
+from learner.events import EventLog
+from learner.lanes import LaneTable
+from learner.outcome import Effect, Outcome
+from learner.ring import Published, ThetaRing
+from learner.run import Run
+from learner.sessions import WorkerSession
+from learner.settings import LearnerSettings
+from learner.tally import Tally
+from protos import codec
+from protos.unspool.v1 import learner_pb2
+from protos.unspool.v1.learner_pb2 import GradientEstimatorOut, LearnerMessage
+from unspool.experiment import Experiment
+
+EXPERIMENT_TOML = """
+seed = 7
+outer_steps = 12
+
+[learned_optimizer]
+type = "LearnableSGD"
+
+[outer_optimizer]
+type = "sgd"
+learning_rate = 0.1
+
+[aggregation]
+lanes = 3
+
+[[estimators]]
+type = "TruncatedPES"
+trunc_length = 10
+num_tasks = 2
+truncation_schedule = { type = "ConstantTruncationSchedule", total_length = 20 }
+task_family = { type = "FixedDimQuadraticFamily", dim = 3 }
+"""
+
+EXPERIMENT = Experiment.from_toml(EXPERIMENT_TOML)
+THETA_SHAPE = EXPERIMENT.theta_shape()
+SCHEMA = codec.schema_of(THETA_SHAPE)
+BODY_BYTES = codec.body_bytes(SCHEMA)
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def advance(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+def make_settings(run_dir: Path, **changes: Any) -> LearnerSettings:
+    """Three lanes in `sync`, on ports that the system picks."""
+    experiment = dataclasses.replace(
+        EXPERIMENT,
+        lanes=changes.pop("lanes", EXPERIMENT.lanes),
+        outer_steps=changes.pop("outer_steps", EXPERIMENT.outer_steps),
+    )
+    values: dict[str, Any] = {
+        "run_dir": run_dir,
+        "run_id": "test-run",
+        "experiment": experiment,
+        "experiment_toml": EXPERIMENT_TOML,
+        "config_sha256": "c" * 64,
+        "mode": "sync",
+        "batch": experiment.lanes,
+        "max_staleness": 0,
+        "credits_per_lane": 1,
+        "host": "127.0.0.1",
+        "port": 0,
+        "admin_port": 0,
+        "http_port": 0,
+        "token": "secret-token",
+        "heartbeat_s": 5.0,
+        "lease_ttl_s": 30.0,
+        "orphan_ttl_s": 60.0,
+        "checkpoint_every": 4,
+        "checkpoint_keep": 3,
+        "workers_desired": 1,
+        "max_workers": 8,
+        "gather_s": 2.0,
+    }
+    return LearnerSettings(**(values | changes))
+
+
+def published(version: int, value: float = 0.0) -> Published:
+    """A theta whose bytes tell versions and values apart."""
+    words = np.array([version, value], np.float32).tobytes()
+    return Published.of(version, (words * BODY_BYTES)[:BODY_BYTES])
+
+
+def make_core(run_dir: Path, clock: Clock | None = None, epoch: int = 1, **changes: Any) -> LearnerCore:
+    """A core at version 0 of which no worker knows."""
+    settings = make_settings(run_dir, **changes)
+    clock = clock or Clock()
+    run = Run(
+        settings=settings,
+        epoch=epoch,
+        lanes=LaneTable(settings.experiment.lanes, epoch),
+        ring=ThetaRing([published(0)]),
+        events=EventLog(run_dir / "logs" / "events.jsonl", wall_clock=clock),
+        tally=Tally(clock()),
+        clock=clock,
+        workers_desired=settings.workers_desired,
+    )
+    return LearnerCore(run)
+
+
+class Peer:
+    """A worker as the core sees it: what it does is a method, what it is told is kept."""
+
+    def __init__(
+        self, core: LearnerCore, name: str = "w0", incarnation: str = "i0", attach: bool = True
+    ) -> None:
+        self.core = core
+        self.name = name
+        self.incarnation = incarnation
+        self.heard: list[LearnerMessage] = []
+        self.pushes = 0
+        self.session = self.join()
+        self.stream = self.attach() if attach else None
+
+    @property
+    def worker_id(self) -> str:
+        return self.session.worker_id
+
+    def join(self, held: list[learner_pb2.HeldLane] | None = None) -> WorkerSession:
+        self.session = self.core.join(
+            learner_pb2.JoinRequest(
+                protocol_min=1,
+                protocol_max=1,
+                worker_name=self.name,
+                incarnation=self.incarnation,
+                host="here",
+                pid=1,
+                device_kind="cpu",
+                held=held or [],
+            )
+        )
+        return self.session
+
+    def attach(self) -> int | None:
+        self.stream = self.core.attach(self.worker_id)
+        return self.stream
+
+    def break_stream(self) -> None:
+        assert self.stream is not None
+        self.core.detach(self.worker_id, self.stream)
+
+    def beat(self, **fields: Any) -> None:
+        self.core.heartbeat(self.worker_id, learner_pb2.Heartbeat(**fields))
+
+    def listen(self) -> list[LearnerMessage]:
+        """Take the core's mail; what is for this worker is kept and returned."""
+        new = [message for worker_id, message in self.core.run.mail.take() if worker_id == self.worker_id]
+        self.heard += new
+        return new
+
+    def told(self, kind: str) -> list[Any]:
+        """What of one kind it has heard."""
+        self.listen()
+        return [getattr(message, kind) for message in self.heard if message.HasField(kind)]
+
+    def verdicts(self) -> list[str]:
+        return [learner_pb2.Verdict.Name(verdict.verdict) for verdict in self.told("verdict")]
+
+    def lanes(self) -> list[int]:
+        return [lane.number for lane in self.core.run.lanes.held_by(self.worker_id)]
+
+    def push(self, lane: int, seq: int, **fields: Any) -> GradientEstimatorOut:
+        """Send an estimate of ones."""
+        message, body = self.estimate(lane, seq, **fields)
+        self.core.push(self.worker_id, message, body)
+        return message
+
+    def estimate(
+        self, lane: int, seq: int, value: float = 1.0, **fields: Any
+    ) -> tuple[GradientEstimatorOut, Body]:
+        self.pushes += 1
+        defaults = {
+            "push_id": self.pushes,
+            "lane": lane,
+            "incarnation": self.core.run.lanes[lane].incarnation if lane < len(self.core.run.lanes) else 1,
+            "seq": seq,
+            "theta_version": self.core.run.version,
+            "weight": 10.0,
+            "mean_loss": 2.0,
+            "unroll_info": learner_pb2.UnrollInfo(inner_steps=5),
+        }
+        body = gradient_body(value)
+        message = GradientEstimatorOut(**(defaults | fields))
+        return message, Body.read(body, codec.tensors(body, 1, 1 << 20).crc32, SCHEMA)
+
+
+def gradient_body(value: float) -> bytes:
+    """The bytes of a gradient whose elements are all `value`."""
+    return codec.encode(
+        jax.tree.map(lambda leaf: np.full(leaf.shape, value, leaf.dtype), THETA_SHAPE), SCHEMA
+    )
+
+
+def update(core: LearnerCore, effect: Effect = Effect.MOVED) -> None:
+    """Apply the batch that is complete, without arithmetic."""
+    assert core.take_batch() is not None
+    core.applied(outcome(core.run.version + 1, effect))
+
+
+def outcome(version: int, effect: Effect = Effect.MOVED) -> Outcome:
+    """What an update that makes `version` did."""
+    return Outcome(published(version), effect, loss=1.5, grad_norm=1.0, update_norm=0.1)
+
+
+def run_one_step(core: LearnerCore, *peers: Peer) -> None:
+    """Let every lane be estimated once by whoever holds it, and apply."""
+    seq = core.run.version + 1
+    for peer in peers:
+        for lane in peer.lanes():
+            peer.push(lane, seq)
+    update(core)

@@ -1,0 +1,119 @@
+"""How a run ends: finished, stopped, failed."""
+
+from pathlib import Path
+
+import pytest
+
+from learner.core import LearnerCore
+from learner.outcome import Effect
+from learner.phase import RunState
+from protos.unspool.v1.learner_pb2 import Goodbye
+from tests.learner.builders import Peer, make_core, run_one_step, update
+
+
+@pytest.fixture
+def core(tmp_path: Path) -> LearnerCore:
+    return make_core(tmp_path)
+
+
+@pytest.fixture
+def peer(core: LearnerCore) -> Peer:
+    return Peer(core)
+
+
+def test_a_run_goes_on_until_its_last_outer_step(tmp_path: Path) -> None:
+    core = make_core(tmp_path, outer_steps=2)
+    peer = Peer(core)
+    run_one_step(core, peer)
+    assert core.ending() is None
+    run_one_step(core, peer)
+    assert core.ending() is RunState.FINISHED
+
+
+def test_a_stop_waits_for_the_running_outer_step(core: LearnerCore, peer: Peer) -> None:
+    core.stop(now=False, reason="test")
+    assert (core.run.state, core.ending()) == (RunState.STOPPING, None)
+    run_one_step(core, peer)
+    assert core.ending() is RunState.STOPPED
+
+
+def test_a_stop_now_does_not_wait(core: LearnerCore, peer: Peer) -> None:
+    core.stop(now=True, reason="test")
+    assert core.ending() is RunState.STOPPED
+
+
+def test_a_second_stop_can_only_make_it_sooner(core: LearnerCore, peer: Peer) -> None:
+    core.stop(now=True, reason="test")
+    core.stop(now=False, reason="test")
+    assert core.ending() is RunState.STOPPED
+
+
+def test_a_stop_does_not_wait_where_nobody_computes(core: LearnerCore) -> None:
+    core.stop(now=False, reason="test")
+    assert core.ending() is RunState.STOPPED
+
+
+def test_a_stop_does_not_wait_for_workers_that_went_silent(core: LearnerCore, peer: Peer) -> None:
+    core.stop(now=False, reason="test")
+    peer.break_stream()
+    assert core.ending() is RunState.STOPPED
+
+
+def test_a_paused_run_stops_at_once(core: LearnerCore, peer: Peer) -> None:
+    core.pause()
+    core.stop(now=False, reason="test")
+    assert core.ending() is RunState.STOPPED
+
+
+def test_a_run_never_ends_in_the_middle_of_an_update(core: LearnerCore, peer: Peer) -> None:
+    for lane in range(3):
+        peer.push(lane, 1)
+    assert core.take_batch() is not None
+    core.stop(now=True, reason="test")
+    assert core.ending() is None
+
+
+@pytest.mark.parametrize(
+    ("final", "reason"),
+    [
+        (RunState.FINISHED, Goodbye.FINISHED),
+        (RunState.STOPPED, Goodbye.STOPPED),
+        (RunState.FAILED, Goodbye.FAILED),
+    ],
+)
+def test_everyone_is_told_how_it_ended(
+    core: LearnerCore, peer: Peer, final: RunState, reason: Goodbye.Reason
+) -> None:
+    core.end(final)
+    assert peer.told("goodbye")[0].reason == reason
+
+
+def test_a_worker_that_comes_after_the_end_is_told_as_well(core: LearnerCore) -> None:
+    core.end(RunState.FINISHED)
+    peer = Peer(core)
+    assert [message.WhichOneof("body") for message in peer.listen()] == ["goodbye"]
+
+
+def test_three_reverted_updates_in_a_row_fail_the_run(core: LearnerCore, peer: Peer) -> None:
+    for _ in range(3):
+        assert core.ending() is None
+        for lane in range(3):
+            peer.push(lane, core.run.version + 1)
+        update(core, Effect.REVERTED)
+    assert core.ending() is RunState.FAILED
+
+
+def test_a_good_update_between_reverted_ones_keeps_the_run_alive(core: LearnerCore, peer: Peer) -> None:
+    for effect in (Effect.REVERTED, Effect.REVERTED, Effect.MOVED, Effect.REVERTED):
+        for lane in range(3):
+            peer.push(lane, core.run.version + 1)
+        update(core, effect)
+    assert core.ending() is None
+
+
+def test_the_state_says_whether_anybody_is_there(core: LearnerCore) -> None:
+    assert core.run.state is RunState.WAITING_FOR_WORKERS
+    peer = Peer(core)
+    assert core.run.state is RunState.RUNNING
+    peer.break_stream()
+    assert core.run.state is RunState.WAITING_FOR_WORKERS

@@ -1,0 +1,125 @@
+"""A learner, an operator's port and a pool that do what a test says."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from protos.unspool.v1.admin_pb2 import Event, Status, WorkerStatus
+from service.client import Admin
+from service.exits import LearnerUnreachableError, UsageError
+from workers.exits import ExitCode
+from workers.pool import Exit, WorkerPool, WorkerProcess
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class FakePool(WorkerPool):
+    """Processes that run until the test ends them."""
+
+    def __init__(self) -> None:
+        self.exits: dict[str, Exit | None] = {}
+        self.started: list[str] = []
+        self.killed: list[str] = []
+
+    def start(self, name: str) -> None:
+        assert self.exits.get(name, Exit(0, "")) is not None, f"{name} is running already"
+        self.started.append(name)
+        self.exits[name] = None
+
+    def poll(self) -> Mapping[str, Exit | None]:
+        return dict(self.exits)
+
+    def kill(self, name: str) -> None:
+        self.killed.append(name)
+        self.end(name, None, "killed by SIGKILL")
+
+    def describe(self) -> Mapping[str, WorkerProcess]:
+        return {name: WorkerProcess("here", 1, "running") for name in self.exits}
+
+    def close(self) -> None:
+        self.exits.clear()
+
+    def end(self, name: str, code: int | None = ExitCode.CRASHED, cause: str = "crashed") -> None:
+        self.exits[name] = Exit(code, cause)
+
+    def preempt(self, name: str) -> None:
+        self.exits[name] = Exit(None, "the machine is gone", preempted=True)
+
+    @property
+    def running(self) -> list[str]:
+        return sorted(name for name, ended in self.exits.items() if ended is None)
+
+
+class FakeAdmin(Admin):
+    """A learner that answers with the status it was given."""
+
+    def __init__(self, workers_desired: int = 0) -> None:
+        self.answer = Status(run="run", state="RUNNING", workers_desired=workers_desired)
+        self.is_reachable = True
+        self.drained: list[str] = []
+        self.joined: set[str] | None = None
+        self.stops: list[bool] = []
+
+    def status(self) -> Status:
+        self._check()
+        return self.answer
+
+    def watch(self, interval_s: float) -> Iterator[Status]:
+        yield self.status()
+
+    def scale(self, workers: int) -> int:
+        before, self.answer.workers_desired = self.answer.workers_desired, workers
+        return before
+
+    def drain(self, worker: str, deadline_s: float, reason: str) -> None:
+        self._check()
+        if self.joined is not None and worker not in self.joined:
+            raise UsageError(f"no worker {worker}")
+        self.drained.append(worker)
+
+    def pause(self) -> None:
+        self._check()
+
+    def resume(self) -> None:
+        self._check()
+
+    def events(self, after: int) -> Sequence[Event]:
+        self._check()
+        return []
+
+    def stop(self, now: bool) -> int:
+        self._check()
+        self.stops.append(now)
+        return 0
+
+    def sees(self, *workers: str, estimates: int = 0) -> None:
+        del self.answer.workers[:]
+        self.answer.workers.extend(WorkerStatus(name=name, estimates=estimates) for name in workers)
+
+    def _check(self) -> None:
+        if not self.is_reachable:
+            raise LearnerUnreachableError("nobody there")
+
+
+class FakeLearner:
+    """A learner's process."""
+
+    def __init__(self) -> None:
+        self.exit_code: int | None = None
+        self.was_killed = False
+
+    def poll(self) -> int | None:
+        return self.exit_code
+
+    def last_words(self) -> str:
+        return "its last words"
+
+    def kill(self) -> None:
+        self.was_killed = True
+        self.exit_code = -9

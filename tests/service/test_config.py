@@ -1,0 +1,115 @@
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.config import RunConfig
+from service.toml_document import read_tables, with_overrides, write_tables
+from unspool.config_error import ConfigError
+from unspool.experiment import Experiment
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+QUADRATIC = EXAMPLES / "quadratic_local.toml"
+
+
+def config(*overrides: str) -> RunConfig:
+    return RunConfig.from_tables(with_overrides(read_tables(QUADRATIC), overrides))
+
+
+def problems_of(*overrides: str) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        config(*overrides)
+    return {problem.key: str(problem) for problem in caught.value.problems}
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_example_is_valid(path: Path) -> None:
+    RunConfig.from_tables(read_tables(path))
+    Experiment.from_tables(read_tables(path)).check()
+
+
+def test_defaults_depend_on_the_mode() -> None:
+    sync, asynchronous = config().aggregation, config("aggregation.mode=async").aggregation
+    assert (sync.batch_size, sync.staleness_window, sync.credits_per_lane) == (4, 0, 1)
+    assert (asynchronous.batch_size, asynchronous.staleness_window, asynchronous.credits_per_lane) == (
+        4,
+        5,
+        2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "platform"),
+    [("workers.count=1", "cpu"), ("workers.num_gpus=0.5", "cuda"), ("workers.platform=rocm", "rocm")],
+)
+def test_workers_compute_on_the_cpu_unless_they_ask_for_gpus(override: str, platform: str) -> None:
+    assert config(override).workers.platform == platform
+
+
+def test_a_configuration_written_out_is_the_same_configuration() -> None:
+    first = config("workers.resources={TPU = 4}")
+    assert RunConfig.from_tables(tomllib.loads(write_tables(first.to_tables()))) == first
+
+
+@pytest.mark.parametrize(
+    "override", ["seed=1", "estimators.0.std=0.5", "aggregation.lanes=2", "workers.cpu_threads=2"]
+)
+def test_what_changes_theta_changes_the_digest(override: str) -> None:
+    assert config(override).training_sha256() != config().training_sha256()
+
+
+@pytest.mark.parametrize(
+    "override", ["workers.count=1", "checkpoint.every=3", "learner.port=1234", "liveness.patience=9"]
+)
+def test_what_only_controls_the_run_does_not_change_the_digest(override: str) -> None:
+    assert config(override).training_sha256() == config().training_sha256()
+
+
+def test_an_experiment_can_be_built_from_the_training_part() -> None:
+    assert Experiment.from_toml(config().training_toml()).lanes == 4
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "words"),
+    [
+        ("worker.count=1", "worker", "did you mean workers?"),
+        ("workers.cuont=1", "workers.cuont", "did you mean count?"),
+        ("workers.count=-1", "workers.count", "must not be negative"),
+        ("workers.count=300", "workers.count", "must not exceed max_count (256)"),
+        ("workers.count=2.5", "workers.count", "must be an integer"),
+        ("workers.num_gpus=-1", "workers.num_gpus", "must not be negative"),
+        ("workers.cpu_threads=0", "workers.cpu_threads", "from 1"),
+        ("workers.platform=gpu", "workers.platform", 'one of "cpu", "cuda", "rocm", "tpu"'),
+        ('workers.resources={TPU = "x"}', "workers.resources", "must be numbers"),
+        ("aggregation.lanes=0", "aggregation.lanes", "from 1"),
+        ('aggregation.lanes="4"', "aggregation.lanes", "must be an integer"),
+        ("aggregation.mode=asinc", "aggregation.mode", '"sync", "async"'),
+        ("aggregation.batch=3", "aggregation.batch", "must equal lanes in sync"),
+        ("aggregation.max_staleness=3", "aggregation.max_staleness", "must be 0 in sync"),
+        ("aggregation.credits=0", "aggregation.credits", "at least 1"),
+        ("learner.port=65536", "learner.port", "from 0 to 65535"),
+        ("learner.port=-1", "learner.port", "from 0 to 65535"),
+        ("learner={port = 80, http_port = 80}", "learner.port", "is used twice"),
+        ('learner.host=""', "learner.host", "must not be empty"),
+        ("checkpoint.every=0", "checkpoint.every", "at least 1"),
+        ("checkpoint.keep=0", "checkpoint.keep", "at least 1"),
+        ("liveness.heartbeat_s=0", "liveness.heartbeat_s", "above 0"),
+        ("liveness.patience=0", "liveness.patience", "at least 1"),
+        ("liveness.orphan_ttl_s=0", "liveness.orphan_ttl_s", "above 0"),
+        ("checkpoint=3", "checkpoint", "must be a table"),
+    ],
+)
+def test_a_bad_control_table_is_named(override: str, key: str, words: str) -> None:
+    assert words in problems_of(override)[key]
+
+
+def test_missing_lanes_are_named() -> None:
+    tables: dict[str, Any] = {**read_tables(QUADRATIC), "aggregation": {}}
+    with pytest.raises(ConfigError, match=r"aggregation\.lanes: missing"):
+        RunConfig.from_tables(tables)
+
+
+def test_all_problems_are_reported_together() -> None:
+    bad = problems_of("workers.count=-1", "workers.cpu_threads=0", "checkpoint.evry=3", "foo=1")
+    assert set(bad) == {"workers.count", "workers.cpu_threads", "checkpoint.evry", "foo"}

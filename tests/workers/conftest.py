@@ -1,0 +1,40 @@
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.workers.fake_learner import PATIENCE_S, FakeLearner
+from workers.settings import WorkerSettings
+from workers.worker import UnrollWorker
+
+
+class RunningWorker:
+    """A worker in a thread of the test's process."""
+
+    def __init__(self, learner: FakeLearner, **settings: object) -> None:
+        self.worker = UnrollWorker(
+            WorkerSettings(learner="fake:0", token="token", name="w0", **settings), learner
+        )
+        self._codes: list[int] = []
+        self._thread = threading.Thread(target=lambda: self._codes.append(self.worker.run()), name="worker")
+        self._thread.start()
+
+    def exit_code(self) -> int:
+        self._thread.join(PATIENCE_S)
+        assert self._codes, "the worker is still running:\n" + self.worker.stack()
+        return self._codes[0]
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., RunningWorker]]:
+    """Start workers that are drained at the end of the test."""
+    running: list[RunningWorker] = []
+
+    def start_one(learner: FakeLearner, **settings: object) -> RunningWorker:
+        running.append(RunningWorker(learner, **settings))
+        return running[-1]
+
+    yield start_one
+    for worker in running:
+        worker.worker.drain("the test is over")
+        worker.exit_code()

@@ -1,0 +1,214 @@
+"""A learner for tests: says what the test tells it to, and remembers what the worker said."""
+
+import hashlib
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+
+import jax
+import numpy as np
+
+from protos import codec
+from protos.unspool.v1 import learner_pb2
+from unspool.experiment import Experiment
+from unspool.lanes import theta_key
+from workers.client import LearnerClient, LearnerStream, RefusedError, UnavailableError
+
+PATIENCE_S = 60.0
+"""Longest that anything in these tests may take; only a failing test waits for it."""
+
+EXPERIMENT = """
+seed = 7
+outer_steps = 10
+[learned_optimizer]
+type = "LearnableSGD"
+[outer_optimizer]
+type = "sgd"
+learning_rate = 0.01
+[aggregation]
+lanes = 4
+[[estimators]]
+type = "TruncatedPES"
+trunc_length = 10
+num_tasks = 2
+truncation_schedule = { type = "ConstantTruncationSchedule", total_length = 20 }
+task_family = { type = "FixedDimQuadraticFamily", dim = 3 }
+"""
+
+
+class FakeStream(LearnerStream):
+    """One stream: what the learner says goes into `_said`, what the worker says comes out of `heard`."""
+
+    def __init__(self, outgoing: Iterable[learner_pb2.WorkerMessage]) -> None:
+        self._said: queue.Queue[learner_pb2.LearnerMessage | Exception | None] = queue.Queue()
+        self.heard: queue.Queue[learner_pb2.WorkerMessage | None] = queue.Queue()
+        self._sender = threading.Thread(target=self._pull, args=(outgoing,), name="fake-sender", daemon=True)
+        self._sender.start()
+
+    def __iter__(self) -> Iterator[learner_pb2.LearnerMessage]:
+        while (message := self._said.get()) is not None:
+            if isinstance(message, Exception):
+                raise message
+            yield message
+
+    def cancel(self) -> None:
+        self._said.put(UnavailableError("cancelled"))
+
+    def say(self, message: learner_pb2.LearnerMessage | Exception | None) -> None:
+        self._said.put(message)
+
+    def _pull(self, outgoing: Iterable[learner_pb2.WorkerMessage]) -> None:
+        for message in outgoing:
+            self.heard.put(message)
+        self.heard.put(None)
+        self.say(None)  # as the learner does, which closes its side once the worker has closed its own
+
+
+class FakeLearner(LearnerClient):
+    """Thetas are made up: version `v` is the initial one plus `v` hundredths."""
+
+    def __init__(self, *, exact: bool = True, snapshot_every: int = 100) -> None:
+        self._experiment = Experiment.from_toml(EXPERIMENT)
+        self._theta = self._experiment.init.init(theta_key(self._experiment.seed))
+        self.schema = codec.schema_of(self._theta)
+        self.reply = learner_pb2.JoinReply(
+            protocol=1,
+            run_id="run",
+            epoch=1,
+            worker_id="w0#1",
+            session_secret="secret",
+            heartbeat_s=60.0,
+            orphan_ttl_s=600.0,
+            chunk_bytes=1 << 16,
+            schema=self.schema,
+            experiment_toml=EXPERIMENT,
+            lanes_total=4,
+            snapshot_every=snapshot_every,
+            exact_versions=exact,
+        )
+        self.joins: queue.Queue[learner_pb2.JoinRequest] = queue.Queue()
+        self.join_errors: queue.SimpleQueue[Exception] = queue.SimpleQueue()
+        self.streams: queue.Queue[FakeStream] = queue.Queue()
+        self.snapshots: dict[tuple[int, int], bytes] = {}
+        self.fetched: list[int] = []
+        self.fetch_errors: queue.SimpleQueue[Exception] = queue.SimpleQueue()
+        self.left: list[str] = []
+        self._stream: FakeStream | None = None
+
+    # What the worker calls.
+
+    def join(self, request: learner_pb2.JoinRequest) -> learner_pb2.JoinReply:
+        if not self.join_errors.empty():
+            raise self.join_errors.get()
+        self.joins.put(request)
+        reply = learner_pb2.JoinReply()
+        reply.CopyFrom(self.reply)
+        return reply
+
+    def open_session(
+        self, session_secret: str, outgoing: Iterable[learner_pb2.WorkerMessage]
+    ) -> LearnerStream:
+        stream = FakeStream(outgoing)
+        self.streams.put(stream)
+        return stream
+
+    def get_theta(self, version: int, size: int) -> codec.Buffer:
+        if not self.fetch_errors.empty():
+            raise self.fetch_errors.get()
+        self.fetched.append(version)
+        return self.theta_body(version)
+
+    def get_snapshot(self, lane: int, seq: int, max_bytes: int) -> codec.Buffer:
+        if (lane, seq) not in self.snapshots:
+            raise RefusedError(f"NOT_FOUND: no snapshot of lane {lane} at {seq}")
+        return self.snapshots[lane, seq]
+
+    def leave(self, worker_id: str, reason: str) -> None:
+        self.left.append(worker_id)
+
+    def close(self) -> None:
+        pass
+
+    # What the test calls.
+
+    @property
+    def stream(self) -> FakeStream:
+        """The stream that the worker has open, waited for."""
+        if self._stream is None:
+            self._stream = self.streams.get(timeout=PATIENCE_S)
+        return self._stream
+
+    def break_stream(self) -> None:
+        self.stream.say(UnavailableError("the stream broke"))
+        self._stream = None
+
+    def next_message(self) -> learner_pb2.WorkerMessage | None:
+        return self.stream.heard.get(timeout=PATIENCE_S)
+
+    def next(self, kind: str) -> learner_pb2.WorkerMessage:
+        """Return the worker's next message that is no heartbeat; it has to be of `kind`."""
+        while True:
+            message = self.next_message()
+            assert message is not None, f"the worker closed its stream; expected {kind}"
+            found = message.WhichOneof("body")
+            if found == kind:
+                return message
+            assert found == "heartbeat", f"expected {kind}, got {message}"
+
+    def next_push(self) -> learner_pb2.GradientEstimatorOut:
+        return self.next("push").push
+
+    def next_snapshot(self) -> learner_pb2.Snapshot:
+        """Return a snapshot's header, after its body was checked and stored."""
+        snapshot = self.next("snapshot").snapshot
+        assembler = codec.Assembler(snapshot.transfer, snapshot.bytes)
+        while not assembler.complete:
+            assembler.add(self.next("chunk").chunk)
+        self.snapshots[snapshot.lane, snapshot.seq] = bytes(assembler.body())
+        assert hashlib.sha256(assembler.body()).hexdigest() == snapshot.sha256
+        return snapshot
+
+    def say(self, **message: object) -> None:
+        self.stream.say(learner_pb2.LearnerMessage(**message))
+
+    def announce(self, version: int, *, inline: bool = True) -> None:
+        body = self.theta_body(version)
+        announcement = learner_pb2.ThetaAnnouncement(version=version, sha256=hashlib.sha256(body).hexdigest())
+        if inline:
+            announcement.inline = body
+        self.say(theta=announcement)
+
+    def grant(
+        self, lane: int, *, incarnation: int = 1, seq: int = 0, snapshot_seq: int = 0, credits: int = 9
+    ) -> None:
+        """Grant a lane; in sync with the replay that takes it from its snapshot to `seq`."""
+        snapshot = self.snapshots.get((lane, snapshot_seq), b"")
+        grant = learner_pb2.LaneGrant(
+            lane=lane,
+            incarnation=incarnation,
+            seq=seq,
+            snapshot_seq=snapshot_seq,
+            snapshot_sha256=hashlib.sha256(snapshot).hexdigest(),
+            replay_versions=range(snapshot_seq, seq) if self.reply.exact_versions else (),
+            credits=credits,
+        )
+        self.say(grant=grant)
+
+    def revoke(self, lane: int, *, incarnation: int = 1) -> None:
+        self.say(revocation=learner_pb2.LaneRevocation(lane=lane, incarnation=incarnation, reason="moved"))
+
+    def judge(
+        self, push: learner_pb2.GradientEstimatorOut, verdict: learner_pb2.Verdict, *, credits: int = 9
+    ) -> None:
+        self.say(
+            verdict=learner_pb2.PushVerdict(
+                push_id=push.push_id, lane=push.lane, seq=push.seq, verdict=verdict, credits=credits
+            )
+        )
+
+    def dismiss(self, reason: learner_pb2.Goodbye.Reason) -> None:
+        self.say(goodbye=learner_pb2.Goodbye(reason=reason))
+
+    def theta_body(self, version: int) -> bytes:
+        theta = jax.tree.map(lambda leaf: np.asarray(leaf + 0.01 * version, leaf.dtype), self._theta)
+        return codec.encode(theta, self.schema)

@@ -1,0 +1,63 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from workers.actor import WorkerActor
+from workers.exits import ExitCode
+from workers.settings import WorkerSettings
+
+NOBODY = "127.0.0.1:1"
+RUNS = f"""
+import sys
+from workers.main import run
+from workers.settings import WorkerSettings
+sys.exit(run(WorkerSettings(learner={NOBODY!r}, token="token", name="w0"), {{"JAX_PLATFORMS": "cpu"}}))
+"""
+
+
+def read_until(process: subprocess.Popen[str], word: str) -> None:
+    for line in process.stderr:
+        if word in line:
+            return
+    raise AssertionError(f"the process ended with {process.wait()} and did not write {word!r}")
+
+
+def test_a_process_shows_its_stacks_on_sigusr1_and_drains_on_sigterm():
+    with subprocess.Popen([sys.executable, "-c", RUNS], stderr=subprocess.PIPE, text=True) as process:
+        read_until(process, "looks for the learner at")
+        process.send_signal(signal.SIGUSR1)
+        read_until(process, "most recent call first")
+        process.terminate()
+        read_until(process, "drained")
+        assert process.wait() == ExitCode.OK
+
+
+def test_an_actor_is_answered_beside_its_run_and_drains(tmp_path: Path):
+    actor = WorkerActor(NOBODY, "token", "w0", "run", str(tmp_path))
+    assert actor.whereabouts()[1] == os.getpid()
+    assert "not started" in actor.stack()
+    codes: list[int] = []
+    running = threading.Thread(target=lambda: codes.append(actor.run()))
+    actor.drain("scaled down")
+    running.start()
+    running.join()
+    assert codes == [ExitCode.OK]
+    assert "worker.py" in actor.stack()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"learner": "nowhere"}, {"token": ""}, {"name": ""}, {"drain_s": 0.0}, {"orphan_ttl_s": -1.0}]
+)
+def test_settings_that_cannot_work_are_refused_by_name(wrong):
+    settings = {"learner": NOBODY, "token": "token", "name": "w0"} | wrong
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        WorkerSettings(**settings)
+
+
+def test_a_token_is_not_shown():
+    assert "secret" not in repr(WorkerSettings(learner=NOBODY, token="secret", name="w0"))

@@ -1,0 +1,98 @@
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.workers.fake_learner import PATIENCE_S
+from tests.workers.trivial_actor import TrivialActor
+from workers.pool import Exit, WorkerProcess
+from workers.ray_pool import ActorResources, RayPool
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayPool]:
+    before = signal.getsignal(signal.SIGTERM)
+    pool = RayPool(
+        address=None,
+        learner="127.0.0.1:1",
+        token="token",
+        run_id="run",
+        logs_dir=tmp_path_factory.mktemp("logs"),
+        resources=ActorResources(num_cpus=0.1),
+        environment={"UNSPOOL_TEST": "from the pool"},
+        actor_class=TrivialActor,
+    )
+    assert signal.getsignal(signal.SIGTERM) is before
+    yield pool
+    pids = [process.pid for process in pool.describe().values() if process.pid]
+    pool.close()
+    assert not [pid for pid in pids if is_alive(pid)]
+
+
+def is_alive(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
+
+
+def placed(pool: RayPool, name: str) -> WorkerProcess:
+    pool._ray.wait([pool._actors[name].whereabouts], timeout=PATIENCE_S)
+    return pool.describe()[name]
+
+
+def exit_of(pool: RayPool, name: str) -> Exit:
+    pool._ray.wait([pool._actors[name].result], timeout=PATIENCE_S)
+    ended = pool.poll()[name]
+    assert ended is not None
+    return ended
+
+
+def test_an_actor_runs_with_the_pools_environment_and_answers_meanwhile(pool):
+    pool.start("w0")
+    process = placed(pool, "w0")
+    assert process.state == "running"
+    assert process.pid != os.getpid()
+    assert pool.stack("w0") == "from the pool"
+    assert pool.poll()["w0"] is None
+
+
+def test_an_exit_code_is_reported(pool):
+    pool.start("exits")
+    assert exit_of(pool, "exits").code == 75
+
+
+def test_an_exception_is_a_crash_with_its_text(pool):
+    pool.start("raises")
+    ended = exit_of(pool, "raises")
+    assert ended.code == 70
+    assert "on purpose" in ended.cause
+
+
+def test_a_killed_process_is_reported_and_can_be_started_again(pool):
+    pool.start("w1")
+    first = placed(pool, "w1").pid
+    os.kill(first, signal.SIGKILL)
+    ended = exit_of(pool, "w1")
+    assert ended.code is None
+    assert not ended.preempted
+    pool.start("w1")
+    assert placed(pool, "w1").pid != first
+
+
+def test_kill_ends_an_actor(pool):
+    pool.start("w2")
+    placed(pool, "w2")
+    pool.kill("w2")
+    assert exit_of(pool, "w2").code is None
+
+
+def test_an_actor_that_fits_nowhere_says_what_it_waits_for(pool, monkeypatch):
+    monkeypatch.setattr(pool, "_resources", ActorResources(num_cpus=4096))
+    pool.start("w3")
+    waiting = pool.describe()["w3"]
+    pool.kill("w3")
+    assert waiting.pid == 0
+    assert "CPU: 4096" in waiting.state

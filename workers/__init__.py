@@ -1,0 +1,1 @@
+"""The processes that unroll: they lease lanes from the learner, estimate gradients, and push them back."""

@@ -1,0 +1,201 @@
+"""How a worker reaches the learner.
+
+The worker knows the abstract class only; tests put a learner of their own behind it.
+"""
+
+import abc
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import grpc
+
+from protos import codec
+from protos.unspool.v1 import common_pb2, learner_pb2, learner_pb2_grpc
+
+PROTOCOL = 1
+"""The protocol of this code, `JoinRequest.protocol_min` and `protocol_max`."""
+
+_MESSAGE_BYTES = 4 * 2**20  # gRPC's own default, said aloud: nothing legal comes near it
+_JOIN_S = 30.0
+_LEAVE_S = 10.0
+_TRANSFER_S = 60.0
+_TRANSFER_BYTES_PER_S = 1e6
+
+_CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", _MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # Without this one a frozen peer is noticed after a minute, whatever the two above say.
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+
+_REFUSALS = frozenset(
+    {
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+"""Codes that the same request would meet again. A full learner, which may have room later, has another."""
+
+
+class RefusedError(Exception):
+    """The learner says no, and would say it again: do not retry."""
+
+
+class UnavailableError(Exception):
+    """The learner was not reached, or could not answer: try again later."""
+
+
+class LearnerStream(abc.ABC):
+    """The learner's side of a session's stream.
+
+    Iterating raises `RefusedError` or `UnavailableError` when it breaks.
+    """
+
+    @abc.abstractmethod
+    def __iter__(self) -> Iterator[learner_pb2.LearnerMessage]:
+        """Return what the learner says, until it closes the stream."""
+
+    @abc.abstractmethod
+    def cancel(self) -> None:
+        """Break the stream; whoever iterates gets `UnavailableError`."""
+
+
+class LearnerClient(abc.ABC):
+    """The learner, as a worker sees it. Every method may raise `RefusedError` and `UnavailableError`."""
+
+    @abc.abstractmethod
+    def join(self, request: learner_pb2.JoinRequest) -> learner_pb2.JoinReply:
+        """Introduce this worker."""
+
+    @abc.abstractmethod
+    def open_session(
+        self, session_secret: str, outgoing: Iterable[learner_pb2.WorkerMessage]
+    ) -> LearnerStream:
+        """Open the stream that sends `outgoing` until that ends or the stream does.
+
+        `outgoing` blocks while there is nothing to say: it is pulled from a thread of the client's own.
+        """
+
+    @abc.abstractmethod
+    def get_theta(self, version: int, size: int) -> codec.Buffer:
+        """Fetch the body of a published theta, of exactly `size` bytes."""
+
+    @abc.abstractmethod
+    def get_snapshot(self, lane: int, seq: int, max_bytes: int) -> codec.Buffer:
+        """Fetch the bytes of a lane's snapshot, at most `max_bytes` of them."""
+
+    @abc.abstractmethod
+    def leave(self, worker_id: str, reason: str) -> None:
+        """Say that this worker has returned its lanes and goes."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Break everything that is under way; later calls raise `UnavailableError`."""
+
+
+class GrpcLearnerClient(LearnerClient):
+    """The learner behind one gRPC channel, which connects when it is first used and reconnects by itself."""
+
+    def __init__(self, address: str, token: str) -> None:
+        """Prepare a channel to `address` ("host:port") whose calls carry the run's `token`."""
+        self._address = address
+        self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self._stub = learner_pb2_grpc.LearnerStub(self._channel)
+        self._metadata = (("authorization", f"Bearer {token}"),)
+
+    def join(self, request: learner_pb2.JoinRequest) -> learner_pb2.JoinReply:
+        with self._typed_errors():
+            reply: learner_pb2.JoinReply = self._stub.Join(
+                request, timeout=_JOIN_S, metadata=self._metadata, wait_for_ready=True
+            )
+            return reply
+
+    def open_session(
+        self, session_secret: str, outgoing: Iterable[learner_pb2.WorkerMessage]
+    ) -> LearnerStream:
+        metadata = (*self._metadata, ("unspool-session", session_secret))
+        with self._typed_errors():
+            call = self._stub.Session(iter(outgoing), metadata=metadata, wait_for_ready=True)
+        return _GrpcStream(self, call)
+
+    def get_theta(self, version: int, size: int) -> codec.Buffer:
+        request = learner_pb2.GetThetaRequest(version=version)
+        with self._typed_errors():
+            chunks = self._stub.GetTheta(request, timeout=_transfer_s(size), metadata=self._metadata)
+            return _assemble(chunks, size)
+
+    def get_snapshot(self, lane: int, seq: int, max_bytes: int) -> codec.Buffer:
+        request = learner_pb2.GetSnapshotRequest(lane=lane, seq=seq)
+        with self._typed_errors():
+            chunks = self._stub.GetSnapshot(request, timeout=_transfer_s(max_bytes), metadata=self._metadata)
+            return _assemble_up_to(chunks, max_bytes)
+
+    def leave(self, worker_id: str, reason: str) -> None:
+        request = learner_pb2.LeaveRequest(worker_id=worker_id, reason=reason)
+        with self._typed_errors():
+            self._stub.Leave(request, timeout=_LEAVE_S, metadata=self._metadata)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    @contextlib.contextmanager
+    def _typed_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            text = f"{self._address}: {error.code().name}: {error.details()}"
+            raise (RefusedError(text) if error.code() in _REFUSALS else UnavailableError(text)) from error
+        except codec.CodecError as error:
+            raise UnavailableError(f"{self._address}: {error}") from error
+        except ValueError as error:
+            # What grpc raises for a call on a channel that was closed meanwhile.
+            raise UnavailableError(f"{self._address}: {error}") from error
+
+
+class _GrpcStream(LearnerStream):
+    def __init__(self, client: GrpcLearnerClient, call: Any) -> None:
+        self._client = client
+        self._call = call
+
+    def __iter__(self) -> Iterator[learner_pb2.LearnerMessage]:
+        with self._client._typed_errors():
+            yield from self._call
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+
+def _transfer_s(size: int) -> float:
+    return _TRANSFER_S + size / _TRANSFER_BYTES_PER_S
+
+
+def _assemble(chunks: Iterable[common_pb2.Chunk], size: int) -> codec.Buffer:
+    assembler: codec.Assembler | None = None
+    for chunk in chunks:
+        if assembler is None:
+            assembler = codec.Assembler(chunk.transfer, size)
+        assembler.add(chunk)
+    return assembler.body() if assembler is not None else b""
+
+
+def _assemble_up_to(chunks: Iterable[common_pb2.Chunk], max_bytes: int) -> codec.Buffer:
+    body = bytearray()
+    for chunk in chunks:
+        codec.check_chunk(chunk, chunk.transfer, len(body), max_bytes)
+        body += chunk.data
+    return body

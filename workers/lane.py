@@ -1,0 +1,141 @@
+"""A lane in a worker's hands: where its unroll state comes from, how it advances, what outlives it."""
+
+import dataclasses
+import hashlib
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from protos import codec
+from protos.unspool.v1 import learner_pb2
+from unspool import lanes, serialization
+from unspool.outer_trainers.gradient_learner import GradientEstimator, WorkerWeights
+from unspool.types import PRNGKey, PyTree
+
+_HEADER_BYTES = 2**20
+"""Room for a snapshot's names and metadata beside its arrays."""
+
+
+class SnapshotError(ValueError):
+    """A snapshot is not what the learner said that it granted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Lane:
+    """One lane, leased or kept for the case that it is leased again.
+
+    Attributes:
+        number: of the lane within the run.
+        incarnation: the lease's fence, sent with everything about the lane.
+        seq: estimates behind `unroll_state`.
+        estimator: what makes its estimates.
+        unroll_state: what estimate `seq + 1` starts from.
+        replay: theta versions of estimates that have to be made again, and thrown away, before new ones.
+        snapshot_seq: the newest seq whose snapshot the learner was sent; -1: unknown.
+        leased: whether this worker may push for it.
+    """
+
+    number: int
+    incarnation: int
+    seq: int
+    estimator: GradientEstimator
+    unroll_state: PyTree = dataclasses.field(repr=False)
+    replay: tuple[int, ...] = ()
+    snapshot_seq: int = -1
+    leased: bool = True
+
+    @property
+    def granted_seq(self) -> int:
+        """The seq of the state that nothing has to be replayed for."""
+        return self.seq + len(self.replay)
+
+    def advance(self, unroll_state: PyTree) -> "Lane":
+        """Return the lane after one more estimate."""
+        return dataclasses.replace(self, seq=self.seq + 1, unroll_state=unroll_state, replay=self.replay[1:])
+
+    def lease_again(self, grant: learner_pb2.LaneGrant) -> "Lane":
+        """Return the lane, its state as it is, under a new lease."""
+        return dataclasses.replace(
+            self, incarnation=grant.incarnation, leased=True, snapshot_seq=grant.snapshot_seq
+        )
+
+    def snapshotted(self) -> "Lane":
+        """Return the lane after its snapshot was sent."""
+        return dataclasses.replace(self, snapshot_seq=self.seq)
+
+    def lost(self) -> "Lane":
+        """Return the lane as it is kept after its lease."""
+        return dataclasses.replace(self, leased=False, snapshot_seq=-1)
+
+    def held(self) -> learner_pb2.HeldLane:
+        """Return the lane as heartbeats and Joins name it."""
+        return learner_pb2.HeldLane(lane=self.number, incarnation=self.incarnation, seq=self.seq)
+
+    def to_bytes(self) -> bytes:
+        """Return the snapshot of the unroll state."""
+        metadata = {"lane": str(self.number), "seq": str(self.seq)}
+        return serialization.to_bytes(jax.device_get(self.unroll_state), metadata)
+
+
+def initialise(
+    grant: learner_pb2.LaneGrant, estimator: GradientEstimator, weights: WorkerWeights, root: PRNGKey
+) -> Lane:
+    """Return a granted lane that has no snapshot, in its initial state under `weights`."""
+    unroll_state = lanes.init_lane(estimator, weights, root, grant.lane)
+    # Without a replay the state is taken as it is: estimates that it has not seen are skipped.
+    seq = 0 if grant.replay_versions else grant.seq
+    return _granted(grant, estimator, unroll_state, seq)
+
+
+def restore(
+    grant: learner_pb2.LaneGrant, estimator: GradientEstimator, shape: PyTree, data: codec.Buffer
+) -> Lane:
+    """Return a granted lane from the bytes of its snapshot.
+
+    Args:
+        grant: names the snapshot and its digest.
+        estimator: of this lane.
+        shape: from `unspool.lanes.lane_state_shape`.
+        data: as fetched from the learner.
+
+    Raises:
+        SnapshotError: `data` has another digest, or holds another state than this estimator's.
+    """
+    digest = hashlib.sha256(data).hexdigest()
+    where = f"snapshot of lane {grant.lane} at seq {grant.snapshot_seq}"
+    if digest != grant.snapshot_sha256:
+        raise SnapshotError(f"{where}: sha256 {digest}, granted as {grant.snapshot_sha256}")
+    try:
+        unroll_state = serialization.from_bytes(bytes(data), shape)
+    except serialization.SerializationError as error:
+        raise SnapshotError(f"{where}: {error}") from error
+    seq = grant.snapshot_seq if grant.replay_versions else grant.seq
+    return _granted(grant, estimator, jax.tree.map(jnp.asarray, unroll_state), seq)
+
+
+def max_snapshot_bytes(shape: PyTree) -> int:
+    """Return a size that no snapshot of a state of `shape` exceeds."""
+    return _HEADER_BYTES + sum(_leaf_bytes(leaf) for leaf in jax.tree.leaves(shape))
+
+
+def _granted(grant: learner_pb2.LaneGrant, estimator: GradientEstimator, unroll_state: Any, seq: int) -> Lane:
+    return Lane(
+        number=grant.lane,
+        incarnation=grant.incarnation,
+        seq=seq,
+        estimator=estimator,
+        unroll_state=unroll_state,
+        replay=tuple(grant.replay_versions),
+        snapshot_seq=grant.snapshot_seq,
+    )
+
+
+def _leaf_bytes(leaf: jax.ShapeDtypeStruct) -> int:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+        # A typed key is as many words as its implementation likes.
+        leaf = jax.eval_shape(jax.random.key_data, leaf)
+    size: int = math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
+    return size

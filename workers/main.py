@@ -1,0 +1,68 @@
+"""One worker process, from its settings to its exit code."""
+
+import faulthandler
+import logging
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from workers.bootstrap import bind_to_cpus
+from workers.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from workers.worker import UnrollWorker
+
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def run(settings: WorkerSettings, environment: Mapping[str, str]) -> int:
+    """Run a worker as this process's main work; returns its exit code.
+
+    SIGTERM and SIGINT drain the worker, a second one ends the process at once; SIGUSR1 writes every thread's
+    stack to stderr. The worker runs in a second thread, so that no signal handler interrupts code that holds
+    a lock.
+
+    Args:
+        settings: of this process.
+        environment: from `workers.bootstrap.environment`, or empty if the process was started with it. What
+            the process's environment already says wins.
+    """
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)
+    bind_to_cpus(os.environ)
+    log_to(None)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    worker = build(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _frame: _drain(worker, received))
+    return _run_beside(worker)
+
+
+def build(settings: WorkerSettings) -> "UnrollWorker":
+    """Connect a worker to its learner. JAX is imported here and not before."""
+    from workers.client import GrpcLearnerClient
+    from workers.worker import UnrollWorker
+
+    return UnrollWorker(settings, GrpcLearnerClient(settings.learner, settings.token))
+
+
+def log_to(path: Path | None) -> None:
+    """Write this process's log to the end of `path`, or to stderr."""
+    handler = logging.FileHandler(path) if path is not None else logging.StreamHandler()
+    logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT, handlers=[handler])
+
+
+def _drain(worker: "UnrollWorker", received: int) -> None:
+    signal.signal(received, signal.SIG_DFL)
+    worker.drain(signal.Signals(received).name)
+
+
+def _run_beside(worker: "UnrollWorker") -> int:
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(worker.run()), name="worker")
+    thread.start()
+    thread.join()
+    return codes[0]

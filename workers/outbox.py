@@ -1,0 +1,157 @@
+"""What a session has to say, in the order in which it will be said, and what was said but not yet settled.
+
+A push is delivered at least once: it is kept until the learner's last word on it, and sent again on each new
+stream until then. Heartbeats and log lines overtake bodies between two chunks, so that a heartbeat waits for
+one chunk at most.
+"""
+
+import collections
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from protos import codec
+from protos.unspool.v1 import learner_pb2
+
+_LOG_LINES = 64
+"""Log lines that wait for a stream; the oldest go first."""
+
+_SEND_AGAIN = frozenset({learner_pb2.NO_CREDIT, learner_pb2.CORRUPT})
+"""Verdicts after which the learner still wants the same push."""
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A message, and the body that follows it in chunks.
+
+    Attributes:
+        message: what is said first.
+        body: what follows; empty if the message is everything.
+        transfer: the name of the body within its stream.
+        push_id: of the push that this is, or 0.
+    """
+
+    message: learner_pb2.WorkerMessage
+    body: bytes = b""
+    transfer: int = 0
+    push_id: int = 0
+
+    def pieces(self, chunk_bytes: int) -> Iterator[learner_pb2.WorkerMessage]:
+        """Return the message and then its chunks, the last of them included."""
+        yield self.message
+        for chunk in codec.chunks(self.body, self.transfer, chunk_bytes):
+            yield learner_pb2.WorkerMessage(chunk=chunk)
+
+
+class Outbox:
+    """The queue of one session. Not thread-safe: the session's lock guards it."""
+
+    def __init__(self, capacity: int) -> None:
+        """Start empty; `has_room` says no once `capacity` parcels wait."""
+        self._capacity = capacity
+        self._chunk_bytes = 1
+        self._heartbeat: learner_pb2.WorkerMessage | None = None
+        self._logs: collections.deque[learner_pb2.WorkerMessage] = collections.deque(maxlen=_LOG_LINES)
+        self._waiting: collections.deque[Parcel] = collections.deque()
+        self._sending: Iterator[learner_pb2.WorkerMessage] | None = None
+        self._sent: dict[int, Parcel] = {}
+        self._refused: dict[int, Parcel] = {}
+        self._unanswered: set[int] = set()
+        self._credits = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another parcel may be put in."""
+        return len(self._waiting) < self._capacity
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything was handed to the stream."""
+        return not (self._heartbeat or self._logs or self._waiting)
+
+    @property
+    def free_credits(self) -> int:
+        """How many further pushes the learner would buffer; those not yet answered count as buffered."""
+        return max(0, self._credits - len(self._unanswered))
+
+    def put(self, parcel: Parcel) -> None:
+        """Queue a parcel behind the others."""
+        self._waiting.append(parcel)
+        if parcel.push_id:
+            self._unanswered.add(parcel.push_id)
+
+    def beat(self, heartbeat: learner_pb2.Heartbeat) -> None:
+        """Say `heartbeat` next, in the place of one that has not been said yet."""
+        self._heartbeat = learner_pb2.WorkerMessage(heartbeat=heartbeat)
+
+    def log(self, line: learner_pb2.LogLine) -> None:
+        """Say `line` soon, or never if many lines wait."""
+        self._logs.append(learner_pb2.WorkerMessage(log=line))
+
+    def next_message(self) -> learner_pb2.WorkerMessage | None:
+        """Return what to say next, or None if there is nothing."""
+        if self._heartbeat is not None:
+            message, self._heartbeat = self._heartbeat, None
+            return message
+        if self._logs:
+            return self._logs.popleft()
+        return self._next_piece()
+
+    def _next_piece(self) -> learner_pb2.WorkerMessage | None:
+        while self._waiting:
+            if self._sending is None:
+                self._sending = self._waiting[0].pieces(self._chunk_bytes)
+            piece = next(self._sending, None)
+            if piece is not None:
+                return piece
+            self._sending = None
+            parcel = self._waiting.popleft()
+            if parcel.push_id:
+                self._sent[parcel.push_id] = parcel
+        return None
+
+    def restart(self, chunk_bytes: int) -> None:
+        """Prepare for a new stream: what was cut off starts over, after the pushes that have no last word."""
+        self._chunk_bytes = chunk_bytes
+        self._sending = None
+        self._heartbeat = None
+        self._credits = 0
+        unsettled = sorted((self._sent | self._refused).values(), key=lambda parcel: parcel.push_id)
+        self._waiting.extendleft(reversed(unsettled))
+        self._unanswered.update(parcel.push_id for parcel in unsettled)
+        self._sent.clear()
+        self._refused.clear()
+
+    def settle(self, verdict: learner_pb2.PushVerdict) -> Parcel | None:
+        """Take the learner's word on a push; returns the push unless it is accepted and waits to be applied.
+
+        After a final word the push is forgotten. One that came at a bad moment is sent again when there is a
+        credit for it.
+        """
+        push_id = verdict.push_id
+        self._unanswered.discard(push_id)
+        if verdict.verdict == learner_pb2.ACCEPTED:
+            return None
+        parcel = self._withdraw(push_id)
+        if parcel is not None and verdict.verdict in _SEND_AGAIN:
+            self._refused[push_id] = parcel
+        return parcel
+
+    def _withdraw(self, push_id: int) -> Parcel | None:
+        for settled in (self._sent, self._refused):
+            if push_id in settled:
+                return settled.pop(push_id)
+        # The learner may answer before the last chunk has left: it reads the header first.
+        for position, parcel in enumerate(self._waiting):
+            if parcel.push_id == push_id:
+                if position == 0:
+                    self._sending = None
+                del self._waiting[position]
+                return parcel
+        return None
+
+    def credit(self, credits: int) -> None:
+        """Note how many further pushes the learner takes; pushes that it turned away are queued again."""
+        self._credits = credits
+        while self._refused and self.free_credits:
+            push_id = next(iter(self._refused))
+            self.put(self._refused.pop(push_id))

@@ -1,0 +1,63 @@
+"""Worker processes as a supervisor sees them: started, watched and killed by name, wherever they run."""
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a worker process ended.
+
+    Attributes:
+        code: its exit code (`workers.exits.ExitCode`), or None if it did not get to choose one.
+        cause: for people.
+        preempted: whether the machine was taken away, which is nobody's failure.
+    """
+
+    code: int | None
+    cause: str
+    preempted: bool = False
+
+
+@dataclass(frozen=True)
+class WorkerProcess:
+    """Where a worker process is.
+
+    Attributes:
+        host: the machine, or empty while there is none.
+        pid: on that machine, or 0.
+        state: "running", "exited", or what it waits for.
+    """
+
+    host: str
+    pid: int
+    state: str
+
+
+class WorkerPool(abc.ABC):
+    """Starts worker processes, and nothing more: whether to start one again is the supervisor's to decide."""
+
+    @abc.abstractmethod
+    def start(self, name: str) -> None:
+        """Start a worker; returns before it runs.
+
+        Raises:
+            ValueError: a worker of that name is alive.
+        """
+
+    @abc.abstractmethod
+    def poll(self) -> Mapping[str, Exit | None]:
+        """Return how each worker ended, None for those alive; the ended ones until they are started again."""
+
+    @abc.abstractmethod
+    def kill(self, name: str) -> None:
+        """End a worker at once, without a drain; no effect on one that has ended or is not known."""
+
+    @abc.abstractmethod
+    def describe(self) -> Mapping[str, WorkerProcess]:
+        """Return where each worker is."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End every worker of this pool, asking politely first where that is possible, and wait for it."""

@@ -1,0 +1,40 @@
+"""What a worker process is started with."""
+
+import socket
+import uuid
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """One life of one worker. Everything about the run itself is the learner's to say, at Join.
+
+    Attributes:
+        learner: "host:port" of the learner's data plane.
+        token: of the run.
+        name: stable over restarts of the same worker; a newer incarnation supersedes an older one.
+        run_id: refuse any other run; empty: whatever run the learner has.
+        host: as shown to people.
+        incarnation: new for each process.
+        orphan_ttl_s: how long to look for the first learner; afterwards the learner's own figure counts.
+        drain_s: how long a drain may take to deliver what it has to.
+    """
+
+    learner: str
+    token: str = field(repr=False)
+    name: str
+    run_id: str = ""
+    host: str = field(default_factory=socket.gethostname)
+    incarnation: str = field(default_factory=lambda: uuid.uuid4().hex)
+    orphan_ttl_s: float = 1800.0
+    drain_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if ":" not in self.learner:
+            raise ValueError(f"WorkerSettings(learner={self.learner!r}): must be HOST:PORT")
+        for name in ("token", "name"):
+            if not getattr(self, name):
+                raise ValueError(f"WorkerSettings({name}=''): must not be empty")
+        for name in ("orphan_ttl_s", "drain_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"WorkerSettings({name}={getattr(self, name)!r}): must be positive")

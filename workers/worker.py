@@ -1,0 +1,195 @@
+"""The worker's life: join, work on lanes, leave. Knows neither Ray nor gRPC; someone hands it a client."""
+
+import faulthandler
+import importlib.metadata
+import logging
+import os
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+
+import jax
+
+from protos.unspool.v1 import learner_pb2
+from workers.client import PROTOCOL, LearnerClient, RefusedError, UnavailableError
+from workers.exits import End, ExitCode
+from workers.mailbox import Joined, Mailbox, Order, Rejected
+from workers.progress import Progress
+from workers.session import Session
+from workers.settings import WorkerSettings
+from workers.workload import Workload
+
+_logger = logging.getLogger(__name__)
+
+_RETRY_S = 0.5
+_LAST_WORDS_S = 2.0
+_LAST_WORDS_CHARACTERS = 8_000
+
+
+class UnrollWorker:
+    """One worker, from Join to Leave.
+
+    Everything happens in the thread that calls `run`; `drain` and `stack` may be called from any.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        client: LearnerClient,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare a worker; nothing starts before `run`.
+
+        Args:
+            settings: of this process.
+            client: reaches the learner; closed at the end.
+            clock: monotonic seconds.
+        """
+        self._settings = settings
+        self._client = client
+        self._clock = clock
+        self._mailbox = Mailbox()
+        self._progress = Progress(clock)
+        self._drain_order: learner_pb2.Drain | None = None
+        self._workload: Workload | None = None
+        self._session = Session(
+            client,
+            self._mailbox,
+            _introduction(settings),
+            self._progress.heartbeat,
+            orphan_ttl_s=settings.orphan_ttl_s,
+            clock=clock,
+        )
+
+    def run(self) -> int:
+        """Work until the run is over, the learner is gone for good, or this worker is drained.
+
+        Returns:
+            The process's exit code, an `ExitCode`.
+        """
+        _logger.info("%s looks for the learner at %s", self._settings.name, self._settings.learner)
+        end = self._live()
+        level = logging.INFO if end.code is ExitCode.OK else logging.ERROR
+        _logger.log(level, "%s ends with %d: %s", self._settings.name, end.code, end.reason)
+        return int(end.code)
+
+    def drain(self, reason: str) -> None:
+        """Finish the estimate that is running, give every lane back, and return from `run`."""
+        self._drain_order = self._drain_order or learner_pb2.Drain(reason=reason)
+        self._mailbox.wake()
+
+    def stack(self) -> str:
+        """Return what every thread of this process is doing."""
+        with tempfile.TemporaryFile("w+") as file:
+            faulthandler.dump_traceback(file=file, all_threads=True)
+            file.seek(0)
+            return file.read()
+
+    def _live(self) -> End:
+        self._session.start()
+        try:
+            return self._work()
+        except RefusedError as refusal:
+            return self._give_in(End(ExitCode.REFUSED, str(refusal)))
+        except Exception:
+            return self._give_in(End(ExitCode.CRASHED, traceback.format_exc()))
+        finally:
+            self._session.close()
+
+    def _work(self) -> End:
+        while True:
+            # Read before anything is looked at, so that nothing that changes meanwhile is slept through.
+            seen = self._mailbox.revision
+            for order in self._mailbox.orders():
+                self._obey(order)
+            if self._mailbox.end is not None:
+                return self._mailbox.end
+            if self._drain_order is not None:
+                return self._leave(self._drain_order)
+            self._step(seen)
+
+    def _obey(self, order: Order) -> None:
+        if isinstance(order, learner_pb2.Drain):
+            self._drain_order = self._drain_order or order
+        elif isinstance(order, Joined):
+            self._come_in(order)
+        elif self._workload is not None:
+            _hand_on(order, self._workload)
+
+    def _come_in(self, joined: Joined) -> None:
+        if self._workload is None or self._workload.experiment_toml != joined.reply.experiment_toml:
+            self._workload = Workload(joined, self._client, self._mailbox, self._progress, self._clock)
+        else:
+            self._workload.rejoin(joined)
+
+    def _step(self, seen: int) -> None:
+        try:
+            if self._workload is not None and self._workload.step():
+                return
+        except UnavailableError as error:
+            self._idle(seen, f"the learner: {error}", _RETRY_S)
+        else:
+            self._idle(seen, self._waiting_for())
+
+    def _idle(self, seen: int, waiting_for: str, timeout_s: float | None = None) -> None:
+        self._progress.enter(learner_pb2.Heartbeat.IDLE, waiting_for)
+        self._mailbox.wait(seen, timeout_s)
+
+    def _waiting_for(self) -> str:
+        trouble = self._session.trouble
+        if trouble is not None:
+            return f"the learner: {trouble}"
+        return self._workload.waiting_for() if self._workload is not None else "the learner's answer"
+
+    def _leave(self, drain: learner_pb2.Drain) -> End:
+        self._progress.enter(learner_pb2.Heartbeat.DRAINING, drain.reason)
+        if self._workload is None:
+            return End(ExitCode.OK, f"drained before the learner answered: {drain.reason}")
+        self._workload.give_back(drain.reason)
+        if self._session.leave(drain.reason, drain.deadline_s or self._settings.drain_s):
+            return End(ExitCode.OK, f"drained: {drain.reason}")
+        return self._mailbox.end or End(
+            ExitCode.ORPHANED, f"drained, but had no chance to return its lanes: {self._session.trouble}"
+        )
+
+    def _give_in(self, end: End) -> End:
+        text = f"worker {self._settings.name} exits {int(end.code)}: {end.reason}"
+        self._mailbox.log("error", text[-_LAST_WORDS_CHARACTERS:])
+        self._session.leave(f"exits {int(end.code)}", _LAST_WORDS_S)
+        return end
+
+
+def _hand_on(
+    order: learner_pb2.LaneGrant | learner_pb2.LaneRevocation | Rejected, workload: Workload
+) -> None:
+    match order:
+        case learner_pb2.LaneGrant():
+            workload.grant(order)
+        case learner_pb2.LaneRevocation():
+            workload.revoke(order)
+        case Rejected():
+            workload.take_rejection(order)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("unspool")
+    except importlib.metadata.PackageNotFoundError:
+        return "checkout"  # as uploaded by `ray job submit --working-dir .`: nothing is installed
+
+
+def _introduction(settings: WorkerSettings) -> learner_pb2.JoinRequest:
+    return learner_pb2.JoinRequest(
+        protocol_min=PROTOCOL,
+        protocol_max=PROTOCOL,
+        client_version=_version(),
+        run_id=settings.run_id,
+        worker_name=settings.name,
+        incarnation=settings.incarnation,
+        host=settings.host,
+        pid=os.getpid(),
+        device_kind=jax.devices()[0].device_kind,
+        device_count=jax.device_count(),
+    )
