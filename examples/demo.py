@@ -16,14 +16,14 @@ from typing import Any
 
 UNSPOOL = (sys.executable, "-m", "service")
 CONFIG = Path(__file__).parent / "digits_pes.toml"
-SCALE_AT = ((120, 3), (260, 2))  # outer step, workers
+SCALE_AT = ((80, 3), (160, 2))  # outer step, workers
 DEADLINE_S = 1200.0
 
 
 def main() -> None:
     """Launch, scale while it runs, evaluate."""
     run = next(path for number in itertools.count(1) if not (path := Path(f"runs/demo-{number}")).exists())
-    say("launch", CONFIG, "--run-dir", run)
+    tell(f"$ unspool launch {CONFIG} --run-dir {run}")
     launched = subprocess.Popen([*UNSPOOL, "launch", str(CONFIG), "--run-dir", str(run)])
     try:
         for outer_step, workers in SCALE_AT:
@@ -36,7 +36,7 @@ def main() -> None:
     unspool("evaluate", run)
     report = json.loads((run / "evaluation.json").read_text())
     check(report)
-    print(f"\nThe meta-trained optimizer beats its initialisation. Pictures: {', '.join(report['pictures'])}")
+    tell(f"The meta-trained optimizer beats its initialisation. Pictures: {', '.join(report['pictures'])}")
 
 
 def wait_for_step(run: Path, outer_step: int, launched: subprocess.Popen[bytes]) -> None:
@@ -56,15 +56,16 @@ def wait_for_step(run: Path, outer_step: int, launched: subprocess.Popen[bytes])
 
 def unspool(*arguments: object) -> None:
     """Run one command as a person would."""
-    say(*arguments)
+    tell(f"$ unspool {' '.join(map(str, arguments))}")
     finished = subprocess.run([*UNSPOOL, *map(str, arguments)], check=False)
     if finished.returncode != 0:
         sys.exit(f"demo: {arguments[0]} ended with exit code {finished.returncode}")
 
 
-def say(*arguments: object) -> None:
-    """Show a command."""
-    print(f"\n$ unspool {' '.join(map(str, arguments))}", flush=True)
+def tell(text: str) -> None:
+    """Print `text` apart from what the commands print."""
+    sys.stdout.write(f"\n{text}\n")
+    sys.stdout.flush()
 
 
 def end(launched: subprocess.Popen[bytes]) -> None:

@@ -90,7 +90,7 @@ def encode(checkpoint: Checkpoint) -> bytes:
     arrays = {
         "theta": checkpoint.theta,
         "learner_state": checkpoint.learner_state,
-        "ring": np.frombuffer(bodies, np.uint8),
+        "theta_ring": np.frombuffer(bodies, np.uint8),
     }
     data = to_bytes(arrays, _metadata_of(checkpoint))
     return data.replace(_UNSIGNED.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
@@ -124,8 +124,8 @@ def decode(data: bytes, metadata: dict[str, str], like: PyTree) -> Checkpoint:
     versions = json.loads(metadata["ring_versions"])
     body_bytes = sum(leaf.size * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(like["theta"]))
     ring_like = np.empty((len(versions), body_bytes), np.uint8).reshape(-1)
-    arrays = _arrays(data, {**like, "ring": ring_like}, partial=False)
-    bodies = arrays["ring"].reshape(len(versions), body_bytes)
+    arrays = _arrays(data, {**like, "theta_ring": ring_like}, partial=False)
+    bodies = arrays["theta_ring"].reshape(len(versions), body_bytes)
     return Checkpoint(
         run_id=metadata["run_id"],
         epoch=int(metadata["epoch"]),

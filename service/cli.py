@@ -11,6 +11,7 @@ from tyro import conf
 
 from service import tables
 from service.client import connected
+from service.environments import use_compilation_cache
 from service.exits import ExitCode, LearnerUnreachableError, UsageError, exit_code_table
 from service.facts import facts_of
 from service.last_status import ENDED, last_status
@@ -252,6 +253,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Train held-out tasks with theta, with the theta that the run began with, and with Adam."""
+    use_compilation_cache()
     from service.evaluation_report import evaluation_report
 
     report = evaluation_report(run, tasks, steps, estimator, out)

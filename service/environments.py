@@ -10,10 +10,9 @@ from workers import bootstrap
 def worker_environment(config: RunConfig) -> dict[str, str]:
     """Return the variables of a worker."""
     devices = bootstrap.Devices(cpu_threads=config.workers.cpu_threads, gpus=config.workers.num_gpus)
-    cache = bootstrap.private_directory(_cache_directory())
     # Other platforms need the CPU beside them, for what lives on the host.
     platforms = "cpu" if config.workers.platform == "cpu" else f"{config.workers.platform},cpu"
-    return bootstrap.environment(devices, cache) | {"JAX_PLATFORMS": platforms}
+    return bootstrap.environment(devices, _cache()) | {"JAX_PLATFORMS": platforms}
 
 
 def learner_environment(config: RunConfig) -> dict[str, str]:
@@ -21,6 +20,20 @@ def learner_environment(config: RunConfig) -> dict[str, str]:
     return worker_environment(config) | {"JAX_PLATFORMS": "cpu"}
 
 
-def _cache_directory() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or Path(root) / "unspool" / "jax")
+def use_compilation_cache() -> None:
+    """Let this process reuse what the run's processes have compiled; JAX must not have been imported yet."""
+    for name, value in bootstrap.environment(bootstrap.Devices(), _cache()).items():
+        if "CACHE" in name:
+            os.environ.setdefault(name, value)
+
+
+def _cache() -> Path | None:
+    """The folder of compiled programs, or None where there can be none: it only saves time."""
+    chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return bootstrap.private_directory(root / "unspool" / "jax")
+    except (OSError, RuntimeError):
+        return None

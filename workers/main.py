@@ -15,6 +15,7 @@ from workers.settings import WorkerSettings
 if TYPE_CHECKING:
     from workers.worker import UnrollWorker
 
+_SIGNAL_LATENCY_S = 0.2
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -64,5 +65,7 @@ def _run_beside(worker: "UnrollWorker") -> int:
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(worker.run()), name="worker")
     thread.start()
-    thread.join()
+    # The system may hand a signal to any thread, and only this one runs handlers: it has to wake up for them.
+    while thread.is_alive():
+        thread.join(_SIGNAL_LATENCY_S)
     return codes[0]

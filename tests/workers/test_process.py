@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.workers.fake_learner import PATIENCE_S
 from workers.actor import WorkerActor
 from workers.exits import ExitCode
 from workers.settings import WorkerSettings
@@ -28,13 +29,13 @@ def read_until(process: subprocess.Popen[str], word: str) -> None:
 
 
 def test_a_process_shows_its_stacks_on_sigusr1_and_drains_on_sigterm():
-    with subprocess.Popen([sys.executable, "-c", RUNS], stderr=subprocess.PIPE, text=True) as process:
-        read_until(process, "looks for the learner at")
-        process.send_signal(signal.SIGUSR1)
-        read_until(process, "most recent call first")
-        process.terminate()
-        read_until(process, "drained")
-        assert process.wait() == ExitCode.OK
+    process = subprocess.Popen([sys.executable, "-c", RUNS], stderr=subprocess.PIPE, text=True)
+    read_until(process, "looks for the learner at")
+    process.send_signal(signal.SIGUSR1)
+    read_until(process, "most recent call first")
+    process.terminate()
+    read_until(process, "drained")
+    assert process.wait(PATIENCE_S) == ExitCode.OK
 
 
 def test_an_actor_is_answered_beside_its_run_and_drains(tmp_path: Path):

@@ -158,7 +158,9 @@ class GradientEstimator(metaclass=_FromTaskFamily):
         schedule = cls.schedule_of_step(trunc_sched, options)
         of_step = {name: options.pop(name) for name in _STEP_OPTIONS if name in options}
         step = VectorizedLOptTruncatedStep(task_family, learned_opt, schedule, num_tasks, **of_step)
-        return cls(step, **options)
+        # Finals are dataclasses whose first field is the step.
+        estimator: Self = cast(Any, cls)(step, **options)
+        return estimator
 
     @classmethod
     def schedule_of_step(

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -240,7 +240,7 @@ def gradient_worker_compute(
     with_metrics: bool,
     clip_nan_loss_to_value: float = 20.0,
     extra_metrics: bool = True,
-    device: jax.Device | None = None,
+    device: Any = None,
 ) -> WorkerComputeOut:
     """Runs several estimators one after another and averages their estimates by weight.
 
@@ -252,7 +252,7 @@ def gradient_worker_compute(
         with_metrics: ask estimators for the metrics that cost something.
         clip_nan_loss_to_value: reported in place of a mean loss that is not finite.
         extra_metrics: also name metrics by the estimator's task.
-        device: where to compute; the default device if None.
+        device: a JAX device to compute on; the default one if None.
 
     Raises:
         ValueError: there are not as many states as estimators.
