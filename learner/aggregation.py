@@ -85,7 +85,8 @@ class Sync(Aggregation):
     def select(self, buffer: GradientBuffer, now_s: float) -> Batch | None:
         if len(buffer) < self.lanes:
             return None
-        return sorted(buffer, key=lambda item: item.lane)
+        in_order: list[Contribution] = sorted(buffer, key=lambda item: item.lane)
+        return in_order
 
     def shortfall(self, buffer: GradientBuffer) -> str:
         missing = self.lanes - len(buffer)

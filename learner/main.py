@@ -1,4 +1,4 @@
-"""A learner's life: take the run directory, restore, listen, move theta until the run ends, leave in order."""
+"""A learner's life: take the run directory, restore, listen, move theta to the run's end, leave in order."""
 
 import contextlib
 import os
@@ -165,6 +165,7 @@ class _Learner:
         self._data.start()
         self._cleanup.callback(workers.join_readers)
         self._cleanup.callback(self._data.stop, _GOODBYE_S)
+        self._cleanup.callback(runtime.hang_up)
 
     def _announce(self, run: Run) -> None:
         """Say where the learner listens, now that it does on all three ports."""
@@ -178,7 +179,8 @@ class _Learner:
         about = {"run": self._settings.run_id, "pid": os.getpid(), "epoch": run.epoch}
         self._directory.write_endpoints({**about, **run.endpoints})
         self._cleanup.callback(self._directory.clear_endpoints)
-        text = f"epoch {run.epoch} at outer step {run.version}, {run.endpoints}"
+        listening = ", ".join(f"{plane} {address}" for plane, address in run.endpoints.items())
+        text = f"epoch {run.epoch} at outer step {run.version}; {listening}"
         self._events.add("info", "learner_started", text)
 
     def _wait(self, runtime: Runtime) -> RunState:

@@ -16,7 +16,6 @@ class Runtime:
         self._changed = threading.Condition()
         self._mailboxes: dict[str, Mailbox] = {}
         self._awaited: Callable[[LearnerCore], bool] | None = None
-        self.revision = 0
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[LearnerCore]:
@@ -58,8 +57,13 @@ class Runtime:
                     "warning", "worker_cut_off", f"{worker_id}: does not read what it is sent"
                 )
 
+    def hang_up(self) -> None:
+        """End every stream once it has said what it has to say."""
+        with self._changed:
+            for mailbox in self._mailboxes.values():
+                mailbox.close()
+
     def _settle(self) -> None:
-        self.revision += 1
         for worker_id, message in self._core.run.mail.take():
             mailbox = self._mailboxes.get(worker_id)
             if mailbox is not None:

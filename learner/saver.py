@@ -3,7 +3,7 @@
 from learner.checkpoint_store import CheckpointFile, CheckpointStore
 from learner.checkpointing import SaveJob
 from learner.runtime import Runtime
-from learner.snapshots import SnapshotStore
+from learner.snapshots import SnapshotRef, SnapshotStore
 
 
 class Saver:
@@ -42,8 +42,15 @@ class Saver:
         referenced = self._checkpoints.referenced_snapshots()
         with self._runtime.locked() as core:
             newest = {lane.number: lane.newest_snapshot(lane.reached) for lane in core.run.lanes}
-            for lane, seq in list(self._snapshots.stored()):
-                current = newest.get(lane)
-                if current is not None and seq < current.seq and (lane, seq) not in referenced:
-                    core.run.lanes[lane].snapshots.pop(seq, None)
-                    self._snapshots.remove(lane, seq)
+        stored = self._snapshots.stored()
+        doomed = [(lane, seq) for lane, seq in stored if _is_behind(newest.get(lane), seq)]
+        doomed = [key for key in doomed if key not in referenced]
+        with self._runtime.locked() as core:
+            for lane, seq in doomed:
+                core.run.lanes[lane].snapshots.pop(seq, None)
+        for lane, seq in doomed:
+            self._snapshots.remove(lane, seq)
+
+
+def _is_behind(newest: SnapshotRef | None, seq: int) -> bool:
+    return newest is not None and seq < newest.seq

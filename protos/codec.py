@@ -21,6 +21,7 @@ from protos.unspool.v1.common_pb2 import Chunk, Leaf, Schema, Tensors
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 Array: TypeAlias = NDArray[Any]
+TreeDef: TypeAlias = Any  # jax.tree_util.PyTreeDef, which is no type to a type checker
 
 DTYPES: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
     {
@@ -118,7 +119,7 @@ def decode(data: Buffer, schema: Schema) -> list[Array]:
     return leaves
 
 
-def decode_tree(data: Buffer, schema: Schema, treedef: jax.tree_util.PyTreeDef) -> Any:
+def decode_tree(data: Buffer, schema: Schema, treedef: TreeDef) -> Any:
     """Return the tree of a body; `treedef` is the receiver's own, since structure never travels.
 
     Raises:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,12 +11,14 @@ from tyro import conf
 from service import tables
 from service.client import connected
 from service.environments import use_compilation_cache
+from service.events import events_of
 from service.exits import ExitCode, LearnerUnreachableError, UsageError, exit_code_table
 from service.facts import facts_of
 from service.last_status import ENDED, last_status
 from service.output import answer, answer_again
 from service.progress import display_on
 from service.run_directory import find_run
+from service.supervision import supervision_problems
 from service.toml_document import write_tables
 
 app = tyro.extras.SubcommandApp()
@@ -136,6 +137,7 @@ def status(
                 )
             else:
                 now = admin.status()
+                now.problems.extend(supervision_problems(found))
                 answer(facts_of(now), json, tables.status_report(now))
     except LearnerUnreachableError:
         last = last_status(found)
@@ -168,16 +170,8 @@ def list_events(
     json: Json = False,
 ) -> None:
     """List what happened, oldest first; with `--json` one object a line."""
-    seen = 0
-    with connected(find_run(run)) as admin:
-        while True:
-            events = admin.events(after=seen)
-            for event in events:
-                answer(facts_of(event), json, tables.event_line(event))
-                seen = event.number
-            if not events and not follow:
-                return
-            time.sleep(_WATCH_S if not events else 0)
+    for event in events_of(find_run(run), follow):
+        answer(facts_of(event), json, tables.event_line(event))
 
 
 @app.command
@@ -228,6 +222,14 @@ def list_checkpoints(run: Run, *, json: Json = False) -> None:
 
     facts = [dataclasses.asdict(one) for one in checkpoints_of(find_run(run))]
     answer(facts, json, tables.rows_table(facts))
+
+
+@checkpoint_app.command(name="save")
+def save_checkpoint(run: Run, *, json: Json = False) -> None:
+    """Write a checkpoint now; the run goes on meanwhile."""
+    with connected(find_run(run)) as admin:
+        saved = admin.save_checkpoint()
+    answer(facts_of(saved), json, f"checkpoint of step {saved.outer_step}: {saved.path}")
 
 
 @checkpoint_app.command(name="verify")

@@ -11,6 +11,7 @@ from service.exits import FailedError, LearnerUnreachableError, RefusedError, Se
 from service.run_directory import RunDirectory
 
 _DEADLINE_S = 10.0
+_SAVE_S = 70.0
 
 
 class Admin(abc.ABC):
@@ -43,6 +44,10 @@ class Admin(abc.ABC):
     @abc.abstractmethod
     def events(self, after: int) -> Sequence[admin_pb2.Event]:
         """Return what happened after event number `after`, oldest first."""
+
+    @abc.abstractmethod
+    def save_checkpoint(self) -> admin_pb2.CheckpointInfo:
+        """Write a checkpoint now, and wait until it is durable."""
 
     @abc.abstractmethod
     def stop(self, now: bool) -> int:
@@ -95,6 +100,14 @@ class GrpcAdmin(Admin):
         with self._typed_errors():
             return list(self._stub.ListEvents(request, **self._options).events)
 
+    def save_checkpoint(self) -> admin_pb2.CheckpointInfo:
+        options = {**self._options, "timeout": _SAVE_S}
+        with self._typed_errors():
+            saved: admin_pb2.CheckpointInfo = self._stub.SaveCheckpoint(
+                admin_pb2.SaveCheckpointRequest(), **options
+            )
+            return saved
+
     def stop(self, now: bool) -> int:
         with self._typed_errors():
             return int(self._stub.Stop(admin_pb2.StopRequest(now=now), **self._options).outer_step)
@@ -108,7 +121,7 @@ class GrpcAdmin(Admin):
         try:
             yield
         except grpc.RpcError as error:
-            raise self._typed(error.code(), error.details()) from error
+            raise self._typed(error.code(), error.details() or "") from error
 
     def _typed(self, code: grpc.StatusCode, details: str) -> ServiceError:
         match code:

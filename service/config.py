@@ -20,10 +20,13 @@ class Aggregation:
 
     Attributes:
         lanes: logical gradient estimators; the batch is defined by them, not by workers.
-        mode: "sync" waits for every lane and is reproducible; "async" takes what has arrived.
+        mode: "sync" waits for every lane and is reproducible; "async" takes what has arrived; "quorum" waits
+            for a share of the lanes, and for a while for the others.
         batch: gradients per update; all lanes if None. Only "async" may differ from that.
         max_staleness: updates by which theta may be ahead of a gradient's own; None for the mode's default.
         credits: unapplied gradients that a worker may have per lane; None for the mode's default.
+        quorum: the share of the lanes that "quorum" waits for; None for its default.
+        grace_s: seconds for which it then waits for the others; None for its default.
     """
 
     lanes: int
@@ -31,23 +34,27 @@ class Aggregation:
     batch: int | None = None
     max_staleness: int | None = None
     credits: int | None = None
+    quorum: float | None = None
+    grace_s: float | None = None
 
     def __post_init__(self) -> None:
-        is_sync = self.mode == "sync"
+        is_sync, is_quorum = self.mode == "sync", self.mode == "quorum"
+        takes_all = self.mode == "async" or self.batch_size == self.lanes
+        reachable = self.lanes * self.credits_per_lane
         _require(
             "aggregation",
-            ("lanes", self.lanes, 1 <= self.lanes <= 4096, "must be from 1 to 4096"),
-            ("mode", self.mode, self.mode != "quorum", "is not supported yet; choose sync or async"),
-            ("batch", self.batch, (self.batch or 1) >= 1, "must be at least 1"),
-            (
-                "batch",
-                self.batch,
-                not is_sync or self.batch in (None, self.lanes),
-                "must equal lanes in sync",
-            ),
-            ("max_staleness", self.max_staleness, (self.max_staleness or 0) >= 0, "must not be negative"),
-            ("max_staleness", self.max_staleness, not (is_sync and self.max_staleness), "must be 0 in sync"),
-            ("credits", self.credits, self.credits is None or self.credits >= 1, "must be at least 1"),
+            self,
+            ("lanes", 1 <= self.lanes <= 4096, "must be from 1 to 4096"),
+            ("batch", self.batch_size >= 1, "must be at least 1"),
+            ("batch", takes_all, f"must equal lanes in {self.mode}"),
+            ("batch", self.batch_size <= reachable, f"must not exceed lanes x credits ({reachable})"),
+            ("max_staleness", self.staleness_window >= 0, "must not be negative"),
+            ("max_staleness", not is_sync or self.staleness_window == 0, "must be 0 in sync"),
+            ("credits", self.credits_per_lane >= 1, "must be at least 1"),
+            ("quorum", 0 < self.share_needed <= 1, "must be above 0, at most 1"),
+            ("quorum", is_quorum or self.share_needed == 1, f"has no meaning in {self.mode}"),
+            ("grace_s", self.patience_s >= 0, "must not be negative"),
+            ("grace_s", is_quorum or self.patience_s == 0, f"has no meaning in {self.mode}"),
         )
 
     @property
@@ -58,7 +65,7 @@ class Aggregation:
     @property
     def staleness_window(self) -> int:
         """Updates by which theta may be ahead of a gradient's own."""
-        by_default = 0 if self.mode == "sync" else 5
+        by_default = {"sync": 0, "quorum": 1, "async": 5}[self.mode]
         return by_default if self.max_staleness is None else self.max_staleness
 
     @property
@@ -67,10 +74,26 @@ class Aggregation:
         by_default = 1 if self.mode == "sync" else 2
         return by_default if self.credits is None else self.credits
 
+    @property
+    def share_needed(self) -> float:
+        """The share of the lanes without which there is no update."""
+        by_default = 0.75 if self.mode == "quorum" else 1.0
+        return by_default if self.quorum is None else self.quorum
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds for which lanes beyond that share are waited for."""
+        return 0.0 if self.grace_s is None else self.grace_s
+
     def settled(self) -> "Aggregation":
         """Return the same with the mode's defaults in place of None."""
         return dataclasses.replace(
-            self, batch=self.batch_size, max_staleness=self.staleness_window, credits=self.credits_per_lane
+            self,
+            batch=self.batch_size,
+            max_staleness=self.staleness_window,
+            credits=self.credits_per_lane,
+            quorum=self.share_needed,
+            grace_s=self.patience_s,
         )
 
 
@@ -99,23 +122,14 @@ class Workers:
     def __post_init__(self) -> None:
         _require(
             "workers",
-            ("max_count", self.max_count, 1 <= self.max_count <= 4096, "must be from 1 to 4096"),
-            ("count", self.count, self.count >= 0, "must not be negative"),
-            (
-                "count",
-                self.count,
-                self.count <= self.max_count,
-                f"must not exceed max_count ({self.max_count})",
-            ),
-            ("num_cpus", self.num_cpus, self.num_cpus >= 0, "must not be negative"),
-            ("num_gpus", self.num_gpus, self.num_gpus >= 0, "must not be negative"),
-            (
-                "resources",
-                self.resources,
-                _are_amounts(self.resources),
-                "must be numbers, none of them negative",
-            ),
-            ("cpu_threads", self.cpu_threads, 1 <= self.cpu_threads <= 1024, "must be from 1 to 1024"),
+            self,
+            ("max_count", 1 <= self.max_count <= 4096, "must be from 1 to 4096"),
+            ("count", self.count >= 0, "must not be negative"),
+            ("count", self.count <= self.max_count, f"must not exceed max_count ({self.max_count})"),
+            ("num_cpus", self.num_cpus >= 0, "must not be negative"),
+            ("num_gpus", self.num_gpus >= 0, "must not be negative"),
+            ("resources", _are_amounts(self.resources), "must be numbers, none of them negative"),
+            ("cpu_threads", 1 <= self.cpu_threads <= 1024, "must be from 1 to 1024"),
         )
 
     def settled(self) -> "Workers":
@@ -146,9 +160,10 @@ class Learner:
         chosen = [port for port in ports.values() if port]
         _require(
             "learner",
-            ("host", self.host, bool(self.host), "must not be empty"),
-            *((name, port, port in _ANY_PORT, "must be from 0 to 65535") for name, port in ports.items()),
-            *((name, port, chosen.count(port) <= 1, "is used twice") for name, port in ports.items()),
+            self,
+            ("host", bool(self.host), "must not be empty"),
+            *((name, port in _ANY_PORT, "must be from 0 to 65535") for name, port in ports.items()),
+            *((name, chosen.count(port) <= 1, "is used twice") for name, port in ports.items()),
         )
 
 
@@ -167,8 +182,9 @@ class Checkpoint:
     def __post_init__(self) -> None:
         _require(
             "checkpoint",
-            ("every", self.every, self.every >= 1, "must be at least 1"),
-            ("keep", self.keep, self.keep >= 1, "must be at least 1"),
+            self,
+            ("every", self.every >= 1, "must be at least 1"),
+            ("keep", self.keep >= 1, "must be at least 1"),
         )
 
 
@@ -189,9 +205,10 @@ class Liveness:
     def __post_init__(self) -> None:
         _require(
             "liveness",
-            ("heartbeat_s", self.heartbeat_s, 0 < self.heartbeat_s <= 3600, "must be above 0, at most 3600"),
-            ("patience", self.patience, self.patience >= 1, "must be at least 1"),
-            ("orphan_ttl_s", self.orphan_ttl_s, self.orphan_ttl_s > 0, "must be above 0"),
+            self,
+            ("heartbeat_s", 0 < self.heartbeat_s <= 3600, "must be above 0, at most 3600"),
+            ("patience", self.patience >= 1, "must be at least 1"),
+            ("orphan_ttl_s", self.orphan_ttl_s > 0, "must be above 0"),
         )
 
     @property
@@ -279,10 +296,12 @@ def _are_amounts(resources: Mapping[str, Any]) -> bool:
     return all(type(amount) in (int, float) and amount >= 0 for amount in resources.values())
 
 
-def _require(section: str, *rules: tuple[str, object, bool, str]) -> None:
-    """Raise a `ConfigError` with every rule `(key, value, holds, rule)` that does not hold."""
+def _require(section: str, table: Any, *rules: tuple[str, bool, str]) -> None:
+    """Raise a `ConfigError` with every rule `(key, holds, rule)` of `table` that does not hold."""
     broken = [
-        Problem(f"{section}.{key}", as_toml(value), rule) for key, value, holds, rule in rules if not holds
+        Problem(f"{section}.{key}", as_toml(getattr(table, key)), rule)
+        for key, holds, rule in rules
+        if not holds
     ]
     if broken:
         raise ConfigError(*broken)

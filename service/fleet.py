@@ -133,9 +133,11 @@ class Fleet:
         delay_s = policy.first_delay_s * 2 ** (len(slot.crashes) - 1)
         slot.start_after = now + min(delay_s, policy.longest_delay_s)
         if ended.code == ExitCode.REFUSED:
-            slot.problem = f"worker {name} was refused by the learner and is not started again: see its log"
+            slot.problem = (
+                f"worker {name} was refused by the learner, is not started again: see logs/{name}.log"
+            )
         elif len(slot.crashes) >= policy.crashes:
             slot.problem = (
                 f"worker {name} ended {len(slot.crashes)} times without delivering an estimate and is not "
-                f"started again: see its log (the last time: {ended.cause})"
+                f"started again: see logs/{name}.log (the last time: {ended.cause})"
             )

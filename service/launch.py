@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import time
+from collections.abc import Iterator
 from typing import Literal
 
 from protos.unspool.v1.admin_pb2 import Status
@@ -16,6 +17,7 @@ from service.last_status import last_status
 from service.progress import Display
 from service.run_directory import Endpoints, RunDirectory
 from service.stop_signals import StopSignals
+from service.supervision import end_supervision, note_supervision
 from service.supervisor import Supervisor, failure_of
 from service.toml_document import read_tables
 from workers.local_pool import LocalPool
@@ -23,6 +25,10 @@ from workers.pool import WorkerPool
 
 _STEP_S = 0.5
 _START_S = 180.0
+_STOPPING = (
+    "stopping after the running outer step, with a checkpoint; Ctrl-C again not to wait for the step",
+    "stopping at once, with a checkpoint; Ctrl-C again to kill everything",
+)
 _LOOPBACK = ("127.", "localhost", "[::1]", "::1")
 
 
@@ -60,10 +66,9 @@ def supervise(run: RunDirectory, backend: Backend, display: Display) -> Status:
             endpoints = _await_learner(run, learner, signals)
             if endpoints is not None:
                 display.note(f"status page http://{endpoints.http}/, or: unspool status {run.path}")
-                pool = stack.enter_context(contextlib.closing(_start_pool(backend, run, config, endpoints)))
-                admin = stack.enter_context(contextlib.closing(GrpcAdmin(endpoints.admin, run.token())))
-                fleet = Fleet(pool, admin, time.monotonic)
-                _follow(Supervisor(learner, admin, fleet, time.monotonic), signals, display)
+                pool = _start_pool(backend, run, config, endpoints)
+                with _supervisor(run, learner, pool, endpoints) as supervisor:
+                    _follow(run, supervisor, signals, display)
         except KeyboardInterrupt:
             learner.kill()
             raise InterruptedRunError(f"killed; launch {run.path} again to resume it") from None
@@ -146,7 +151,8 @@ def _start_pool(backend: Backend, run: RunDirectory, config: RunConfig, endpoint
     from workers.ray_pool import ActorResources, RayPool  # importing Ray takes a second
 
     wanted = config.workers
-    if backend.address and endpoints.learner.startswith(_LOOPBACK):
+    is_elsewhere = backend.address is not None and not backend.address.startswith(_LOOPBACK)
+    if is_elsewhere and endpoints.learner.startswith(_LOOPBACK):
         raise FailedError(
             f"learner.host = {config.learner.host}: workers of the cluster at {backend.address} cannot reach "
             "it; set learner.host to an address of this machine"
@@ -165,17 +171,36 @@ def _start_pool(backend: Backend, run: RunDirectory, config: RunConfig, endpoint
         raise FailedError(f"--address {backend.address}: {error}") from error
 
 
-def _follow(supervisor: Supervisor, signals: StopSignals, display: Display) -> None:
-    told: set[str] = set()
+@contextlib.contextmanager
+def _supervisor(
+    run: RunDirectory, learner: ChildProcess, pool: WorkerPool, endpoints: Endpoints
+) -> Iterator[Supervisor]:
+    admin = GrpcAdmin(endpoints.admin, run.token())
+    with contextlib.closing(pool), contextlib.closing(admin):
+        supervisor = Supervisor(learner, admin, Fleet(pool, admin, time.monotonic), time.monotonic)
+        try:
+            yield supervisor
+        except KeyboardInterrupt:
+            supervisor.kill()
+            raise
+        finally:
+            end_supervision(run)
+
+
+def _follow(run: RunDirectory, supervisor: Supervisor, signals: StopSignals, display: Display) -> None:
+    """Supervise until the end, and tell what there is to tell, each thing once."""
+    told: list[str] = []
+    note_supervision(run, [])
     has_ended = False
     while not has_ended:
         supervisor.ask_to_stop(signals.count)
         has_ended = supervisor.step()
         if supervisor.status is not None:
             display.show(supervisor.status)
-        stopping = ["stopping with a checkpoint; Ctrl-C again not to wait for the outer step"] * signals.count
-        for text in [*supervisor.problems, *stopping]:
-            if text not in told:
-                told.add(text)
-                display.note(text)
+        news = [text for text in [*_STOPPING[: signals.count], *supervisor.problems] if text not in told]
+        for text in news:
+            display.note(text)
+        if news:
+            told += news
+            note_supervision(run, supervisor.problems)
         time.sleep(0 if has_ended else _STEP_S)

@@ -18,7 +18,7 @@ _UNLIMITED_WIDTH: Final = 1000
 def answer(facts: Any, as_json: bool, for_people: RenderableType) -> None:
     """Print `facts` as JSON, or what says the same to people."""
     if as_json:
-        _say(json.dumps(facts))
+        _say(json.dumps(facts), sys.stdout)
         return
     # Where no terminal limits the width, nothing is to be cut off.
     console = Console(width=None if sys.stdout.isatty() else _UNLIMITED_WIDTH)
@@ -43,7 +43,7 @@ def report_error(error: ServiceError | ConfigError, as_json: bool) -> ExitCode:
     exit_code = ExitCode.USAGE if isinstance(error, ConfigError) else error.exit_code
     if as_json:
         listed = [dataclasses.asdict(problem) for problem in problems]
-        _say(json.dumps({"error": str(error), "exit_code": exit_code, "problems": listed}))
+        _say(json.dumps({"error": str(error), "exit_code": exit_code, "problems": listed}), sys.stdout)
     elif problems:
         count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
         _say("\n  ".join([f"unspool: {count} in the configuration", *map(str, problems)]), sys.stderr)
@@ -52,7 +52,6 @@ def report_error(error: ServiceError | ConfigError, as_json: bool) -> ExitCode:
     return exit_code
 
 
-def _say(text: str, stream: IO[str] | None = None) -> None:
-    stream = stream or sys.stdout
+def _say(text: str, stream: IO[str]) -> None:
     stream.write(text + "\n")
     stream.flush()

@@ -76,9 +76,11 @@ def check_resumable(run: RunDirectory, config: RunConfig, accept_config_change: 
     Raises:
         UsageError: naming the keys that differ.
     """
-    before = RunConfig.from_tables(read_tables(run.config_path)).training_tables()
-    changed = changed_keys(before, config.training_tables())
-    if changed and not accept_config_change:
+    before = RunConfig.from_tables(read_tables(run.config_path))
+    changed = changed_keys(before.training_tables(), config.training_tables())
+    if changed and accept_config_change:
+        run.accept_checkpoints_of(before.training_sha256())
+    elif changed:
         raise UsageError(
             f"{run.path} is a run of another configuration: {', '.join(changed)} changed; launch it in "
             "another --run-dir, or go on from its theta with --accept-config-change"

@@ -15,9 +15,8 @@ def run_learner(run: RunDirectory) -> int:
     Raises:
         ServiceError: it cannot be.
     """
-    from learner.main import serve
-
     from learner.errors import LearnerError
+    from learner.main import serve
     from learner.settings import LearnerSettings
     from unspool.experiment import Experiment
 
@@ -27,7 +26,7 @@ def run_learner(run: RunDirectory) -> int:
         run_id=run.name,
         experiment=Experiment.from_tables(config.training_tables()),
         experiment_toml=config.training_toml(),
-        config_sha256=config.training_sha256(),
+        config_sha256=run.accepted_sha256() or config.training_sha256(),
         mode=config.aggregation.mode,
         batch=config.aggregation.batch_size,
         max_staleness=config.aggregation.staleness_window,
@@ -42,6 +41,8 @@ def run_learner(run: RunDirectory) -> int:
         orphan_ttl_s=config.liveness.orphan_ttl_s,
         checkpoint_every=config.checkpoint.every,
         checkpoint_keep=config.checkpoint.keep,
+        quorum=config.aggregation.share_needed,
+        grace_s=config.aggregation.patience_s,
         workers_desired=config.workers.count,
         max_workers=config.workers.max_count,
     )

@@ -59,6 +59,11 @@ class RunDirectory:
         return self.path / "token"
 
     @property
+    def supervisor_path(self) -> Path:
+        """What the supervisor says of itself."""
+        return self.path / "supervisor.json"
+
+    @property
     def checkpoints_path(self) -> Path:
         """The folder of theta's checkpoints."""
         return self.path / "checkpoints"
@@ -78,6 +83,22 @@ class RunDirectory:
         if not self.token_path.exists():
             write_atomically(self.token_path, secrets.token_urlsafe(32) + "\n", mode=0o600)
         write_atomically(self.config_path, config_toml)
+
+    def accept_checkpoints_of(self, config_sha256: str) -> None:
+        """Let this run's checkpoints be gone on from although they were made by another configuration."""
+        if not self._accepted_path.exists():
+            write_atomically(self._accepted_path, config_sha256 + "\n")
+
+    def accepted_sha256(self) -> str | None:
+        """Return the digest that the run's checkpoints go by, if it is not its configuration's."""
+        try:
+            return self._accepted_path.read_text().strip()
+        except FileNotFoundError:
+            return None
+
+    @property
+    def _accepted_path(self) -> Path:
+        return self.path / "accepted_config_sha256"
 
     def token(self) -> str:
         """Return the run's secret.

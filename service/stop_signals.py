@@ -16,7 +16,10 @@ class StopSignals:
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        self._previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        for number in _SIGNALS:
+            self._previous[number] = signal.signal(number, self._note)
+        if self._previous[signal.SIGHUP] == signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup: the run is to outlive its terminal
         return self
 
     def __exit__(

@@ -26,12 +26,15 @@ class LearnerProcess(Protocol):
 
     def poll(self) -> int | None:
         """Return its exit code, negative for a signal; None while it lives."""
+        ...
 
     def last_words(self) -> str:
         """Return the last line that it printed."""
+        ...
 
     def kill(self) -> None:
         """End it at once."""
+        ...
 
 
 class Supervisor:
@@ -72,6 +75,11 @@ class Supervisor:
     def ask_to_stop(self, times: int) -> None:
         """End the run with a checkpoint; asked twice, without waiting for the running outer step."""
         self._stops_wanted = max(self._stops_wanted, times)
+
+    def kill(self) -> None:
+        """End everything at once."""
+        self._learner.kill()
+        self._fleet.kill()
 
     def step(self) -> bool:
         """Do what is due; return whether the run has ended and nothing of it is left.

@@ -130,8 +130,7 @@ def convert(value: Any, annotation: Any, key: str) -> Any:
         for item in filter(None, map(item_annotation, kinds)):
             return _convert_items(value, item, key)
     elif any(fits_plain(value, one) for one in kinds):
-        is_only_float = float in kinds and int not in kinds and type(value) is int
-        return float(value) if is_only_float else value
+        return float(value) if type(value) is int and float in kinds and int not in kinds else value
     raise ConfigError(Problem(key, as_toml(value), f"must be {in_words(annotation)}"))
 
 

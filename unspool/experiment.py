@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from unspool.components import Table, build, refused
 from unspool.config_error import ConfigError, Problem, ProblemList
 from unspool.estimator_table import build_estimator
+from unspool.lanes import lane_state_shape, root_key
 from unspool.learned_optimizers.base import LearnedOptimizer
 from unspool.outer_optimizer import build_outer_optimizer, check_outer_optimizer
-from unspool.outer_trainers.gradient_estimator import GradientEstimator
+from unspool.outer_trainers.gradient_estimator import GradientEstimator, OuterState, WorkerWeights
 from unspool.toml_values import as_toml
 from unspool.types import PRNGKey, PyTree, Theta
 
@@ -192,3 +194,21 @@ def _check_estimator(estimator: GradientEstimator, theta_shape: PyTree, key: str
         estimator.truncated_step.resident_data()
     except (OSError, ValueError) as error:
         raise refused(error, {}, f"{key}.task_family") from error
+    try:
+        _trace_estimate(estimator, theta_shape)
+    except Exception as error:  # whatever code of the user's it comes from, the run would end with it
+        rule = f"no estimate can be made: {type(error).__name__}: {error}"
+        raise ConfigError(Problem(key, None, rule)) from error
+
+
+def _trace_estimate(estimator: GradientEstimator, theta_shape: PyTree) -> None:
+    """Go through everything that an estimate does, with shapes in place of numbers."""
+    weights = WorkerWeights(theta_shape, None, OuterState(jnp.zeros((), jnp.int32)))
+    unroll_state = lane_state_shape(estimator, weights)
+    data = estimator.get_data()
+
+    def estimate(weights: WorkerWeights, unroll_state: PyTree) -> Theta:
+        out, _ = estimator.estimate(weights, root_key(0), unroll_state, data, with_summary=False)
+        return out.grad
+
+    jax.eval_shape(estimate, weights, unroll_state)

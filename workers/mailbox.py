@@ -124,7 +124,10 @@ class Mailbox:
             return orders
 
     def push(self, push: learner_pb2.GradientEstimatorOut, body: bytes) -> None:
-        """Send an estimate, and send it again on each new stream until the learner's last word on it."""
+        """Send an estimate, and send it again on each new stream until the learner's last word on it.
+
+        Its id and what describes the body are filled in here.
+        """
         with self._changed:
             push.push_id = self._new_transfer()
             push.grad.CopyFrom(codec.tensors(body, push.push_id, self._chunk_bytes))

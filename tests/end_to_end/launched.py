@@ -48,6 +48,23 @@ every = {checkpoint_every}
 heartbeat_s = 0.5
 """
 
+IN_PROCESS = """
+import sys, jax
+from pathlib import Path
+from unspool import serialization
+from unspool.experiment import Experiment
+from unspool.outer_trainers.gradient_learner import SingleMachineGradientLearner
+
+experiment = Experiment.from_toml(Path(sys.argv[1]).read_text())
+estimators = [experiment.estimator(lane) for lane in range(experiment.lanes)]
+learner = SingleMachineGradientLearner(experiment.init, estimators, experiment.outer_optimizer)
+key = jax.random.PRNGKey(experiment.seed)
+state = learner.init(key)
+for _ in range(experiment.outer_steps):
+    state, _, _ = learner.update(state, key)
+print(serialization.digest(learner.get_meta_params(state)))
+"""
+
 
 def config_text(
     outer_steps: int = 30, mode: str = "sync", checkpoint_every: int = 7, trunc_length: int = 30
@@ -146,6 +163,14 @@ def launched(config: Path, run_dir: Path, *options: str) -> Iterator[LaunchedRun
         yield run
     finally:
         run.end()
+
+
+def in_process_digest(config: Path) -> str:
+    """Theta's digest at the end of the loop in one process over the same lanes, without any service."""
+    environment = {**os.environ, "PJRT_NPROC": "1", "JAX_PLATFORMS": "cpu"}
+    program = [sys.executable, "-c", IN_PROCESS, str(config)]
+    done = subprocess.run(program, env=environment, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 def processes_naming(text: str) -> list[str]:

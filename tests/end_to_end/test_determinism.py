@@ -3,33 +3,14 @@
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.launched import LaunchedRun, config_text, launched, unspool
+from tests.end_to_end.launched import LaunchedRun, config_text, in_process_digest, launched, unspool
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
-
-IN_PROCESS = """
-import sys, jax
-from pathlib import Path
-from unspool import serialization
-from unspool.experiment import Experiment
-from unspool.outer_trainers.gradient_learner import SingleMachineGradientLearner
-
-experiment = Experiment.from_toml(Path(sys.argv[1]).read_text())
-estimators = [experiment.estimator(lane) for lane in range(experiment.lanes)]
-learner = SingleMachineGradientLearner(experiment.init, estimators, experiment.outer_optimizer)
-key = jax.random.PRNGKey(experiment.seed)
-state = learner.init(key)
-for _ in range(experiment.outer_steps):
-    state, _, _ = learner.update(state, key)
-print(serialization.digest(learner.get_meta_params(state)))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +23,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(config: Path) -> str:
     """Theta's digest after 30 outer steps of the loop in one process."""
-    environment = {**os.environ, "PJRT_NPROC": "1", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", IN_PROCESS, str(config)]
-    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip()
+    return in_process_digest(config)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])

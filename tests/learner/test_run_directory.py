@@ -25,9 +25,9 @@ def directory(tmp_path: Path) -> RunDirectory:
 
 
 def test_a_second_learner_is_refused_with_the_first_ones_pid(directory: RunDirectory) -> None:
+    second = RunDirectory(directory.path).locked()
     with directory.locked(), pytest.raises(RunLockedError, match=f"pid {os.getpid()} on "):
-        with RunDirectory(directory.path).locked():
-            pass
+        second.__enter__()
 
 
 def test_a_refused_learner_does_not_wipe_the_holders_name(directory: RunDirectory) -> None:

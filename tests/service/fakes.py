@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from protos.unspool.v1.admin_pb2 import Event, Status, WorkerStatus
+from protos.unspool.v1.admin_pb2 import CheckpointInfo, Event, Status, WorkerStatus
 from service.client import Admin
 from service.exits import LearnerUnreachableError, UsageError
 from workers.exits import ExitCode
@@ -92,6 +92,10 @@ class FakeAdmin(Admin):
     def events(self, after: int) -> Sequence[Event]:
         self._check()
         return []
+
+    def save_checkpoint(self) -> CheckpointInfo:
+        self._check()
+        return CheckpointInfo()
 
     def stop(self, now: bool) -> int:
         self._check()

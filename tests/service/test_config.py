@@ -30,13 +30,9 @@ def test_every_example_is_valid(path: Path) -> None:
 
 
 def test_defaults_depend_on_the_mode() -> None:
-    sync, asynchronous = config().aggregation, config("aggregation.mode=async").aggregation
-    assert (sync.batch_size, sync.staleness_window, sync.credits_per_lane) == (4, 0, 1)
-    assert (asynchronous.batch_size, asynchronous.staleness_window, asynchronous.credits_per_lane) == (
-        4,
-        5,
-        2,
-    )
+    rules = [config(f"aggregation.mode={mode}").aggregation for mode in ("sync", "async", "quorum")]
+    assert [(rule.staleness_window, rule.credits_per_lane) for rule in rules] == [(0, 1), (5, 2), (1, 2)]
+    assert [rule.share_needed for rule in rules] == [1.0, 1.0, 0.75]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +82,13 @@ def test_an_experiment_can_be_built_from_the_training_part() -> None:
         ('aggregation.lanes="4"', "aggregation.lanes", "must be an integer"),
         ("aggregation.mode=asinc", "aggregation.mode", '"sync", "async"'),
         ("aggregation.batch=3", "aggregation.batch", "must equal lanes in sync"),
+        ("aggregation.quorum=0.5", "aggregation.quorum", "has no meaning in sync"),
+        ("aggregation={lanes = 4, mode = 'quorum', quorum = 1.5}", "aggregation.quorum", "at most 1"),
+        ("aggregation={lanes = 4, mode = 'quorum', grace_s = -1}", "aggregation.grace_s", "negative"),
+        ("aggregation={lanes = 4, mode = 'quorum', batch = 3}", "aggregation.batch", "must equal lanes"),
         ("aggregation.max_staleness=3", "aggregation.max_staleness", "must be 0 in sync"),
+        ("aggregation.batch=0", "aggregation.batch", "at least 1"),
+        ("aggregation={lanes = 4, mode = 'async', batch = 9}", "aggregation.batch", "lanes x credits (8)"),
         ("aggregation.credits=0", "aggregation.credits", "at least 1"),
         ("learner.port=65536", "learner.port", "from 0 to 65535"),
         ("learner.port=-1", "learner.port", "from 0 to 65535"),

@@ -64,7 +64,19 @@ class Walk(TruncatedStep):
     def unroll_step(
         self, theta: Any, unroll_state: Any, key: jax.Array, data: Any, outer_state: Any
     ) -> tuple[Any, TruncatedUnrollOut]:
-        raise NotImplementedError
+        position = unroll_state + theta["stride"]
+        steps = jnp.ones((), jnp.int32)
+        out = TruncatedUnrollOut(jnp.sum(position**2), jnp.zeros((), bool), steps, steps, jnp.ones((), bool))
+        return position, out
+
+
+class Stumble(Walk):
+    """A system with a mistake in it."""
+
+    def unroll_step(
+        self, theta: Any, unroll_state: Any, key: jax.Array, data: Any, outer_state: Any
+    ) -> tuple[Any, TruncatedUnrollOut]:
+        raise KeyError("strode")
 
 
 def tables(**changes: Any) -> dict[str, Any]:
@@ -142,6 +154,7 @@ def test_theta_shape_is_that_of_the_initial_theta() -> None:
 def test_any_unrolled_system_can_be_meta_trained() -> None:
     without = {name: table for name, table in tables().items() if name != "learned_optimizer"}
     experiment = Experiment.from_tables({**without, "estimators": [walk()]})
+    experiment.check()
     assert isinstance(experiment.estimator(0).truncated_step, VectorizedTruncatedStep)
     np.testing.assert_array_equal(experiment.init.init(jax.random.key(0))["stride"], jnp.ones(2))
 
@@ -228,6 +241,13 @@ def test_tasks_without_a_learned_optimizer_are_refused() -> None:
 
 def test_systems_with_different_thetas_are_refused() -> None:
     assert "another structure" in problems_of(tables(estimators=[walk()]))["estimators[0].truncated_step"]
+
+
+def test_a_system_that_cannot_be_unrolled_is_found_out_before_training() -> None:
+    stumble = walk(truncated_step={"type": f"{__name__}:Stumble"})
+    without = {name: table for name, table in tables().items() if name != "learned_optimizer"}
+    problem = problems_of({**without, "estimators": [stumble]})["estimators[0]"]
+    assert problem == "estimators[0]: no estimate can be made: KeyError: 'strode'"
 
 
 def test_a_single_unroll_needs_to_know_how_many_run_side_by_side() -> None:

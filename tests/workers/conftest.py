@@ -3,6 +3,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.workers.cluster import straight_loop
 from tests.workers.fake_learner import PATIENCE_S, FakeLearner
 from workers.settings import WorkerSettings
 from workers.worker import UnrollWorker
@@ -38,3 +39,9 @@ def start() -> Iterator[Callable[..., RunningWorker]]:
     for worker in running:
         worker.worker.drain("the test is over")
         worker.exit_code()
+
+
+@pytest.fixture(scope="session")
+def expected() -> str:
+    """The digest that theta ends with, whoever computes it."""
+    return straight_loop()

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.workers.cluster import TOKEN, Cluster
 from tests.workers.fake_learner import PATIENCE_S
 from tests.workers.trivial_actor import TrivialActor
+from workers.actor import WorkerActor
 from workers.pool import Exit, WorkerProcess
 from workers.ray_pool import ActorResources, RayPool
 
@@ -96,3 +98,12 @@ def test_an_actor_that_fits_nowhere_says_what_it_waits_for(pool, monkeypatch):
     pool.kill("w3")
     assert waiting.pid == 0
     assert "CPU: 4096" in waiting.state
+
+
+def test_a_worker_in_an_actor_makes_the_same_theta(pool, monkeypatch, tmp_path, expected):
+    cluster = Cluster(tmp_path)
+    monkeypatch.setattr(pool, "_actor_class", WorkerActor)
+    monkeypatch.setattr(pool, "_arguments", (cluster.address, TOKEN))
+    pool.start("w4")
+    assert cluster.finish()["theta_sha256"] == expected
+    assert exit_of(pool, "w4").code == 0

@@ -1,0 +1,187 @@
+"""A learner that really listens, and a worker that speaks to it in hand-written messages."""
+
+import contextlib
+import dataclasses
+import http.client
+import json
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+
+from learner.main import serve
+from learner.run_directory import RunDirectory
+from learner.settings import LearnerSettings
+from protos import codec
+from protos.unspool.v1 import admin_pb2, admin_pb2_grpc, learner_pb2, learner_pb2_grpc
+from protos.unspool.v1.learner_pb2 import LearnerMessage, WorkerMessage
+
+PATIENCE_S = 60.0
+
+
+class RunningLearner:
+    """`serve` in a thread of this process, until the end of the `with` block at the latest."""
+
+    def __init__(self, settings: LearnerSettings) -> None:
+        self.settings = settings
+        self.directory = RunDirectory(settings.run_dir)
+        self.exit_code: int | None = None
+        self.error: BaseException | None = None
+        self._channels: list[Any] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="learner-under-test")
+
+    def __enter__(self) -> "RunningLearner":
+        self._thread.start()
+        while not self.directory.endpoints.exists():
+            if self._over.wait(0.01):
+                raise self.error or AssertionError(f"exited with {self.exit_code}")
+        self.endpoints = json.loads(self.directory.endpoints.read_text())
+        self.metadata = [("authorization", f"Bearer {self.settings.token}")]
+        self.learner = learner_pb2_grpc.LearnerStub(self.channel("learner"))
+        self.admin = admin_pb2_grpc.AdminStub(self.channel("admin"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._over.is_set():
+            with contextlib.suppress(grpc.RpcError):
+                self.ask("Stop", admin_pb2.StopRequest(now=True))
+        self.wait()
+        for channel in self._channels:
+            channel.close()
+
+    def wait(self) -> int | None:
+        """Wait until `serve` has returned."""
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive(), "the learner does not end"
+        return self.exit_code
+
+    def channel(self, plane: str) -> Any:
+        self._channels.append(grpc.insecure_channel(self.endpoints[plane]))
+        return self._channels[-1]
+
+    def ask(self, method: str, request: Any) -> Any:
+        """Call a method of the operator's plane."""
+        return getattr(self.admin, method)(request, metadata=self.metadata, timeout=PATIENCE_S)
+
+    def status(self) -> admin_pb2.Status:
+        return self.ask("GetStatus", admin_pb2.GetStatusRequest())
+
+    def get(self, path: str, **headers: str) -> tuple[int, bytes]:
+        """Ask the HTTP plane."""
+        host, _, port = self.endpoints["http"].rpartition(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=PATIENCE_S)
+        connection.request("GET", path, headers=headers)
+        reply = connection.getresponse()
+        return reply.status, reply.read()
+
+    def _serve(self) -> None:
+        try:
+            self.exit_code = serve(self.settings)
+        except BaseException as error:  # handed to the test
+            self.error = error
+        self._over.set()
+
+
+@dataclasses.dataclass
+class HandWrittenWorker:
+    """A worker whose every message a test writes."""
+
+    running: RunningLearner
+    name: str = "w0"
+    incarnation: str = "i0"
+
+    def __post_init__(self) -> None:
+        self.heard: list[LearnerMessage] = []
+        self.outgoing: queue.Queue[WorkerMessage | None] = queue.Queue()
+
+    def join(self, held: list[learner_pb2.HeldLane] | None = None) -> learner_pb2.JoinReply:
+        request = learner_pb2.JoinRequest(
+            protocol_min=1,
+            protocol_max=1,
+            worker_name=self.name,
+            incarnation=self.incarnation,
+            held=held or [],
+        )
+        self.reply = self.running.learner.Join(request, metadata=self.running.metadata, timeout=PATIENCE_S)
+        return self.reply
+
+    def open(self) -> None:
+        self.outgoing = queue.Queue()
+        metadata = [*self.running.metadata, ("unspool-session", self.reply.session_secret)]
+        self.call = self.running.learner.Session(
+            iter(self.outgoing.get, None), metadata=metadata, timeout=PATIENCE_S
+        )
+
+    def enter(self) -> "HandWrittenWorker":
+        self.join()
+        self.open()
+        return self
+
+    def say(self, **body: Any) -> None:
+        self.outgoing.put(WorkerMessage(**body))
+
+    def say_body(self, body: bytes, transfer: int) -> None:
+        for chunk in codec.chunks(body, transfer, self.reply.chunk_bytes):
+            self.say(chunk=chunk)
+
+    def hang_up(self) -> None:
+        self.outgoing.put(None)
+
+    def next(self, kind: str) -> Any:
+        """The next message of a kind; what comes before it is kept in `heard`."""
+        for message in self.call:
+            self.heard.append(message)
+            if message.HasField(kind):
+                return getattr(message, kind)
+        raise AssertionError(f"the stream ended without a {kind}")
+
+    def grants(self, count: int) -> dict[int, learner_pb2.LaneGrant]:
+        grants = [self.next("grant") for _ in range(count)]
+        return {grant.lane: grant for grant in grants}
+
+    def push(
+        self, grant: learner_pb2.LaneGrant, seq: int, version: int, body: bytes, **fields: Any
+    ) -> learner_pb2.GradientEstimatorOut:
+        """Send an estimate, in chunks where it is large."""
+        transfer = grant.lane * 1000 + seq
+        defaults: dict[str, Any] = {
+            "push_id": transfer,
+            "lane": grant.lane,
+            "incarnation": grant.incarnation,
+            "seq": seq,
+            "theta_version": version,
+            "weight": 1.0,
+            "mean_loss": 2.0,
+            "grad": codec.tensors(body, transfer, self.reply.chunk_bytes),
+        }
+        push = learner_pb2.GradientEstimatorOut(**(defaults | fields))
+        self.say(push=push)
+        if push.grad.WhichOneof("body") == "transfer":
+            self.say_body(body, transfer)
+        return push
+
+    def verdict(self) -> str:
+        return learner_pb2.Verdict.Name(self.next("verdict").verdict)
+
+    def fetch_theta(self, version: int) -> bytes:
+        request = learner_pb2.GetThetaRequest(version=version)
+        chunks = self.running.learner.GetTheta(request, metadata=self.running.metadata, timeout=PATIENCE_S)
+        return assemble(chunks, codec.body_bytes(self.reply.schema))
+
+    def fetch_snapshot(self, lane: int, seq: int, size: int) -> bytes:
+        request = learner_pb2.GetSnapshotRequest(lane=lane, seq=seq)
+        chunks = self.running.learner.GetSnapshot(request, metadata=self.running.metadata, timeout=PATIENCE_S)
+        return assemble(chunks, size)
+
+
+def assemble(chunks: Iterator[Any], size: int) -> bytes:
+    """Put a body together from a stream of chunks."""
+    assembler: codec.Assembler | None = None
+    for chunk in chunks:
+        assembler = assembler or codec.Assembler(chunk.transfer, size)
+        assembler.add(chunk)
+    assert assembler is not None
+    return bytes(assembler.body())

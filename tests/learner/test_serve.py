@@ -1,0 +1,190 @@
+"""A learner's life as a whole: starting, resuming, and every way to end."""
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learner.errors import ConfigChangedError, PortInUseError, RunLockedError
+from learner.main import serve
+from learner.outer import OuterLearner
+from learner.settings import LearnerSettings
+from protos.unspool.v1 import admin_pb2
+from tests.learner.builders import EXPERIMENT_TOML, gradient_body, make_settings
+from tests.learner.running import PATIENCE_S, HandWrittenWorker, RunningLearner
+
+LEARNER_PROCESS = """
+import sys
+from pathlib import Path
+from learner.main import serve
+from tests.learner.builders import make_settings
+if __name__ == "__main__":
+    sys.exit(serve(make_settings(Path(sys.argv[1]))))
+"""
+
+
+def steps(worker: HandWrittenWorker, first: int, last: int, value: float = 1.0) -> str:
+    """Push every lane for versions `first` to `last`; returns the digest of the theta reached."""
+    lanes = worker.grants(3)
+    for version in range(first, last):
+        for grant in lanes.values():
+            worker.push(grant, version + 1, version, gradient_body(value + version))
+        announcement = worker.next("theta")
+        while announcement.version <= version:
+            announcement = worker.next("theta")
+    return str(announcement.sha256)
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        yield holder.getsockname()[1]
+
+
+def test_a_second_learner_on_the_run_directory_is_refused(tmp_path: Path) -> None:
+    with RunningLearner(make_settings(tmp_path)) as first:
+        with pytest.raises(RunLockedError, match="another learner holds this run directory"):
+            serve(make_settings(tmp_path))
+        assert first.status().epoch == 1
+
+
+@pytest.mark.parametrize("port", ["port", "admin_port", "http_port"])
+def test_a_taken_port_is_named(tmp_path: Path, taken_port: int, port: str) -> None:
+    with pytest.raises(PortInUseError, match=f"cannot listen on 127.0.0.1:{taken_port}"):
+        serve(make_settings(tmp_path, **{port: taken_port}))
+    assert not (tmp_path / "epoch").exists()
+
+
+@pytest.mark.parametrize("plane", ["port", "admin_port", "http_port"])
+def test_two_learners_never_share_a_port(tmp_path: Path, plane: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    with RunningLearner(make_settings(tmp_path / "a")) as first:
+        name = {"port": "learner", "admin_port": "admin", "http_port": "http"}[plane]
+        port = int(first.endpoints[name].rpartition(":")[2])
+        with pytest.raises(PortInUseError, match=str(port)):
+            serve(make_settings(tmp_path / "b", **{plane: port}))
+
+
+def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    with RunningLearner(make_settings(tmp_path)) as first:
+        reached = steps(HandWrittenWorker(first).enter(), 0, 3)
+    assert first.exit_code == 0
+    with RunningLearner(make_settings(tmp_path)) as second:
+        status = second.status()
+        worker = HandWrittenWorker(second).enter()
+        grants = worker.grants(3)
+    assert (status.epoch, status.outer_step, status.theta_sha256, status.inner_steps) == (2, 3, reached, 0)
+    assert [list(grant.replay_versions) for grant in grants.values()] == [[0, 1, 2]] * 3
+
+
+def test_theta_after_a_resume_is_that_of_a_run_without_one(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "halves").mkdir()
+    with RunningLearner(make_settings(tmp_path / "whole")) as whole:
+        expected = steps(HandWrittenWorker(whole).enter(), 0, 5)
+    with RunningLearner(make_settings(tmp_path / "halves")) as half:
+        steps(HandWrittenWorker(half).enter(), 0, 2)
+    with RunningLearner(make_settings(tmp_path / "halves")) as half:
+        assert steps(HandWrittenWorker(half).enter(), 2, 5) == expected
+
+
+def test_the_curves_go_on_after_a_resume(tmp_path: Path) -> None:
+    with RunningLearner(make_settings(tmp_path)) as first:
+        steps(HandWrittenWorker(first).enter(), 0, 3)
+    with RunningLearner(make_settings(tmp_path)) as second:
+        assert json.loads(second.get("/series.json")[1])["outer_step"] == [1, 2, 3]
+
+
+def test_a_run_that_is_finished_finishes_at_once_again(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, outer_steps=1)
+    with RunningLearner(settings) as first:
+        worker = HandWrittenWorker(first).enter()
+        for grant in worker.grants(3).values():
+            worker.push(grant, 1, 0, gradient_body(1.0))
+        assert first.wait() == 0
+    assert serve(settings) == 0
+
+
+def test_another_configuration_does_not_resume_a_run(tmp_path: Path) -> None:
+    with RunningLearner(make_settings(tmp_path)) as first:
+        steps(HandWrittenWorker(first).enter(), 0, 1)
+    with pytest.raises(ConfigChangedError, match="restore the old configuration"):
+        serve(make_settings(tmp_path, config_sha256="d" * 64))
+
+
+def test_what_kills_the_update_thread_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explode(*_: Any) -> None:
+        raise MemoryError("no room for theta")
+
+    with RunningLearner(make_settings(tmp_path)) as running:
+        worker = HandWrittenWorker(running).enter()
+        lanes = worker.grants(3)
+        monkeypatch.setattr(OuterLearner, "apply", explode)
+        for grant in lanes.values():
+            worker.push(grant, 1, 0, gradient_body(1.0))
+        running.wait()
+    assert isinstance(running.error, MemoryError)
+
+
+def test_a_learner_leaves_no_thread_behind(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    with RunningLearner(make_settings(tmp_path)) as running:
+        steps(HandWrittenWorker(running).enter(), 0, 2)
+        names = {thread.name for thread in set(threading.enumerate()) - before}
+    assert {"update", "ticker", "disk-writer", "http", "session-w0#1"} <= names
+    left = {thread.name for thread in set(threading.enumerate()) - before}
+    assert not left & names - {name for name in left if name.startswith("Thread-")}
+
+
+def test_a_signal_ends_the_process_with_a_checkpoint_and_exit_code_0(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", LEARNER_PROCESS, str(tmp_path)])
+    try:
+        while not (tmp_path / "endpoints.json").exists():
+            assert process.poll() is None
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
+    finally:
+        process.kill()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000000.safetensors"]
+    assert not (tmp_path / "endpoints.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch": 2}, r"batch=2\): must be the number of lanes, 3"),
+        ({"mode": "async", "batch": 4}, "3 lanes may have 3 gradients outstanding"),
+        ({"lease_ttl_s": 10.0}, "must exceed two heartbeats"),
+        ({"token": ""}, r"token=...\): must not be empty"),
+        ({"port": 70_000}, "0 to 65535"),
+        ({"checkpoint_every": 0}, "must be positive"),
+        ({"mode": "quorum", "quorum": 0.0}, r"quorum=0.0\): must be in \(0, 1\]"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else ",".join(value),
+)
+def test_settings_that_cannot_work_are_refused_by_name(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_settings(tmp_path, **changes)
+
+
+def test_the_settings_carry_the_experiment_as_text(tmp_path: Path) -> None:
+    settings: LearnerSettings = make_settings(tmp_path)
+    assert settings.experiment_toml == EXPERIMENT_TOML
+    assert "secret-token" not in str(admin_pb2.Status(run=settings.run_id))

@@ -1,0 +1,113 @@
+import fcntl
+import json
+from pathlib import Path
+
+import pytest
+
+from service import preparation
+from service.config import RunConfig
+from service.exits import RunInUseError, UsageError
+from service.run_directory import RunDirectory
+from service.toml_document import read_tables
+from unspool.config_error import ConfigError
+
+QUADRATIC = Path(__file__).parents[2] / "examples" / "quadratic_local.toml"
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the check in another process, which has tests of its own."""
+    monkeypatch.setattr(preparation, "check_in_child", lambda tables: None)
+
+
+def prepared(
+    *overrides: str, config: Path = QUADRATIC, run_dir: Path | None = None, accept: bool = False
+) -> RunDirectory:
+    return preparation.prepare(config, overrides, run_dir, accept)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_new_run_is_named_after_its_configuration() -> None:
+    assert [prepared().path, prepared().path] == [
+        Path("runs/quadratic_local-1"),
+        Path("runs/quadratic_local-2"),
+    ]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_run_directory_has_the_whole_configuration_overrides_included() -> None:
+    run = prepared("workers.count=7", run_dir=Path("mine"))
+    config = RunConfig.from_tables(read_tables(run.config_path))
+    assert (run.path, config.workers.count, config.workers.cpu_threads) == (Path("mine"), 7, 1)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_run_directory_can_be_launched_again_by_itself() -> None:
+    first = prepared("workers.count=7", run_dir=Path("mine"))
+    again = prepared(config=first.path)
+    assert again == first
+    assert RunConfig.from_tables(read_tables(again.config_path)).workers.count == 7
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_control_keys_may_change_between_launches() -> None:
+    prepared(run_dir=Path("mine"))
+    run = prepared("workers.count=5", "checkpoint.every=3", run_dir=Path("mine"))
+    assert RunConfig.from_tables(read_tables(run.config_path)).checkpoint.every == 3
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_training_keys_may_not_and_are_named() -> None:
+    prepared(run_dir=Path("mine"))
+    with pytest.raises(UsageError, match=r"seed, estimators\[0\]\.std changed"):
+        prepared("seed=5", "estimators.0.std=0.5", run_dir=Path("mine"))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_training_keys_may_change_if_that_is_accepted() -> None:
+    before = RunConfig.from_tables(read_tables(prepared(run_dir=Path("mine")).config_path))
+    run = prepared("seed=5", run_dir=Path("mine"), accept=True)
+    assert read_tables(run.config_path)["seed"] == 5
+    assert run.accepted_sha256() == before.training_sha256()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(UsageError, match="is no run"):
+        prepared(run_dir=Path("mine"))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_run_that_is_going_on_is_left_alone() -> None:
+    run = prepared(run_dir=Path("mine"))
+    with (run.path / "LOCK").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        json.dump({"pid": 4711, "host": "elsewhere"}, lock)
+        lock.flush()
+        with pytest.raises(RunInUseError, match="pid 4711 on elsewhere"):
+            prepared("workers.count=5", run_dir=Path("mine"))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_unlocked_run_is_not_in_use() -> None:
+    run = prepared(run_dir=Path("mine"))
+    (run.path / "LOCK").touch()
+    assert prepared(run_dir=Path("mine")) == run
+
+
+def test_nothing_is_made_for_a_configuration_with_problems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(QUADRATIC.parents[1]))
+    with pytest.raises(ConfigError) as caught:
+        prepared("workers.count=-1", "estimators.0.trunc_lenght=5", "outer_optimizer.type=adm")
+    keys = {problem.key for problem in caught.value.problems}
+    assert keys == {"workers.count", "estimators[0].trunc_lenght", "outer_optimizer.type"}
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,106 @@
+"""A real learner over loopback, and the theta that it should end with."""
+
+import json
+import socket
+import threading
+from pathlib import Path
+
+from learner.main import serve
+from learner.settings import LearnerSettings
+from tests.workers.fake_learner import EXPERIMENT, PATIENCE_S
+from unspool import serialization
+from unspool.experiment import Experiment
+from unspool.lanes import estimate_lane, init_lane, theta_key
+from unspool.outer_trainers.gradient_learner import AggregatedGradient, GradientLearner
+from workers.client import GrpcLearnerClient
+from workers.settings import WorkerSettings
+from workers.thetas import weights_of
+from workers.worker import UnrollWorker
+
+TOKEN = "token"
+
+
+def straight_loop() -> str:
+    """Return the digest of theta after the same updates in one loop, without learner or workers."""
+    experiment = Experiment.from_toml(EXPERIMENT)
+    outer = GradientLearner(experiment.init, experiment.outer_optimizer, experiment.outer_steps)
+    outer_state = outer.init(theta_key(experiment.seed))
+    lanes = range(experiment.lanes)
+    weights = weights_of(outer.get_meta_params(outer_state), 0)
+    states = [init_lane(experiment.estimator(lane), weights, experiment.seed, lane) for lane in lanes]
+    for version in range(experiment.outer_steps):
+        weights = weights_of(outer.get_meta_params(outer_state), version)
+        estimates = [
+            estimate_lane(
+                experiment.estimator(lane), weights, states[lane], experiment.seed, lane, version + 1
+            )
+            for lane in lanes
+        ]
+        states = [estimate.unroll_state for estimate in estimates]
+        batch = [AggregatedGradient(e.grad, None, e.mean_loss, e.weight) for e in estimates]
+        outer_state, _ = outer.update(outer_state, batch)
+    return serialization.digest(outer.get_meta_params(outer_state))
+
+
+class Cluster:
+    """A learner and its workers, each in a thread."""
+
+    def __init__(self, run_dir: Path, **changes: object) -> None:
+        self._run_dir = run_dir
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.address = f"127.0.0.1:{port}"
+        settings = LearnerSettings(
+            **{
+                "run_dir": run_dir,
+                "run_id": "run",
+                "experiment": Experiment.from_toml(EXPERIMENT),
+                "experiment_toml": EXPERIMENT,
+                "config_sha256": "c" * 64,
+                "mode": "sync",
+                "batch": 4,
+                "max_staleness": 0,
+                "credits_per_lane": 1,
+                "host": "127.0.0.1",
+                "port": port,
+                "admin_port": 0,
+                "http_port": 0,
+                "token": TOKEN,
+                "heartbeat_s": 1.0,
+                "lease_ttl_s": 10.0,
+                "orphan_ttl_s": PATIENCE_S,
+                "checkpoint_every": 3,
+                "checkpoint_keep": 2,
+                "workers_desired": 1,
+                "max_workers": 8,
+                "gather_s": 0.0,
+            }
+            | changes
+        )
+        self._threads = [threading.Thread(target=serve, args=(settings,), name="learner")]
+        self._threads[0].start()
+        self.workers: list[UnrollWorker] = []
+        self.codes: dict[str, int] = {}
+
+    def client(self, token: str = TOKEN) -> GrpcLearnerClient:
+        return GrpcLearnerClient(self.address, token)
+
+    def start_worker(self, client: GrpcLearnerClient | None = None) -> None:
+        name = f"w{len(self.workers)}"
+        settings = WorkerSettings(learner=self.address, token=TOKEN, name=name)
+        worker = UnrollWorker(settings, client or self.client())
+        self.workers.append(worker)
+        self._threads.append(
+            threading.Thread(target=lambda: self.codes.update({name: worker.run()}), name=name)
+        )
+        self._threads[-1].start()
+
+    def finish(self) -> dict[str, object]:
+        """Wait until everybody has ended; returns the learner's last status."""
+        for thread in self._threads:
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive(), (
+                f"{thread.name} is still running:\n{[worker.stack() for worker in self.workers]}"
+            )
+        return json.loads((self._run_dir / "status.json").read_text())
