@@ -85,8 +85,11 @@ class LearnerCore:
     def detach(self, worker_id: str, stream: int) -> None:
         """Take note that a stream broke. The lanes stay for the lease's time to live."""
         session = self.run.sessions.get(worker_id)
-        if session is not None and session.stream == stream:
-            session.stream = None
+        if session is None or session.stream != stream:
+            return
+        session.stream = None
+        if self.run.phase.final is not None:
+            self._close(session, Goodbye.FINISHED, "")
 
     def heartbeat(self, worker_id: str, heartbeat: learner_pb2.Heartbeat) -> None:
         """Take a sign of life and answer it."""

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 Array = npt.NDArray[Any]
 
 _COLOURS = ("#0b6e99", "#c46210", "#6b6b6b", "#5c8a3a")
-_SMOOTHING_STEPS = 10.0
+_SMOOTHING_STEPS = 11
 
 
 def draw_outer_loss(csv_path: Path, picture: Path) -> None:
@@ -24,9 +24,7 @@ def draw_outer_loss(csv_path: Path, picture: Path) -> None:
     steps, losses = np.asarray(rows).reshape(-1, 2).T
     figure, axes = _axes("outer step", "outer loss (mean over a truncation)", "Meta-training")
     axes.plot(steps, losses, color=_COLOURS[0], alpha=0.3, linewidth=0.8, label="each update")
-    axes.plot(
-        steps, smoothed(losses), color=_COLOURS[0], label=f"smoothed over {_SMOOTHING_STEPS:.0f} updates"
-    )
+    axes.plot(steps, smoothed(losses), color=_COLOURS[0], label=f"mean over {_SMOOTHING_STEPS} updates")
     axes.legend(frameon=False)
     _save(figure, picture)
 
@@ -52,14 +50,15 @@ def draw_inner_curves(curves: Mapping[str, tuple[Array, Array]], picture: Path, 
 
 
 def smoothed(values: Array) -> Array:
-    """Return the exponential moving average of `values` `[n]`, without a bias towards its start."""
-    kept = 1 - 1 / _SMOOTHING_STEPS
-    average, weight, averages = 0.0, 0.0, []
-    for value in values:
-        if np.isfinite(value):
-            average, weight = kept * average + value, kept * weight + 1
-        averages.append(average / weight if weight else np.nan)
-    return np.asarray(averages)
+    """Return the mean of `values` `[n]` over a window around each, leaving out what is not finite.
+
+    Centred, so that a falling loss is not drawn above itself; at the ends the window is what there is of it.
+    """
+    window = np.ones(min(_SMOOTHING_STEPS, len(values)))
+    finite = np.isfinite(values)
+    total = np.convolve(np.where(finite, values, 0.0), window, mode="same")
+    count = np.convolve(finite, window, mode="same")
+    return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
 
 
 def _axes(x_label: str, y_label: str, title: str) -> tuple[Figure, Axes]:

@@ -94,6 +94,13 @@ def test_a_worker_that_comes_after_the_end_is_told_as_well(core: LearnerCore) ->
     assert [message.WhichOneof("body") for message in peer.listen()] == ["goodbye"]
 
 
+def test_a_worker_that_goes_after_the_end_is_not_missed(core: LearnerCore, peer: Peer) -> None:
+    core.end(RunState.FINISHED)
+    peer.break_stream()
+    assert len(core.run.sessions) == 0
+    assert len(core.run.lanes.free()) == 3
+
+
 def test_three_reverted_updates_in_a_row_fail_the_run(core: LearnerCore, peer: Peer) -> None:
     for _ in range(3):
         assert core.ending() is None
