@@ -1,5 +1,6 @@
 """A directory of checkpoints: the newest that verifies is the one that counts."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable
@@ -46,14 +47,9 @@ class CheckpointStore:
         """Return the files, oldest first."""
         return sorted(self._directory.glob(f"step-*{_SUFFIX}"))
 
-    def files(self) -> list[CheckpointFile]:
-        """Return the files with what their headers say, oldest first. Nothing is verified.
-
-        Raises:
-            CorruptCheckpointError: a file does not even begin like a checkpoint.
-        """
-        headers = [(path, checkpoint_format.read_header(path)) for path in self.paths()]
-        return [CheckpointFile(path, int(head["version"]), head["theta_sha256"]) for path, head in headers]
+    def path(self, version: int) -> Path:
+        """Return where the checkpoint of a version is or would be."""
+        return self._directory / f"step-{version:08d}{_SUFFIX}"
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint durably, and delete those that are no longer kept.
@@ -61,7 +57,7 @@ class CheckpointStore:
         Raises:
             OSError: the disk refused; earlier checkpoints are untouched.
         """
-        path = self._directory / f"step-{checkpoint.version:08d}{_SUFFIX}"
+        path = self.path(checkpoint.version)
         write_durably(path, checkpoint_format.encode(checkpoint))
         for old in self.paths()[: -self._keep]:
             old.unlink(missing_ok=True)
@@ -108,11 +104,13 @@ class CheckpointStore:
         return None
 
     def referenced_snapshots(self) -> set[tuple[int, int]]:
-        """Return `(lane, seq)` of the lane states that the files need."""
-        marks = [
-            mark for path in self.paths() for mark in json.loads(checkpoint_format.read_header(path)["lanes"])
-        ]
-        return {(mark["lane"], mark["snapshot_seq"]) for mark in marks}
+        """Return `(lane, seq)` of the lane states that the files need, as far as they can be read."""
+        referenced = set()
+        for path in self.paths():
+            with contextlib.suppress(CorruptCheckpointError):
+                marks = json.loads(checkpoint_format.read_header(path)["lanes"])
+                referenced |= {(mark["lane"], mark["snapshot_seq"]) for mark in marks}
+        return referenced
 
 
 def _load(path: Path, like: PyTree, config_sha256: str) -> Checkpoint:

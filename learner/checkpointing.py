@@ -123,11 +123,13 @@ class CheckpointSchedule:
 
     def take(self, run: Run) -> list[SaveJob]:
         """Return the checkpoints that can be written now."""
-        jobs = [SaveJob(self._now(run), request, requested=True) for request in self._requests]
-        self._requests = []
+        jobs = []
+        # In order of versions: a checkpoint may clear away the lane states that only earlier ones need.
         if self._capture is not None and self._capture.ripe(run):
             jobs.append(SaveJob(self._capture.checkpoint(run), Future(), requested=False))
             self._capture = None
+        jobs += [SaveJob(self._now(run), request, requested=True) for request in self._requests]
+        self._requests = []
         return jobs
 
     def updated(self, run: Run) -> None:

@@ -96,7 +96,7 @@ class LearnerCore:
         session = self.run.heard(worker_id)
         if session is not None:
             session.beat(heartbeat)
-            credits_left = self._leases.credits(session)
+            credits_left = self._leases.credits(worker_id)
             self.run.send(session, letters.heartbeat_ack(self.run.version, credits_left))
 
     def refuse_unread(self, worker_id: str, push: GradientEstimatorOut) -> bool:

@@ -4,12 +4,13 @@ One queue for both, so that the rows up to a checkpoint's version are on disk be
 """
 
 import queue
-import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final, TypeAlias
 
 from learner.checkpoint_store import CheckpointFile
 from learner.checkpointing import SaveJob
+from learner.owned_thread import OwnedThread
 from learner.records import Records, UpdateRecord
 from learner.runtime import Runtime
 from learner.saver import Saver
@@ -24,14 +25,17 @@ _Job: TypeAlias = UpdateRecord | SaveJob | None
 class DiskWriter:
     """Owns the table and the checkpoint directory while it runs."""
 
-    def __init__(self, runtime: Runtime, records: Records, saver: Saver) -> None:
+    def __init__(
+        self, runtime: Runtime, records: Records, saver: Saver, report: Callable[[BaseException], None]
+    ) -> None:
+        """Write with `records` and `saver`; `report` gets what they raise beyond a refusing disk."""
         self._runtime = runtime
         self._records = records
         self._saver = saver
         self._jobs: queue.Queue[_Job] = queue.Queue(_QUEUED)
         self._saving: Future[CheckpointFile] | None = None
         self._failing = False
-        self._thread = threading.Thread(target=self._work, name="disk-writer", daemon=True)
+        self._thread = OwnedThread("disk-writer", self._work, report)
 
     def start(self) -> None:
         """Begin to take jobs."""

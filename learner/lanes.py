@@ -98,9 +98,14 @@ class LaneTable:
         lane.state, lane.holder = LaneState.FREE, None
 
     def oldest_restart(self) -> int:
-        """Return the oldest theta version that a replay of some lane would need."""
-        return min(self._restart(lane) for lane in self._lanes)
+        """Return the oldest theta version that a replay of some lane could need.
 
-    def _restart(self, lane: Lane) -> int:
-        snapshot = lane.newest_snapshot(lane.reached)
-        return snapshot.seq if snapshot else 0
+        A lane may be ahead of theta, and its newest snapshot with it; a checkpoint of theta as it is now
+        would restart the lane from an older one.
+        """
+        return min(_restart(lane) for lane in self._lanes)
+
+
+def _restart(lane: Lane) -> int:
+    snapshot = lane.newest_snapshot(lane.applied)
+    return snapshot.seq if snapshot else 0

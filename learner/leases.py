@@ -15,13 +15,13 @@ class Leases:
         self._gathering_until_s: float | None = None
         self._gathered = False
 
-    def credits(self, session: WorkerSession) -> int:
+    def credits(self, worker_id: str) -> int:
         """Return how many further pushes the worker may have outstanding.
 
         Only pushes of lanes that it leases now count against it. One of a lane that has moved on must not
         keep it from pushing the others: in `sync` the update that would settle the one waits for these.
         """
-        held = {lane.number for lane in self._run.lanes.held_by(session.worker_id)}
+        held = {lane.number for lane in self._run.lanes.held_by(worker_id)}
         return max(0, self._run.settings.credits_per_lane * len(held) - self._run.buffer.count(held))
 
     def resume(self, session: WorkerSession) -> None:
@@ -49,7 +49,7 @@ class Leases:
         free = {lane.number: lane.reached for lane in self._run.lanes.free()}
         for number, worker_id in assign(free, candidates):
             self._grant(self._run.lanes[number], worker_id)
-        on_the_way = sum(lane.state is LaneState.REVOKING for lane in self._run.lanes)
+        on_the_way = sum(self._is_coming(lane) for lane in self._run.lanes)
         for worker_id in surplus(self._candidates(now_s), on_the_way):
             self._revoke_one(worker_id)
 
@@ -82,18 +82,19 @@ class Leases:
         return self._gathered
 
     def _grant(self, lane: Lane, worker_id: str) -> None:
-        session = self._run.sessions.get(worker_id)
-        if session is None:
-            return
         self._run.lanes.grant(lane, worker_id)
-        exact = self._run.settings.mode == "sync"
-        version = self._run.version
-        self._run.mail.send(
-            worker_id, letters.grant(lane, version, exact=exact, credits_left=self.credits(session))
-        )
+        credits_left = self.credits(worker_id)
+        exact, version = self._run.aggregation.exact_versions, self._run.version
+        message = letters.grant(lane, version, exact=exact, credits_left=credits_left)
+        self._run.mail.send(worker_id, message)
 
     def _revoke_one(self, worker_id: str) -> None:
         # One whose estimate for the running outer step has come can be given back at once.
         lane = max(self._kept(worker_id), key=lambda lane: (lane.accepted, lane.number))
         lane.state = LaneState.REVOKING
         self._run.mail.send(worker_id, letters.revocation(lane, "another worker has fewer lanes"))
+
+    def _is_coming(self, lane: Lane) -> bool:
+        """Whether a lane is about to be given back."""
+        session = self._run.sessions.get(lane.holder) if lane.holder else None
+        return lane.state is LaneState.REVOKING or (session is not None and session.draining)

@@ -137,7 +137,8 @@ class _Learner:
 
     def _start_writer(self, runtime: Runtime, outer_step: int) -> DiskWriter:
         records = Records(self._directory.metrics, outer_step)
-        writer = DiskWriter(runtime, records, Saver(runtime, self._checkpoints, self._snapshots))
+        saver = Saver(runtime, self._checkpoints, self._snapshots)
+        writer = DiskWriter(runtime, records, saver, self._words.put)
         writer.start()
         self._cleanup.callback(writer.close)
         return writer

@@ -75,7 +75,7 @@ class Pushes:
             return Objection(learner_pb2.DUPLICATE, f"the lane is at seq {lane.accepted}")
         if (objection := run.aggregation.objection(push.seq, push.theta_version, run.version)) is not None:
             return objection
-        if run.buffer.full or self._leases.credits(session) == 0:
+        if run.buffer.full or self._leases.credits(session.worker_id) == 0:
             return Objection(learner_pb2.NO_CREDIT, "")
         return None
 
@@ -89,6 +89,6 @@ class Pushes:
         self, session: WorkerSession, about: PushVerdict, verdict: learner_pb2.Verdict, detail: str
     ) -> None:
         about.verdict, about.detail = verdict, detail
-        about.version, about.credits = self._run.version, self._leases.credits(session)
+        about.version, about.credits = self._run.version, self._leases.credits(session.worker_id)
         self._run.tally.judged(verdict)
         self._run.send(session, LearnerMessage(verdict=about))

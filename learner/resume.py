@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from learner.checkpoint import Checkpoint, LaneMark
-from learner.checkpoint_store import CheckpointStore
+from learner.checkpoint_store import CheckpointFile, CheckpointStore
 from learner.errors import ConfigChangedError
 from learner.events import EventLog
 from learner.lanes import LaneTable
@@ -55,7 +55,8 @@ def restore(
         workers_desired=settings.workers_desired,
     )
     if checkpoint is not None:
-        run.checkpoint = (checkpoints.files()[-1], clock())
+        path = checkpoints.path(checkpoint.version)
+        run.checkpoint = (CheckpointFile(path, checkpoint.version, checkpoint.theta_sha256), clock())
     return run
 
 

@@ -1,9 +1,10 @@
 """Putting a checkpoint on the disk, and clearing away the lane states that no checkpoint needs any longer."""
 
+from learner.checkpoint import Checkpoint
 from learner.checkpoint_store import CheckpointFile, CheckpointStore
 from learner.checkpointing import SaveJob
 from learner.runtime import Runtime
-from learner.snapshots import SnapshotRef, SnapshotStore
+from learner.snapshots import SnapshotStore
 
 
 class Saver:
@@ -20,7 +21,7 @@ class Saver:
         try:
             self._snapshots.make_durable(checkpoint.snapshots())
             path = self._checkpoints.save(checkpoint)
-            self._prune_snapshots()
+            self._prune_snapshots(checkpoint)
         except OSError as error:
             self._note_failure(str(error))
             job.done.set_exception(error)
@@ -37,20 +38,21 @@ class Saver:
             core.run.problems["checkpoint"] = f"could not be written: {error}"
             core.run.events.add("error", "checkpoint_failed", error)
 
-    def _prune_snapshots(self) -> None:
-        """Delete the lane states that are older than the newest of their lane and part of no checkpoint."""
+    def _prune_snapshots(self, checkpoint: Checkpoint) -> None:
+        """Delete the lane states that are older than this checkpoint's and part of no other.
+
+        Newer ones stay, superseded or not: the next checkpoint may be under way already, and needs those that
+        are not ahead of it.
+        """
+        oldest = {ref.lane: ref.seq for ref in checkpoint.snapshots()}
         referenced = self._checkpoints.referenced_snapshots()
-        with self._runtime.locked() as core:
-            newest = {lane.number: lane.newest_snapshot(lane.reached) for lane in core.run.lanes}
-        stored = self._snapshots.stored()
-        doomed = [(lane, seq) for lane, seq in stored if _is_behind(newest.get(lane), seq)]
-        doomed = [key for key in doomed if key not in referenced]
+        doomed = [
+            (lane, seq)
+            for lane, seq in self._snapshots.stored()
+            if seq < oldest.get(lane, 0) and (lane, seq) not in referenced
+        ]
         with self._runtime.locked() as core:
             for lane, seq in doomed:
                 core.run.lanes[lane].snapshots.pop(seq, None)
         for lane, seq in doomed:
             self._snapshots.remove(lane, seq)
-
-
-def _is_behind(newest: SnapshotRef | None, seq: int) -> bool:
-    return newest is not None and seq < newest.seq

@@ -293,8 +293,13 @@ def worker(
     ],
     token_file: Annotated[Path, conf.arg(metavar="FILE", help="the run's token")],
     name: Annotated[str | None, conf.arg(help="stable over restarts; by default this host's name")] = None,
+    cpu_threads: Annotated[
+        int, conf.arg(metavar="N", help="as the run's workers.cpu_threads: the bits of theta depend on it")
+    ] = 1,
+    gpus: Annotated[float, conf.arg(metavar="N", help="a fraction if workers share one")] = 0.0,
 ) -> int:
     """Be a worker: for Slurm, bare metal, and debugging."""
     from service.processes import run_worker
+    from workers.bootstrap import Devices
 
-    return run_worker(learner, token_file, name)
+    return run_worker(learner, token_file, name, Devices(cpu_threads, gpus))

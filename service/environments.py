@@ -12,7 +12,12 @@ def worker_environment(config: RunConfig) -> dict[str, str]:
     devices = bootstrap.Devices(cpu_threads=config.workers.cpu_threads, gpus=config.workers.num_gpus)
     # Other platforms need the CPU beside them, for what lives on the host.
     platforms = "cpu" if config.workers.platform == "cpu" else f"{config.workers.platform},cpu"
-    return bootstrap.environment(devices, _cache()) | {"JAX_PLATFORMS": platforms}
+    return device_environment(devices) | {"JAX_PLATFORMS": platforms}
+
+
+def device_environment(devices: bootstrap.Devices) -> dict[str, str]:
+    """Return the variables of a worker that is started without its run's configuration."""
+    return bootstrap.environment(devices, _cache())
 
 
 def learner_environment(config: RunConfig) -> dict[str, str]:

@@ -58,7 +58,8 @@ def smoothed(values: Array) -> Array:
     finite = np.isfinite(values)
     total = np.convolve(np.where(finite, values, 0.0), window, mode="same")
     count = np.convolve(finite, window, mode="same")
-    return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
+    mean: Array = np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
+    return mean
 
 
 def _axes(x_label: str, y_label: str, title: str) -> tuple[Figure, Axes]:

@@ -4,9 +4,11 @@ import socket
 from pathlib import Path
 
 from service.config import RunConfig
+from service.environments import device_environment
 from service.exits import RunNotFoundError, error_for
 from service.run_directory import RunDirectory
 from service.toml_document import read_tables
+from workers.bootstrap import Devices
 
 
 def run_learner(run: RunDirectory) -> int:
@@ -53,8 +55,8 @@ def run_learner(run: RunDirectory) -> int:
     return exit_code
 
 
-def run_worker(learner: str, token_path: Path, name: str | None) -> int:
-    """Be a worker of the learner at `learner`; return the exit code.
+def run_worker(learner: str, token_path: Path, name: str | None, devices: Devices) -> int:
+    """Be a worker of the learner at `learner`, on `devices`; return the exit code.
 
     Raises:
         RunNotFoundError: there is no token at `token_path`.
@@ -66,4 +68,5 @@ def run_worker(learner: str, token_path: Path, name: str | None) -> int:
         token = token_path.read_text().strip()
     except OSError as error:
         raise RunNotFoundError(f"--token-file {token_path} cannot be read ({error.strerror})") from error
-    return run(WorkerSettings(learner=learner, token=token, name=name or socket.gethostname()), {})
+    settings = WorkerSettings(learner=learner, token=token, name=name or socket.gethostname())
+    return run(settings, device_environment(devices))

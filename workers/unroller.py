@@ -1,6 +1,8 @@
 """The arithmetic of a worker: grants become lanes; a lane and a theta become an estimate."""
 
+import os
 import time
+import tomllib
 from collections.abc import Callable
 
 import jax
@@ -34,11 +36,14 @@ class Unroller:
             clock: monotonic seconds.
 
         Raises:
-            RefusedError: the experiment cannot be built here, or has another theta than the learner's.
+            RefusedError: the experiment cannot be built here, has another theta than the learner's, or this
+                process would give other bits than the run's other workers.
         """
         self._client = client
         self._clock = clock
         self._experiment = _experiment(reply.experiment_toml)
+        if reply.exact_versions:
+            _check_cpu_threads(reply.experiment_toml, os.environ.get("PJRT_NPROC", ""))
         self._root = lanes.root_key(self._experiment.seed)
         theta_shape = self._experiment.theta_shape()
         self._schema = codec.schema_of(theta_shape)
@@ -121,6 +126,17 @@ def _experiment(toml: str) -> Experiment:
         return Experiment.from_toml(toml)
     except ValueError as error:
         raise RefusedError(f"this worker cannot build the learner's experiment: {error}") from error
+
+
+def _check_cpu_threads(toml: str, own: str) -> None:
+    """In `sync` theta must not depend on who made an estimate, and on a CPU its bits depend on this."""
+    wanted = tomllib.loads(toml).get("workers", {})
+    threads = str(wanted.get("cpu_threads", own))
+    if wanted.get("platform") == "cpu" and own != threads:
+        raise RefusedError(
+            f"this worker's XLA has PJRT_NPROC={own or 'unset'} but the run's workers.cpu_threads is "
+            f"{threads}: start it with --cpu-threads {threads}"
+        )
 
 
 def _check_schema(own: common_pb2.Schema, learners: common_pb2.Schema) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from learner.buffer import Contribution
 from learner.checkpoint_store import CheckpointStore
-from learner.checkpointing import CheckpointSchedule
+from learner.checkpointing import CheckpointSchedule, SaveJob
 from learner.core import LearnerCore
 from learner.events import EventLog
 from learner.inbound import Inbound
@@ -283,6 +283,8 @@ class Simulation:
         self.runtime = Runtime(self.core)
         self.schedule = CheckpointSchedule(self.outer, self.settings.checkpoint_every)
         self.saver = Saver(self.runtime, checkpoints, self.snapshots)
+        self.unfinished = False
+        self.unwritten: list[SaveJob] = []
         self.note()
 
     def note(self) -> None:
@@ -290,20 +292,32 @@ class Simulation:
         self.digests.setdefault(newest.version, set()).add(newest.sha256)
 
     def update(self) -> None:
-        """Do what the update thread does."""
+        """Do the first half of what the update thread does: theta is out, and others may act on it."""
+        if self.unfinished:
+            return
         with self.runtime.locked() as core:
             batch = core.take_batch()
             if batch is not None:
                 core.applied(self.outer.apply(core.run.version, batch))
                 self.note()
-        for job in self.schedule.take(self.core.run):
-            self.saver.save(job)
-        if batch is not None:
+        self.unfinished = batch is not None
+
+    def finish_update(self) -> None:
+        """Do the second half; what is to be written is written some time later."""
+        self.unwritten += self.schedule.take(self.core.run)
+        if self.unfinished:
             self.schedule.updated(self.core.run)
+        self.unfinished = False
+        if self.unwritten and self.draws.random() < 0.5:
+            self.saver.save(self.unwritten.pop(0))
 
     def step(self) -> None:
-        """Let one thing happen, usually something useful."""
-        useful: list[Callable[[], Any]] = [self.update]
+        """Let one useful thing happen."""
+        self.draws.choice(self.useful())()
+        self.workers = [worker for worker in self.workers if not worker.gone]
+
+    def useful(self) -> list[Callable[[], Any]]:
+        useful: list[Callable[[], Any]] = [self.update, self.finish_update]
         for worker in self.workers:
             if worker.stream is None:
                 useful.append(worker.connect)
@@ -311,8 +325,7 @@ class Simulation:
             useful += [worker.hear] * bool(worker.downlink)
             useful += [worker.compute] * (not worker.downlink)
             useful += [worker.speak] * (2 * bool(worker.uplink))
-        self.draws.choice(useful)()
-        self.workers = [worker for worker in self.workers if not worker.gone]
+        return useful
 
     def disturb(self) -> None:
         """Let one thing go wrong."""
@@ -325,6 +338,9 @@ class Simulation:
             self.drain,
             self.silence,
             self.kill_learner,
+            self.request_checkpoint,
+            self.stop_and_resume,
+            self.pause_and_drain,
         )
         trouble = self.draws.choice(troubles)
         self.seen[trouble.__name__] += 1
@@ -374,6 +390,34 @@ class Simulation:
         for worker in self.workers:
             worker.disconnect()
         self.start_learner()
+
+    def request_checkpoint(self) -> None:
+        self.schedule.request()
+
+    def stop_and_resume(self) -> None:
+        """End this life in order, with a checkpoint of just now, and begin the next."""
+        self.finish_update()
+        for job in self.schedule.last(self.core.run):
+            self.saver.save(job)
+        self.kill_learner()
+
+    def pause_and_drain(self) -> None:
+        """Let everybody finish and go while theta stands still, so that lanes are ahead of it."""
+        self.finish_update()
+        for _ in range(200):
+            self.let_workers_act()
+        for session in list(self.core.run.sessions):
+            with self.runtime.locked() as core:
+                core.drain(session.name, "test", 60.0)
+        for _ in range(50):
+            self.let_workers_act()
+        self.draws.choice((self.stop_and_resume, self.request_checkpoint))()
+
+    def let_workers_act(self) -> None:
+        choices = [action for action in self.useful() if action not in (self.update, self.finish_update)]
+        if choices:
+            self.draws.choice(choices)()
+        self.workers = [worker for worker in self.workers if not worker.gone]
 
     def run(self, steps: int, trouble: float) -> str:
         """Go on until theta is at version `steps`; returns its digest."""

@@ -138,6 +138,35 @@ def test_lane_states_are_deleted_when_no_checkpoint_needs_them(
     assert sorted(core.run.lanes[0].snapshots) == [2, 3]
 
 
+def test_lane_states_that_the_next_checkpoint_needs_survive_the_one_before(
+    core: LearnerCore, peer: Peer, schedule: CheckpointSchedule, tmp_path: Path
+) -> None:
+    saver = make_saver(core, tmp_path)
+    run_one_step(core, peer)
+    store_snapshots(peer, 1, tmp_path / "lanes")
+    schedule.request()
+    (before,) = schedule.take(core.run)
+    step(core, peer, schedule)
+    store_snapshots(peer, 2, tmp_path / "lanes")
+    for lane in range(3):
+        peer.push(lane, 3)
+    store_snapshots(peer, 3, tmp_path / "lanes")
+    saver.save(before)
+    (after,) = schedule.take(core.run)
+    assert [ref.seq for ref in after.checkpoint.snapshots()] == [2, 2, 2]
+    assert set(SnapshotStore(tmp_path / "lanes").stored()) >= {(lane, 2) for lane in range(3)}
+
+
+def test_a_theta_that_only_a_checkpoint_needs_is_kept(core: LearnerCore, peer: Peer) -> None:
+    for _ in range(9):
+        run_one_step(core, peer)
+    store_snapshots(peer, 1)
+    for lane in range(3):
+        peer.push(lane, 10)
+    store_snapshots(peer, 10)  # ahead of theta, as after a drain in the middle of an outer step
+    assert core.run.ring.get(1) is not None
+
+
 def test_a_disk_that_refuses_is_a_problem_and_not_the_end(
     core: LearnerCore,
     peer: Peer,
