@@ -3,8 +3,8 @@
 The library is pure functions of arrays. An inner problem is a `Task`, sampled from a `TaskFamily`; an
 `Optimizer` trains it, and a `LearnedOptimizer` turns outer parameters theta into one; the gradient estimators
 of `unspool.outer_trainers` say in which direction theta should move. The names below are the abstractions to
-implement; implementations are in their own modules. None is imported before it is used, so that
-`import unspool` is cheap.
+implement and what moves theta; implementations are in their own modules. None is imported before it is used,
+so that `import unspool` is cheap.
 """
 
 import importlib
@@ -13,15 +13,41 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from unspool.learned_optimizers.base import LearnedOptimizer
     from unspool.optimizers.base import Optimizer, opt_to_optax_opt
+    from unspool.outer_trainers.gradient_learner import (
+        GradientEstimator,
+        GradientLearner,
+        SingleMachineGradientLearner,
+    )
+    from unspool.outer_trainers.truncated_step import TruncatedStep, VectorizedTruncatedStep
+    from unspool.outer_trainers.truncation_schedule import TruncationSchedule
     from unspool.tasks.base import Task, TaskFamily, single_task_to_family
 
-__all__ = ["LearnedOptimizer", "Optimizer", "Task", "TaskFamily", "opt_to_optax_opt", "single_task_to_family"]
+__all__ = [
+    "GradientEstimator",
+    "GradientLearner",
+    "LearnedOptimizer",
+    "Optimizer",
+    "SingleMachineGradientLearner",
+    "Task",
+    "TaskFamily",
+    "TruncatedStep",
+    "TruncationSchedule",
+    "VectorizedTruncatedStep",
+    "opt_to_optax_opt",
+    "single_task_to_family",
+]
 
 _HOMES = {
+    "GradientEstimator": "unspool.outer_trainers.gradient_learner",
+    "GradientLearner": "unspool.outer_trainers.gradient_learner",
     "LearnedOptimizer": "unspool.learned_optimizers.base",
     "Optimizer": "unspool.optimizers.base",
+    "SingleMachineGradientLearner": "unspool.outer_trainers.gradient_learner",
     "Task": "unspool.tasks.base",
     "TaskFamily": "unspool.tasks.base",
+    "TruncatedStep": "unspool.outer_trainers.truncated_step",
+    "TruncationSchedule": "unspool.outer_trainers.truncation_schedule",
+    "VectorizedTruncatedStep": "unspool.outer_trainers.truncated_step",
     "opt_to_optax_opt": "unspool.optimizers.base",
     "single_task_to_family": "unspool.tasks.base",
 }
