@@ -21,6 +21,10 @@ class PortInUseError(LearnerError):
     exit_code = 71
 
 
+class BrokenRunError(LearnerError):
+    """This life of a learner cannot go on; the next, which begins at a checkpoint, can."""
+
+
 class CheckpointError(LearnerError):
     """A checkpoint cannot be resumed from."""
 

@@ -38,6 +38,7 @@ from learner.snapshots import SnapshotStore
 from learner.status import as_dict, build_status
 from learner.ticker import Ticker
 from learner.update_loop import UpdateLoop
+from protos import codec
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc, learner_pb2, learner_pb2_grpc
 
 FAILED_EXIT_CODE: Final = 65
@@ -45,6 +46,7 @@ _SPARE_THREADS: Final = 32
 _ADMIN_THREADS: Final = 32
 _GOODBYE_S: Final = 3.0
 _JOIN_S: Final = 10.0
+_LARGE_RING_BYTES: Final = 1 << 30
 
 _Word: TypeAlias = RunState | BaseException | signal.Signals
 
@@ -89,14 +91,14 @@ class _Learner:
         directory.clear_endpoints()
         # Ports first: a learner that cannot listen should not have begun an epoch.
         self._data = GrpcServer("data-plane", settings.max_workers + _SPARE_THREADS, settings.token)
+        cleanup.callback(self._data.stop, 0)
         self._admin = GrpcServer("admin-plane", _ADMIN_THREADS, settings.token)
+        cleanup.callback(self._admin.stop, 0)
         self._ports = (
             self._data.bind(settings.host, settings.port),
             self._admin.bind(settings.host, settings.admin_port),
         )
         self._http_socket = listen(settings.host, settings.http_port)
-        for give_up in (self._data.stop, self._admin.stop):
-            cleanup.callback(give_up, 0)
         cleanup.callback(self._http_socket.close)
         self._events = EventLog(directory.events)
         cleanup.callback(self._events.close)
@@ -131,9 +133,19 @@ class _Learner:
             self._events,
             time.monotonic,
         )
+        self._warn_of_large_ring(run, codec.body_bytes(outer.schema))
         run.workers_desired = self._directory.workers_desired(self._settings.workers_desired)
         outer.warm_up()
         return run, outer
+
+    def _warn_of_large_ring(self, run: Run, theta_bytes: int) -> None:
+        """Say so where thetas that replays may need are large in memory and in checkpoints."""
+        ring_bytes = 2 * self._settings.checkpoint_every * theta_bytes
+        if run.aggregation.exact_versions and ring_bytes > _LARGE_RING_BYTES:
+            text = (
+                f"up to {ring_bytes / 2**30:.1f} GiB of old thetas will be kept; make checkpoints more often"
+            )
+            self._events.add("warning", "large_ring", text)
 
     def _start_writer(self, runtime: Runtime, outer_step: int) -> DiskWriter:
         records = Records(self._directory.metrics, outer_step)
@@ -193,6 +205,8 @@ class _Learner:
                 return word
             if isinstance(word, BaseException):
                 self._events.add("error", "learner_crashed", repr(word))
+                with runtime.locked() as core:
+                    core.run.broken = core.run.broken or repr(word)  # lets the update thread end as well
                 raise word
             stops += 1
             with runtime.locked() as core:

@@ -29,7 +29,7 @@ class Run:
         events: what happened, in words.
         tally: what is counted.
         clock: monotonic seconds.
-        broken: why only an earlier checkpoint can mend the run, or empty.
+        broken: why this life of the learner cannot go on, and must save nothing more; empty while it can.
         endpoints: where the learner listens, by name.
         checkpoint: the last one that was written, and when (on `clock`), or None.
         problems: what a person should look at, by what it concerns.

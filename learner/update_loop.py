@@ -8,7 +8,7 @@ from learner.aggregation import Batch
 from learner.checkpointing import CheckpointSchedule, SaveJob
 from learner.core import LearnerCore
 from learner.disk_writer import DiskWriter
-from learner.errors import CheckpointError, CorruptSnapshotError
+from learner.errors import BrokenRunError, CheckpointError
 from learner.outcome import Outcome
 from learner.outer import OuterLearner
 from learner.phase import RunState
@@ -47,7 +47,7 @@ class UpdateLoop:
 
         Raises:
             CheckpointError: that checkpoint could not be written.
-            CorruptSnapshotError: the run can only go on from an earlier checkpoint.
+            BrokenRunError: this life of the learner cannot go on; the next one can.
         """
         while True:
             self._runtime.wait_until(self._has_work)
@@ -56,7 +56,7 @@ class UpdateLoop:
                 batch = None if final else core.take_batch()
                 broken, version = core.run.broken, core.run.version
             if broken:
-                raise CorruptSnapshotError(broken)
+                raise BrokenRunError(broken)
             if final is not None:
                 return self._end(final)
             if batch is not None:

@@ -1,6 +1,7 @@
 """A learner's life as a whole: starting, resuming, and every way to end."""
 
 import contextlib
+import hashlib
 import json
 import signal
 import socket
@@ -11,13 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
-from learner.errors import ConfigChangedError, PortInUseError, RunLockedError
+from learner.core import LearnerCore
+from learner.errors import BrokenRunError, ConfigChangedError, PortInUseError, RunLockedError
 from learner.main import serve
 from learner.outer import OuterLearner
 from learner.settings import LearnerSettings
-from protos.unspool.v1 import admin_pb2
+from protos.unspool.v1 import admin_pb2, learner_pb2
 from tests.learner.builders import EXPERIMENT_TOML, gradient_body, make_settings
 from tests.learner.running import PATIENCE_S, HandWrittenWorker, RunningLearner
 
@@ -137,6 +140,58 @@ def test_what_kills_the_update_thread_ends_the_process(
             worker.push(grant, 1, 0, gradient_body(1.0))
         running.wait()
     assert isinstance(running.error, MemoryError)
+
+
+def test_what_kills_any_other_thread_ends_the_process_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explode(_: LearnerCore) -> None:
+        raise ZeroDivisionError("in the ticker")
+
+    with RunningLearner(make_settings(tmp_path)) as running:
+        monkeypatch.setattr(LearnerCore, "tick", explode)
+        running.wait()
+    assert isinstance(running.error, ZeroDivisionError)
+
+
+def test_a_lane_state_that_rotted_ends_this_life_and_the_next_begins_before_it(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, checkpoint_every=100)
+    with RunningLearner(settings) as running:
+        worker = HandWrittenWorker(running).enter()
+        lanes = worker.grants(3)
+        for version in range(7):
+            push(worker, lanes, version, with_state=version == 6)
+            if version in (2, 6):
+                running.ask("SaveCheckpoint", admin_pb2.SaveCheckpointRequest())
+        (tmp_path / "lanes" / "0" / "seq-00000007.safetensors").write_bytes(b"rot")
+        with pytest.raises(grpc.RpcError, match="expected"):
+            worker.fetch_snapshot(0, 7, 10)
+        running.wait()
+    assert isinstance(running.error, BrokenRunError)
+    with RunningLearner(settings) as running:
+        assert running.status().outer_step == 3
+        kinds = [event.kind for event in running.ask("ListEvents", admin_pb2.ListEventsRequest()).events]
+    assert "checkpoint_passed_over" in kinds
+
+
+def push(worker: HandWrittenWorker, lanes: dict[int, Any], version: int, *, with_state: bool) -> None:
+    """Push every lane for one version, each after its state, and wait for the next theta."""
+    for lane, grant in lanes.items():
+        state = f"state of lane {lane} at {version + 1}".encode()
+        snapshot = learner_pb2.Snapshot(
+            lane=lane,
+            incarnation=grant.incarnation,
+            seq=version + 1,
+            bytes=len(state),
+            sha256=hashlib.sha256(state).hexdigest(),
+            transfer=1_000_000 + lane,
+        )
+        if with_state:
+            worker.say(snapshot=snapshot)
+            worker.say_body(state, snapshot.transfer)
+        worker.push(grant, version + 1, version, gradient_body(1.0))
+    while worker.next("theta").version <= version:
+        pass
 
 
 def test_a_learner_leaves_no_thread_behind(tmp_path: Path) -> None:
