@@ -269,9 +269,13 @@ class RunConfig:
         """Return `training_tables` in canonical form."""
         return write_tables(self.training_tables())
 
+    def lasting_tables(self) -> Tables:
+        """Return the part of `training_tables` that a run keeps for life: all but when it ends."""
+        return {name: table for name, table in self.training_tables().items() if name != "outer_steps"}
+
     def training_sha256(self) -> str:
-        """Return the digest that tells runs apart: of `training_toml`."""
-        return hashlib.sha256(self.training_toml().encode()).hexdigest()
+        """Return the digest that tells runs apart: of `lasting_tables`."""
+        return hashlib.sha256(write_tables(self.lasting_tables()).encode()).hexdigest()
 
 
 _SECTIONS: Mapping[str, type] = types.MappingProxyType(

@@ -77,7 +77,7 @@ def check_resumable(run: RunDirectory, config: RunConfig, accept_config_change: 
         UsageError: naming the keys that differ.
     """
     before = RunConfig.from_tables(read_tables(run.config_path))
-    changed = changed_keys(before.training_tables(), config.training_tables())
+    changed = changed_keys(before.lasting_tables(), config.lasting_tables())
     if changed and accept_config_change:
         run.accept_checkpoints_of(before.training_sha256())
     elif changed:

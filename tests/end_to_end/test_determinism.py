@@ -89,6 +89,17 @@ def test_a_stopped_run_is_resumed_with_another_number_of_workers(
         assert again.digest() == undisturbed
 
 
+def test_a_finished_run_trains_on_when_given_more_outer_steps(
+    config: Path, undisturbed: str, tmp_path: Path
+) -> None:
+    options = ["--backend", "local", "--workers", "2"]
+    with launched(config, tmp_path / "run", *options, "--set", "outer_steps=16") as run:
+        assert run.finish() == 0, run.output()
+    with launched(config, tmp_path / "run", *options) as longer:
+        assert longer.finish() == 0, longer.output()
+        assert longer.digest() == undisturbed
+
+
 def test_a_run_survives_losing_all_of_its_workers(config: Path, undisturbed: str, tmp_path: Path) -> None:
     with launched(config, tmp_path / "run", "--backend", "local", "--workers", "2") as run:
         status = run.wait_for(lambda s: s["outer_step"] >= 8 and len(s["workers"]) == 2)
