@@ -89,7 +89,7 @@ def unroll(
         )
 
     body = jax.checkpoint(one_step) if rematerialize else one_step
-    keys = jax.random.split(key, num_steps)
+    keys = step.keys_of_steps(jax.random.split(key, num_steps))
     state, out = jax.lax.scan(body, state, (keys, data if streamed else None), length=num_steps)
     return state, out
 

@@ -50,6 +50,24 @@ class TruncatedUnrollState(NamedTuple):
         return self._replace(**changes)
 
 
+class StepKeys(NamedTuple):
+    """The keys of one step, one of each for every task `[num_tasks]`. Those that nothing uses cost nothing.
+
+    Attributes:
+        step: of the training step or of the reset.
+        schedule: of the truncation schedule.
+        meta: of the loss after the update.
+        train_data: of the training batch.
+        outer_data: of the batch of the loss after the update.
+    """
+
+    step: PRNGKey
+    schedule: PRNGKey
+    meta: PRNGKey
+    train_data: PRNGKey
+    outer_data: PRNGKey
+
+
 @dataclasses.dataclass(frozen=True)
 class VectorizedLOptTruncatedStep(VectorizedStep):
     """`num_tasks` inner training runs by a learned optimizer, each reset when its truncation schedule says
@@ -132,26 +150,21 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         self,
         theta: Theta,
         unroll_state: TruncatedUnrollState,
-        key: PRNGKey,
+        key: PRNGKey | StepKeys,
         data: Batch,
         outer_state: OuterState,
         theta_is_vector: bool = False,
         override_num_steps: jax.Array | int | None = None,
     ) -> tuple[TruncatedUnrollState, TruncatedUnrollOut]:
-        step_key, meta_key = jax.random.split(key)
-        batch, meta_batch = self._batches(data, key)
-        step = jax.vmap(self._step_task, in_axes=(axis_of(theta_is_vector), 0, 0, 0, 0, 0, None, None))
-        state, out = step(
-            theta,
-            unroll_state,
-            jax.random.split(step_key, self.num_tasks),
-            jax.random.split(meta_key, self.num_tasks),
-            batch,
-            meta_batch,
-            outer_state,
-            override_num_steps,
-        )
+        keys = key if isinstance(key, StepKeys) else self._keys(key)
+        batch, meta_batch = self._batches(data, keys)
+        step = jax.vmap(self._step_task, in_axes=(axis_of(theta_is_vector), 0, 0, 0, 0, None, None))
+        state, out = step(theta, unroll_state, keys, batch, meta_batch, outer_state, override_num_steps)
         return state, out
+
+    def keys_of_steps(self, keys: PRNGKey) -> StepKeys:
+        derived: StepKeys = jax.vmap(self._keys)(keys)
+        return derived
 
     def meta_loss_batch(
         self,
@@ -164,7 +177,7 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
     ) -> jax.Array:
         del outer_state
         if isinstance(data, ResidentData):
-            data = self._draw(self.outer_data_split, data, jax.random.fold_in(key, _OUTER_DATA))
+            data = self._draw(self.outer_data_split, data, self._stream(key, _OUTER_DATA))
         loss = jax.vmap(self._meta_loss, in_axes=(axis_of(theta_is_vector), 0, 0, 0))
         return loss(theta, unroll_state, jax.random.split(key, self.num_tasks), data)
 
@@ -188,21 +201,35 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
     def label(self) -> str:
         return self.task_name or self.task_family.name
 
-    def _batches(self, data: Batch, key: PRNGKey) -> tuple[Batch, Batch]:
+    def _keys(self, key: PRNGKey) -> StepKeys:
+        tasks_key, meta_key = jax.random.split(key)
+        of_tasks = jax.vmap(jax.random.split)(jax.random.split(tasks_key, self.num_tasks))
+        return StepKeys(
+            step=of_tasks[:, 0],
+            schedule=of_tasks[:, 1],
+            meta=jax.random.split(meta_key, self.num_tasks),
+            train_data=self._stream(key, _TRAIN_DATA),
+            outer_data=self._stream(key, _OUTER_DATA),
+        )
+
+    def _stream(self, key: PRNGKey, name: int) -> PRNGKey:
+        """One key for each task, independent of those that `key` is split into."""
+        return jax.random.split(jax.random.fold_in(key, name), self.num_tasks)
+
+    def _batches(self, data: Batch, keys: StepKeys) -> tuple[Batch, Batch]:
         """The training batches and those of the meta-loss, leaves `[num_tasks, ...]`."""
         is_pair = self.meta_loss_split in SPLITS
         if not isinstance(data, ResidentData):
             return data if is_pair else (data, ())
-        train = self._draw("train", data, jax.random.fold_in(key, _TRAIN_DATA))
+        train = self._draw("train", data, keys.train_data)
         if not is_pair:
             return train, ()
-        return train, self._draw(str(self.meta_loss_split), data, jax.random.fold_in(key, _OUTER_DATA))
+        return train, self._draw(str(self.meta_loss_split), data, keys.outer_data)
 
-    def _draw(self, split: str, data: ResidentData, key: PRNGKey) -> Batch:
+    def _draw(self, split: str, data: ResidentData, keys: PRNGKey) -> Batch:
         if self.task_family.datasets is None:
             return ()
         batch_size = self.task_family.datasets.split(split).batch_size
-        keys = jax.random.split(key, self.num_tasks)
         return jax.vmap(lambda one: sample_batch(data.arrays[split], one, batch_size))(keys)
 
     # Below, everything is about one task; `vmap` above adds the axis.
@@ -252,25 +279,22 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         self,
         theta: Theta,
         state: TruncatedUnrollState,
-        key: PRNGKey,
-        meta_key: PRNGKey,
+        keys: StepKeys,
         batch: Batch,
         meta_batch: Batch,
         outer_state: OuterState,
         num_steps: jax.Array | int | None,
     ) -> tuple[TruncatedUnrollState, TruncatedUnrollOut]:
-        step_key, schedule_key = jax.random.split(key)
         resets = state.is_done
         task = self.task_family.task_fn(state.task_param)
-        trained, loss = self._train(theta, task, state, step_key, batch)
+        trained, loss = self._train(theta, task, state, keys.step, batch)
         if self.meta_loss_split is not None:
             after_batch = batch if self.meta_loss_split == "same_data" else meta_batch
-            loss = self._loss(
-                task, *self._optimizer(theta).get_params_state(trained.inner_opt_state), meta_key, after_batch
-            )[0]
-        state = rarely(resets, lambda: self._reset(theta, step_key, state, num_steps), trained)
+            params, model_state = self._optimizer(theta).get_params_state(trained.inner_opt_state)
+            loss, _ = self._loss(task, params, model_state, keys.meta, after_batch)
+        state = rarely(resets, lambda: self._reset(theta, keys.step, state, num_steps), trained)
         truncation_state, is_done = self.trunc_sched.next_state(
-            state.truncation_state, state.inner_step, schedule_key, outer_state
+            state.truncation_state, state.inner_step, keys.schedule, outer_state
         )
         out = TruncatedUnrollOut(
             loss=jnp.where(resets, 0.0, task.normalizer(loss)),

@@ -138,7 +138,15 @@ class VectorizedStep(abc.ABC):
         theta_is_vector: bool = False,
         override_num_steps: jax.Array | int | None = None,
     ) -> tuple[UnrollState, TruncatedUnrollOut]:
-        """One step of every task. Consumes `key`."""
+        """One step of every task. Consumes `key`: a key, or what `keys_of_steps` made of one."""
+
+    def keys_of_steps(self, keys: PRNGKey) -> PyTree:
+        """What `unroll_step` takes as `key` at each step, from one key per step `[steps]`.
+
+        Called before an unroll: deriving the keys of all steps and tasks at once is far cheaper than a few at
+        a time in between the steps. Consumes `keys`.
+        """
+        return keys
 
     @abc.abstractmethod
     def get_batch(self, steps: int | None = None) -> Batch | None:
