@@ -19,7 +19,8 @@ from learner.phase import RunState
 from learner.run import Run
 from learner.runtime import Runtime
 from learner.series import Series
-from learner.status import as_dict, build_status
+from learner.status import build_status
+from protos.facts import facts_of
 from protos.unspool.v1.admin_pb2 import Status
 
 _EVENTS_SHOWN: Final = 100
@@ -90,7 +91,7 @@ class HttpPlane:
         return Response(script, media_type="text/javascript", headers=headers)
 
     async def _status_json(self, request: Request) -> Response:
-        return JSONResponse(as_dict(self._status()))
+        return JSONResponse(facts_of(self._status()))
 
     async def _series_json(self, request: Request) -> Response:
         return JSONResponse(self._series.columns())
@@ -98,7 +99,7 @@ class HttpPlane:
     async def _events_json(self, request: Request) -> Response:
         with self._runtime.locked() as core:
             events = core.run.events.latest(_EVENTS_SHOWN)
-        return JSONResponse([as_dict(event) for event in events])
+        return JSONResponse([facts_of(event) for event in events])
 
     async def _healthz(self, request: Request) -> Response:
         return JSONResponse({"alive": True})

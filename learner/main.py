@@ -35,10 +35,11 @@ from learner.saver import Saver
 from learner.series import Series
 from learner.settings import LearnerSettings
 from learner.snapshots import SnapshotStore
-from learner.status import as_dict, build_status
+from learner.status import build_status
 from learner.ticker import Ticker
 from learner.update_loop import UpdateLoop
 from protos import codec
+from protos.facts import facts_of
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc, learner_pb2, learner_pb2_grpc
 
 FAILED_EXIT_CODE: Final = 65
@@ -217,7 +218,7 @@ class _Learner:
         with runtime.locked() as core:
             status = build_status(core.run)
         with contextlib.suppress(OSError):
-            self._directory.write_status(as_dict(status))
+            self._directory.write_status(facts_of(status))
 
 
 @contextlib.contextmanager

@@ -1,10 +1,6 @@
 """The run at a glance: a message for the operator's plane, the same as JSON, and in words what it awaits."""
 
-import math
-from collections.abc import Mapping
 from typing import Any, Final
-
-from google.protobuf.message import Message
 
 from learner.lanes import Lane
 from learner.phase import RunState
@@ -51,14 +47,6 @@ def build_status(run: Run) -> Status:
         if last.loss is not None:
             status.loss = last.loss
     return status
-
-
-def as_dict(message: Message) -> dict[str, Any]:
-    """Return a message as JSON's own types: every field there, absent ones and numbers that are none as null.
-
-    protobuf's own JSON writes 64-bit integers as strings, which readers of a status would have to undo.
-    """
-    return {field.name: _field_value(message, field) for field in message.DESCRIPTOR.fields}
 
 
 def waiting_for(run: Run) -> str:
@@ -151,20 +139,3 @@ def _checkpoint(run: Run, now_s: float) -> admin_pb2.CheckpointInfo | None:
         theta_sha256=file.theta_sha256,
         age_s=now_s - written_s,
     )
-
-
-def _field_value(message: Message, field: Any) -> Any:
-    value = getattr(message, field.name)
-    if field.has_presence and not message.HasField(field.name):
-        return None
-    if isinstance(value, Mapping):
-        return dict(value)
-    if field.is_repeated:
-        return [_plain(item) for item in value]
-    return _plain(value)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Message):
-        return as_dict(value)
-    return None if isinstance(value, float) and not math.isfinite(value) else value

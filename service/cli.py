@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 import tyro
 from tyro import conf
 
+from protos.facts import facts_of
 from service import tables
 from service.client import connected
 from service.environments import use_compilation_cache
 from service.events import events_of
 from service.exits import ExitCode, LearnerUnreachableError, UsageError, exit_code_table
-from service.facts import facts_of
 from service.last_status import ENDED, last_status
 from service.output import answer, answer_again
 from service.progress import display_on

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from protos.facts import facts_of
 from service.client import connected
 from service.exits import ServiceError
-from service.facts import facts_of
 from service.run_directory import RunDirectory
 
 PATIENCE_S = 240.0

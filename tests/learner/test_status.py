@@ -8,7 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from learner.core import LearnerCore
 from learner.metrics import RunMetrics
 from learner.phase import RunState
-from learner.status import as_dict, build_status, waiting_for
+from learner.status import build_status, waiting_for
+from protos.facts import facts_of
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.admin_pb2 import Status
 from tests.learner.builders import Clock, Peer, make_core, run_one_step
@@ -26,7 +27,7 @@ def core(tmp_path: Path, clock: Clock) -> LearnerCore:
 
 def test_status_has_the_keys_that_are_promised(core: LearnerCore) -> None:
     Peer(core)
-    status = as_dict(build_status(core.run))
+    status = facts_of(build_status(core.run))
     assert set(status) >= {
         "run", "state", "waiting_for", "outer_step", "outer_steps", "loss", "theta_sha256", "updates_per_s",
         "inner_steps_per_s", "staleness", "workers_desired", "workers", "lanes", "endpoints",
@@ -38,19 +39,19 @@ def test_status_has_the_keys_that_are_promised(core: LearnerCore) -> None:
 def test_status_is_json_with_numbers_as_numbers(core: LearnerCore) -> None:
     peer = Peer(core)
     run_one_step(core, peer)
-    status = json.loads(json.dumps(as_dict(build_status(core.run)), allow_nan=False))
+    status = json.loads(json.dumps(facts_of(build_status(core.run)), allow_nan=False))
     assert (status["outer_step"], status["loss"], status["inner_steps"]) == (1, 1.5, 20)
     assert status["verdicts"] == {"ACCEPTED": 4, "APPLIED": 4}
     assert status["workers"][0]["lanes"] == [0, 1, 2, 3]
 
 
 def test_what_is_not_there_yet_is_null(core: LearnerCore) -> None:
-    status = as_dict(build_status(core.run))
+    status = facts_of(build_status(core.run))
     assert (status["loss"], status["grad_norm"], status["checkpoint"]) == (None, None, None)
 
 
 def test_a_loss_that_is_no_number_is_null_in_json() -> None:
-    assert as_dict(Status(loss=float("nan")))["loss"] is None
+    assert facts_of(Status(loss=float("nan")))["loss"] is None
 
 
 def test_rates_are_those_of_the_last_half_minute(core: LearnerCore, clock: Clock) -> None:

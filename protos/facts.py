@@ -1,4 +1,7 @@
-"""Messages as plain values: what `--json` prints."""
+"""Messages as plain values: what `/status.json` and `--json` say.
+
+Not protobuf's own JSON, which writes 64-bit integers as strings that every reader would have to undo.
+"""
 
 import math
 from typing import Any, TypeAlias
