@@ -7,17 +7,11 @@ import grpc
 
 from learner.auth import TokenInterceptor
 from learner.errors import PortInUseError
+from protos.connection import CONNECTION_OPTIONS
 
-_MESSAGE_BYTES: Final = 4 << 20  # nothing legal is larger: a guard against exhausting memory
 _OPTIONS: Final = (
+    *CONNECTION_OPTIONS,
     ("grpc.so_reuseport", 0),  # else two servers share a port silently
-    ("grpc.max_send_message_length", _MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.ping_timeout_ms", 10_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.keepalive_permit_without_calls", 1),
     # The key as it is read; the header's macro has another name, and unknown keys are ignored silently.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )

@@ -11,26 +11,19 @@ from typing import Any
 import grpc
 
 from protos import codec
+from protos.connection import CONNECTION_OPTIONS
 from protos.unspool.v1 import common_pb2, learner_pb2, learner_pb2_grpc
 
 PROTOCOL = 1
 """The protocol of this code, `JoinRequest.protocol_min` and `protocol_max`."""
 
-_MESSAGE_BYTES = 4 * 2**20  # gRPC's own default, said aloud: nothing legal comes near it
 _JOIN_S = 30.0
 _LEAVE_S = 10.0
 _TRANSFER_S = 60.0
 _TRANSFER_BYTES_PER_S = 1e6
 
 _CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", _MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    # Without this one a frozen peer is noticed after a minute, whatever the two above say.
-    ("grpc.http2.ping_timeout_ms", 10_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.keepalive_permit_without_calls", 1),
+    *CONNECTION_OPTIONS,
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
