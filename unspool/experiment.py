@@ -3,7 +3,7 @@
 import dataclasses
 import tomllib
 from collections.abc import Mapping
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -15,17 +15,14 @@ from unspool.estimator_table import build_estimator
 from unspool.lanes import lane_state_shape, root_key
 from unspool.learned_optimizers.base import LearnedOptimizer
 from unspool.outer_optimizer import build_outer_optimizer, check_outer_optimizer
-from unspool.outer_trainers.gradient_estimator import GradientEstimator, OuterState, WorkerWeights
+from unspool.outer_trainers.gradient_learner import (
+    GradientEstimator,
+    MetaInit,
+    OuterState,
+    WorkerWeights,
+)
 from unspool.toml_values import as_toml
 from unspool.types import PRNGKey, PyTree, Theta
-
-
-class MetaInit(Protocol):
-    """Where theta begins: a learned optimizer, or whatever else can be meta-trained."""
-
-    def init(self, key: PRNGKey) -> Theta:
-        """Sample an initial theta; consumes `key`."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)

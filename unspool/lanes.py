@@ -26,7 +26,7 @@ class LaneInfo(NamedTuple):
     """What of an unroll is worth reporting.
 
     Attributes:
-        task_loss: `[num_tasks]` float32, mean over the truncation's valid steps.
+        task_loss: `[num_tasks]` float32, mean over the truncation's steps; one that only resets is 0.
         finished_tasks: `[]` int32, episodes that ended.
         inner_step_mean: `[]` float32, where in their episodes the tasks stand.
         inner_steps: `[]` int32, inner steps computed, antithetic ones counted.

@@ -1,3 +1,1 @@
-"""Everything that trains theta: truncation schedules, truncated steps, gradient estimators and the outer
-learner.
-"""
+"""Everything that trains theta: schedules, truncated steps, gradient estimators and the outer learner."""

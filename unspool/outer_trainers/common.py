@@ -1,9 +1,8 @@
 """What the estimators share: perturbations, unrolls, antithetic pairs and the weighting of losses.
 
 Notation: `N` tasks, `T` steps of a truncation, std sigma. A perturbation already contains its std. The loss
-    difference of an antithetic
-pair is `delta = loss(theta + perturbation) - loss(theta - perturbation)`, its contribution `perturbation *
-delta / (2 sigma^2)`.
+difference of an antithetic pair is `delta = loss(theta + perturbation) - loss(theta - perturbation)`, and its
+contribution `perturbation * delta / (2 sigma^2)`.
 """
 
 from typing import Any, Literal, NamedTuple, cast, get_args

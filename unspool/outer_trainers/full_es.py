@@ -36,9 +36,7 @@ class UnrollState(NamedTuple):
 
 
 class _Running(NamedTuple):
-    """What is kept of an unroll while it goes on; leaves `[2, N]`, so that memory does not grow with its
-    length.
-    """
+    """What is kept of an unroll while it goes on; leaves `[2, N]`, whatever its length."""
 
     total: jax.Array
     lowest: jax.Array
@@ -57,8 +55,8 @@ class _Loop(NamedTuple):
 class FullES(GradientEstimator):
     """One antithetic pair per task, unrolled for a whole episode; nothing persists.
 
-    The estimate is the mean over tasks of `noise (objective(theta + noise) - objective(theta - noise)) / (2
-    std^2)`.
+    The estimate is the mean over tasks of
+    `noise (objective(theta + noise) - objective(theta - noise)) / (2 std^2)`.
 
     Attributes:
         truncated_step: the system; if it has a `trunc_sched`, that must be `NeverEndingTruncationSchedule`.
@@ -104,8 +102,7 @@ class FullES(GradientEstimator):
         if schedule is not None and not isinstance(schedule, NeverEndingTruncationSchedule):
             raise ValueError(
                 f"FullES(truncated_step with trunc_sched={schedule}): FullES ends episodes itself; give the "
-                "step a "
-                "NeverEndingTruncationSchedule and FullES the schedule"
+                "step a NeverEndingTruncationSchedule and FullES the schedule"
             )
         if isinstance(self.truncation_schedule, NeverEndingTruncationSchedule):
             raise ValueError(
@@ -157,8 +154,7 @@ class FullES(GradientEstimator):
         if not isinstance(self.truncation_schedule, ConstantTruncationSchedule):
             raise ValueError(
                 f"FullES(truncation_schedule={self.truncation_schedule}): a system that streams its data "
-                "needs a "
-                "ConstantTruncationSchedule, for its data is fetched before the length is drawn"
+                "needs a ConstantTruncationSchedule, for its data is fetched before the length is drawn"
             )
         return self._rounded(self.truncation_schedule.total_length)
 
@@ -180,9 +176,7 @@ class FullES(GradientEstimator):
         length: jax.Array,
         data: Batch,
     ) -> _Loop:
-        """Whole episodes of both members, `steps_per_jit` steps at a time, under a length that is not known
-        when compiling.
-        """
+        """Whole episodes of both members, `steps_per_jit` steps at a time: the length is traced."""
 
         def start(theta: Theta) -> PyTree:
             return self.truncated_step.init_step_state(
@@ -248,9 +242,7 @@ class FullES(GradientEstimator):
     def _recomputed(
         self, worker_weights: WorkerWeights, thetas: common.Pair, loop: _Loop, data: Batch
     ) -> jax.Array:
-        """`[2, N]`: the loss of the final states, averaged over fresh outer batches that both members
-        share.
-        """
+        """`[2, N]`: losses of the final states, averaged over fresh outer batches that both members share."""
 
         def one_batch(key: PRNGKey) -> jax.Array:
             def one_side(theta: Theta, state: PyTree) -> jax.Array:

@@ -1,7 +1,6 @@
 """What every gradient estimator is: state in, an estimate of the gradient of the outer loss out.
 
-The words of this file are re-exported by `unspool.outer_trainers.gradient_learner`, where users import them
-from.
+`unspool.outer_trainers.gradient_learner` re-exports the words of this file: users import them from there.
 """
 
 import abc
@@ -81,9 +80,7 @@ class GradientEstimatorOut(NamedTuple):
 
 
 class _FromTaskFamily(abc.ABCMeta):
-    """Lets an estimator be called with a task family where it takes a truncated step, as the older tutorial
-    does.
-    """
+    """Lets an estimator be called with a task family instead of a step, as the older tutorial does."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if "task_family" in kwargs:

@@ -33,6 +33,7 @@ __all__ = [
     "GradientEstimatorState",
     "GradientLearner",
     "GradientLearnerState",
+    "MetaInit",
     "OuterState",
     "SingleMachineGradientLearner",
     "SingleMachineState",
@@ -47,11 +48,11 @@ _OPTIMIZER_STREAM = zlib.crc32(b"outer optimizer")
 
 
 class MetaInit(Protocol):
-    """Whatever initialises theta: a `LearnedOptimizer`, or a truncated step's `outer_init` under this
-    name.
-    """
+    """Where theta begins: a learned optimizer, or whatever else can be meta-trained."""
 
-    def init(self, key: PRNGKey) -> Theta: ...
+    def init(self, key: PRNGKey) -> Theta:
+        """An initial theta. Consumes `key`."""
+        ...
 
 
 class AggregatedGradient(NamedTuple):
@@ -71,9 +72,7 @@ class AggregatedGradient(NamedTuple):
 
 
 class WorkerComputeOut(NamedTuple):
-    """What one call of `gradient_worker_compute` made: the gradient to send, the states to keep, and
-    metrics.
-    """
+    """What `gradient_worker_compute` made: the gradient to send, the states to keep, and metrics."""
 
     to_put: AggregatedGradient
     unroll_states: Sequence[GradientEstimatorState]
@@ -227,8 +226,8 @@ def _check_floating(theta: Theta) -> None:
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise TypeError(
                 f"theta{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}: theta is moved by "
-                "gradients, so its leaves must be "
-                "floating-point; keep integers in the learned optimizer's configuration or state"
+                "gradients, so its leaves must be floating-point; keep integers in the learned "
+                "optimizer's configuration or state"
             )
 
 
@@ -260,8 +259,7 @@ def gradient_worker_compute(
     if len(gradient_estimators) != len(unroll_states) or not gradient_estimators:
         raise ValueError(
             f"gradient_worker_compute: {len(gradient_estimators)} estimators and {len(unroll_states)} unroll "
-            "states; give one state per "
-            "estimator, and at least one of each"
+            "states; give one state per estimator, and at least one of each"
         )
     with jax.default_device(device):
         outs: list[GradientEstimatorOut] = []

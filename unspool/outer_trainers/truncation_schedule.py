@@ -88,9 +88,7 @@ class ConstantTruncationSchedule(TruncationSchedule):
 
 @dataclasses.dataclass(frozen=True)
 class NeverEndingTruncationSchedule(TruncationSchedule):
-    """Episodes never end: for estimators that unroll whole episodes by themselves and say how long these
-    are.
-    """
+    """Episodes never end: for estimators that unroll whole episodes and say themselves how long."""
 
     def init(self, key: PRNGKey, outer_state: OuterState) -> tuple[()]:
         del key, outer_state
