@@ -10,25 +10,33 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
-from unspool.outer_trainers import common
-from unspool.outer_trainers.gradient_estimator import (
-    GradientEstimator,
-    GradientEstimatorOut,
-    Metrics,
-    WorkerWeights,
-    check_vectorized,
-    is_streamed,
+from unspool.arguments import check_choice, check_whole_number
+from unspool.outer_trainers.estimate_report import es_metrics, es_out
+from unspool.outer_trainers.evolution_strategy import EvolutionStrategy
+from unspool.outer_trainers.gradient_estimator import GradientEstimatorOut, Metrics, WorkerWeights
+from unspool.outer_trainers.loss_difference import Sides, credit, masked_mean
+from unspool.outer_trainers.truncated_step import TruncatedUnrollOut
+from unspool.outer_trainers.truncation_schedule import TruncationSchedule
+from unspool.outer_trainers.unroll import (
+    Inputs,
+    Pair,
+    antithetic_step,
+    antithetic_thetas,
+    one_side,
+    stack_pair,
 )
-from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, VectorizedStep
-from unspool.outer_trainers.truncation_schedule import (
-    ConstantTruncationSchedule,
-    NeverEndingTruncationSchedule,
-    TruncationSchedule,
+from unspool.outer_trainers.whole_episodes import (
+    EPISODE_LENGTH_STREAM,
+    check_whole_episodes,
+    schedules_of_whole_episodes,
+    steps_of_whole_episodes,
 )
 from unspool.types import Batch, PRNGKey, PyTree, Theta
 
 LossType = Literal["avg", "min", "last", "last_recompute"]
-_SCHEDULE_STREAM = 0x5C4ED
+
+# Keys are derived for as many steps at a time as golden values fix, whatever `steps_per_jit` is.
+_STEPS_PER_KEY = 10
 
 
 class UnrollState(NamedTuple):
@@ -41,86 +49,52 @@ class _Running(NamedTuple):
     total: jax.Array
     lowest: jax.Array
     last: jax.Array
+    steps: jax.Array
 
 
 class _Loop(NamedTuple):
-    chunk: jax.Array
+    step: jax.Array
     key: PRNGKey
-    states: common.Pair
+    states: Pair
     running: _Running
     out: TruncatedUnrollOut
 
 
 @dataclasses.dataclass(frozen=True)
-class FullES(GradientEstimator):
-    """One antithetic pair per task, unrolled for a whole episode; nothing persists.
+class FullES(EvolutionStrategy):
+    """Every pair is unrolled for a whole episode; nothing persists.
 
-    The estimate is the mean over tasks of
-    `noise (objective(theta + noise) - objective(theta - noise)) / (2 std^2)`.
+    The estimate is the mean over pairs of
+    `noise (objective(theta + noise) - objective(theta - noise)) / (2 std^2)`. Memory does not grow with the
+    length of episodes.
 
     Attributes:
-        truncated_step: the system; if it has a `trunc_sched`, that must be `NeverEndingTruncationSchedule`.
-        truncation_schedule: the episode's length, drawn at each call and shared by all tasks.
-        std: standard deviation of the noise.
-        steps_per_jit: the length is rounded down to a multiple of this (and up to at least this); also the
-            steps between two looks at the losses, of which only running statistics are kept.
+        truncation_schedule: the episode's length, drawn at each call and shared by all tasks. The step's own
+            `trunc_sched`, if it has one, must be `NeverEndingTruncationSchedule`.
+        steps_per_jit: the length is rounded down to a multiple of this, and up to at least this.
         loss_type: the objective over an episode: mean of the losses, lowest, last, or the mean over
             `recompute_samples` fresh outer batches at the final state.
         recompute_samples: batches for "last_recompute".
-        clip_loss_diff: bound on the difference of the objectives.
-        stack_antithetic_samples: run both members of a pair as one unroll of twice the width, or one after
-            the other.
-        sign_delta_loss_scalar: use the sign of the difference times this.
-        divergence: what becomes of a task whose objective is not finite.
     """
 
-    truncated_step: VectorizedStep
     truncation_schedule: TruncationSchedule
-    std: float = 0.01
+    _: dataclasses.KW_ONLY
     steps_per_jit: int = 10
     loss_type: LossType = "avg"
     recompute_samples: int = 50
-    clip_loss_diff: float | None = None
-    stack_antithetic_samples: bool = True
-    sign_delta_loss_scalar: float | None = None
-    divergence: common.Divergence = "mask"
 
     def __post_init__(self) -> None:
-        check_vectorized(self)
-        common.check_es_options(self)
-        if self.steps_per_jit < 1:
-            raise ValueError(f"FullES(steps_per_jit={self.steps_per_jit}): steps_per_jit must be at least 1")
-        if self.loss_type not in get_args(LossType):
-            raise ValueError(
-                f"FullES(loss_type={self.loss_type!r}): choose one of {', '.join(get_args(LossType))}"
-            )
-        if self.recompute_samples < 1:
-            raise ValueError(
-                f"FullES(recompute_samples={self.recompute_samples}): recompute_samples must be at least 1"
-            )
-        schedule = getattr(self.truncated_step, "trunc_sched", None)
-        if schedule is not None and not isinstance(schedule, NeverEndingTruncationSchedule):
-            raise ValueError(
-                f"FullES(truncated_step with trunc_sched={schedule}): FullES ends episodes itself; give the "
-                "step a NeverEndingTruncationSchedule and FullES the schedule"
-            )
-        if isinstance(self.truncation_schedule, NeverEndingTruncationSchedule):
-            raise ValueError(
-                "FullES(truncation_schedule=NeverEndingTruncationSchedule()): an episode needs a length"
-            )
+        super().__post_init__()
+        check_whole_number(self, "steps_per_jit")
+        check_whole_number(self, "recompute_samples")
+        check_choice(self, "loss_type", get_args(LossType))
+        check_whole_episodes(self)
 
     @classmethod
     def schedule_of_step(
         cls, trunc_sched: TruncationSchedule | None, options: dict[str, Any]
     ) -> TruncationSchedule:
-        unroll_length = options.pop("unroll_length", None)
-        if (trunc_sched is None) == (unroll_length is None):
-            raise ValueError(
-                f"FullES(trunc_sched={trunc_sched}, unroll_length={unroll_length}): give the episode's "
-                "length as exactly one of them"
-            )
-        options["truncation_schedule"] = trunc_sched or ConstantTruncationSchedule(unroll_length)
-        return NeverEndingTruncationSchedule()
+        return schedules_of_whole_episodes(cls, trunc_sched, options)
 
     def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> UnrollState:
         del worker_weights, key
@@ -129,128 +103,114 @@ class FullES(GradientEstimator):
     def estimate(
         self, worker_weights: WorkerWeights, key: PRNGKey, state: UnrollState, data: Batch, with_summary: bool
     ) -> tuple[GradientEstimatorOut, Metrics]:
-        num_tasks = self.truncated_step.num_tasks
         key, noise_key = jax.random.split(key)
         key, init_key = jax.random.split(key)
-        noise, *thetas = common.vector_sample_perturbations(
-            worker_weights.theta, noise_key, self.std, num_tasks
-        )
+        noise = self.sample_noise(worker_weights, noise_key)
+        thetas = antithetic_thetas(worker_weights.theta, noise)
         length = self._episode_length(worker_weights, init_key)
-        loop = self._unroll(worker_weights, common.Pair(*thetas), init_key, key, length, data)
-        objective = self._objective(worker_weights, common.Pair(*thetas), loop, length, data)
-        pos = common.one_side(loop.out, 0)
-        everything = jnp.ones((1, num_tasks), bool)
-        difference = common.loss_difference(
-            objective[:1], objective[1:], everything, self.divergence, self.clip_loss_diff
-        )
-        signed = common.with_sign(difference, self.sign_delta_loss_scalar)
-        grad = common.es_gradient(noise, signed.delta[0], self.std, difference.weight)
-        out = common.es_out(grad, difference, state, pos)
+        inputs = Inputs(data, worker_weights.outer_state, length)
+        loop = self._unroll(thetas, init_key, key, length, inputs)
+        pos = jax.tree.map(lambda leaf: leaf[None], one_side(loop.out, 0))
+        objective = self._objective(thetas, loop, inputs)
+        sides = Sides.of_pair(objective[:1], objective[1:])
+        difference = self.difference(sides, jnp.ones_like(pos.mask))
+        grad = self.gradient(credit(noise, difference.delta[0]), difference)
+        out = es_out(grad, difference, state, pos)
         steps = length.astype(jnp.float32)
-        out = out._replace(weight=out.weight * steps, inner_steps=2 * num_tasks * length)
-        return out, common.es_metrics(grad, difference, pos, with_summary)
+        out = out._replace(weight=out.weight * steps, inner_steps=2 * self.system.num_tasks * length)
+        return out, es_metrics(grad, difference, pos, with_summary)
 
     def steps_of_data(self) -> int:
-        if not isinstance(self.truncation_schedule, ConstantTruncationSchedule):
-            raise ValueError(
-                f"FullES(truncation_schedule={self.truncation_schedule}): a system that streams its data "
-                "needs a ConstantTruncationSchedule, for its data is fetched before the length is drawn"
-            )
-        return self._rounded(self.truncation_schedule.total_length)
+        return max(steps_of_whole_episodes(self) // self.steps_per_jit, 1) * self.steps_per_jit
 
-    def _rounded(self, length: int) -> int:
-        return max(length // self.steps_per_jit, 1) * self.steps_per_jit
+    def _rounded(self, length: jax.Array | int) -> jax.Array:
+        return jnp.maximum(length // self.steps_per_jit, 1) * self.steps_per_jit
 
     def _episode_length(self, worker_weights: WorkerWeights, init_key: PRNGKey) -> jax.Array:
         """`[]` int32, one length for all tasks."""
-        key = jax.random.fold_in(init_key, _SCHEDULE_STREAM)
-        length = self.truncation_schedule.init(key, worker_weights.outer_state).length
-        return jnp.maximum(length // self.steps_per_jit, 1) * self.steps_per_jit
+        key = jax.random.fold_in(init_key, EPISODE_LENGTH_STREAM)
+        return self._rounded(self.truncation_schedule.init(key, worker_weights.outer_state).length)
 
     def _unroll(
-        self,
-        worker_weights: WorkerWeights,
-        thetas: common.Pair,
-        init_key: PRNGKey,
-        key: PRNGKey,
-        length: jax.Array,
-        data: Batch,
+        self, thetas: Pair, init_key: PRNGKey, key: PRNGKey, length: jax.Array, inputs: Inputs
     ) -> _Loop:
-        """Whole episodes of both members, `steps_per_jit` steps at a time: the length is traced."""
+        """Whole episodes of both members, as a loop over a traced number of steps."""
 
         def start(theta: Theta) -> PyTree:
-            return self.truncated_step.init_step_state(
-                theta, worker_weights.outer_state, init_key, theta_is_vector=True, num_steps_override=length
+            return self.system.init_step_state(
+                theta, inputs.outer_state, init_key, theta_is_vector=True, num_steps_override=length
             )
 
-        def next_chunk(chunk: jax.Array, key: PRNGKey, states: common.Pair, running: _Running) -> _Loop:
-            key, unroll_key = jax.random.split(key)
+        def some_steps(loop: _Loop) -> _Loop:
+            key, unroll_key = jax.random.split(loop.key)
             key, _ = jax.random.split(key)
-            states, out = common.antithetic_unroll(
-                self.truncated_step,
-                thetas,
-                states,
-                unroll_key,
-                self.steps_per_jit,
-                common.Inputs(self._slice(data, chunk), worker_weights.outer_state, length),
-                stacked=self.stack_antithetic_samples,
+            keys = self.system.keys_of_steps(jax.random.split(unroll_key, _STEPS_PER_KEY))
+            end = jnp.minimum(loop.step + _STEPS_PER_KEY, length)
+            return jax.lax.while_loop(
+                lambda loop: loop.step < end,
+                lambda loop: self._one_step(thetas, loop, keys, inputs),
+                loop._replace(key=key),
             )
-            running = _Running(
-                total=running.total + jnp.sum(out.loss, axis=1),
-                lowest=jnp.minimum(running.lowest, jnp.min(out.loss, axis=1)),
-                last=out.loss[:, -1],
-            )
-            return _Loop(chunk + 1, key, states, running, out)
 
-        zeros = jnp.zeros((2, self.truncated_step.num_tasks), jnp.float32)
-        nothing = _Running(zeros, zeros + jnp.inf, zeros)
-        beginning = (
-            jnp.zeros((), jnp.int32),
-            key,
-            common.Pair(start(thetas.pos), start(thetas.neg)),
-            nothing,
+        zeros = jnp.zeros((2, self.system.num_tasks), jnp.float32)
+        running = _Running(zeros, zeros + jnp.inf, zeros, zeros)
+        states = Pair(start(thetas.pos), start(thetas.neg))
+        no_out = self._no_out(thetas, states, key, inputs)
+        loop = _Loop(jnp.zeros((), jnp.int32), key, states, running, no_out)
+        return jax.lax.while_loop(lambda loop: loop.step < length, some_steps, loop)
+
+    def _one_step(self, thetas: Pair, loop: _Loop, keys: PyTree, inputs: Inputs) -> _Loop:
+        step_key = jax.tree.map(lambda leaf: leaf[loop.step % _STEPS_PER_KEY], keys)
+        states, out = self._step(thetas, loop.states, step_key, loop.step, inputs)
+        running = _Running(
+            total=loop.running.total + jnp.where(out.mask, out.loss, 0.0),
+            lowest=jnp.minimum(loop.running.lowest, jnp.where(out.mask, out.loss, jnp.inf)),
+            last=jnp.where(out.mask, out.loss, loop.running.last),
+            steps=loop.running.steps + out.mask,
         )
-        # Only its shape matters: the first chunk replaces it. Running that chunk before the loop would
-        # compile the step twice.
-        no_out = jax.tree.map(
-            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(next_chunk, *beginning).out
-        )
-        return jax.lax.while_loop(
-            lambda loop: loop.chunk * self.steps_per_jit < length,
-            lambda loop: next_chunk(loop.chunk, loop.key, loop.states, loop.running),
-            _Loop(*beginning, no_out),
+        return _Loop(loop.step + 1, loop.key, states, running, out)
+
+    def _step(
+        self, thetas: Pair, states: Pair, key: PyTree, step: jax.Array, inputs: Inputs
+    ) -> tuple[Pair, TruncatedUnrollOut]:
+        batch = jax.tree.map(lambda leaf: leaf[step], inputs.streamed())
+        stacked = self.stack_antithetic_samples
+        return antithetic_step(
+            self.system, thetas, states, key, inputs.of_step(batch), inputs, stacked=stacked
         )
 
-    def _slice(self, data: Batch, chunk: jax.Array) -> Batch:
-        if not is_streamed(data):
-            return data
-        start = chunk * self.steps_per_jit
-        return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, self.steps_per_jit), data)
+    def _no_out(self, thetas: Pair, states: Pair, key: PRNGKey, inputs: Inputs) -> TruncatedUnrollOut:
+        """Shaped like what a step reports; the first step replaces it."""
 
-    def _objective(
-        self, worker_weights: WorkerWeights, thetas: common.Pair, loop: _Loop, length: jax.Array, data: Batch
-    ) -> jax.Array:
+        def report(key: PRNGKey) -> TruncatedUnrollOut:
+            one_key = jax.tree.map(lambda leaf: leaf[0], self.system.keys_of_steps(jax.random.split(key, 1)))
+            return self._step(thetas, states, one_key, jnp.zeros((), jnp.int32), inputs)[1]
+
+        shapes: TruncatedUnrollOut = jax.eval_shape(report, key)
+        no_out: TruncatedUnrollOut = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return no_out
+
+    def _objective(self, thetas: Pair, loop: _Loop, inputs: Inputs) -> jax.Array:
         """`[2, N]`."""
         if self.loss_type == "avg":
-            return loop.running.total / length
+            return masked_mean(loop.running.total, loop.running.steps)
         if self.loss_type == "min":
             return loop.running.lowest
         if self.loss_type == "last":
             return loop.running.last
-        return self._recomputed(worker_weights, thetas, loop, data)
+        return self._recomputed(thetas, loop, inputs)
 
-    def _recomputed(
-        self, worker_weights: WorkerWeights, thetas: common.Pair, loop: _Loop, data: Batch
-    ) -> jax.Array:
+    def _recomputed(self, thetas: Pair, loop: _Loop, inputs: Inputs) -> jax.Array:
         """`[2, N]`: losses of the final states, averaged over fresh outer batches that both members share."""
+        data = inputs.of_step(jax.tree.map(lambda leaf: leaf[-1], inputs.streamed()))
 
         def one_batch(key: PRNGKey) -> jax.Array:
-            def one_side(theta: Theta, state: PyTree) -> jax.Array:
-                return self.truncated_step.meta_loss_batch(
-                    theta, state, key, data, worker_weights.outer_state, theta_is_vector=True
+            def one_member(theta: Theta, state: PyTree) -> jax.Array:
+                return self.system.meta_loss_batch(
+                    theta, state, key, data, inputs.outer_state, theta_is_vector=True
                 )
 
-            return jax.vmap(one_side)(common.stack_pair(thetas), common.stack_pair(loop.states))
+            return jax.vmap(one_member)(stack_pair(thetas), stack_pair(loop.states))
 
         losses = jax.lax.map(one_batch, jax.random.split(loop.key, self.recompute_samples))
         return jnp.mean(losses, axis=0)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from unspool.learned_optimizers.base import LearnedOptimizer
 from unspool.outer_trainers.lopt_truncated_step import VectorizedLOptTruncatedStep
-from unspool.outer_trainers.truncated_step import ResidentData, VectorizedStep
+from unspool.outer_trainers.truncated_step import VectorizedStep
 from unspool.outer_trainers.truncation_schedule import TruncationSchedule
 from unspool.tasks.base import TaskFamily
 from unspool.types import Batch, PRNGKey, PyTree, Theta
@@ -238,6 +238,18 @@ def check_vectorized(estimator: GradientEstimator) -> None:
         )
 
 
-def is_streamed(data: Batch) -> bool:
-    """Whether each step of an unroll gets its own slice of `data`."""
-    return not isinstance(data, ResidentData)
+def check_length(estimator: Any, length_name: str) -> None:
+    """Refuses a truncation that is not a positive multiple of `steps_per_jit`.
+
+    Raises:
+        ValueError: names the class, the arguments, their values and the rule.
+    """
+    name, length, steps = type(estimator).__name__, getattr(estimator, length_name), estimator.steps_per_jit
+    for argument, value in ((length_name, length), ("steps_per_jit", steps)):
+        if value < 1:
+            raise ValueError(f"{name}({argument}={value}): {argument} must be at least 1")
+    if length % steps:
+        raise ValueError(
+            f"{name}({length_name}={length}, steps_per_jit={steps}): {length_name} must be a multiple of "
+            "steps_per_jit"
+        )

@@ -8,8 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from unspool import training
+from unspool.arguments import check_choice, check_hashable, check_instance, check_whole_number
+from unspool.device_mesh import over_tasks
 from unspool.learned_optimizers.base import LearnedOptimizer
 from unspool.optimizers.base import Optimizer
+from unspool.outer_trainers.checks import check_arrays, check_scalar, check_unchanged
+from unspool.outer_trainers.simple_lopt_truncated_step import (
+    SimpleLOptTruncatedStep,
+    SimpleVecLOptTruncatedStep,
+)
 from unspool.outer_trainers.truncated_step import (
     OuterState,
     ResidentData,
@@ -23,9 +30,19 @@ from unspool.tasks.base import Task, TaskFamily
 from unspool.tasks.datasets.base import SPLITS, sample_batch
 from unspool.types import Batch, ModelState, Params, PRNGKey, PyTree, TaskParams, Theta
 
+__all__ = [
+    "SimpleLOptTruncatedStep",
+    "SimpleVecLOptTruncatedStep",
+    "StepKeys",
+    "TruncatedUnrollState",
+    "VectorizedLOptTruncatedStep",
+]
+
 # Streams of their own beside those that the golden values fix by splitting the step's key.
 _TRAIN_DATA = zlib.crc32(b"train data")
 _OUTER_DATA = zlib.crc32(b"outer data")
+
+_TAKE_THE_MEAN = "take its mean over the batch, say"
 
 
 class TruncatedUnrollState(NamedTuple):
@@ -102,25 +119,19 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
     task_name: str | None = None
 
     def __post_init__(self) -> None:
-        if self.num_tasks < 1:
-            raise ValueError(
-                f"VectorizedLOptTruncatedStep(num_tasks={self.num_tasks}): num_tasks must be at least 1"
-            )
-        if self.random_initial_iteration_offset < 0:
-            raise ValueError(
-                "VectorizedLOptTruncatedStep(random_initial_iteration_offset="
-                f"{self.random_initial_iteration_offset}): the offset must not be negative"
-            )
-        if self.meta_loss_split not in (None, "same_data", *SPLITS):
-            raise ValueError(
-                f"VectorizedLOptTruncatedStep(meta_loss_split={self.meta_loss_split!r}): "
-                f"choose None, 'same_data' or one of {', '.join(SPLITS)}"
-            )
-        if self.outer_data_split not in SPLITS:
-            raise ValueError(
-                f"VectorizedLOptTruncatedStep(outer_data_split={self.outer_data_split!r}): choose one of "
-                f"{', '.join(SPLITS)}"
-            )
+        check_instance(self, "task_family", TaskFamily, "single_task_to_family makes one of a Task")
+        check_instance(
+            self, "learned_opt", LearnedOptimizer, "learned_optimizer_from_opt makes one of an optimizer"
+        )
+        check_instance(
+            self, "trunc_sched", TruncationSchedule, "ConstantTruncationSchedule(total_length), say"
+        )
+        for field in ("task_family", "learned_opt", "trunc_sched"):
+            check_hashable(self, field)
+        check_whole_number(self, "num_tasks")
+        check_whole_number(self, "random_initial_iteration_offset", at_least=0)
+        check_choice(self, "meta_loss_split", (None, "same_data", *SPLITS))
+        check_choice(self, "outer_data_split", SPLITS)
 
     def outer_init(self, key: PRNGKey) -> Theta:
         return self.learned_opt.init(key)
@@ -134,14 +145,14 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         num_steps_override: jax.Array | int | None = None,
     ) -> TruncatedUnrollState:
         tasks_key, offset_key = jax.random.split(key)
-        init = jax.vmap(self._init_task, in_axes=(axis_of(theta_is_vector), None, 0, None))
+        init = over_tasks(self._init_task, (axis_of(theta_is_vector), None, 0, None))
         state: TruncatedUnrollState = init(
             theta, outer_state, jax.random.split(tasks_key, self.num_tasks), num_steps_override
         )
         if self.random_initial_iteration_offset:
             # Only the counter: the first episodes end early and thereby fall out of step with each other.
             offsets = jax.random.randint(
-                offset_key, (self.num_tasks,), 0, self.random_initial_iteration_offset
+                offset_key, (self.num_tasks,), 0, self.random_initial_iteration_offset, jnp.int32
             )
             state = state._replace(inner_step=offsets)
         return state
@@ -158,7 +169,7 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
     ) -> tuple[TruncatedUnrollState, TruncatedUnrollOut]:
         keys = key if isinstance(key, StepKeys) else self._keys(key)
         batch, meta_batch = self._batches(data, keys)
-        step = jax.vmap(self._step_task, in_axes=(axis_of(theta_is_vector), 0, 0, 0, 0, None, None))
+        step = over_tasks(self._step_task, (axis_of(theta_is_vector), 0, 0, 0, 0, None, None))
         state, out = step(theta, unroll_state, keys, batch, meta_batch, outer_state, override_num_steps)
         return state, out
 
@@ -178,7 +189,7 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         del outer_state
         if isinstance(data, ResidentData):
             data = self._draw(self.outer_data_split, data, self._stream(key, _OUTER_DATA))
-        loss = jax.vmap(self._meta_loss, in_axes=(axis_of(theta_is_vector), 0, 0, 0))
+        loss = over_tasks(self._meta_loss, (axis_of(theta_is_vector), 0, 0, 0))
         return loss(theta, unroll_state, jax.random.split(key, self.num_tasks), data)
 
     def get_batch(self, steps: int | None = None) -> Batch | None:
@@ -243,6 +254,8 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         task_key, params_key, schedule_key, optimizer_key = jax.random.split(key, 4)
         truncation_state = self.trunc_sched.init(schedule_key, outer_state)
         task_param = self.task_family.sample(task_key)
+        remedy = "keep what is no array in the family's own fields"
+        check_arrays(f"{type(self.task_family).__name__}.sample: what it returned", task_param, remedy)
         opt_state = self._init_optimizer(
             theta, task_param, params_key, optimizer_key, truncation_state, num_steps
         )
@@ -260,20 +273,20 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         num_steps: jax.Array | int | None,
     ) -> PyTree:
         params, model_state = self.task_family.task_fn(task_param).init_with_state(params_key)
-        length = self._episode_length(truncation_state) if num_steps is None else num_steps
+        length = self._episode_length(truncation_state, num_steps)
         return self._optimizer(theta).init(
             params, model_state=model_state, num_steps=length, key=optimizer_key
         )
 
-    def _episode_length(self, truncation_state: PyTree) -> jax.Array:
-        length: jax.Array | None = getattr(truncation_state, "length", None)
+    def _episode_length(self, truncation_state: PyTree, num_steps: jax.Array | int | None) -> jax.Array:
+        length = getattr(truncation_state, "length", None) if num_steps is None else num_steps
         if length is None:
             raise ValueError(
                 f"VectorizedLOptTruncatedStep(trunc_sched={self.trunc_sched}): episodes without a length can "
-                "only be unrolled by an "
-                "estimator that sets one (FullES); for a truncated estimator choose a schedule with lengths"
+                "only be unrolled by an estimator that sets one (FullES); for a truncated estimator choose a "
+                "schedule with lengths"
             )
-        return length
+        return jnp.asarray(length, jnp.int32)
 
     def _step_task(
         self,
@@ -296,12 +309,20 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         truncation_state, is_done = self.trunc_sched.next_state(
             state.truncation_state, state.inner_step, keys.schedule, outer_state
         )
+        schedule = f"{type(self.trunc_sched).__name__}.next_state"
+        check_unchanged(f"{schedule}: the state", state.truncation_state, truncation_state)
+        check_scalar(f"{schedule}: is_done", is_done, "bool", "compare the step with a length")
+        loss = task.normalizer(loss)
+        check_scalar(
+            f"{task.name}.normalizer: the loss", loss, "floating-point number", "map a number to a number"
+        )
         out = TruncatedUnrollOut(
-            loss=jnp.where(resets, 0.0, task.normalizer(loss)),
+            loss=jnp.where(resets, 0.0, loss),
             is_done=is_done,
             task_param=state.task_param,
             iteration=state.inner_step,
             mask=~resets,
+            episode_length=self._episode_length(state.truncation_state, num_steps),
         )
         return state._replace(truncation_state=truncation_state, is_done=is_done), out
 
@@ -319,10 +340,12 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
             )
             return loss, (model_state_after, reported)
 
-        (loss, (model_state, reported)), grad = jax.value_and_grad(objective, has_aux=True)(params)
+        (loss, (model_state_after, reported)), grad = jax.value_and_grad(objective, has_aux=True)(params)
+        check_unchanged(f"{task.name}: the model state", model_state, model_state_after)
         opt_state = optimizer.update(
-            state.inner_opt_state, grad, loss=loss, model_state=model_state, key=update_key
+            state.inner_opt_state, grad, loss=loss, model_state=model_state_after, key=update_key
         )
+        check_unchanged(f"{optimizer.name}.update: the state", state.inner_opt_state, opt_state)
         return state._replace(inner_opt_state=opt_state, inner_step=state.inner_step + 1), reported
 
     def _loss(
@@ -337,6 +360,7 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         """`(what is reported, next model state, what is trained on)`."""
         if self.meta_loss_with_aux_key is None:
             loss, model_state = task.loss_with_state(params, model_state, key, batch)
+            check_scalar(f"{task.name}: the loss", loss, "floating-point number", _TAKE_THE_MEAN)
             return loss, model_state, loss
         loss, model_state, aux = task.loss_with_state_and_aux(params, model_state, key, batch)
         if self.meta_loss_with_aux_key not in aux:
@@ -345,7 +369,10 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
                 f"{task.name} reports "
                 f"{sorted(aux) or 'no aux values'}"
             )
-        return aux[self.meta_loss_with_aux_key], model_state, loss
+        reported = aux[self.meta_loss_with_aux_key]
+        for what, value in (("the loss", loss), (f"aux {self.meta_loss_with_aux_key!r}", reported)):
+            check_scalar(f"{task.name}: {what}", value, "floating-point number", _TAKE_THE_MEAN)
+        return reported, model_state, loss
 
     def _reset(
         self, theta: Theta, key: PRNGKey, state: TruncatedUnrollState, num_steps: jax.Array | int | None

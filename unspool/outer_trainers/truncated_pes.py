@@ -11,20 +11,23 @@ from typing import Any, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 
-from unspool.outer_trainers import common
+from unspool.outer_trainers.estimate_report import es_metrics, es_out
 from unspool.outer_trainers.gradient_estimator import (
-    GradientEstimator,
     GradientEstimatorOut,
     Metrics,
     WorkerWeights,
-    check_vectorized,
+    check_length,
 )
-from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState, VectorizedStep
+from unspool.outer_trainers.loss_difference import Sides, credit
+from unspool.outer_trainers.truncated_evolution_strategy import TruncatedEvolutionStrategy
+from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState
+from unspool.outer_trainers.unroll import Inputs, Pair, antithetic_thetas, antithetic_unroll, one_side
 from unspool.types import Batch, PRNGKey, Theta
 
 
 class PESWorkerState(NamedTuple):
-    """What persists from truncation to truncation; leaves lead with `[num_tasks]`.
+    """What persists from truncation to truncation; leaves lead with
+    `[num_tasks * pairs_per_task]`.
 
     Attributes:
         pos_state: unrolls under `theta + noise`.
@@ -42,44 +45,34 @@ class PESWorkerState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class TruncatedPES(GradientEstimator):
-    """Persistent ES with antithetic pairs, one per task.
+class TruncatedPES(TruncatedEvolutionStrategy):
+    """Persistent ES: new noise for each truncation, and credit for all of it that an episode has felt.
 
-    With `noise_t` the perturbation that step t is taken under and the sum of all noise of the episode up to
-    it as `A_t`, the estimate is the mean over valid (task, step) pairs of `A_t delta_t / (2 std^2)` (eq. (10)
-    of the paper).
+    With `noise` that of this truncation and `accumulator` the sum of all noise of the episode, a loss is
+    credited to `accumulator`; one after the end of an episode in the truncation to `noise`, which is all that
+    its own episode has felt (eq. (10) of the paper).
 
     Attributes:
-        truncated_step: the system.
         trunc_length: inner steps per estimate.
-        std: standard deviation of the noise.
         steps_per_jit: must divide `trunc_length`; every estimate is one compiled program whatever it is.
-        stack_antithetic_samples: run both members of a pair as one unroll of twice the width, or one after
-            the other.
-        sign_delta_loss_scalar: use the sign of each task's loss difference times this.
-        clip_loss_diff: bound on the loss difference of a step.
-        divergence: what becomes of a task whose loss is not finite.
     """
 
-    truncated_step: VectorizedStep
     trunc_length: int = 10
-    std: float = 0.01
+    _: dataclasses.KW_ONLY
     steps_per_jit: int = 10
-    stack_antithetic_samples: bool = True
-    sign_delta_loss_scalar: float | None = None
-    clip_loss_diff: float | None = None
-    divergence: common.Divergence = "mask"
 
     def __post_init__(self) -> None:
-        check_vectorized(self)
-        common.check_es_options(self)
-        common.check_length(self, "trunc_length")
+        super().__post_init__()
+        check_length(self, "trunc_length")
+
+    @property
+    def num_steps(self) -> int:
+        return self.trunc_length
 
     def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> PESWorkerState:
-        theta = worker_weights.theta
-        state = self.truncated_step.init_step_state(theta, worker_weights.outer_state, key)
-        num_tasks = self.truncated_step.num_tasks
-        accumulator = jax.tree.map(lambda leaf: jnp.zeros((num_tasks, *leaf.shape), leaf.dtype), theta)
+        theta, system = worker_weights.theta, self.system
+        state = system.init_step_state(theta, worker_weights.outer_state, key)
+        accumulator = jax.tree.map(lambda leaf: jnp.zeros((system.num_tasks, *leaf.shape), leaf.dtype), theta)
         return PESWorkerState(state, state, accumulator)
 
     def estimate(
@@ -90,45 +83,33 @@ class TruncatedPES(GradientEstimator):
         data: Batch,
         with_summary: bool,
     ) -> tuple[GradientEstimatorOut, Metrics]:
-        noise_key, unroll_key = common.noise_and_unroll_keys(key)
-        noise, pos_theta, neg_theta = common.vector_sample_perturbations(
-            worker_weights.theta, noise_key, self.std, self.truncated_step.num_tasks
-        )
-        states, out = common.antithetic_unroll(
-            self.truncated_step,
-            common.Pair(pos_theta, neg_theta),
-            common.Pair(state.pos_state, state.neg_state),
+        noise_key, unroll_key = self.noise_and_unroll_keys(key)
+        noise = self.sample_noise(worker_weights, noise_key)
+        states, out = antithetic_unroll(
+            self.system,
+            antithetic_thetas(worker_weights.theta, noise),
+            Pair(state.pos_state, state.neg_state),
             unroll_key,
-            self.trunc_length,
-            common.Inputs(data, worker_weights.outer_state),
+            self.num_steps,
+            Inputs(data, worker_weights.outer_state),
             stacked=self.stack_antithetic_samples,
         )
-        pos = common.one_side(out, 0)
-        difference = common.loss_difference(
-            out.loss[0], out.loss[1], pos.mask, self.divergence, self.clip_loss_diff
+        pos = one_side(out, 0)
+        difference = self.difference(
+            Sides.of_pair(out.loss[0], out.loss[1]), pos.mask, self.step_weights(pos)
         )
-        signed = common.with_sign(difference, self.sign_delta_loss_scalar)
         accumulator = jax.tree.map(jnp.add, state.accumulator, noise)
-        grad = self._gradient(accumulator, noise, signed, pos)
+        grad = self.gradient(_credited(accumulator, noise, difference.delta, pos.is_done), difference)
         next_state = PESWorkerState(*states, _noise_carried_on(accumulator, noise, pos))
-        return common.es_out(grad, difference, next_state, pos), common.es_metrics(
-            grad, difference, pos, with_summary
-        )
+        return es_out(grad, difference, next_state, pos), es_metrics(grad, difference, pos, with_summary)
 
-    def steps_of_data(self) -> int:
-        return self.trunc_length
 
-    def _gradient(
-        self, accumulator: Theta, noise: Theta, difference: common.LossDifference, out: TruncatedUnrollOut
-    ) -> Theta:
-        in_new_episode = _steps_after_an_end(out.is_done)
-        of_old = jnp.sum(jnp.where(in_new_episode, 0.0, difference.delta), axis=0)
-        of_new = jnp.sum(jnp.where(in_new_episode, difference.delta, 0.0), axis=0)
-        return jax.tree.map(
-            jnp.add,
-            common.es_gradient(accumulator, of_old, self.std, difference.weight),
-            common.es_gradient(noise, of_new, self.std, difference.weight),
-        )
+def _credited(accumulator: Theta, noise: Theta, delta: jax.Array, is_done: jax.Array) -> Theta:
+    """The sum of all `xi_t delta_t`."""
+    in_new_episode = _steps_after_an_end(is_done)
+    of_old = jnp.sum(jnp.where(in_new_episode, 0.0, delta), axis=0)
+    of_new = jnp.sum(jnp.where(in_new_episode, delta, 0.0), axis=0)
+    return jax.tree.map(jnp.add, credit(accumulator, of_old), credit(noise, of_new))
 
 
 def _steps_after_an_end(is_done: jax.Array) -> jax.Array:

@@ -2,7 +2,8 @@
 
 A system is written for a single unroll (`TruncatedStep`) and mapped over `num_tasks` of them by
 `VectorizedTruncatedStep`. Estimators take a `VectorizedStep`: either that wrapper or, for learned optimizers,
-`VectorizedLOptTruncatedStep`. Nothing here knows what theta is.
+`VectorizedLOptTruncatedStep`. Nothing here knows what theta is: it may parametrise an optimizer, the
+coefficients of a differential equation, a policy, or anything else that is unrolled.
 """
 
 import abc
@@ -12,6 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from unspool.arguments import check_hashable, check_instance, check_whole_number
+from unspool.device_mesh import over_tasks
+from unspool.outer_trainers.checks import check_arrays, check_scalar, check_unchanged
 from unspool.types import Batch, PRNGKey, PyTree, Scalar, Theta
 
 OuterState = Any
@@ -32,13 +36,17 @@ class ResidentData(NamedTuple):
 class TruncatedUnrollOut(NamedTuple):
     """What one step reports. Leaves have shape `[num_tasks]`, and `[steps, num_tasks]` after an unroll.
 
+    `TruncatedStep` says how `is_done` and `mask` tell of an episode's end.
+
     Attributes:
         loss: float32; anything where `mask` is False.
-        is_done: bool; the episode ends with this step. Either the step reports its last loss and the next one
-            only resets, or this step itself is the (masked) reset.
-        task_param: which task it was, leaves `[num_tasks, ...]`.
-        iteration: int32, inner steps since the episode began.
+        is_done: bool; the episode ends with this step.
+        task_param: which task it was, leaves `[num_tasks, ...]`; `()` where there is nothing to tell.
+        iteration: int32, inner steps since the episode began, this one included; 0 at a step that only
+            resets.
         mask: bool; False marks a step without a loss, which is one that only resets.
+        episode_length: `[num_tasks]` int32, the length of the episode that this step belongs to, or None if
+            unknown.
     """
 
     loss: jax.Array
@@ -46,13 +54,55 @@ class TruncatedUnrollOut(NamedTuple):
     task_param: PyTree
     iteration: jax.Array
     mask: jax.Array
+    episode_length: jax.Array | None = None
 
 
 class TruncatedStep(abc.ABC):
     """One unroll of a system that depends on theta, step by step, with resets between episodes.
 
-    Resets must not depend on theta or on losses: an estimator compares unrolls under perturbed thetas step by
-    step, and is unbiased only if their episodes end together.
+    Everything here is about a single unroll, without a task axis, and must be a pure function of arrays that
+    `vmap`, `jit` and `scan` (and for `TruncatedGrad`, `FullGrad` and `DODGE` differentiation) can transform.
+    Configured by plain values, a system is best a frozen dataclass: equal ones then share one compilation.
+
+    The state carries whatever the next step needs, the counter of the episode's steps included. An episode
+    ends in one of three ways. Whichever a system chooses, it keeps to it:
+
+    (a) The step with the last loss reports `is_done`, and the next step only resets, with `mask` False.
+        An episode of T steps takes T + 1. So does `VectorizedLOptTruncatedStep`.
+    (b) The step with the last loss reports nothing; the next one only resets, and it is that one which
+        reports `is_done`, with `mask` False. T + 1 steps too. So does `SimpleLOptTruncatedStep`.
+    (c) The step with the last loss reports `is_done` and returns the state of the next episode's beginning.
+        An episode takes exactly T steps, so that truncations whose length divides T stay aligned with
+        episodes. Best for systems written by hand, and allowed if `init_step_state` does not depend on
+        theta: where it does, an estimator must know under which theta the beginning was made, and (a) or (b)
+        tells.
+
+    Two rules make estimates unbiased. When an episode ends must not depend on theta or on losses: antithetic
+    unrolls are compared step by step, so their episodes must end together. And all randomness comes from
+    `key`, which both members of an antithetic pair are given alike: what is not due to theta then cancels.
+
+    A whole system, after (c):
+
+        class Decay(TruncatedStep):
+            def outer_init(self, key):
+                return {"log_rate": jnp.float32(-3)}
+
+            def init_step_state(self, theta, outer_state, key):
+                return {"x": jnp.ones(()), "step": jnp.int32(0)}
+
+            def unroll_step(self, theta, unroll_state, key, data, outer_state):
+                x = unroll_state["x"] * (1 - jnp.exp(theta["log_rate"]))
+                step = unroll_state["step"] + 1
+                is_done = step >= 20
+                beginning = self.init_step_state(theta, outer_state, key)
+                moved = {"x": x, "step": step}
+                state = jax.tree.map(lambda new, old: jnp.where(is_done, new, old), beginning, moved)
+                return state, TruncatedUnrollOut(
+                    loss=x**2, is_done=is_done, task_param=(), iteration=step, mask=j"bool"(True)
+                )
+
+    `VectorizedTruncatedStep(Decay(), num_tasks=8)` is what estimators take. Where a reset is costly,
+    `unspool.rarely.rarely` computes it only when it is needed.
     """
 
     @abc.abstractmethod
@@ -61,13 +111,13 @@ class TruncatedStep(abc.ABC):
 
     @abc.abstractmethod
     def init_step_state(self, theta: Theta, outer_state: OuterState, key: PRNGKey) -> UnrollState:
-        """The state at the start of an episode. Consumes `key`."""
+        """The state at the start of an episode: any pytree of arrays. Consumes `key`."""
 
     @abc.abstractmethod
     def unroll_step(
         self, theta: Theta, unroll_state: UnrollState, key: PRNGKey, data: Batch, outer_state: OuterState
     ) -> tuple[UnrollState, TruncatedUnrollOut]:
-        """One inner step, or a reset if the previous step ended its episode.
+        """One inner step, or in (a) and (b) a reset if the previous step ended its episode.
 
         Args:
             theta: the parameters under which this step is taken.
@@ -75,6 +125,9 @@ class TruncatedStep(abc.ABC):
             key: consumed. Both members of an antithetic pair get the same.
             data: what `get_batch` gave for this step, or the `ResidentData` of `resident_data`.
             outer_state: what of outer training a step may depend on.
+
+        Returns:
+            `(state, out)`; leaves of `out` have shape `[]`.
         """
 
     def get_batch(self, steps: int) -> Batch | None:
@@ -188,10 +241,9 @@ class VectorizedTruncatedStep(VectorizedStep):
     num_tasks: int
 
     def __post_init__(self) -> None:
-        if self.num_tasks < 1:
-            raise ValueError(
-                f"VectorizedTruncatedStep(num_tasks={self.num_tasks}): num_tasks must be at least 1"
-            )
+        check_whole_number(self, "num_tasks")
+        check_instance(self, "truncated_step", TruncatedStep, "give the system, written for a single unroll")
+        check_hashable(self, "truncated_step")
 
     def outer_init(self, key: PRNGKey) -> Theta:
         return self.truncated_step.outer_init(key)
@@ -206,7 +258,7 @@ class VectorizedTruncatedStep(VectorizedStep):
     ) -> UnrollState:
         del num_steps_override  # a general system has no optimizer that wants to know
         keys = jax.random.split(key, self.num_tasks)
-        init = jax.vmap(self.truncated_step.init_step_state, in_axes=(axis_of(theta_is_vector), None, 0))
+        init = over_tasks(self._init_one, (axis_of(theta_is_vector), None, 0))
         return init(theta, outer_state, keys)
 
     def unroll_step(
@@ -221,10 +273,7 @@ class VectorizedTruncatedStep(VectorizedStep):
     ) -> tuple[UnrollState, TruncatedUnrollOut]:
         del override_num_steps
         keys = jax.random.split(key, self.num_tasks)
-        step = jax.vmap(
-            self.truncated_step.unroll_step,
-            in_axes=(axis_of(theta_is_vector), 0, 0, self._data_axis(data), None),
-        )
+        step = over_tasks(self._step_one, (axis_of(theta_is_vector), 0, 0, self._data_axis(data), None))
         state, out = step(theta, unroll_state, keys, data, outer_state)
         return state, out
 
@@ -250,9 +299,8 @@ class VectorizedTruncatedStep(VectorizedStep):
         theta_is_vector: bool = False,
     ) -> jax.Array:
         keys = jax.random.split(key, self.num_tasks)
-        losses = jax.vmap(
-            self.truncated_step.meta_loss_batch,
-            in_axes=(axis_of(theta_is_vector), 0, 0, self._data_axis(data), None),
+        losses = over_tasks(
+            self._meta_loss_one, (axis_of(theta_is_vector), 0, 0, self._data_axis(data), None)
         )
         return losses(theta, unroll_state, keys, data, outer_state)
 
@@ -261,6 +309,61 @@ class VectorizedTruncatedStep(VectorizedStep):
 
     def _data_axis(self, data: Batch) -> int | None:
         return None if isinstance(data, ResidentData) else 0
+
+    # Below, everything is about one task; `vmap` above adds the axis.
+
+    def _init_one(self, theta: Theta, outer_state: OuterState, key: PRNGKey) -> UnrollState:
+        state = self.truncated_step.init_step_state(theta, outer_state, key)
+        remedy = "keep what is no array in the system's own fields"
+        check_arrays(f"{self._system}.init_step_state: the state", state, remedy)
+        return state
+
+    def _step_one(
+        self, theta: Theta, unroll_state: UnrollState, key: PRNGKey, data: Batch, outer_state: OuterState
+    ) -> tuple[UnrollState, TruncatedUnrollOut]:
+        returned = self.truncated_step.unroll_step(theta, unroll_state, key, data, outer_state)
+        what = f"{self._system}.unroll_step"
+        state, out = _state_and_out(what, returned)
+        check_unchanged(f"{what}: the state", unroll_state, state)
+        _check_out(what, out)
+        return state, out
+
+    def _meta_loss_one(
+        self, theta: Theta, unroll_state: UnrollState, key: PRNGKey, data: Batch, outer_state: OuterState
+    ) -> Scalar:
+        loss = self.truncated_step.meta_loss_batch(theta, unroll_state, key, data, outer_state)
+        check_scalar(
+            f"{self._system}.meta_loss_batch: the loss", loss, "floating-point number", _TAKE_THE_MEAN
+        )
+        return loss
+
+    @property
+    def _system(self) -> str:
+        return type(self.truncated_step).__name__
+
+
+_TAKE_THE_MEAN = "take its mean, say; the axis of tasks is added by vmap"
+
+
+def _state_and_out(what: str, returned: Any) -> tuple[UnrollState, TruncatedUnrollOut]:
+    match returned:
+        case (state, TruncatedUnrollOut() as out):
+            return state, out
+        case tuple():
+            given = f"({', '.join(type(part).__name__ for part in returned)})"
+        case _:
+            given = f"a {type(returned).__name__}"
+    raise TypeError(f"{what} returned {given}: return (state, TruncatedUnrollOut(loss, is_done, ...))")
+
+
+def _check_out(what: str, out: TruncatedUnrollOut) -> None:
+    check_scalar(f"{what}: loss", out.loss, "floating-point number", _TAKE_THE_MEAN)
+    check_scalar(f"{what}: is_done", out.is_done, "bool", "compare the counter with the episode's length")
+    check_scalar(f"{what}: mask", out.mask, "bool", "False marks a step that only resets, True any other")
+    check_scalar(f"{what}: iteration", out.iteration, "integer", "count the episode's steps")
+    check_arrays(f"{what}: task_param", out.task_param, "return () where there is nothing to tell")
+    if out.episode_length is not None:
+        check_scalar(f"{what}: episode_length", out.episode_length, "integer", "or None if unknown")
 
 
 def axis_of(is_vector: bool) -> int | None:

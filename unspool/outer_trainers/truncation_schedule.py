@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from unspool.arguments import check_not_negative, check_whole_number, refusal
 from unspool.rarely import rarely
 from unspool.types import PRNGKey
 
@@ -65,6 +66,10 @@ class TruncationSchedule(abc.ABC):
             `(state, is_done)`. With `is_done` the state is already that of the next episode.
         """
 
+    def longest_episode(self) -> int | None:
+        """Inner steps that no episode exceeds, or None if the schedule sets no such limit."""
+        return None
+
 
 @dataclasses.dataclass(frozen=True)
 class ConstantTruncationSchedule(TruncationSchedule):
@@ -73,7 +78,7 @@ class ConstantTruncationSchedule(TruncationSchedule):
     total_length: int
 
     def __post_init__(self) -> None:
-        _check_positive(self, "total_length", self.total_length)
+        check_whole_number(self, "total_length")
 
     def init(self, key: PRNGKey, outer_state: OuterState) -> ConstantTruncationState:
         del key, outer_state
@@ -84,6 +89,9 @@ class ConstantTruncationSchedule(TruncationSchedule):
     ) -> tuple[ConstantTruncationState, jax.Array]:
         del key, outer_state
         return state, jnp.asarray(step) >= self.total_length
+
+    def longest_episode(self) -> int:
+        return self.total_length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,9 +123,8 @@ class LogUniformLengthSchedule(TruncationSchedule):
 
     def __post_init__(self) -> None:
         for name in ("min_length", "max_length"):
-            bound = getattr(self, name)
-            if not callable(bound):
-                _check_positive(self, name, bound)
+            if not callable(getattr(self, name)):
+                check_whole_number(self, name)
         if (
             not callable(self.min_length)
             and not callable(self.max_length)
@@ -139,6 +146,9 @@ class LogUniformLengthSchedule(TruncationSchedule):
         is_done = jnp.asarray(step) >= state.length
         return rarely(is_done, lambda: self.init(key, outer_state), state), is_done
 
+    def longest_episode(self) -> int | None:
+        return None if callable(self.max_length) else int(self.max_length)
+
 
 @dataclasses.dataclass(frozen=True)
 class ScheduledTruncationSchedule(TruncationSchedule):
@@ -157,9 +167,13 @@ class ScheduledTruncationSchedule(TruncationSchedule):
     min_length: int = 10
 
     def __post_init__(self) -> None:
-        if self.std < 0:
-            raise ValueError(f"ScheduledTruncationSchedule(std={self.std}): std must not be negative")
-        _check_positive(self, "min_length", self.min_length)
+        if not callable(self.schedule):
+            rule = "schedule must be a function of the outer iteration; ConstantTruncationSchedule needs none"
+            raise refusal(self, "schedule", rule)
+        if self.max_steps is not None:
+            check_whole_number(self, "max_steps")
+        check_not_negative(self, "std")
+        check_whole_number(self, "min_length")
 
     def init(self, key: PRNGKey, outer_state: OuterState) -> LengthState:
         length = jnp.asarray(self.schedule(outer_state.outer_iteration, self.max_steps)).astype(jnp.int32)
@@ -177,8 +191,3 @@ class ScheduledTruncationSchedule(TruncationSchedule):
 
 def _bound_now(bound: int | ScalarSchedule, outer_state: OuterState) -> jax.Array | float:
     return bound(outer_state.outer_iteration) if callable(bound) else bound
-
-
-def _check_positive(schedule: TruncationSchedule, name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{type(schedule).__name__}({name}={value}): {name} must be at least 1")

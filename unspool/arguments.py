@@ -1,0 +1,127 @@
+"""Constructor arguments that cannot be used are refused by name, before any work is done with them.
+
+A message reads `Class(field=value): rule`; configuration files learn from it which of their keys is wrong.
+Values that JAX or NumPy hold in arrays are let through unseen: under a trace there is nothing to look at.
+"""
+
+import math
+import numbers
+from collections.abc import Collection
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def refusal(owner: object, field: str, rule: str) -> ValueError:
+    """The error that says which argument of `owner` breaks which rule."""
+    return ValueError(_message(owner, field, repr(getattr(owner, field)), rule))
+
+
+def check_whole_number(owner: object, field: str, at_least: int = 1) -> None:
+    """Refuse anything but an integer, neither a bool nor 2.0, of at least `at_least`.
+
+    Raises:
+        ValueError: names the class, the argument, the value and the rule.
+    """
+    value = getattr(owner, field)
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        is_whole = isinstance(value, float) and value.is_integer()
+        remedy = f", so write {int(value)}" if is_whole else ""
+        raise refusal(owner, field, f"{field} must be a whole number, of type int{remedy}")
+    if value < at_least:
+        rule = f"must be at least {at_least}" if at_least else "must not be negative"
+        raise refusal(owner, field, f"{field} {rule}")
+
+
+def check_positive(owner: object, field: str, reason: str = "") -> None:
+    """Refuse anything but a finite number above 0; `reason` ends the message.
+
+    Raises:
+        ValueError: names the class, the argument, the value and the rule.
+    """
+    value = _number(owner, field)
+    if value is not None and value <= 0:
+        raise refusal(owner, field, f"{field} must be positive{reason}")
+
+
+def check_not_negative(owner: object, field: str) -> None:
+    """Refuse anything but a finite number of at least 0.
+
+    Raises:
+        ValueError: names the class, the argument, the value and the rule.
+    """
+    value = _number(owner, field)
+    if value is not None and value < 0:
+        raise refusal(owner, field, f"{field} must not be negative")
+
+
+def check_decay(owner: object, field: str) -> None:
+    """Refuse anything but a number in [0, 1): how much of an average is kept at each step.
+
+    Raises:
+        ValueError: names the class, the argument, the value and the rule.
+    """
+    value = _number(owner, field)
+    if value is not None and not 0 <= value < 1:
+        raise refusal(owner, field, f"{field} must be in [0, 1)")
+
+
+def check_finite(owner: object, field: str) -> None:
+    """Refuse anything but a finite number.
+
+    Raises:
+        ValueError: names the class, the argument, the value and the rule.
+    """
+    _number(owner, field)
+
+
+def check_choice(owner: object, field: str, choices: Collection[Any]) -> None:
+    """Refuse a value that is not among `choices`.
+
+    Raises:
+        ValueError: names the class, the argument, the value and the choices.
+    """
+    if getattr(owner, field) not in tuple(choices):
+        raise refusal(owner, field, f"choose one of {', '.join(map(repr, choices))}")
+
+
+def check_instance(owner: object, field: str, kind: type, remedy: str) -> None:
+    """Refuse what is not an instance of `kind`, a class in its place above all.
+
+    Raises:
+        TypeError: names the class, the argument, what it is and what to give instead.
+    """
+    value = getattr(owner, field)
+    if not isinstance(value, kind):
+        given = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+        raise TypeError(_message(owner, field, given, f"it must be a {kind.__name__}; {remedy}"))
+
+
+def check_hashable(owner: object, field: str) -> None:
+    """Refuse a value that cannot be part of a compiled program's identity.
+
+    Raises:
+        TypeError: names the class, the argument, its type and the remedy.
+    """
+    value = getattr(owner, field)
+    try:
+        hash(value)
+    except TypeError as error:
+        rule = "it must be hashable, as programs are compiled once for equal ones; make it a frozen dataclass"
+        remedy = f"{rule} of plain values and keep arrays out of its fields ({error})"
+        raise TypeError(_message(owner, field, f"a {type(value).__name__}", remedy)) from error
+
+
+def _number(owner: object, field: str) -> float | None:
+    """The argument, or None where an array holds it."""
+    value = getattr(owner, field)
+    if isinstance(value, jax.Array | np.ndarray):
+        return None
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise refusal(owner, field, f"{field} must be a finite number")
+    return float(value)
+
+
+def _message(owner: object, field: str, given: str, rule: str) -> str:
+    return f"{type(owner).__name__}({field}={given}): {rule}"

@@ -1,0 +1,97 @@
+"""What systems, tasks and theta must be, checked by name while a program is traced: no step pays for it."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+import jax
+import jax.numpy as jnp
+
+from unspool.types import PyTree, Theta
+
+Kind = Literal["floating-point number", "integer", "bool"]
+
+_DTYPES: Final[Mapping[Kind, Any]] = MappingProxyType(
+    {"floating-point number": jnp.floating, "integer": jnp.integer, "bool": jnp.bool_}
+)
+
+
+def check_theta(theta: Theta) -> None:
+    """Refuse a theta that gradients cannot move.
+
+    Raises:
+        TypeError: a leaf is not a floating-point array.
+    """
+    for path, leaf in jax.tree.leaves_with_path(theta):
+        if not _is_of_kind(leaf, "floating-point number"):
+            raise TypeError(
+                f"theta{jax.tree_util.keystr(path)} is {_in_words(leaf)}: theta is moved by gradients, so "
+                "its leaves must be floating-point arrays; keep anything else in the configuration or the "
+                "state of what theta parametrises"
+            )
+
+
+def check_arrays(what: str, tree: PyTree, remedy: str) -> None:
+    """Refuse a tree with leaves that are no arrays (nor numbers).
+
+    Raises:
+        TypeError: names the leaf and says what it is.
+    """
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        if not _is_array(leaf):
+            place = f", at {jax.tree_util.keystr(path)}" if path else ""
+            raise TypeError(f"{what} is {_in_words(leaf)}{place}: it must be a pytree of arrays; {remedy}")
+
+
+def check_scalar(what: str, value: Any, kind: Kind, remedy: str) -> None:
+    """Refuse anything but one number of this kind: an array of shape `[]`.
+
+    Raises:
+        TypeError: says what it is, what it must be, and `remedy`.
+    """
+    if not _is_of_kind(value, kind) or jnp.shape(value):
+        raise TypeError(f"{what} is {_in_words(value)}: it must be one {kind}, of shape []; {remedy}")
+
+
+def check_unchanged(what: str, before: PyTree, after: PyTree) -> None:
+    """Refuse a carried tree whose structure, shapes or dtypes are not those it had.
+
+    Raises:
+        TypeError: names the first leaf that differs and says what it was and is.
+    """
+    old = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(before)}
+    new = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(after)}
+    for place in dict.fromkeys([*old, *new]):
+        was, became = (_in_words(tree[place]) if place in tree else "missing" for tree in (old, new))
+        if was != became:
+            raise TypeError(
+                f"{what}{place} was {was} and became {became}: what is carried from step to step must keep "
+                "its structure, shapes and dtypes; cast or reshape it, or begin with what it becomes"
+            )
+    structures = [str(jax.tree.structure(tree)) for tree in (before, after)]
+    if structures[0] != structures[1]:
+        raise TypeError(
+            f"{what} had the structure {structures[0]} and now has {structures[1]}: what is carried from "
+            "step to step must keep its structure"
+        )
+
+
+def _is_of_kind(leaf: Any, kind: Kind) -> bool:
+    return _is_array(leaf) and bool(jnp.issubdtype(jax.typeof(leaf).dtype, _DTYPES[kind]))
+
+
+def _is_array(leaf: Any) -> bool:
+    """Whether JAX computes with `leaf`: an array or a Python number."""
+    try:
+        jax.typeof(leaf)
+    except TypeError:
+        return False
+    return True
+
+
+def _in_words(leaf: Any) -> str:
+    """`float32[3]`, or for what is no array `a str`."""
+    if not _is_array(leaf):
+        return f"a {type(leaf).__name__}"
+    aval = jax.typeof(leaf)
+    return f"{aval.dtype}[{','.join(map(str, aval.shape))}]"

@@ -1,0 +1,135 @@
+"""What all evolution strategies share: their options, their noise, and how differences become a gradient.
+
+Each compares unrolls under `theta + noise` and `theta - noise`, an antithetic pair that shares its task, its
+data and its keys. With `delta_t = loss_t(theta + noise) - loss_t(theta - noise)` and `xi_t` the noise that a
+loss is credited to, the estimate is the mean over valid (task, step) pairs of `xi_t delta_t / (2 std^2)`. The
+finals of this class differ in when noise is drawn, what an unroll starts from, and hence in `xi_t`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import get_args
+
+import jax
+
+from unspool.arguments import check_choice, check_positive, check_whole_number, refusal
+from unspool.outer_trainers.gradient_estimator import GradientEstimator, WorkerWeights, check_vectorized
+from unspool.outer_trainers.loss_difference import (
+    Divergence,
+    LossDifference,
+    Sides,
+    loss_difference,
+    masked_mean,
+)
+from unspool.outer_trainers.perturbations import LeafStds, NoiseKind, Perturbations
+from unspool.outer_trainers.repeated_step import RepeatedStep
+from unspool.outer_trainers.truncated_step import VectorizedStep
+from unspool.types import PRNGKey, Theta
+
+
+@dataclasses.dataclass(frozen=True)
+class EvolutionStrategy(GradientEstimator):
+    """The options of every evolution strategy.
+
+    Attributes:
+        truncated_step: the system.
+        std: standard deviation of the noise; or a mapping from the paths of theta's leaves (`"layer/w"`, or
+            what a path begins with; `""` for all others) to theirs.
+        perturbation: the noise's distribution.
+        pairs_per_task: antithetic pairs on each task, which share its data, its initial state and its keys.
+        orthogonal: make the noise of a task's pairs orthogonal.
+        stack_antithetic_samples: run both members of a pair as one unroll of twice the width, or one after
+            the other in half the memory.
+        sign_delta_loss_scalar: use the sign of each task's loss difference times this.
+        clip_loss_diff: bound on the size of each loss difference.
+        divergence: what becomes of a task whose loss is not finite.
+    """
+
+    truncated_step: VectorizedStep
+    _: dataclasses.KW_ONLY
+    std: float | Mapping[str, float] = 0.01
+    perturbation: NoiseKind = "gaussian"
+    pairs_per_task: int = 1
+    orthogonal: bool = False
+    stack_antithetic_samples: bool = True
+    sign_delta_loss_scalar: float | None = None
+    clip_loss_diff: float | None = None
+    divergence: Divergence = "mask"
+
+    def __post_init__(self) -> None:
+        check_vectorized(self)
+        if isinstance(self.std, Mapping):
+            object.__setattr__(self, "std", LeafStds(tuple(sorted(self.std.items()))))
+        check_perturbations(self)
+        check_choice(self, "divergence", get_args(Divergence))
+        for bound in ("clip_loss_diff", "sign_delta_loss_scalar"):
+            if getattr(self, bound) is not None:
+                check_positive(self, bound, ", or None")
+        if self.divergence == "clip" and self.clip_loss_diff is None:
+            raise refusal(self, "divergence", "set clip_loss_diff, the bound to clip to")
+
+    @property
+    def perturbations(self) -> Perturbations:
+        """How theta is perturbed."""
+        std = self.std if isinstance(self.std, LeafStds) else float(self.std)  # type: ignore[arg-type]
+        return Perturbations(std, self.perturbation, self.pairs_per_task, self.orthogonal)
+
+    @property
+    def system(self) -> VectorizedStep:
+        """What is unrolled: the step, once for each pair of each task."""
+        if self.pairs_per_task == 1:
+            return self.truncated_step
+        return RepeatedStep(self.truncated_step, self.pairs_per_task)
+
+    def noise_and_unroll_keys(self, key: PRNGKey) -> tuple[PRNGKey, PRNGKey]:
+        """The keys of an estimate's noise and of its unroll. Consumes `key`."""
+        key, noise_key = jax.random.split(key)
+        _, unroll_key = jax.random.split(key)
+        return noise_key, unroll_key
+
+    def sample_noise(self, worker_weights: WorkerWeights, key: PRNGKey) -> Theta:
+        """Noise for every pair, leaves `[num_tasks * pairs_per_task, ...]`. Consumes `key`."""
+        keys = jax.random.split(key, self.truncated_step.num_tasks)
+        return self.perturbations.sample(worker_weights.theta, keys)
+
+    def difference(self, sides: Sides, mask: jax.Array, weights: jax.Array | None = None) -> LossDifference:
+        """What counts of the losses of all unrolls, leaves `[T, N]`, by this estimator's policy."""
+        return loss_difference(
+            sides,
+            mask,
+            weights,
+            divergence=self.divergence,
+            clip_loss_diff=self.clip_loss_diff,
+            sign_delta_loss_scalar=self.sign_delta_loss_scalar,
+        )
+
+    def gradient(self, credited: Theta, difference: LossDifference) -> Theta:
+        """The estimate, from the sum of all `xi_t delta_t`."""
+        return jax.tree.map(
+            lambda total, std: masked_mean(total / (2 * std**2), difference.weight),
+            credited,
+            self.perturbations.std_of_leaves(credited),
+        )
+
+
+def check_perturbations(estimator: EvolutionStrategy) -> None:
+    """Refuses impossible noise.
+
+    Raises:
+        ValueError: names the class, the argument, the value and the rule.
+    """
+    stds = dict(estimator.std) if isinstance(estimator.std, LeafStds) else None
+    if stds is None:
+        check_positive(estimator, "std")
+    elif not stds or not all(0 < std < math.inf for std in stds.values()):
+        raise ValueError(f"{type(estimator).__name__}(std={stds}): every std must be positive and finite")
+    check_choice(estimator, "perturbation", get_args(NoiseKind))
+    check_whole_number(estimator, "pairs_per_task")
+    if estimator.orthogonal and (estimator.pairs_per_task == 1 or estimator.perturbation == "rademacher"):
+        raise refusal(
+            estimator,
+            "orthogonal",
+            f"not with pairs_per_task={estimator.pairs_per_task} and {estimator.perturbation} noise: "
+            "orthogonal directions need several pairs per task, and gaussian or sphere noise",
+        )

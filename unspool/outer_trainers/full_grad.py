@@ -1,0 +1,190 @@
+"""Backpropagation through whole episodes: the exact gradient, where that is of any use.
+
+Memory is that of two nested levels of checkpoints: for an episode of T steps about `2 sqrt(T)` states.
+"""
+
+import dataclasses
+import math
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+
+from unspool.arguments import check_choice, check_whole_number
+from unspool.outer_trainers.backpropagation import DivergenceOfGradients, TaskLosses, mean_gradient
+from unspool.outer_trainers.estimate_report import unroll_info, unroll_metrics
+from unspool.outer_trainers.gradient_estimator import (
+    GradientEstimator,
+    GradientEstimatorOut,
+    Metrics,
+    WorkerWeights,
+    check_vectorized,
+)
+from unspool.outer_trainers.loss_difference import masked_mean
+from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState, VectorizedStep
+from unspool.outer_trainers.truncation_schedule import TruncationSchedule
+from unspool.outer_trainers.unroll import Inputs
+from unspool.outer_trainers.whole_episodes import (
+    check_whole_episodes,
+    schedules_of_whole_episodes,
+    steps_of_whole_episodes,
+)
+from unspool.types import Batch, PRNGKey, PyTree, Theta
+
+LossType = Literal["avg", "last"]
+
+
+class NoState(NamedTuple):
+    """Nothing: whole episodes leave nothing behind."""
+
+
+class _Sums(NamedTuple):
+    """What is kept of the losses; leaves `[N]`."""
+
+    total: jax.Array
+    last: jax.Array
+    steps: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class FullGrad(GradientEstimator):
+    """The derivative of the mean over tasks of an episode's objective, from its first step to its last.
+
+    Attributes:
+        truncated_step: the system; its own `trunc_sched`, if it has one, must be
+            `NeverEndingTruncationSchedule`.
+        truncation_schedule: the episode's length, drawn at each call and shared by all tasks.
+        loss_type: the objective: the mean of an episode's losses, or its last.
+        max_length: no episode is longer; only needed where the schedule does not say. Time grows with the
+            length drawn, memory with the square root of this.
+        divergence: what becomes of a task whose loss or gradient is not finite.
+    """
+
+    truncated_step: VectorizedStep
+    truncation_schedule: TruncationSchedule
+    loss_type: LossType = "avg"
+    max_length: int | None = None
+    divergence: DivergenceOfGradients = "mask"
+
+    def __post_init__(self) -> None:
+        check_vectorized(self)
+        check_choice(self, "loss_type", get_args(LossType))
+        check_choice(self, "divergence", get_args(DivergenceOfGradients))
+        check_whole_episodes(self)
+        if self.max_length is not None:
+            check_whole_number(self, "max_length")
+        elif self.truncation_schedule.longest_episode() is None:
+            raise ValueError(
+                f"FullGrad(max_length=None): {self.truncation_schedule} sets no limit to an "
+                "episode's length; give one as max_length"
+            )
+
+    @classmethod
+    def schedule_of_step(
+        cls, trunc_sched: TruncationSchedule | None, options: dict[str, Any]
+    ) -> TruncationSchedule:
+        return schedules_of_whole_episodes(cls, trunc_sched, options)
+
+    def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> NoState:
+        del worker_weights, key
+        return NoState()
+
+    def estimate(
+        self, worker_weights: WorkerWeights, key: PRNGKey, state: NoState, data: Batch, with_summary: bool
+    ) -> tuple[GradientEstimatorOut, Metrics]:
+        length_key, init_key, unroll_key = jax.random.split(key, 3)
+        drawn = self.truncation_schedule.init(length_key, worker_weights.outer_state).length
+        length = jnp.clip(drawn, 1, self._max_length)
+        inputs = Inputs(data, worker_weights.outer_state, length)
+
+        def losses(thetas: Theta) -> TaskLosses:
+            start = self.truncated_step.init_step_state(
+                thetas, inputs.outer_state, init_key, theta_is_vector=True, num_steps_override=length
+            )
+            sums, out = self._unroll(thetas, start, unroll_key, length, inputs)
+            loss = masked_mean(sums.total, sums.steps) if self.loss_type == "avg" else sums.last
+            return TaskLosses(loss, sums.steps > 0, (sums, out))
+
+        num_tasks = self.truncated_step.num_tasks
+        mean = mean_gradient(worker_weights.theta, num_tasks, losses, self.divergence)
+        sums, out = mean.aux
+        estimate = GradientEstimatorOut(
+            mean_loss=mean.loss,
+            grad=mean.grad,
+            unroll_state=state,
+            unroll_info=unroll_info(out),
+            weight=jnp.sum(jnp.where(mean.counts, sums.steps, 0.0)),
+            diverged_tasks=jnp.sum(mean.diverged, dtype=jnp.int32),
+            inner_steps=num_tasks * length,
+        )
+        return estimate, unroll_metrics(mean.grad, out, estimate.diverged_tasks, with_summary)
+
+    def steps_of_data(self) -> int:
+        return steps_of_whole_episodes(self)
+
+    @property
+    def _max_length(self) -> int:
+        longest = self.truncation_schedule.longest_episode()
+        return min(bound for bound in (longest, self.max_length) if bound is not None)
+
+    def _unroll(
+        self, thetas: Theta, start: UnrollState, key: PRNGKey, length: jax.Array, inputs: Inputs
+    ) -> tuple[_Sums, TruncatedUnrollOut]:
+        """Sums over an episode and its last report, leaves `[1, N, ...]`.
+
+        Reverse mode needs loops of static length, so this one is as long as an episode can be, in blocks of
+        which those after the episode's end are skipped.
+        """
+        in_block = math.isqrt(self._max_length - 1) + 1
+        num_blocks = -(-self._max_length // in_block)
+
+        def step(carry: PyTree, number: jax.Array) -> tuple[PyTree, None]:
+            moved = self._one_step(thetas, carry, number, key, inputs)
+            return _where(number < length, moved, carry), None
+
+        @jax.checkpoint
+        def block(carry: PyTree, first: jax.Array) -> tuple[PyTree, None]:
+            def steps() -> PyTree:
+                return jax.lax.scan(jax.checkpoint(step), carry, first + jnp.arange(in_block))[0]
+
+            return jax.lax.cond(first < length, steps, lambda: carry), None
+
+        zeros = jnp.zeros(self.truncated_step.num_tasks, jnp.float32)
+        beginning = (start, _Sums(zeros, zeros, zeros), self._no_out(thetas, start, key, inputs))
+        (_, sums, out), _ = jax.lax.scan(block, beginning, in_block * jnp.arange(num_blocks))
+        return sums, jax.tree.map(lambda leaf: leaf[None], out)
+
+    def _one_step(
+        self, thetas: Theta, carry: PyTree, number: jax.Array, key: PRNGKey, inputs: Inputs
+    ) -> PyTree:
+        state, sums, _ = carry
+        state, out = self._step(thetas, state, number, key, inputs)
+        sums = _Sums(
+            total=sums.total + jnp.where(out.mask, out.loss, 0.0),
+            last=jnp.where(out.mask, out.loss, sums.last),
+            steps=sums.steps + out.mask,
+        )
+        return state, sums, out
+
+    def _step(
+        self, thetas: Theta, state: UnrollState, number: jax.Array, key: PRNGKey, inputs: Inputs
+    ) -> tuple[UnrollState, TruncatedUnrollOut]:
+        return self.truncated_step.unroll_step(
+            thetas,
+            state,
+            jax.random.fold_in(key, number),
+            inputs.of_step(jax.tree.map(lambda leaf: leaf[number], inputs.streamed())),
+            inputs.outer_state,
+            True,
+            inputs.num_steps_override,
+        )
+
+    def _no_out(self, thetas: Theta, state: UnrollState, key: PRNGKey, inputs: Inputs) -> TruncatedUnrollOut:
+        """Shaped like what a step reports; the first step replaces it."""
+        report = jax.eval_shape(lambda: self._step(thetas, state, jnp.int32(0), key, inputs)[1])
+        no_out: TruncatedUnrollOut = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), report)
+        return no_out
+
+
+def _where(condition: jax.Array, one: PyTree, other: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)

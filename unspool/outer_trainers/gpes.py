@@ -1,0 +1,38 @@
+"""Generalized persistent evolution strategies with any life time of noise."""
+
+import dataclasses
+
+from unspool.arguments import check_whole_number
+from unspool.outer_trainers.noise_reuse import NoiseReuse
+
+
+@dataclasses.dataclass(frozen=True)
+class GPES(NoiseReuse):
+    """Persistent ES that draws new noise after every `noise_length` steps of an episode: GPES_K of Li et al.
+    2023 (https://arxiv.org/abs/2304.12180).
+
+    The longer noise lasts, the smaller the variance wherever gradients of an episode's parts do not cancel,
+    and the less an estimate bears that theta changes meanwhile. With a `noise_length` of the episode's
+    length it is `TruncatedESSharedNoise`; with one of `trunc_length`, and episodes of a multiple of that, it
+    is `TruncatedPES`.
+
+    Attributes:
+        trunc_length: inner steps per estimate.
+        noise_length: inner steps of an episode, a reset in a step of its own included, under one noise.
+    """
+
+    trunc_length: int = 10
+    noise_length: int = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole_number(self, "trunc_length")
+        check_whole_number(self, "noise_length")
+
+    @property
+    def num_steps(self) -> int:
+        return self.trunc_length
+
+    @property
+    def steps_per_noise(self) -> int:
+        return self.noise_length

@@ -1,0 +1,207 @@
+"""Generalized persistent evolution strategies: noise that lasts for some inner steps, or for an episode.
+
+Li, Harrison, Sohl-Dickstein, Smith and Metz, "Noise-Reuse in Online Evolution Strategies", NeurIPS 2023,
+https://arxiv.org/abs/2304.12180; with one noise per episode also Vicol, Kolter and Swersky, "ES-Single",
+ICML 2023, https://arxiv.org/abs/2304.11153.
+
+At the first step of an episode, and after every K steps of it, a task draws new noise. A loss is credited to
+the sum of the noise that its episode has felt so far. Each noise thereby gets credit for all losses from its
+draw to the end of the episode: Stein's identity, block by block (section 3 of the paper).
+"""
+
+import abc
+import dataclasses
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+
+from unspool.outer_trainers.estimate_report import es_metrics, es_out
+from unspool.outer_trainers.gradient_estimator import GradientEstimatorOut, Metrics, WorkerWeights
+from unspool.outer_trainers.loss_difference import Sides, credit
+from unspool.outer_trainers.truncated_evolution_strategy import TruncatedEvolutionStrategy
+from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState
+from unspool.outer_trainers.unroll import Inputs, Pair, antithetic_step, antithetic_thetas, one_side
+from unspool.rarely import rarely
+from unspool.types import Batch, PRNGKey, PyTree, Theta
+
+
+class NoiseReuseState(NamedTuple):
+    """What persists from truncation to truncation. The noise itself does not: it is drawn again from its key.
+
+    Attributes:
+        pos_state: unrolls under `theta + noise`; leaves lead with `[num_tasks * pairs_per_task]`.
+        neg_state: unrolls under `theta - noise`.
+        noise_key: `[num_tasks]`, of the noise now in force.
+        age: `[num_tasks]` int32, steps since the episode began; zero if the next step begins one.
+        accumulator: like theta, leaves `[num_tasks * pairs_per_task, ...]`, the sum of the noise that the
+            episode has felt; None where that is the noise in force.
+    """
+
+    pos_state: UnrollState
+    neg_state: UnrollState
+    noise_key: PRNGKey
+    age: jax.Array
+    accumulator: Theta | None
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return self._replace(**changes)
+
+
+class Draws(NamedTuple):
+    """When noise was drawn in a truncation.
+
+    Attributes:
+        is_drawn: `[T, num_tasks]` bool; before the step.
+        begins: `[T, num_tasks]` bool; the step begins an episode.
+        noise_key: `[T, num_tasks]`, of the noise in force at the step.
+    """
+
+    is_drawn: jax.Array
+    begins: jax.Array
+    noise_key: PRNGKey
+
+
+class _Carry(NamedTuple):
+    states: Pair
+    noise: Theta
+    noise_key: PRNGKey
+    age: jax.Array
+
+
+class _Credited(NamedTuple):
+    """Sums over the steps so far: the gradient's, and the differences since noise was last drawn."""
+
+    total: Theta
+    accumulator: Theta
+    pending: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseReuse(TruncatedEvolutionStrategy):
+    """Evolution strategies whose noise outlives the truncation it was drawn in.
+
+    Unbiased for the loss smoothed by the noise if the initial state does not depend on theta, or if the step
+    reports `is_done` before the reset and resets in a step of its own.
+    """
+
+    @property
+    @abc.abstractmethod
+    def steps_per_noise(self) -> int | None:
+        """Steps of an episode after which it draws new noise; None if never."""
+
+    def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> NoiseReuseState:
+        theta, num_tasks = worker_weights.theta, self.truncated_step.num_tasks
+        key, state_key = jax.random.split(key)
+        state = self.system.init_step_state(theta, worker_weights.outer_state, state_key)
+        return NoiseReuseState(
+            *self._initial_pair(state),
+            noise_key=jax.random.split(key, num_tasks),
+            age=jnp.zeros(num_tasks, jnp.int32),
+            accumulator=None if self.steps_per_noise is None else self._no_noise(theta),
+        )
+
+    def estimate(
+        self,
+        worker_weights: WorkerWeights,
+        key: PRNGKey,
+        state: NoiseReuseState,
+        data: Batch,
+        with_summary: bool,
+    ) -> tuple[GradientEstimatorOut, Metrics]:
+        theta = worker_weights.theta
+        noise = self.perturbations.sample(theta, state.noise_key)
+        carry = _Carry(Pair(state.pos_state, state.neg_state), noise, state.noise_key, state.age)
+        inputs = Inputs(data, worker_weights.outer_state)
+        end, (out, sides, draws) = self._unroll(theta, carry, key, inputs)
+        difference = self.difference(sides, out.mask, self.step_weights(out))
+        accumulator = noise if state.accumulator is None else state.accumulator
+        credited = self._credited(theta, accumulator, draws, difference.delta)
+        grad = self.gradient(credited.total, difference)
+        kept = None if state.accumulator is None else credited.accumulator
+        next_state = NoiseReuseState(*end.states, end.noise_key, end.age, kept)
+        return es_out(grad, difference, next_state, out), es_metrics(grad, difference, out, with_summary)
+
+    def _initial_pair(self, state: UnrollState) -> Pair:
+        """Both members before the first step, from the system's initial state."""
+        return Pair(state, state)
+
+    def _step_of_pair(
+        self, theta: Theta, noise: Theta, states: Pair, key: PyTree, batch: Batch, inputs: Inputs
+    ) -> tuple[Pair, TruncatedUnrollOut, Sides]:
+        """One step of every pair: the next states, what the positive members report, and the losses."""
+        thetas = antithetic_thetas(theta, noise)
+        stacked = self.stack_antithetic_samples
+        states, out = antithetic_step(self.system, thetas, states, key, batch, inputs, stacked=stacked)
+        return states, one_side(out, 0), Sides.of_pair(out.loss[0], out.loss[1])
+
+    def _unroll(
+        self, theta: Theta, carry: _Carry, key: PRNGKey, inputs: Inputs
+    ) -> tuple[_Carry, tuple[TruncatedUnrollOut, Sides, Draws]]:
+        """All steps of a truncation; leaves of the outputs `[T, ...]`. Consumes `key`."""
+        unroll_key, noise_key = jax.random.split(key)
+
+        def step(carry: _Carry, xs: Any) -> tuple[_Carry, tuple[TruncatedUnrollOut, Sides, Draws]]:
+            number, step_key, batch = xs
+            is_drawn, begins = self._is_drawn(carry.age), carry.age == 0
+            noise, task_keys = self._drawn(theta, carry, is_drawn, jax.random.fold_in(noise_key, number))
+            states, out, sides = self._step_of_pair(
+                theta, noise, carry.states, step_key, inputs.of_step(batch), inputs
+            )
+            age = jnp.where(self._of_tasks(out.is_done), 0, carry.age + 1)
+            return _Carry(states, noise, task_keys, age), (out, sides, Draws(is_drawn, begins, task_keys))
+
+        keys = self.system.keys_of_steps(jax.random.split(unroll_key, self.num_steps))
+        return jax.lax.scan(step, carry, (jnp.arange(self.num_steps), keys, inputs.streamed()))
+
+    def _is_drawn(self, age: jax.Array) -> jax.Array:
+        return age == 0 if self.steps_per_noise is None else age % self.steps_per_noise == 0
+
+    def _drawn(self, theta: Theta, carry: _Carry, is_drawn: jax.Array, key: PRNGKey) -> tuple[Theta, PRNGKey]:
+        """The noise in force, and its keys: new where `is_drawn`."""
+
+        def draw() -> tuple[Theta, PRNGKey]:
+            fresh = jax.random.split(key, self.truncated_step.num_tasks)
+            keys = _where(is_drawn, fresh, carry.noise_key)
+            return self.perturbations.sample(theta, keys), keys
+
+        return rarely(jnp.any(is_drawn), draw, (carry.noise, carry.noise_key))
+
+    def _credited(self, theta: Theta, accumulator: Theta, draws: Draws, delta: jax.Array) -> _Credited:
+        """The sum of all `xi_t delta_t`, where `xi_t` starts as `accumulator`."""
+
+        def step(sums: _Credited, xs: tuple[Draws, jax.Array]) -> tuple[_Credited, None]:
+            draws, delta = xs
+            is_drawn = self._of_pairs(draws.is_drawn)
+
+            def at_draw() -> _Credited:
+                noise = self.perturbations.sample(theta, draws.noise_key)
+                settled = jnp.where(is_drawn, sums.pending, 0.0)
+                total = jax.tree.map(jnp.add, sums.total, credit(sums.accumulator, settled))
+                longer = jax.tree.map(jnp.add, sums.accumulator, noise)
+                felt = _where(self._of_pairs(draws.begins), noise, longer)
+                return _Credited(total, _where(is_drawn, felt, sums.accumulator), sums.pending - settled)
+
+            sums = rarely(jnp.any(draws.is_drawn), at_draw, sums)
+            return sums._replace(pending=sums.pending + delta), None
+
+        nothing = jax.tree.map(jnp.zeros_like, theta)
+        start = _Credited(nothing, accumulator, jnp.zeros(delta.shape[1], delta.dtype))
+        sums, _ = jax.lax.scan(step, start, (draws, delta))
+        total = jax.tree.map(jnp.add, sums.total, credit(sums.accumulator, sums.pending))
+        return sums._replace(total=total)
+
+    def _no_noise(self, theta: Theta) -> Theta:
+        return jax.tree.map(lambda leaf: jnp.zeros((self.system.num_tasks, *leaf.shape), leaf.dtype), theta)
+
+    def _of_pairs(self, of_tasks: jax.Array) -> jax.Array:
+        return jnp.repeat(of_tasks, self.pairs_per_task, axis=0)
+
+    def _of_tasks(self, of_pairs: jax.Array) -> jax.Array:
+        return of_pairs[:: self.pairs_per_task]
+
+
+def _where(condition: jax.Array, one: PyTree, other: PyTree) -> PyTree:
+    """`jnp.where` with a condition `[N]` on trees with leaves `[N, ...]`."""
+    return jax.tree.map(lambda a, b: jnp.where(condition.reshape(-1, *(1,) * (a.ndim - 1)), a, b), one, other)

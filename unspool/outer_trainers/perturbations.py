@@ -1,0 +1,156 @@
+"""The noise that evolution strategies perturb theta with.
+
+A perturbation is like theta and contains its std: `noise = std * z`, where z has mean zero and the identity
+as its covariance. That is all that makes `noise * difference / (2 std^2)` an estimate of the gradient of the
+smoothed loss, or of the loss itself where that is quadratic; beyond it, kinds differ in variance.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, cast
+
+import jax
+import jax.numpy as jnp
+
+from unspool.types import PRNGKey, PyTree, Theta
+
+NoiseKind = Literal["gaussian", "rademacher", "sphere"]
+"""gaussian: z is standard normal. rademacher: each number of z is 1 or -1. sphere: z is uniform on the sphere
+of radius `sqrt(d)` in all d dimensions of theta. The variance of an estimate is `(d + 1) / n` times the
+squared gradient with gaussian noise and n pairs, `(d - 1) / n` with the others."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LeafStds(Mapping[str, float]):
+    """Standard deviations by the paths of theta's leaves, hashable.
+
+    A path is written `"layer/w"`; an entry holds for all leaves whose path it begins, the longest such entry
+    wins, and `""` is for all others.
+    """
+
+    entries: tuple[tuple[str, float], ...]
+
+    def __getitem__(self, prefix: str) -> float:
+        return dict(self.entries)[prefix]
+
+    def __iter__(self) -> Iterator[str]:
+        return (prefix for prefix, _ in self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+@dataclasses.dataclass(frozen=True)
+class Perturbations:
+    """How theta is perturbed.
+
+    Attributes:
+        std: standard deviation of the noise, one for all of theta or by path.
+        kind: its distribution.
+        pairs_per_task: independent perturbations for each task.
+        orthogonal: make those of one task orthogonal to each other, in blocks of theta's dimension. Their
+            lengths and each one's distribution stay what they are.
+    """
+
+    std: float | LeafStds = 0.01
+    kind: NoiseKind = "gaussian"
+    pairs_per_task: int = 1
+    orthogonal: bool = False
+
+    def sample(self, theta: Theta, keys: PRNGKey) -> Theta:
+        """Noise for several tasks, leaves `[len(keys) * pairs_per_task, ...]`, the pairs of a task together.
+
+        Args:
+            theta: what to perturb, for its shapes only.
+            keys: consumed, one per task.
+        """
+        of_tasks = jax.vmap(lambda key: self.sample_for_task(theta, key))(keys)
+        return cast(Theta, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), of_tasks))
+
+    def sample_for_task(self, theta: Theta, key: PRNGKey) -> Theta:
+        """Noise for one task, leaves `[pairs_per_task, ...]`. Consumes `key`."""
+        if self.pairs_per_task == 1:
+            directions = jax.tree.map(lambda leaf: leaf[None], self._direction(theta, key))
+        elif self.orthogonal:
+            directions = self._orthogonal_directions(theta, key)
+        else:
+            keys = jax.random.split(key, self.pairs_per_task)
+            directions = jax.vmap(lambda one: self._direction(theta, one))(keys)
+        return jax.tree.map(lambda leaf, std: leaf * std, directions, self.std_of_leaves(theta))
+
+    def std_of_leaves(self, theta: Theta) -> PyTree:
+        """A float for each leaf of theta.
+
+        Raises:
+            ValueError: no entry is for some leaf, or some entry is for none.
+        """
+        if not isinstance(self.std, LeafStds):
+            return jax.tree.map(lambda _: self.std, theta)
+        paths = [
+            jax.tree_util.keystr(path, simple=True, separator="/")
+            for path, _ in jax.tree_util.tree_leaves_with_path(theta)
+        ]
+        for prefix in self.std:
+            if not any(path.startswith(prefix) for path in paths):
+                raise ValueError(
+                    f"std[{prefix!r}] is for no leaf of theta; its leaves are {', '.join(paths)}"
+                )
+        return jax.tree.unflatten(jax.tree.structure(theta), [self._std_at(path, self.std) for path in paths])
+
+    def _std_at(self, path: str, stds: LeafStds) -> float:
+        matching = [prefix for prefix in stds if path.startswith(prefix)]
+        if not matching:
+            raise ValueError(f'std: no entry for the leaf {path!r} of theta; add one, or "" for all others')
+        return stds[max(matching, key=len)]
+
+    def _direction(self, theta: Theta, key: PRNGKey) -> Theta:
+        """One z like theta."""
+        if self.kind == "rademacher":
+            return _per_leaf(jax.random.rademacher, theta, key)
+        direction = _per_leaf(jax.random.normal, theta, key)
+        if self.kind == "gaussian":
+            return direction
+        leaves = jax.tree.leaves(direction)
+        norm = jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in leaves))
+        scale = jnp.sqrt(float(_dimension(theta))) / norm
+        return jax.tree.map(lambda leaf: leaf * scale.astype(leaf.dtype), direction)
+
+    def _orthogonal_directions(self, theta: Theta, key: PRNGKey) -> Theta:
+        """Orthogonal z, leaves `[pairs_per_task, ...]`: rows of a Gaussian matrix, orthogonalised.
+
+        The norm of a Gaussian vector is independent of its direction, so rows keep theirs.
+        """
+        dimension = _dimension(theta)
+        in_block = min(self.pairs_per_task, dimension)
+        num_blocks = -(-self.pairs_per_task // in_block)
+        rows = jax.random.normal(key, (num_blocks, in_block, dimension))
+        norms = jnp.linalg.norm(rows, axis=-1, keepdims=True)
+        if self.kind == "sphere":
+            norms = jnp.full_like(norms, dimension**0.5)
+        orthonormal = jnp.swapaxes(jnp.linalg.qr(jnp.swapaxes(rows, -1, -2))[0], -1, -2)
+        directions = (orthonormal * norms).reshape(-1, dimension)[: self.pairs_per_task]
+        return _unravelled(theta, directions)
+
+
+def _per_leaf(draw: Callable[..., jax.Array], theta: Theta, key: PRNGKey) -> Theta:
+    leaves, treedef = jax.tree.flatten(theta)
+    keys = jax.random.split(key, len(leaves))
+    drawn = [draw(k, jnp.shape(leaf), jnp.result_type(leaf)) for k, leaf in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(treedef, drawn)
+
+
+def _dimension(theta: Theta) -> int:
+    return sum(int(jnp.size(leaf)) for leaf in jax.tree.leaves(theta))
+
+
+def _unravelled(theta: Theta, rows: jax.Array) -> Theta:
+    """Rows `[n, d]` as a pytree like theta with leaves `[n, ...]`."""
+    leaves, treedef = jax.tree.flatten(theta)
+    ends = list(itertools.accumulate(int(jnp.size(leaf)) for leaf in leaves))
+    parts = jnp.split(rows, ends[:-1], axis=1)
+    shaped = [
+        part.reshape(len(rows), *jnp.shape(leaf)).astype(jnp.result_type(leaf))
+        for part, leaf in zip(parts, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(treedef, shaped)

@@ -1,0 +1,166 @@
+"""Unrolling a system for some steps: one unroll for each task, or an antithetic pair of them."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, cast
+
+import jax
+import jax.numpy as jnp
+
+from unspool.outer_trainers.truncated_step import (
+    ResidentData,
+    TruncatedUnrollOut,
+    UnrollState,
+    VectorizedStep,
+)
+from unspool.types import Batch, PRNGKey, PyTree, Theta
+
+Tree = TypeVar("Tree")
+
+
+class Inputs(NamedTuple):
+    """What all steps of an unroll get beside theta, their state and a key.
+
+    Attributes:
+        data: `ResidentData`, or batches with leaves `[num_steps, N, ...]`.
+        outer_state: passed to the step.
+        num_steps_override: the episode's length where the step's own schedule has none.
+    """
+
+    data: Batch
+    outer_state: Any
+    num_steps_override: jax.Array | int | None = None
+
+    def streamed(self) -> Batch | None:
+        """What a scan over steps takes slices of: the batches, or None where data is resident."""
+        return None if isinstance(self.data, ResidentData) else self.data
+
+    def of_step(self, batch: Batch | None) -> Batch:
+        """The data of one step, from the scan's slice of `streamed()`."""
+        return self.data if isinstance(self.data, ResidentData) else batch
+
+
+def unroll(
+    step: VectorizedStep,
+    theta: Theta,
+    state: UnrollState,
+    key: PRNGKey,
+    num_steps: int,
+    inputs: Inputs,
+    *,
+    theta_is_vector: bool,
+    rematerialize: bool = False,
+) -> tuple[UnrollState, TruncatedUnrollOut]:
+    """`num_steps` steps of every task; leaves of the output `[num_steps, N, ...]`. Consumes `key`.
+
+    Args:
+        step: the system.
+        theta: for all tasks, or with `theta_is_vector` one each.
+        state: where the tasks stand, leaves `[N, ...]`.
+        key: split once per step.
+        num_steps: static.
+        inputs: what all steps get.
+        theta_is_vector: whether leaves of theta lead with `[N]`.
+        rematerialize: recompute a step in the backward pass instead of storing what it computed.
+    """
+
+    def one_step(state: UnrollState, xs: tuple[PRNGKey, Batch]) -> tuple[UnrollState, TruncatedUnrollOut]:
+        step_key, batch = xs
+        return step.unroll_step(
+            theta,
+            state,
+            step_key,
+            inputs.of_step(batch),
+            inputs.outer_state,
+            theta_is_vector,
+            inputs.num_steps_override,
+        )
+
+    body = jax.checkpoint(one_step) if rematerialize else one_step
+    keys = step.keys_of_steps(jax.random.split(key, num_steps))
+    state, out = jax.lax.scan(body, state, (keys, inputs.streamed()), length=num_steps)
+    return state, out
+
+
+class Pair(NamedTuple):
+    """Both members of an antithetic pair."""
+
+    pos: PyTree
+    neg: PyTree
+
+
+def antithetic_thetas(theta: Theta, noise: Theta) -> Pair:
+    """`theta + noise` and `theta - noise`, leaves `[N, ...]` like those of `noise`."""
+    return Pair(jax.tree.map(jnp.add, theta, noise), jax.tree.map(jnp.subtract, theta, noise))
+
+
+def antithetic_unroll(
+    step: VectorizedStep,
+    theta: Pair,
+    state: Pair,
+    key: PRNGKey,
+    num_steps: int,
+    inputs: Inputs,
+    *,
+    stacked: bool,
+) -> tuple[Pair, TruncatedUnrollOut]:
+    """Unrolls both members with the same key and data; leaves of the output `[2, num_steps, N, ...]`.
+
+    The positive member comes first. With `stacked` they run as one unroll of twice the width, and what does
+    not depend on theta (keys, batches) is computed once; else one after the other, in half the memory.
+    """
+
+    def one_member(theta: Theta, state: UnrollState) -> tuple[UnrollState, TruncatedUnrollOut]:
+        return unroll(step, theta, state, key, num_steps, inputs, theta_is_vector=True)
+
+    return for_both(one_member, theta, state, stacked=stacked)
+
+
+def antithetic_step(
+    step: VectorizedStep,
+    theta: Pair,
+    state: Pair,
+    key: PyTree,
+    batch: Batch,
+    inputs: Inputs,
+    *,
+    stacked: bool,
+) -> tuple[Pair, TruncatedUnrollOut]:
+    """One step of both members; `key` is one of `step.keys_of_steps`. Leaves of the output `[2, N, ...]`."""
+
+    def one_member(theta: Theta, state: UnrollState) -> tuple[UnrollState, TruncatedUnrollOut]:
+        return step.unroll_step(theta, state, key, batch, inputs.outer_state, True, inputs.num_steps_override)
+
+    return for_both(one_member, theta, state, stacked=stacked)
+
+
+def for_both(
+    member: Callable[[Theta, UnrollState], tuple[UnrollState, TruncatedUnrollOut]],
+    theta: Pair,
+    state: Pair,
+    *,
+    stacked: bool,
+) -> tuple[Pair, TruncatedUnrollOut]:
+    """`member` applied to both, side by side or one after the other; its output is stacked, its state a
+    pair.
+    """
+    thetas, states = stack_pair(theta), stack_pair(state)
+    if stacked:
+        states, out = jax.vmap(member)(thetas, states)
+    else:
+        states, out = jax.lax.map(lambda both: member(*both), (thetas, states))
+    return unstack_pair(states), out
+
+
+def stack_pair(pair: Pair) -> PyTree:
+    """Leaves `[2, ...]`, positive first."""
+    return jax.tree.map(lambda pos, neg: jnp.stack([pos, neg]), pair.pos, pair.neg)
+
+
+def unstack_pair(tree: PyTree) -> Pair:
+    """The inverse of `stack_pair`."""
+    return Pair(one_side(tree, 0), one_side(tree, 1))
+
+
+def one_side(tree: Tree, side: int) -> Tree:
+    """One member of a stacked pair: 0 is the positive one."""
+    return cast(Tree, jax.tree.map(lambda leaf: leaf[side], tree))
