@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from unspool.learned_optimizers.base import LearnedOptimizer
+from unspool.outer_trainers.checks import check_theta
 from unspool.outer_trainers.lopt_truncated_step import VectorizedLOptTruncatedStep
 from unspool.outer_trainers.truncated_step import VectorizedStep
 from unspool.outer_trainers.truncation_schedule import TruncationSchedule
@@ -186,6 +187,10 @@ class GradientEstimator(metaclass=_FromTaskFamily):
             with_summary: add the metrics that cost something.
             datas_list: host batches to use, leaves `[steps, num_tasks, ...]`, concatenated along the steps;
                 by default the step's own.
+
+        Raises:
+            TypeError: a leaf of theta is no floating-point array, or the system does not keep to what
+                `TruncatedStep` asks of it.
         """
         data = self.get_data() if datas_list is None else _concatenated(datas_list)
         out: tuple[GradientEstimatorOut, Metrics] = _compiled_estimate(
@@ -216,6 +221,7 @@ def _compiled_estimate(
     data: Batch,
     with_summary: bool,
 ) -> tuple[GradientEstimatorOut, Metrics]:
+    check_theta(worker_weights.theta)
     return estimator.estimate(worker_weights, key, state, data, with_summary)
 
 

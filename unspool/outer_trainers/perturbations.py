@@ -128,8 +128,11 @@ class Perturbations:
         norms = jnp.linalg.norm(rows, axis=-1, keepdims=True)
         if self.kind == "sphere":
             norms = jnp.full_like(norms, dimension**0.5)
-        orthonormal = jnp.swapaxes(jnp.linalg.qr(jnp.swapaxes(rows, -1, -2))[0], -1, -2)
-        directions = (orthonormal * norms).reshape(-1, dimension)[: self.pairs_per_task]
+        columns, triangle = jnp.linalg.qr(jnp.swapaxes(rows, -1, -2))
+        # Householder's signs depend on the rows; with those of the diagonal each direction is symmetric.
+        signs = jnp.sign(jnp.diagonal(triangle, axis1=-2, axis2=-1))[..., None]
+        directions = signs * jnp.swapaxes(columns, -1, -2) * norms
+        directions = directions.reshape(-1, dimension)[: self.pairs_per_task]
         return _unravelled(theta, directions)
 
 

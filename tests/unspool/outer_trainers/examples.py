@@ -8,10 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from unspool.learned_optimizers.base import LearnableAdam
+from unspool.outer_trainers.dodge import DODGE
 from unspool.outer_trainers.full_es import FullES
+from unspool.outer_trainers.full_grad import FullGrad
+from unspool.outer_trainers.gpes import GPES
 from unspool.outer_trainers.gradient_estimator import GradientEstimator, OuterState, WorkerWeights
 from unspool.outer_trainers.lopt_truncated_step import VectorizedLOptTruncatedStep
 from unspool.outer_trainers.truncated_es import TruncatedES
+from unspool.outer_trainers.truncated_es_shared_noise import TruncatedESSharedNoise
 from unspool.outer_trainers.truncated_grad import TruncatedGrad
 from unspool.outer_trainers.truncated_pes import TruncatedPES
 from unspool.outer_trainers.truncated_step import VectorizedStep
@@ -29,7 +33,7 @@ STEPS = 10
 
 Make = Callable[..., GradientEstimator]
 
-TRUNCATED: dict[str, Make] = {
+JITTED_IN_PIECES: dict[str, Make] = {
     "TruncatedPES": lambda step, steps_per_jit=5, **kw: TruncatedPES(
         step, STEPS, steps_per_jit=steps_per_jit, **kw
     ),
@@ -39,21 +43,32 @@ TRUNCATED: dict[str, Make] = {
     "TruncatedGrad": lambda step, steps_per_jit=5, **kw: TruncatedGrad(
         step, STEPS, steps_per_jit=steps_per_jit, **kw
     ),
-}
-FULL: dict[str, Make] = {
     "FullES": lambda step, steps_per_jit=5, **kw: FullES(
-        step, LogUniformLengthSchedule(10, 30), steps_per_jit=steps_per_jit, **kw
+        step, ConstantTruncationSchedule(2 * STEPS), steps_per_jit=steps_per_jit, **kw
     ),
 }
-ESTIMATORS = TRUNCATED | FULL
-EVOLUTION_STRATEGIES = {name: make for name, make in ESTIMATORS.items() if name != "TruncatedGrad"}
+NOISE_REUSING: dict[str, Make] = {
+    "TruncatedESSharedNoise": lambda step, **kw: TruncatedESSharedNoise(step, STEPS, **kw),
+    "GPES": lambda step, **kw: GPES(step, STEPS, noise_length=4, **kw),
+    "DODGE": lambda step, **kw: DODGE(step, STEPS, **kw),
+}
+WHOLE_EPISODES: dict[str, Make] = {
+    "FullES": lambda step, **kw: FullES(step, LogUniformLengthSchedule(10, 30), steps_per_jit=5, **kw),
+    "FullGrad": lambda step, **kw: FullGrad(step, LogUniformLengthSchedule(10, 30), **kw),
+}
+ESTIMATORS = JITTED_IN_PIECES | NOISE_REUSING | WHOLE_EPISODES
+DIFFERENTIATING = ("TruncatedGrad", "FullGrad", "DODGE")
+EVOLUTION_STRATEGIES = {
+    name: make for name, make in ESTIMATORS.items() if name not in ("TruncatedGrad", "FullGrad")
+}
+ANTITHETIC = {name: make for name, make in EVOLUTION_STRATEGIES.items() if name != "DODGE"}
 
 
 def learned_optimizer_step(
     name: str, family: TaskFamily | None = None, schedule: TruncationSchedule | None = None, **options: Any
 ) -> VectorizedStep:
     """The step that the estimator `name` wants: never-ending for those that unroll whole episodes."""
-    if name in FULL:
+    if name in WHOLE_EPISODES:
         schedule = NeverEndingTruncationSchedule()
     family = FixedDimQuadraticFamily(4) if family is None else family
     schedule = ConstantTruncationSchedule(7) if schedule is None else schedule

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 from tests.unspool.outer_trainers.examples import (
+    ANTITHETIC,
     ESTIMATORS,
     EVOLUTION_STRATEGIES,
+    JITTED_IN_PIECES,
     NUM_TASKS,
-    TRUNCATED,
     example,
     learned_optimizer_step,
     weights_of,
 )
+from unspool.outer_trainers.truncation_schedule import ConstantTruncationSchedule
 from unspool.tasks.base import Task, TaskFamily
 from unspool.types import Batch, Params, PRNGKey, TaskParams
 
@@ -78,13 +80,15 @@ def test_equal_configurations_share_a_program(name: str, caplog: pytest.LogCaptu
     assert "_compiled_estimate" not in caplog.text
 
 
-@pytest.mark.parametrize("name", TRUNCATED)
+@pytest.mark.parametrize("name", JITTED_IN_PIECES)
 def test_the_estimate_does_not_depend_on_steps_per_jit(name: str) -> None:
-    one, other = (estimates(example(name, steps_per_jit=steps), 3)[-1] for steps in (2, 10))
+    step = learned_optimizer_step(name)
+    in_pieces = (JITTED_IN_PIECES[name](step, steps_per_jit=steps) for steps in (2, 10))
+    one, other = (estimates(estimator, 3)[-1] for estimator in in_pieces)
     jax.tree.map(np.testing.assert_array_equal, one.grad, other.grad)
 
 
-@pytest.mark.parametrize("name", EVOLUTION_STRATEGIES)
+@pytest.mark.parametrize("name", ANTITHETIC)
 def test_stacked_pairs_give_what_sequential_ones_give(name: str) -> None:
     stacked, sequential = (estimates(example(name, stack_antithetic_samples=s), 3) for s in (True, False))
     for one, other in zip(stacked, sequential, strict=True):
@@ -129,50 +133,59 @@ def test_antithetic_noise_cancels_where_theta_does_not_matter(name: str) -> None
 
 
 class PoisonedTask(Task):
-    """A quadratic, or NaN for the tasks that drew the poison."""
+    """A quadratic; for the tasks that drew the poison its loss is multiplied with `factor`."""
 
-    def __init__(self, poison: jax.Array) -> None:
-        self.poison = poison
+    def __init__(self, poison: jax.Array, factor: float) -> None:
+        self.poison, self.factor = poison, factor
 
     def init(self, key: PRNGKey) -> Params:
         return jax.random.normal(key, (4,))
 
     def loss(self, params: Params, key: PRNGKey, data: Batch) -> jax.Array:
-        return jnp.sum(params**2) * jnp.where(self.poison > 0, jnp.nan, 1.0)
+        return jnp.sum(params**2) * jnp.where(self.poison > 0, self.factor, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class PoisonedFamily(TaskFamily):
-    """Tasks of which some diverge at once."""
+    """Tasks of which some diverge at once, or are flat if `factor` is zero."""
 
     threshold: float
+    factor: float = float("nan")
 
     def sample(self, key: PRNGKey) -> TaskParams:
         return jax.random.normal(key, ()) - self.threshold
 
     def task_fn(self, task_params: TaskParams) -> Task:
-        return PoisonedTask(task_params)
+        return PoisonedTask(task_params, self.factor)
+
+
+def poisoned_estimate(name: str, seed: int, factor: float) -> tuple[Any, Any]:
+    family = PoisonedFamily(0.0, factor)
+    # No episode ends within the estimate, so that the same tasks are poisoned all along.
+    estimator = ESTIMATORS[name](learned_optimizer_step(name, family, ConstantTruncationSchedule(100)))
+    weights = weights_of(estimator)
+    init_key, key = jax.random.split(jax.random.PRNGKey(seed))
+    return estimator.compute_gradient_estimate(weights, key, estimator.init_worker_state(weights, init_key))
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_a_diverged_task_is_left_out_and_counted(name: str) -> None:
-    poisoned = ESTIMATORS[name](learned_optimizer_step(name, PoisonedFamily(0.0)))
-    weights = weights_of(poisoned)
-    key = next(
-        k for k in jax.random.split(jax.random.PRNGKey(0), 50) if num_poisoned(poisoned, weights, k) == 1
+def test_a_diverged_task_changes_no_other_contribution_and_is_counted(name: str) -> None:
+    """A flat task contributes nothing but its weight; a diverged one in its place not even that."""
+    seed = next(
+        seed for seed in range(50) if int(poisoned_estimate(name, seed, float("nan"))[0].diverged_tasks) == 1
     )
-    state = poisoned.init_worker_state(weights, key)
-    out, metrics = poisoned.compute_gradient_estimate(weights, key, state)
+    diverged, metrics = poisoned_estimate(name, seed, float("nan"))
+    flat, _ = poisoned_estimate(name, seed, 0.0)
     assert int(metrics["diverged_tasks"]) == 1
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((out.grad, out.mean_loss)))
-    assert np.any(np.asarray(out.grad["log_lr"]) != 0)
-
-
-def num_poisoned(estimator: Any, weights: Any, key: jax.Array) -> int:
-    """How many of the tasks are poisoned in the first truncation, before any reset."""
-    state = estimator.init_worker_state(weights, key)
-    out, _ = estimator.compute_gradient_estimate(weights, key, state)
-    return int(out.diverged_tasks)
+    assert float(diverged.weight) == pytest.approx(float(flat.weight) * (NUM_TASKS - 1) / NUM_TASKS)
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(
+            one * diverged.weight, other * flat.weight, rtol=1e-4, atol=1e-5
+        ),
+        diverged.grad,
+        flat.grad,
+    )
+    assert np.any(np.asarray(diverged.grad["log_lr"]) != 0)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -197,9 +210,14 @@ def test_the_fail_policy_lets_what_is_not_finite_through(name: str) -> None:
         ({"std": 0.0}, "std=0.0"),
         ({"std": -1.0}, "std must be positive"),
         ({"divergence": "ignore"}, "divergence='ignore'"),
-        ({"divergence": "clip"}, "set clip_loss_diff"),
         ({"clip_loss_diff": -1.0}, "clip_loss_diff=-1.0"),
-        ({"steps_per_jit": 0}, "steps_per_jit=0"),
+        ({"sign_delta_loss_scalar": 0.0}, "sign_delta_loss_scalar=0.0"),
+        ({"std": {}}, "every std must be positive"),
+        ({"std": {"log_lr": 0.0}}, "log_lr.*every std must be positive"),
+        ({"perturbation": "uniform"}, "perturbation='uniform'"),
+        ({"pairs_per_task": 0}, "pairs_per_task=0"),
+        ({"pairs_per_task": 1, "orthogonal": True}, "orthogonal=True"),
+        ({"pairs_per_task": 2, "orthogonal": True, "perturbation": "rademacher"}, "gaussian or sphere"),
     ],
 )
 def test_impossible_options_are_refused_by_name(name: str, options: dict[str, Any], message: str) -> None:
@@ -207,10 +225,25 @@ def test_impossible_options_are_refused_by_name(name: str, options: dict[str, An
         example(name, **options)
 
 
-@pytest.mark.parametrize("name", TRUNCATED)
+@pytest.mark.parametrize("name", JITTED_IN_PIECES.keys() - {"FullES"})
 def test_a_truncation_must_be_a_multiple_of_steps_per_jit(name: str) -> None:
+    step = learned_optimizer_step(name)
     with pytest.raises(ValueError, match="must be a multiple of steps_per_jit"):
-        example(name, steps_per_jit=3)
+        JITTED_IN_PIECES[name](step, steps_per_jit=3)
+    with pytest.raises(ValueError, match="steps_per_jit must be at least 1"):
+        JITTED_IN_PIECES[name](step, steps_per_jit=0)
+
+
+@pytest.mark.parametrize("name", ANTITHETIC)
+def test_clipping_needs_a_bound(name: str) -> None:
+    with pytest.raises(ValueError, match="set clip_loss_diff"):
+        example(name, divergence="clip")
+
+
+@pytest.mark.parametrize(("std", "leaf"), [({"lr": 0.1}, "lr"), ({"log_lr": 0.1}, "log_epsilon")])
+def test_stds_must_be_for_leaves_of_theta_and_for_all_of_them(std: dict[str, float], leaf: str) -> None:
+    with pytest.raises(ValueError, match=leaf):
+        estimates(example("TruncatedPES", std=std), 1)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
