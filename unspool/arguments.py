@@ -95,7 +95,7 @@ def check_instance(owner: object, field: str, kind: type, remedy: str) -> None:
     value = getattr(owner, field)
     if not isinstance(value, kind):
         given = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
-        raise TypeError(_message(owner, field, given, f"it must be a {kind.__name__}; {remedy}"))
+        raise TypeError(_message(owner, field, given, f"it must be an instance of {kind.__name__}; {remedy}"))
 
 
 def check_hashable(owner: object, field: str) -> None:
@@ -110,7 +110,7 @@ def check_hashable(owner: object, field: str) -> None:
     except TypeError as error:
         rule = "it must be hashable, as programs are compiled once for equal ones; make it a frozen dataclass"
         remedy = f"{rule} of plain values and keep arrays out of its fields ({error})"
-        raise TypeError(_message(owner, field, f"a {type(value).__name__}", remedy)) from error
+        raise TypeError(_message(owner, field, f"of type {type(value).__name__}", remedy)) from error
 
 
 def _number(owner: object, field: str) -> float | None:

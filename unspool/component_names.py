@@ -20,7 +20,11 @@ _LEARNED_OPTIMIZERS = {
 
 _ESTIMATORS = {
     **_in("outer_trainers.full_es", "FullES"),
+    **_in("outer_trainers.full_grad", "FullGrad"),
     **_in("outer_trainers.truncated_es", "TruncatedES"),
+    **_in("outer_trainers.truncated_es_shared_noise", "TruncatedESSharedNoise", "NRES", "ESSingle"),
+    **_in("outer_trainers.gpes", "GPES"),
+    **_in("outer_trainers.dodge", "DODGE"),
     **_in("outer_trainers.truncated_pes", "TruncatedPES"),
     **_in("outer_trainers.truncated_grad", "TruncatedGrad"),
 }
@@ -48,11 +52,19 @@ _TASKS = {
     **_in("tasks.fixed.image_mlp", "ImageMLP_Digits8_Relu32", "ImageMLP_FashionMnist8_Relu32"),
 }
 
+_SYSTEMS = {
+    **_in("systems.influence_balancing", "InfluenceBalancing"),
+    **_in("systems.learning_rate_ramp", "LearningRateRamp"),
+    **_in("systems.lorenz", "LorenzFit"),
+    **_in("systems.pendulum", "PendulumSwingUp"),
+}
+
 NAMES_BY_KIND: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
     {
         "LearnedOptimizer": _LEARNED_OPTIMIZERS,
         "GradientEstimator": _ESTIMATORS,
         "TruncationSchedule": _TRUNCATION_SCHEDULES,
+        "TruncatedStep": _SYSTEMS,
         "TaskFamily": _TASKS,
         "Task": _TASKS,
     }

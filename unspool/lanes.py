@@ -2,6 +2,9 @@
 
 A lane is an estimator, its unroll state, and a counter `seq`. Its random streams derive from the run's seed
 alone, so whoever computes estimate `seq` of a lane, from the same state and theta, computes the same bits.
+
+The tasks of a lane may be divided among several devices (`unspool.device_mesh`). Its state is the same
+numbers wherever they are.
 """
 
 import functools
@@ -11,8 +14,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from unspool import device_mesh
+from unspool.outer_trainers.checks import check_theta
 from unspool.outer_trainers.gradient_estimator import GradientEstimator, GradientEstimatorState, WorkerWeights
+from unspool.outer_trainers.truncated_step import VectorizedStep
 from unspool.types import Batch, PRNGKey, PyTree, Theta
 
 Seed = int | PRNGKey
@@ -26,7 +33,8 @@ class LaneInfo(NamedTuple):
     """What of an unroll is worth reporting.
 
     Attributes:
-        task_loss: `[num_tasks]` float32, mean over the truncation's steps; one that only resets is 0.
+        task_loss: `[num_tasks * pairs_per_task]` float32, mean over the truncation's steps; one that only
+            resets is 0.
         finished_tasks: `[]` int32, episodes that ended.
         inner_step_mean: `[]` float32, where in their episodes the tasks stand.
         inner_steps: `[]` int32, inner steps computed, antithetic ones counted.
@@ -77,10 +85,24 @@ def lane_key(seed: Seed, lane: int | jax.Array, seq: int | jax.Array) -> PRNGKey
 
 
 def init_lane(
-    estimator: GradientEstimator, worker_weights: WorkerWeights, seed: Seed, lane: int
+    estimator: GradientEstimator,
+    worker_weights: WorkerWeights,
+    seed: Seed,
+    lane: int,
+    mesh: Mesh | None = None,
 ) -> GradientEstimatorState:
-    """The lane's state before its first estimate, by one compiled program."""
-    return _compiled_init(estimator, worker_weights, _as_argument(seed), lane)
+    """The lane's state before its first estimate, by one compiled program; `mesh` as in `estimate_lane`."""
+    return _compiled_init(estimator, mesh, worker_weights, _as_argument(seed), lane)
+
+
+def place_state(
+    estimator: GradientEstimator, unroll_state: GradientEstimatorState, mesh: Mesh | None = None
+) -> GradientEstimatorState:
+    """A state from elsewhere (a snapshot's numpy arrays, or another mesh) where `estimate_lane` wants it."""
+    if mesh is None:
+        return jax.device_put(unroll_state)
+    num_tasks = estimator.truncated_step.num_tasks
+    return jax.device_put(unroll_state, device_mesh.by_task(unroll_state, num_tasks, mesh))
 
 
 def estimate_lane(
@@ -90,19 +112,24 @@ def estimate_lane(
     seed: Seed,
     lane: int,
     seq: int,
+    mesh: Mesh | None = None,
 ) -> LaneEstimate:
     """The lane's estimate `seq`, by one compiled program for all lanes of equal estimators.
 
     Args:
         estimator: of this lane.
-        worker_weights: the theta to estimate at.
-        unroll_state: the state after estimate `seq - 1`.
+        worker_weights: the theta to estimate at, put in place by `device_mesh.on_each_device`.
+        unroll_state: the state after estimate `seq - 1`, computed or placed with the same `mesh`.
         seed: of the run.
         lane: its number.
         seq: 1 is the first.
+        mesh: from `device_mesh.task_mesh`, to divide the tasks over; None computes on one device.
+
+    Raises:
+        ValueError: the tasks cannot be divided evenly over `mesh`.
     """
     estimate: LaneEstimate = _compiled_estimate(
-        estimator, worker_weights, unroll_state, _as_argument(seed), lane, seq, estimator.get_data()
+        estimator, mesh, worker_weights, unroll_state, _as_argument(seed), lane, seq, _data(estimator, mesh)
     )
     return estimate
 
@@ -117,16 +144,42 @@ def _as_argument(seed: Seed) -> jax.Array | np.uint32:
     return np.uint32(seed) if isinstance(seed, int) else seed
 
 
-@functools.partial(jax.jit, static_argnums=0)
+def _data(estimator: GradientEstimator, mesh: Mesh | None) -> Batch:
+    step = estimator.truncated_step
+    if mesh is None:
+        return estimator.get_data()
+    resident = _resident_data(step, mesh)
+    if resident is not None:
+        return resident
+    streamed = estimator.get_data()
+    return jax.device_put(streamed, device_mesh.by_task(streamed, step.num_tasks, mesh, axis=1))
+
+
+@functools.cache
+def _resident_data(step: VectorizedStep, mesh: Mesh) -> Batch | None:
+    """On every device, and put there once: a data set is large, and estimates are many."""
+    resident = step.resident_data()
+    return None if resident is None else device_mesh.on_each_device(resident, mesh)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _compiled_init(
-    estimator: GradientEstimator, worker_weights: WorkerWeights, seed: jax.Array, lane: jax.Array
+    estimator: GradientEstimator,
+    mesh: Mesh | None,
+    worker_weights: WorkerWeights,
+    seed: jax.Array,
+    lane: jax.Array,
 ) -> GradientEstimatorState:
-    return estimator.init_worker_state(worker_weights, lane_key(seed, lane, _INIT_SEQ))
+    check_theta(worker_weights.theta)
+    with device_mesh.dividing_tasks(estimator.truncated_step.num_tasks, mesh):
+        unroll_state = estimator.init_worker_state(worker_weights, lane_key(seed, lane, _INIT_SEQ))
+    return _laid_out(unroll_state, estimator, mesh)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _compiled_estimate(
     estimator: GradientEstimator,
+    mesh: Mesh | None,
     worker_weights: WorkerWeights,
     unroll_state: GradientEstimatorState,
     seed: jax.Array,
@@ -134,9 +187,10 @@ def _compiled_estimate(
     seq: jax.Array,
     data: Batch,
 ) -> LaneEstimate:
-    out, _ = estimator.estimate(
-        worker_weights, lane_key(seed, lane, seq), unroll_state, data, with_summary=False
-    )
+    with device_mesh.dividing_tasks(estimator.truncated_step.num_tasks, mesh):
+        out, _ = estimator.estimate(
+            worker_weights, lane_key(seed, lane, seq), unroll_state, data, with_summary=False
+        )
     unroll = out.unroll_info
     info = LaneInfo(
         task_loss=jnp.mean(unroll.loss, axis=0).astype(jnp.float32),
@@ -145,4 +199,15 @@ def _compiled_estimate(
         inner_steps=out.inner_steps,
         diverged_tasks=out.diverged_tasks,
     )
-    return LaneEstimate(out.grad, out.mean_loss, out.weight, out.unroll_state, info)
+    next_state = _laid_out(out.unroll_state, estimator, mesh)
+    return LaneEstimate(out.grad, out.mean_loss, out.weight, next_state, info)
+
+
+def _laid_out(
+    unroll_state: GradientEstimatorState, estimator: GradientEstimator, mesh: Mesh | None
+) -> GradientEstimatorState:
+    """In a trace, what `place_state` is outside: the state's layout is the same after every estimate."""
+    if mesh is None:
+        return unroll_state
+    layouts = device_mesh.by_task(unroll_state, estimator.truncated_step.num_tasks, mesh)
+    return jax.lax.with_sharding_constraint(unroll_state, layouts)  # type: ignore[no-untyped-call]  # no types

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from unspool.arguments import check_decay, check_hashable, check_instance, check_positive
 from unspool.optimizers.optax_opts import OptaxOptimizer
 from unspool.optimizers.optimizer import Optimizer
 from unspool.types import PRNGKey, Theta
 
+_LOGARITHM = ", theta holds its logarithm"
 _ADAM_EPSILON_ROOT = 1e-8  # as in `unspool.optimizers.base.Adam`: keeps outer gradients finite
 
 
@@ -47,7 +49,7 @@ class LearnableSGD(LearnedOptimizer):
     initial_lr: float = 0.01
 
     def __post_init__(self) -> None:
-        _check_positive(self, "initial_lr")
+        check_positive(self, "initial_lr", _LOGARITHM)
 
     def init(self, key: PRNGKey) -> Theta:
         return {"log_lr": _log(self.initial_lr)}
@@ -64,8 +66,8 @@ class LearnableSGDM(LearnedOptimizer):
     initial_momentum: float = 0.9
 
     def __post_init__(self) -> None:
-        _check_positive(self, "initial_lr")
-        _check_decay(self, "initial_momentum")
+        check_positive(self, "initial_lr", _LOGARITHM)
+        check_decay(self, "initial_momentum")
 
     def init(self, key: PRNGKey) -> Theta:
         return {"log_lr": _log(self.initial_lr), "one_minus_momentum": _log(1 - self.initial_momentum)}
@@ -89,10 +91,10 @@ class LearnableAdam(LearnedOptimizer):
     use_summary: bool = dataclasses.field(default=True, compare=False)
 
     def __post_init__(self) -> None:
-        _check_positive(self, "initial_lr")
-        _check_decay(self, "initial_beta1")
-        _check_decay(self, "initial_beta2")
-        _check_positive(self, "initial_epsilon")
+        check_positive(self, "initial_lr", _LOGARITHM)
+        check_decay(self, "initial_beta1")
+        check_decay(self, "initial_beta2")
+        check_positive(self, "initial_epsilon", _LOGARITHM)
 
     def init(self, key: PRNGKey) -> Theta:
         return {
@@ -119,6 +121,10 @@ class FixedOptimizer(LearnedOptimizer):
 
     opt: Optimizer
 
+    def __post_init__(self) -> None:
+        check_instance(self, "opt", Optimizer, "OptaxOptimizer makes one of an optax transformation")
+        check_hashable(self, "opt")
+
     @property
     def name(self) -> str:
         return self.opt.name
@@ -137,17 +143,3 @@ def learned_optimizer_from_opt(opt: Optimizer) -> LearnedOptimizer:
 
 def _log(value: float) -> jax.Array:
     return jnp.log(jnp.asarray(value, jnp.float32))
-
-
-def _check_positive(owner: LearnedOptimizer, field: str) -> None:
-    value = getattr(owner, field)
-    if value <= 0:
-        raise ValueError(
-            f"{owner.name}({field}={value}): {field} must be positive, theta holds its logarithm"
-        )
-
-
-def _check_decay(owner: LearnedOptimizer, field: str) -> None:
-    value = getattr(owner, field)
-    if not 0 <= value < 1:
-        raise ValueError(f"{owner.name}({field}={value}): {field} must be in [0, 1)")

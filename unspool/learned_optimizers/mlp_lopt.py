@@ -13,6 +13,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from unspool.arguments import check_finite, check_positive, check_whole_number
 from unspool.learned_optimizers.base import LearnedOptimizer
 from unspool.learned_optimizers.features import (
     STEP_TIMESCALES,
@@ -68,9 +69,10 @@ class MLPLOpt(LearnedOptimizer):
     compute_summary: bool = dataclasses.field(default=True, compare=False)
 
     def __post_init__(self) -> None:
-        for field in ("hidden_size", "hidden_layers"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"MLPLOpt({field}={getattr(self, field)}): {field} must be at least 1")
+        check_finite(self, "exp_mult")
+        check_positive(self, "step_mult")
+        check_whole_number(self, "hidden_size")
+        check_whole_number(self, "hidden_layers")
 
     def init(self, key: PRNGKey) -> Theta:
         def forward(features: jax.Array) -> jax.Array:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from unspool.arguments import check_instance, check_positive
 from unspool.optimizers.optimizer import Optimizer, OptState
 from unspool.types import ModelState, Params, PRNGKey, Scalar
 
@@ -18,8 +19,8 @@ class GradientClipOptimizer(Optimizer):
     grad_clip: float = 3.0
 
     def __post_init__(self) -> None:
-        if self.grad_clip <= 0:
-            raise ValueError(f"GradientClipOptimizer(grad_clip={self.grad_clip}): grad_clip must be positive")
+        check_instance(self, "opt", Optimizer, "OptaxOptimizer makes one of an optax transformation")
+        check_positive(self, "grad_clip")
 
     @property
     def name(self) -> str:

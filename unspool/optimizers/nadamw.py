@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from unspool.optimizers.optax_opts import LearningRate, OptaxBackedOptimizer
+from unspool.arguments import check_decay, check_not_negative
+from unspool.optimizers.optax_opts import LearningRate, OptaxBackedOptimizer, check_learning_rate
 from unspool.types import Params, PyTree, Scalar
 
 
@@ -39,6 +40,13 @@ class NAdamW(OptaxBackedOptimizer):
     l2_weight_decay: float = 0.0
     use_nesterov: bool = True
     use_bias_correction: bool = True
+
+    def __post_init__(self) -> None:
+        check_learning_rate(self)
+        for field in ("beta1", "beta2"):
+            check_decay(self, field)
+        for field in ("epsilon", "adamw_weight_decay", "l2_weight_decay"):
+            check_not_negative(self, field)
 
     def transformation(self) -> optax.GradientTransformation:
         return optax.GradientTransformation(_init, self._step)

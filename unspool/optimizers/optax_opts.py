@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from unspool.arguments import check_decay, check_not_negative
 from unspool.optimizers.optimizer import Optimizer, carried_model_state
 from unspool.stable_types import strongly_typed, typed_like
 from unspool.types import ModelState, Params, PRNGKey, PyTree, Scalar
@@ -76,6 +77,16 @@ class OptaxOptimizer(OptaxBackedOptimizer):
 
     opt: optax.GradientTransformation
 
+    def __post_init__(self) -> None:
+        is_transformation = callable(getattr(self.opt, "init", None)) and callable(
+            getattr(self.opt, "update", None)
+        )
+        if not is_transformation or isinstance(self.opt, type | Optimizer):
+            raise TypeError(
+                f"OptaxOptimizer(opt={self.opt!r}): it must be an optax transformation, as optax.adam(1e-3) "
+                "makes; an Optimizer of this library needs no wrapping"
+            )
+
     def transformation(self) -> optax.GradientTransformation:
         return self.opt
 
@@ -85,6 +96,9 @@ class SGD(OptaxBackedOptimizer):
     """Gradient descent."""
 
     learning_rate: LearningRate = 0.01
+
+    def __post_init__(self) -> None:
+        check_learning_rate(self)
 
     def transformation(self) -> optax.GradientTransformation:
         return optax.sgd(self.learning_rate)
@@ -96,6 +110,10 @@ class SGDM(OptaxBackedOptimizer):
 
     learning_rate: LearningRate = 0.01
     momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        check_learning_rate(self)
+        check_decay(self, "momentum")
 
     def transformation(self) -> optax.GradientTransformation:
         return optax.sgd(self.learning_rate, self.momentum)
@@ -115,6 +133,13 @@ class Adam(OptaxBackedOptimizer):
     epsilon: float = 1e-8
     epsilon_root: float = 1e-8
 
+    def __post_init__(self) -> None:
+        check_learning_rate(self)
+        for field in ("beta1", "beta2"):
+            check_decay(self, field)
+        for field in ("epsilon", "epsilon_root"):
+            check_not_negative(self, field)
+
     def transformation(self) -> optax.GradientTransformation:
         return optax.adam(self.learning_rate, self.beta1, self.beta2, self.epsilon, self.epsilon_root)
 
@@ -129,6 +154,13 @@ class AdamW(OptaxBackedOptimizer):
     eps: float = 1e-8
     eps_root: float = 0.0
     weight_decay: float = 1e-4
+
+    def __post_init__(self) -> None:
+        check_learning_rate(self)
+        for field in ("b1", "b2"):
+            check_decay(self, field)
+        for field in ("eps", "eps_root", "weight_decay"):
+            check_not_negative(self, field)
 
     def transformation(self) -> optax.GradientTransformation:
         return optax.adamw(
@@ -146,7 +178,23 @@ class RMSProp(OptaxBackedOptimizer):
     momentum: float = 0.0
     nesterov: bool = False
 
+    def __post_init__(self) -> None:
+        check_learning_rate(self)
+        for field in ("decay", "momentum"):
+            check_decay(self, field)
+        check_not_negative(self, "epsilon")
+
     def transformation(self) -> optax.GradientTransformation:
         return optax.rmsprop(
             self.learning_rate, self.decay, self.epsilon, momentum=self.momentum, nesterov=self.nesterov
         )
+
+
+def check_learning_rate(optimizer: Any) -> None:
+    """Refuse a learning rate that is neither a schedule nor a finite number of at least 0.
+
+    Raises:
+        ValueError: names the class, the value and the rule.
+    """
+    if not callable(optimizer.learning_rate):
+        check_not_negative(optimizer, "learning_rate")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self, cast
 import jax
 import jax.numpy as jnp
 
+from unspool.arguments import check_whole_number
 from unspool.learned_optimizers.base import LearnedOptimizer
 from unspool.outer_trainers.checks import check_theta
 from unspool.outer_trainers.lopt_truncated_step import VectorizedLOptTruncatedStep
@@ -250,10 +251,9 @@ def check_length(estimator: Any, length_name: str) -> None:
     Raises:
         ValueError: names the class, the arguments, their values and the rule.
     """
+    check_whole_number(estimator, length_name)
+    check_whole_number(estimator, "steps_per_jit")
     name, length, steps = type(estimator).__name__, getattr(estimator, length_name), estimator.steps_per_jit
-    for argument, value in ((length_name, length), ("steps_per_jit", steps)):
-        if value < 1:
-            raise ValueError(f"{name}({argument}={value}): {argument} must be at least 1")
     if length % steps:
         raise ValueError(
             f"{name}({length_name}={length}, steps_per_jit={steps}): {length_name} must be a multiple of "

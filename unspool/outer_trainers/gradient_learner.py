@@ -5,6 +5,7 @@ Also where users import the words of gradient estimation from.
 
 import dataclasses
 import functools
+import itertools
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -12,9 +13,11 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
-from unspool import lanes
+from unspool import device_mesh, lanes
 from unspool.optimizers.base import OptaxOptimizer, Optimizer
+from unspool.outer_trainers.checks import check_theta
 from unspool.outer_trainers.gradient_estimator import (
     GradientEstimator,
     GradientEstimatorOut,
@@ -102,7 +105,7 @@ class GradientLearner:
     def init(self, key: PRNGKey) -> GradientLearnerState:
         """Theta as `meta_init.init(key)` makes it, and a fresh outer optimizer. Consumes `key`."""
         theta = self.meta_init.init(key)
-        _check_floating(theta)
+        check_theta(theta)
         return self.init_from_theta(theta, jax.random.fold_in(key, _OPTIMIZER_STREAM))
 
     def init_from_theta(self, theta: Theta, key: PRNGKey) -> GradientLearnerState:
@@ -221,16 +224,6 @@ def _all_finite(tree: PyTree) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
-def _check_floating(theta: Theta) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(theta):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(
-                f"theta{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}: theta is moved by "
-                "gradients, so its leaves must be floating-point; keep integers in the learned "
-                "optimizer's configuration or state"
-            )
-
-
 def gradient_worker_compute(
     worker_weights: WorkerWeights,
     gradient_estimators: Sequence[GradientEstimator],
@@ -250,7 +243,8 @@ def gradient_worker_compute(
         key: consumed; split once per estimator.
         with_metrics: ask estimators for the metrics that cost something.
         clip_nan_loss_to_value: reported in place of a mean loss that is not finite.
-        extra_metrics: also name metrics by the estimator's task.
+        extra_metrics: report those of each estimator, named by its kind and task; numbered where these are
+            the same.
         device: a JAX device to compute on; the default one if None.
 
     Raises:
@@ -271,11 +265,19 @@ def gradient_worker_compute(
             )
             outs.append(out)
             if extra_metrics:
-                metrics |= {f"{estimator.cfg_name()}/{name}": value for name, value in of_estimator.items()}
+                label = _unused_label(estimator.cfg_name(), metrics)
+                metrics |= {f"{label}/{name}": value for name, value in of_estimator.items()}
         grads, mean_loss, weight = _merge(tuple((out.grad, out.mean_loss, out.weight) for out in outs))
         mean_loss = jnp.nan_to_num(mean_loss, nan=clip_nan_loss_to_value, posinf=clip_nan_loss_to_value)
     to_put = AggregatedGradient(grads, worker_weights.theta_model_state, mean_loss, weight)
     return WorkerComputeOut(to_put, [out.unroll_state for out in outs], metrics)
+
+
+def _unused_label(label: str, metrics: Mapping[str, jax.Array]) -> str:
+    """`label`, numbered where estimators that are called the same came before."""
+    used = {name.partition("/")[0] for name in metrics}
+    numbered = (f"{label}#{number}" for number in itertools.count(2))
+    return label if label not in used else next(name for name in numbered if name not in used)
 
 
 @jax.jit
@@ -307,20 +309,22 @@ class SingleMachineState(NamedTuple):
 class SingleMachineGradientLearner:
     """Lanes and learner in one process: what the service computes, without the service.
 
-    With the same seed, estimators (one per lane, in lane order) and number of CPU threads, theta has the bits
-    that a `sync` run of the service gives, however many workers that has.
+    With the same seed, estimators (one per lane, in lane order), devices and number of CPU threads, theta has
+    the bits that a `sync` run of the service gives, however many workers that has.
 
     Attributes:
         meta_init: initialises theta.
         gradient_estimators: one per lane.
         theta_opt: the outer optimizer, one of ours or any optax transformation.
         num_steps: outer updates planned, for optimizers that want to know.
+        mesh: from `unspool.device_mesh.task_mesh`, to divide every lane's tasks over; None: one device.
     """
 
     meta_init: MetaInit
     gradient_estimators: Sequence[GradientEstimator]
     theta_opt: Optimizer | optax.GradientTransformation
     num_steps: int | None = None
+    mesh: Mesh | None = None
 
     def __post_init__(self) -> None:
         if not self.gradient_estimators:
@@ -335,10 +339,10 @@ class SingleMachineGradientLearner:
 
     def init(self, key: PRNGKey) -> SingleMachineState:
         """Theta and the lanes at their beginning. `key` is the root of all of the run's randomness."""
-        learner_state = self.learner.init(lanes.theta_key(key))
+        learner_state = device_mesh.on_each_device(self.learner.init(lanes.theta_key(key)), self.mesh)
         weights = self.learner.get_state_for_worker(learner_state)
         states = tuple(
-            lanes.init_lane(estimator, weights, key, lane)
+            lanes.init_lane(estimator, weights, key, lane, self.mesh)
             for lane, estimator in enumerate(self.gradient_estimators)
         )
         return SingleMachineState(learner_state, states, 0)
@@ -361,7 +365,7 @@ class SingleMachineGradientLearner:
         weights = learner.get_state_for_worker(state.gradient_learner_state)
         seq = state.seq + 1
         estimates = [
-            lanes.estimate_lane(estimator, weights, lane_state, key, lane, seq)
+            lanes.estimate_lane(estimator, weights, lane_state, key, lane, seq, self.mesh)
             for lane, (estimator, lane_state) in enumerate(
                 zip(self.gradient_estimators, state.gradient_estimator_states, strict=True)
             )

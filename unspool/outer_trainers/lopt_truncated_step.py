@@ -71,18 +71,37 @@ class StepKeys(NamedTuple):
     """The keys of one step, one of each for every task `[num_tasks]`. Those that nothing uses cost nothing.
 
     Attributes:
-        step: of the training step or of the reset.
-        schedule: of the truncation schedule.
+        root: `[]`, what the others are made of; resets and the truncation schedule make theirs when they need
+            any.
+        step: of the training step.
         meta: of the loss after the update.
         train_data: of the training batch.
         outer_data: of the batch of the loss after the update.
     """
 
+    root: PRNGKey
     step: PRNGKey
-    schedule: PRNGKey
     meta: PRNGKey
     train_data: PRNGKey
     outer_data: PRNGKey
+
+
+class _TaskInputs(NamedTuple):
+    """What one step of one task gets that no other task does.
+
+    Attributes:
+        task_index: `[]`, which of the tasks it is.
+        step_key: of the training step.
+        meta_key: of the loss after the update.
+        batch: to train on.
+        meta_batch: of the loss after the update.
+    """
+
+    task_index: jax.Array
+    step_key: PRNGKey
+    meta_key: PRNGKey
+    batch: Batch
+    meta_batch: Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,8 +188,9 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
     ) -> tuple[TruncatedUnrollState, TruncatedUnrollOut]:
         keys = key if isinstance(key, StepKeys) else self._keys(key)
         batch, meta_batch = self._batches(data, keys)
-        step = over_tasks(self._step_task, (axis_of(theta_is_vector), 0, 0, 0, 0, None, None))
-        state, out = step(theta, unroll_state, keys, batch, meta_batch, outer_state, override_num_steps)
+        step = over_tasks(self._step_task, (axis_of(theta_is_vector), 0, 0, None, None, None))
+        inputs = _TaskInputs(jnp.arange(self.num_tasks), keys.step, keys.meta, batch, meta_batch)
+        state, out = step(theta, unroll_state, inputs, keys.root, outer_state, override_num_steps)
         return state, out
 
     def keys_of_steps(self, keys: PRNGKey) -> StepKeys:
@@ -190,7 +210,8 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         if isinstance(data, ResidentData):
             data = self._draw(self.outer_data_split, data, self._stream(key, _OUTER_DATA))
         loss = over_tasks(self._meta_loss, (axis_of(theta_is_vector), 0, 0, 0))
-        return loss(theta, unroll_state, jax.random.split(key, self.num_tasks), data)
+        losses: jax.Array = loss(theta, unroll_state, jax.random.split(key, self.num_tasks), data)
+        return losses
 
     def get_batch(self, steps: int | None = None) -> Batch | None:
         """Host-side batches for stepping by hand; `(train, meta)` if `meta_loss_split` names a split."""
@@ -213,15 +234,19 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         return self.task_name or self.task_family.name
 
     def _keys(self, key: PRNGKey) -> StepKeys:
-        tasks_key, meta_key = jax.random.split(key)
-        of_tasks = jax.vmap(jax.random.split)(jax.random.split(tasks_key, self.num_tasks))
+        _, meta_key = jax.random.split(key)
         return StepKeys(
-            step=of_tasks[:, 0],
-            schedule=of_tasks[:, 1],
+            root=key,
+            step=self._keys_of_tasks(key)[:, 0],
             meta=jax.random.split(meta_key, self.num_tasks),
             train_data=self._stream(key, _TRAIN_DATA),
             outer_data=self._stream(key, _OUTER_DATA),
         )
+
+    def _keys_of_tasks(self, key: PRNGKey) -> PRNGKey:
+        """`[num_tasks, 2]`: of each task's training step, or of its reset, and of its truncation schedule."""
+        tasks_key, _ = jax.random.split(key)
+        return jax.vmap(jax.random.split)(jax.random.split(tasks_key, self.num_tasks))
 
     def _stream(self, key: PRNGKey, name: int) -> PRNGKey:
         """One key for each task, independent of those that `key` is split into."""
@@ -292,22 +317,26 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         self,
         theta: Theta,
         state: TruncatedUnrollState,
-        keys: StepKeys,
-        batch: Batch,
-        meta_batch: Batch,
+        inputs: _TaskInputs,
+        root_key: PRNGKey,
         outer_state: OuterState,
         num_steps: jax.Array | int | None,
     ) -> tuple[TruncatedUnrollState, TruncatedUnrollOut]:
+        def rare_key(use: int) -> PRNGKey:
+            # Of all tasks, and only where some task needs it: made at every step, these keys are a sixth of a
+            # small task's time.
+            return self._keys_of_tasks(root_key)[inputs.task_index, use]
+
         resets = state.is_done
         task = self.task_family.task_fn(state.task_param)
-        trained, loss = self._train(theta, task, state, keys.step, batch)
+        trained, loss = self._train(theta, task, state, inputs.step_key, inputs.batch)
         if self.meta_loss_split is not None:
-            after_batch = batch if self.meta_loss_split == "same_data" else meta_batch
+            after_batch = inputs.batch if self.meta_loss_split == "same_data" else inputs.meta_batch
             params, model_state = self._optimizer(theta).get_params_state(trained.inner_opt_state)
-            loss, _ = self._loss(task, params, model_state, keys.meta, after_batch)
-        state = rarely(resets, lambda: self._reset(theta, keys.step, state, num_steps), trained)
-        truncation_state, is_done = self.trunc_sched.next_state(
-            state.truncation_state, state.inner_step, keys.schedule, outer_state
+            loss, _ = self._loss(task, params, model_state, inputs.meta_key, after_batch)
+        state = rarely(resets, lambda: self._reset(theta, rare_key(0), state, num_steps), trained)
+        truncation_state, is_done = self.trunc_sched.next_state_lazily(
+            state.truncation_state, state.inner_step, lambda: rare_key(1), outer_state
         )
         schedule = f"{type(self.trunc_sched).__name__}.next_state"
         check_unchanged(f"{schedule}: the state", state.truncation_state, truncation_state)

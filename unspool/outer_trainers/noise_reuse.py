@@ -1,8 +1,9 @@
 """Generalized persistent evolution strategies: noise that lasts for some inner steps, or for an episode.
 
-Li, Harrison, Sohl-Dickstein, Smith and Metz, "Noise-Reuse in Online Evolution Strategies", NeurIPS 2023,
-https://arxiv.org/abs/2304.12180; with one noise per episode also Vicol, Kolter and Swersky, "ES-Single",
-ICML 2023, https://arxiv.org/abs/2304.11153.
+Li, Harrison, Sohl-Dickstein, Smith and Metz, "Variance-Reduced Gradient Estimation via Noise-Reuse in Online
+Evolution Strategies", NeurIPS 2023, https://arxiv.org/abs/2304.12180; with one noise per episode also Vicol,
+Kolter and Swersky, "Low-Variance Gradient Estimation in Unrolled Computation Graphs with ES-Single", ICML
+2023, https://arxiv.org/abs/2304.11153.
 
 At the first step of an episode, and after every K steps of it, a task draws new noise. A loss is credited to
 the sum of the noise that its episode has felt so far. Each noise thereby gets credit for all losses from its
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 
+from unspool.device_mesh import over_tasks
 from unspool.outer_trainers.estimate_report import es_metrics, es_out
 from unspool.outer_trainers.gradient_estimator import GradientEstimatorOut, Metrics, WorkerWeights
 from unspool.outer_trainers.loss_difference import Sides, credit
@@ -143,9 +145,9 @@ class NoiseReuse(TruncatedEvolutionStrategy):
         unroll_key, noise_key = jax.random.split(key)
 
         def step(carry: _Carry, xs: Any) -> tuple[_Carry, tuple[TruncatedUnrollOut, Sides, Draws]]:
-            number, step_key, batch = xs
+            fresh_keys, step_key, batch = xs
             is_drawn, begins = self._is_drawn(carry.age), carry.age == 0
-            noise, task_keys = self._drawn(theta, carry, is_drawn, jax.random.fold_in(noise_key, number))
+            noise, task_keys = self._drawn(theta, carry, is_drawn, fresh_keys)
             states, out, sides = self._step_of_pair(
                 theta, noise, carry.states, step_key, inputs.of_step(batch), inputs
             )
@@ -153,26 +155,43 @@ class NoiseReuse(TruncatedEvolutionStrategy):
             return _Carry(states, noise, task_keys, age), (out, sides, Draws(is_drawn, begins, task_keys))
 
         keys = self.system.keys_of_steps(jax.random.split(unroll_key, self.num_steps))
-        return jax.lax.scan(step, carry, (jnp.arange(self.num_steps), keys, inputs.streamed()))
+        return jax.lax.scan(step, carry, (self._fresh_keys(noise_key), keys, inputs.streamed()))
+
+    def _fresh_keys(self, key: PRNGKey) -> PRNGKey:
+        """`[T, num_tasks]`, for noise that a step draws. Consumes `key`."""
+
+        def of_step(number: jax.Array) -> PRNGKey:
+            return jax.random.split(jax.random.fold_in(key, number), self.truncated_step.num_tasks)
+
+        return jax.vmap(of_step)(jnp.arange(self.num_steps))
 
     def _is_drawn(self, age: jax.Array) -> jax.Array:
         return age == 0 if self.steps_per_noise is None else age % self.steps_per_noise == 0
 
-    def _drawn(self, theta: Theta, carry: _Carry, is_drawn: jax.Array, key: PRNGKey) -> tuple[Theta, PRNGKey]:
+    def _drawn(
+        self, theta: Theta, carry: _Carry, is_drawn: jax.Array, fresh_keys: PRNGKey
+    ) -> tuple[Theta, PRNGKey]:
         """The noise in force, and its keys: new where `is_drawn`."""
 
-        def draw() -> tuple[Theta, PRNGKey]:
-            fresh = jax.random.split(key, self.truncated_step.num_tasks)
-            keys = _where(is_drawn, fresh, carry.noise_key)
-            return self.perturbations.sample(theta, keys), keys
+        def of_task(
+            theta: Theta, is_drawn: jax.Array, fresh_key: PRNGKey, noise: Theta, noise_key: PRNGKey
+        ) -> tuple[Theta, PRNGKey]:
+            def draw() -> tuple[Theta, PRNGKey]:
+                return self.perturbations.sample_for_task(theta, fresh_key), fresh_key
 
-        return rarely(jnp.any(is_drawn), draw, (carry.noise, carry.noise_key))
+            return rarely(is_drawn, draw, (noise, noise_key))
+
+        pairs = self.pairs_per_task
+        apart = jax.tree.map(lambda leaf: leaf.reshape(-1, pairs, *leaf.shape[1:]), carry.noise)
+        drawn = over_tasks(of_task, (None, 0, 0, 0, 0))
+        noise, keys = drawn(theta, is_drawn, fresh_keys, apart, carry.noise_key)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), noise), keys
 
     def _credited(self, theta: Theta, accumulator: Theta, draws: Draws, delta: jax.Array) -> _Credited:
         """The sum of all `xi_t delta_t`, where `xi_t` starts as `accumulator`."""
 
-        def step(sums: _Credited, xs: tuple[Draws, jax.Array]) -> tuple[_Credited, None]:
-            draws, delta = xs
+        def step(sums: _Credited, xs: tuple[Draws, jax.Array, jax.Array]) -> tuple[_Credited, None]:
+            draws, any_drawn, delta = xs
             is_drawn = self._of_pairs(draws.is_drawn)
 
             def at_draw() -> _Credited:
@@ -183,12 +202,14 @@ class NoiseReuse(TruncatedEvolutionStrategy):
                 felt = _where(self._of_pairs(draws.begins), noise, longer)
                 return _Credited(total, _where(is_drawn, felt, sums.accumulator), sums.pending - settled)
 
-            sums = rarely(jnp.any(draws.is_drawn), at_draw, sums)
+            sums = rarely(any_drawn, at_draw, sums)
             return sums._replace(pending=sums.pending + delta), None
 
         nothing = jax.tree.map(jnp.zeros_like, theta)
         start = _Credited(nothing, accumulator, jnp.zeros(delta.shape[1], delta.dtype))
-        sums, _ = jax.lax.scan(step, start, (draws, delta))
+        # At once for all steps, so that devices that share the tasks need not ask each other at each.
+        any_drawn = jnp.any(draws.is_drawn, axis=1)
+        sums, _ = jax.lax.scan(step, start, (draws, any_drawn, delta))
         total = jax.tree.map(jnp.add, sums.total, credit(sums.accumulator, sums.pending))
         return sums._replace(total=total)
 

@@ -98,7 +98,7 @@ class TruncatedStep(abc.ABC):
                 moved = {"x": x, "step": step}
                 state = jax.tree.map(lambda new, old: jnp.where(is_done, new, old), beginning, moved)
                 return state, TruncatedUnrollOut(
-                    loss=x**2, is_done=is_done, task_param=(), iteration=step, mask=j"bool"(True)
+                    loss=x**2, is_done=is_done, task_param=(), iteration=step, mask=jnp.bool_(True)
                 )
 
     `VectorizedTruncatedStep(Decay(), num_tasks=8)` is what estimators take. Where a reset is costly,
@@ -299,10 +299,9 @@ class VectorizedTruncatedStep(VectorizedStep):
         theta_is_vector: bool = False,
     ) -> jax.Array:
         keys = jax.random.split(key, self.num_tasks)
-        losses = over_tasks(
-            self._meta_loss_one, (axis_of(theta_is_vector), 0, 0, self._data_axis(data), None)
-        )
-        return losses(theta, unroll_state, keys, data, outer_state)
+        loss = over_tasks(self._meta_loss_one, (axis_of(theta_is_vector), 0, 0, self._data_axis(data), None))
+        losses: jax.Array = loss(theta, unroll_state, keys, data, outer_state)
+        return losses
 
     def label(self) -> str:
         return self.truncated_step.label()
@@ -349,7 +348,7 @@ def _state_and_out(what: str, returned: Any) -> tuple[UnrollState, TruncatedUnro
     match returned:
         case (state, TruncatedUnrollOut() as out):
             return state, out
-        case tuple():
+        case _ if type(returned) is tuple:
             given = f"({', '.join(type(part).__name__ for part in returned)})"
         case _:
             given = f"a {type(returned).__name__}"

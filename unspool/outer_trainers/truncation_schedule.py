@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 from unspool.arguments import check_not_negative, check_whole_number, refusal
 from unspool.rarely import rarely
 from unspool.types import PRNGKey
+
+_SHORTEST = 1  # whatever a scalar schedule says: an episode without a step would be reset for ever
 
 OuterState = Any  # anything with `.outer_iteration`; schedules that do not depend on it accept None
 
@@ -66,9 +69,36 @@ class TruncationSchedule(abc.ABC):
             `(state, is_done)`. With `is_done` the state is already that of the next episode.
         """
 
+    def next_state_lazily(
+        self, state: Any, step: jax.Array | int, make_key: Callable[[], PRNGKey], outer_state: OuterState
+    ) -> tuple[Any, jax.Array]:
+        """`next_state`, given a key that a schedule need not make at every step: on a CPU core, keys of draws
+        that do not happen are a sixth of a small system's time.
+        """
+        return self.next_state(state, step, make_key(), outer_state)
+
     def longest_episode(self) -> int | None:
         """Inner steps that no episode exceeds, or None if the schedule sets no such limit."""
         return None
+
+
+class _DrawnLengths(TruncationSchedule):
+    """The next episode's length is drawn where one ends."""
+
+    def next_state(
+        self, state: LengthState, step: jax.Array | int, key: PRNGKey, outer_state: OuterState
+    ) -> tuple[LengthState, jax.Array]:
+        return self.next_state_lazily(state, step, lambda: key, outer_state)
+
+    def next_state_lazily(
+        self,
+        state: LengthState,
+        step: jax.Array | int,
+        make_key: Callable[[], PRNGKey],
+        outer_state: OuterState,
+    ) -> tuple[LengthState, jax.Array]:
+        is_done = jnp.asarray(step) >= state.length
+        return rarely(is_done, lambda: self.init(make_key(), outer_state), state), is_done
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +140,7 @@ class NeverEndingTruncationSchedule(TruncationSchedule):
 
 
 @dataclasses.dataclass(frozen=True)
-class LogUniformLengthSchedule(TruncationSchedule):
+class LogUniformLengthSchedule(_DrawnLengths):
     """A new length for each episode, log-uniform in `[min_length, max_length)`.
 
     Attributes:
@@ -138,20 +168,15 @@ class LogUniformLengthSchedule(TruncationSchedule):
     def init(self, key: PRNGKey, outer_state: OuterState) -> LengthState:
         low = jnp.log(jnp.asarray(_bound_now(self.min_length, outer_state), jnp.float32))
         high = jnp.log(jnp.asarray(_bound_now(self.max_length, outer_state), jnp.float32))
-        return LengthState(jnp.exp(jax.random.uniform(key, (), minval=low, maxval=high)).astype(jnp.int32))
-
-    def next_state(
-        self, state: LengthState, step: jax.Array | int, key: PRNGKey, outer_state: OuterState
-    ) -> tuple[LengthState, jax.Array]:
-        is_done = jnp.asarray(step) >= state.length
-        return rarely(is_done, lambda: self.init(key, outer_state), state), is_done
+        length = jnp.exp(jax.random.uniform(key, (), minval=low, maxval=high)).astype(jnp.int32)
+        return LengthState(jnp.maximum(length, _SHORTEST))
 
     def longest_episode(self) -> int | None:
         return None if callable(self.max_length) else int(self.max_length)
 
 
 @dataclasses.dataclass(frozen=True)
-class ScheduledTruncationSchedule(TruncationSchedule):
+class ScheduledTruncationSchedule(_DrawnLengths):
     """Lengths that follow a schedule of the outer iteration, with optional Gaussian spread.
 
     Attributes:
@@ -180,13 +205,7 @@ class ScheduledTruncationSchedule(TruncationSchedule):
         if self.std > 0:
             spread = (jax.random.normal(key, ()) * self.std).astype(jnp.int32)
             length = jnp.maximum(length + spread, self.min_length)
-        return LengthState(length)
-
-    def next_state(
-        self, state: LengthState, step: jax.Array | int, key: PRNGKey, outer_state: OuterState
-    ) -> tuple[LengthState, jax.Array]:
-        is_done = jnp.asarray(step) >= state.length
-        return rarely(is_done, lambda: self.init(key, outer_state), state), is_done
+        return LengthState(jnp.maximum(length, _SHORTEST))
 
 
 def _bound_now(bound: int | ScalarSchedule, outer_state: OuterState) -> jax.Array | float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
+from unspool.arguments import check_hashable, check_instance
 from unspool.tasks.datasets.base import Datasets
 from unspool.types import Aux, Batch, ModelState, Params, PRNGKey, Scalar, TaskParams
 
@@ -171,6 +172,12 @@ class SingleTaskFamily(TaskFamily):
     task: Task
     label: str | None = None
     eval_task: Task | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("task", "eval_task"):
+            if field == "task" or self.eval_task is not None:
+                check_instance(self, field, Task, "give an instance of one")
+                check_hashable(self, field)
 
     @property
     def datasets(self) -> Datasets | None:

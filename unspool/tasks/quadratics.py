@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unspool.arguments import check_not_negative, check_whole_number
 from unspool.tasks.base import Task, TaskFamily
 from unspool.tasks.datasets.base import Datasets, datasets_from
 from unspool.types import Aux, Batch, Params, PRNGKey, Scalar, TaskParams
@@ -21,7 +22,7 @@ class QuadraticTask(Task):
     dim: int = 10
 
     def __post_init__(self) -> None:
-        _check_dim(self, self.dim)
+        check_whole_number(self, "dim")
 
     def init(self, key: PRNGKey) -> Params:
         return jax.random.normal(key, (self.dim,))
@@ -42,11 +43,8 @@ class NoisyMeanQuadraticTask(Task):
     noise_stdev: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_dim(self, self.dim)
-        if self.noise_stdev < 0:
-            raise ValueError(
-                f"NoisyMeanQuadraticTask(noise_stdev={self.noise_stdev}): noise_stdev must not be negative"
-            )
+        check_whole_number(self, "dim")
+        check_not_negative(self, "noise_stdev")
 
     def init(self, key: PRNGKey) -> Params:
         return 10.0 * jax.random.normal(key, (self.dim, 1))
@@ -116,7 +114,7 @@ class FixedDimQuadraticFamily(TaskFamily):
     dim: int = 10
 
     def __post_init__(self) -> None:
-        _check_dim(self, self.dim)
+        check_whole_number(self, "dim")
 
     def sample(self, key: PRNGKey) -> TaskParams:
         return jax.random.normal(key, (self.dim,))
@@ -157,7 +155,7 @@ class FixedDimQuadraticFamilyData(TaskFamily):
     dim: int = 10
 
     def __post_init__(self) -> None:
-        _check_dim(self, self.dim)
+        check_whole_number(self, "dim")
 
     @property
     def datasets(self) -> Datasets:
@@ -201,9 +199,8 @@ class NoisyQuadraticFamily(TaskFamily):
     cov: float = 0.1
 
     def __post_init__(self) -> None:
-        _check_dim(self, self.dim)
-        if self.cov < 0:
-            raise ValueError(f"NoisyQuadraticFamily(cov={self.cov}): cov must not be negative")
+        check_whole_number(self, "dim")
+        check_not_negative(self, "cov")
 
     def sample(self, key: PRNGKey) -> TaskParams:
         center_key, scale_key = jax.random.split(key)
@@ -213,11 +210,6 @@ class NoisyQuadraticFamily(TaskFamily):
     def task_fn(self, task_params: TaskParams) -> Task:
         center, scale = task_params
         return NoisyQuadraticTask(center, scale, self.cov)
-
-
-def _check_dim(owner: Task | TaskFamily, dim: int) -> None:
-    if dim < 1:
-        raise ValueError(f"{type(owner).__name__}(dim={dim}): dim must be at least 1")
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from typing import Any, Final
 import jax
 import numpy as np
 
+from unspool.arguments import check_whole_number
 from unspool.types import Batch, PRNGKey, PyTree
 
 SPLITS: Final = ("train", "inner_valid", "outer_valid", "test")
@@ -30,9 +31,8 @@ class Split(Iterator[Batch]):
     """
 
     def __init__(self, load: Callable[[], PyTree], batch_size: int, seed: int = 0) -> None:
-        if batch_size < 1:
-            raise ValueError(f"Split(batch_size={batch_size}): batch_size must be at least 1")
         self.batch_size = batch_size
+        check_whole_number(self, "batch_size")
         self._load = load
         self._seed = seed
         self._batches: Iterator[Batch] | None = None

@@ -10,6 +10,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from unspool.arguments import check_choice, check_whole_number, refusal
 from unspool.tasks.base import Task, softmax_cross_entropy
 from unspool.tasks.datasets.base import Datasets
 from unspool.tasks.datasets.digits import digits_datasets
@@ -53,11 +54,12 @@ class ImageMLP(Task):
     batch_size: int = 128
 
     def __post_init__(self) -> None:
-        if self.data not in _DATASETS:
-            raise ValueError(f"ImageMLP(data={self.data!r}): data must be one of {', '.join(_DATASETS)}")
-        for field in ("image_size", "batch_size"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"ImageMLP({field}={getattr(self, field)}): {field} must be at least 1")
+        check_choice(self, "data", _DATASETS)
+        check_whole_number(self, "image_size")
+        check_whole_number(self, "batch_size")
+        widths = self.hidden_sizes
+        if not isinstance(widths, tuple) or not all(type(width) is int and width >= 1 for width in widths):
+            raise refusal(self, "hidden_sizes", "hidden_sizes must be a tuple of widths of at least 1")
 
     @property
     def name(self) -> str:

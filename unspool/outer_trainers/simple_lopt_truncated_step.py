@@ -1,0 +1,171 @@
+"""The smallest inner training run as an unrolled system: one task, one learned optimizer, one length.
+
+`VectorizedLOptTruncatedStep` does the same for whole families of tasks, with any schedule of lengths; this is
+the one to read first, and to copy for a system of one's own.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unspool.arguments import check_hashable, check_instance, check_whole_number
+from unspool.learned_optimizers.base import LearnedOptimizer
+from unspool.outer_trainers.checks import check_scalar
+from unspool.outer_trainers.truncated_step import (
+    OuterState,
+    ResidentData,
+    TruncatedStep,
+    TruncatedUnrollOut,
+    VectorizedTruncatedStep,
+)
+from unspool.rarely import rarely
+from unspool.tasks.base import Task
+from unspool.tasks.datasets.base import sample_batch
+from unspool.types import Batch, ModelState, Params, PRNGKey, PyTree, Scalar, Theta
+
+
+class SimpleUnrollState(NamedTuple):
+    """Where an inner training run stands.
+
+    Attributes:
+        inner_opt_state: state of the optimizer that theta parametrises, the inner parameters in it.
+        inner_step: `[]` int32, updates since the episode began.
+    """
+
+    inner_opt_state: PyTree
+    inner_step: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class SimpleLOptTruncatedStep(TruncatedStep):
+    """A learned optimizer trains `task` for `unroll_length` steps, then again from new parameters.
+
+    Losses are those of the training batch before the update, normalized by the task. Episodes end after
+    convention (b) of `TruncatedStep`: the step that follows the last update only resets, and reports
+    `is_done`.
+
+    Attributes:
+        task: what is trained.
+        lopt: what theta parametrises.
+        unroll_length: updates in an episode.
+    """
+
+    task: Task
+    lopt: LearnedOptimizer
+    unroll_length: int = 5
+
+    def __post_init__(self) -> None:
+        check_instance(
+            self, "task", Task, "for a TaskFamily there is VectorizedLOptTruncatedStep, for a class call it"
+        )
+        check_instance(
+            self, "lopt", LearnedOptimizer, "learned_optimizer_from_opt makes one of a plain optimizer"
+        )
+        check_whole_number(self, "unroll_length")
+        check_hashable(self, "task")
+        check_hashable(self, "lopt")
+
+    def outer_init(self, key: PRNGKey) -> Theta:
+        return self.lopt.init(key)
+
+    def init_step_state(self, theta: Theta, outer_state: OuterState, key: PRNGKey) -> SimpleUnrollState:
+        del outer_state
+        params_key, optimizer_key = jax.random.split(key)
+        params, model_state = self.task.init_with_state(params_key)
+        opt_state = self.lopt.opt_fn(theta, is_training=True).init(
+            params, model_state=model_state, num_steps=self.unroll_length, key=optimizer_key
+        )
+        return SimpleUnrollState(opt_state, jnp.zeros((), jnp.int32))
+
+    def unroll_step(
+        self,
+        theta: Theta,
+        unroll_state: SimpleUnrollState,
+        key: PRNGKey,
+        data: Batch,
+        outer_state: OuterState,
+    ) -> tuple[SimpleUnrollState, TruncatedUnrollOut]:
+        resets = unroll_state.inner_step >= self.unroll_length
+        trained, loss = self._train(theta, unroll_state, key, data)
+        state = rarely(resets, lambda: self.init_step_state(theta, outer_state, key), trained)
+        return state, TruncatedUnrollOut(
+            loss=jnp.where(resets, 0.0, self.task.normalizer(loss)),
+            is_done=resets,
+            task_param=(),
+            iteration=state.inner_step,
+            mask=~resets,
+            episode_length=jnp.asarray(self.unroll_length, jnp.int32),
+        )
+
+    def get_batch(self, steps: int) -> Batch | None:
+        """Host batches for stepping by hand; estimators use the resident data."""
+        if self.task.datasets is None:
+            return None
+        batches = [next(self.task.datasets.train) for _ in range(steps)]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+
+    def resident_data(self) -> ResidentData:
+        datasets = self.task.datasets
+        return ResidentData(() if datasets is None else datasets.train.arrays)
+
+    def meta_loss_batch(
+        self,
+        theta: Theta,
+        unroll_state: SimpleUnrollState,
+        key: PRNGKey,
+        data: Batch,
+        outer_state: OuterState,
+    ) -> Scalar:
+        del outer_state
+        params, model_state = self.lopt.opt_fn(theta, is_training=True).get_params_state(
+            unroll_state.inner_opt_state
+        )
+        loss_key, batch_key = jax.random.split(key)
+        return self.task.normalizer(
+            self._loss(params, model_state, loss_key, self._batch(data, batch_key))[0]
+        )
+
+    def label(self) -> str:
+        return self.task.name
+
+    def _train(
+        self, theta: Theta, state: SimpleUnrollState, key: PRNGKey, data: Batch
+    ) -> tuple[SimpleUnrollState, Scalar]:
+        """One update of the inner parameters, and the loss before it."""
+        loss_key, update_key, batch_key = jax.random.split(key, 3)
+        optimizer = self.lopt.opt_fn(theta, is_training=True)
+        params, model_state = optimizer.get_params_state(state.inner_opt_state)
+        batch = self._batch(data, batch_key)
+        (loss, model_state), grad = jax.value_and_grad(self._loss, has_aux=True)(
+            params, model_state, loss_key, batch
+        )
+        opt_state = optimizer.update(
+            state.inner_opt_state, grad, loss=loss, model_state=model_state, key=update_key
+        )
+        return SimpleUnrollState(opt_state, state.inner_step + 1), loss
+
+    def _loss(
+        self, params: Params, model_state: ModelState, key: PRNGKey, batch: Batch
+    ) -> tuple[Scalar, ModelState]:
+        loss, model_state = self.task.loss_with_state(params, model_state, key, batch)
+        check_scalar(
+            f"{self.task.name}: the loss", loss, "floating-point number", "take its mean over the batch, say"
+        )
+        return loss, model_state
+
+    def _batch(self, data: Batch, key: PRNGKey) -> Batch:
+        if not isinstance(data, ResidentData):
+            return () if data is None else data
+        if self.task.datasets is None:
+            return ()
+        return sample_batch(data.arrays, key, self.task.datasets.train.batch_size)
+
+
+def SimpleVecLOptTruncatedStep(  # noqa: N802 (a name that users' code calls as a class)
+    task: Task, lopt: LearnedOptimizer, num_tasks: int, unroll_length: int = 5
+) -> VectorizedTruncatedStep:
+    """`num_tasks` independent runs of `SimpleLOptTruncatedStep` side by side: what estimators take."""
+    return VectorizedTruncatedStep(SimpleLOptTruncatedStep(task, lopt, unroll_length), num_tasks)
