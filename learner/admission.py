@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner.aggregation import Objection
+from learner.refusals import Reason
 from learner.sessions import SessionTable
 from learner.settings import LearnerSettings
 from protos import codec
@@ -22,6 +23,10 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 class JoinRefusedError(Exception):
     """A worker is not admitted, and asking again changes nothing until somebody does."""
+
+    def __init__(self, reason: Reason, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class TooManyWorkersError(JoinRefusedError):
@@ -36,21 +41,24 @@ def check_join(request: learner_pb2.JoinRequest, settings: LearnerSettings, sess
     """
     if not request.protocol_min <= PROTOCOL <= request.protocol_max:
         raise JoinRefusedError(
+            Reason.WRONG_PROTOCOL,
             f"this learner speaks protocol {PROTOCOL}, the worker {request.protocol_min} to "
-            f"{request.protocol_max}; install the same version of unspool on both"
+            f"{request.protocol_max}; install the same version of unspool on both",
         )
     if request.run_id not in ("", settings.run_id):
         raise JoinRefusedError(
-            f"this learner serves run {settings.run_id!r}, the worker asked for {request.run_id!r}"
+            Reason.WRONG_RUN,
+            f"this learner serves run {settings.run_id!r}, the worker asked for {request.run_id!r}",
         )
     if not _NAME.fullmatch(request.worker_name) or not _NAME.fullmatch(request.incarnation):
         raise JoinRefusedError(
+            Reason.BAD_NAME,
             f"Join(worker_name={request.worker_name!r}, incarnation={request.incarnation!r}): each must be "
-            "1 to 64 letters, digits, dots, dashes or underscores"
+            "1 to 64 letters, digits, dots, dashes or underscores",
         )
     if sessions.named(request.worker_name) is None and len(sessions) >= settings.max_workers:
         raise TooManyWorkersError(
-            f"all {settings.max_workers} places are taken (max_workers); try again later"
+            Reason.NO_ROOM, f"all {settings.max_workers} places are taken (max_workers); try again later"
         )
 
 

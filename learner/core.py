@@ -7,13 +7,14 @@ import secrets
 from typing import Final
 
 from learner import letters
-from learner.admission import Body, check_join
+from learner.admission import Body, JoinRefusedError, check_join
 from learner.aggregation import Batch
 from learner.events import Level
 from learner.leases import Leases
 from learner.outcome import Effect, Outcome
 from learner.phase import RunState
 from learner.pushes import Pushes
+from learner.refusals import Reason
 from learner.run import Run
 from learner.sessions import SessionState, WorkerSession
 from learner.snapshots import SnapshotRef
@@ -46,7 +47,11 @@ class LearnerCore:
             JoinRefusedError: it does not fit.
         """
         run = self.run
-        check_join(request, run.settings, run.sessions)
+        try:
+            check_join(request, run.settings, run.sessions)
+        except JoinRefusedError as error:
+            run.refusals.add(error.reason, f"worker {request.worker_name[:64]!r}: {error}")
+            raise
         secret = secrets.token_urlsafe(32)
         session = run.sessions.named(request.worker_name)
         if session is not None and session.introduction.incarnation != request.incarnation:
@@ -176,10 +181,12 @@ class LearnerCore:
         level = _LOG_LEVELS.get(line.level, "info")
         self.run.events.add(level, "worker_log", f"{session.name}: {line.text[:_LOG_CHARACTERS]}")
 
-    def leave(self, worker_id: str, reason: str) -> None:
-        """Let a worker go that says so."""
+    def leave(self, worker_id: str, reason: str, *, is_unfit: bool = False) -> None:
+        """Let a worker go that says so, perhaps because it has found that it does not fit this run."""
         session = self.run.sessions.get(worker_id)
         if session is not None:
+            if is_unfit:
+                self.run.refusals.add(Reason.UNFIT_WORKER, f"{session.name}: {reason[:200]}")
             self._close(session, Goodbye.DRAINED, reason)
             self.run.events.add("info", "worker_left", f"{session.name}: {reason[:200]}")
 

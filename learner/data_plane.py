@@ -14,6 +14,7 @@ from learner.core import LearnerCore
 from learner.errors import CorruptSnapshotError
 from learner.inbound import Inbound
 from learner.mailbox import Mailbox
+from learner.refusals import Reason
 from learner.runtime import Runtime
 from learner.sessions import WorkerSession
 from learner.snapshots import SnapshotStore
@@ -53,6 +54,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServicer):
         worker_id = self._worker_of(context)
         attached = self._runtime.attach(worker_id) if worker_id else None
         if worker_id is None or attached is None:
+            self._count_stranger(context)
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no such session; Join afresh")
             return
         stream, mailbox = attached
@@ -99,7 +101,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServicer):
     def Leave(self, request: learner_pb2.LeaveRequest, context: Any) -> learner_pb2.LeaveReply:
         """Let a worker go."""
         with self._runtime.locked() as core:
-            core.leave(request.worker_id, request.reason)
+            core.leave(request.worker_id, request.reason, is_unfit=request.unfit)
         return learner_pb2.LeaveReply()
 
     def join_readers(self) -> None:
@@ -131,11 +133,16 @@ class LearnerServicer(learner_pb2_grpc.LearnerServicer):
 
     def _worker_of(self, context: Any) -> str | None:
         secret = dict(context.invocation_metadata()).get(SESSION_METADATA, "").encode()
+        found = None
         with self._runtime.locked() as core:
             for session in core.run.sessions:
                 if hmac.compare_digest(session.secret.encode(), secret):
-                    return session.worker_id
-        return None
+                    found = session.worker_id
+        return found
+
+    def _count_stranger(self, context: Any) -> None:
+        with self._runtime.locked() as core:
+            core.run.refusals.add(Reason.NO_SESSION, f"a stream of {context.peer()} without a Join")
 
     def _chunk_bytes(self) -> int:
         with self._runtime.locked() as core:

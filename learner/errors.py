@@ -21,6 +21,12 @@ class PortInUseError(LearnerError):
     exit_code = 71
 
 
+class TlsFilesError(LearnerError):
+    """Callers would not accept the certificate that the configuration names."""
+
+    exit_code = 2
+
+
 class BrokenRunError(LearnerError):
     """This life of a learner cannot go on; the next, which begins at a checkpoint, can."""
 

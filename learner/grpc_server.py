@@ -1,31 +1,36 @@
-"""A gRPC server as the learner's are: bounded, authenticated, alone on its port, quick to see the dead."""
+"""A gRPC server as the learner's are: bounded, guarded, alone on its port, quick to see the dead."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import grpc
 
-from learner.auth import TokenInterceptor
+from learner.access_interceptor import AccessInterceptor
+from learner.auth import Access
 from learner.errors import PortInUseError
-from protos.connection import CONNECTION_OPTIONS
+from learner.refusals import HANDSHAKE_S
+from learner.server_tls import ServerTls
+from protos.connection import CONNECTION_OPTIONS, address_of
 
 _OPTIONS: Final = (
     *CONNECTION_OPTIONS,
     ("grpc.so_reuseport", 0),  # else two servers share a port silently
     # The key as it is read; the header's macro has another name, and unknown keys are ignored silently.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.server_handshake_timeout_ms", int(1000 * HANDSHAKE_S)),
 )
 
 
 class GrpcServer:
     """A server and its thread pool: calls beyond the pool are refused at once instead of waiting unseen."""
 
-    def __init__(self, name: str, threads: int, token: str) -> None:
+    def __init__(self, name: str, threads: int, access: Access, tls: ServerTls | None = None) -> None:
         self._name = name
+        self._tls = tls
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self.server: Any = grpc.server(
             self._pool,
-            interceptors=[TokenInterceptor(token)],
+            interceptors=[AccessInterceptor(access)],
             options=_OPTIONS,
             maximum_concurrent_rpcs=threads,
         )
@@ -37,12 +42,12 @@ class GrpcServer:
             PortInUseError: it is taken.
         """
         try:
-            bound = self.server.add_insecure_port(f"{host}:{port}")
+            bound = self._add_port(address_of(host, port))
         except RuntimeError as error:
             raise port_in_use(self._name, host, port) from error
         if not bound:
             raise port_in_use(self._name, host, port)
-        return int(bound)
+        return bound
 
     def start(self) -> None:
         """Begin to serve."""
@@ -52,6 +57,11 @@ class GrpcServer:
         """Refuse new calls, give running ones `grace_s`, and join the threads."""
         self.server.stop(grace_s).wait()
         self._pool.shutdown()
+
+    def _add_port(self, address: str) -> int:
+        if self._tls is None:
+            return int(self.server.add_insecure_port(address))
+        return int(self.server.add_secure_port(address, self._tls.grpc_credentials()))
 
 
 def port_in_use(name: str, host: str, port: int) -> PortInUseError:

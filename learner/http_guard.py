@@ -1,26 +1,30 @@
-"""Who may read over HTTP: on loopback, this machine under its own name; beyond it, whoever has the token."""
+"""Who may read over HTTP: on loopback, this machine under its own name; beyond it and over TLS, viewers."""
 
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from learner.auth import authorized
+from learner.auth import Access
+from learner.refusals import Reason
+from protos.connection import is_loopback
+from protos.roles import Role
 
-LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _OPEN: Final = ("/healthz", "/readyz")
+_CERTIFIED: Final = "unspool.certified"
 
 
 class Guard:
-    """ASGI middleware that refuses what must not be answered."""
+    """ASGI middleware that refuses what must not be answered, before any body is read."""
 
-    def __init__(self, app: ASGIApp, host: str, token: str) -> None:
-        """Guard an app that is served on the address `host`."""
+    def __init__(self, app: ASGIApp, access: Access, *, is_private: bool) -> None:
+        """Guard an app; `is_private` if only this machine reaches it, and nothing is encrypted."""
         self._app = app
-        self._loopback = host in LOOPBACK
-        self._token = token
+        self._access = access
+        self._is_private = is_private
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(scope) if scope["type"] == "http" else None
@@ -28,20 +32,52 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> PlainTextResponse | None:
         headers = Headers(scope=scope)
-        if self._loopback:
+        if _announces_body(headers):
+            self._access.refused(Reason.TOO_LARGE, f"HTTP: {scope['path']} with a body")
+            # What follows is not read, so the connection cannot be used again.
+            return PlainTextResponse("nothing here takes a body", 413, headers={"Connection": "close"})
+        if self._is_private:
             # A page elsewhere could resolve its own name to this address and read what this machine may.
-            if _hostname(headers.get("host", "")) in LOOPBACK:
+            host = _hostname(headers.get("host", ""))
+            if is_loopback(host):
                 return None
+            self._access.refused(Reason.WRONG_HOST, f"HTTP: asked for as {host[:100]!r}")
             return PlainTextResponse("this server answers to the name localhost only", status_code=421)
-        if scope["path"] in _OPEN or self._presents_token(scope, headers):
+        return None if scope["path"] in _OPEN else self._refusal_of_caller(scope, headers)
+
+    def _refusal_of_caller(self, scope: Scope, headers: Headers) -> PlainTextResponse | None:
+        in_query = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        header = headers.get("authorization") or (f"Bearer {in_query}" if in_query else "")
+        refusal = self._access.refusal_of_token(header, Role.VIEWER, scope["path"])
+        if refusal is None and self._access.is_mutual:
+            uris = scope.get(_CERTIFIED, ())
+            refusal = self._access.refusal_of_certificate(uris, Role.VIEWER, scope["path"])
+        if refusal is None:
             return None
-        text = "append ?token=... with the content of the run directory's file `token`"
+        if not refusal.is_stranger:
+            return PlainTextResponse(refusal.text, status_code=403)
+        text = f"{refusal.text}; append ?token=... with its content"
         return PlainTextResponse(text, status_code=401, headers={"WWW-Authenticate": "Bearer"})
 
-    def _presents_token(self, scope: Scope, headers: Headers) -> bool:
-        header = headers.get("authorization", "")
-        in_query = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        return authorized(header or f"Bearer {in_query}", self._token)
+
+class CertifiedConnection(H11Protocol):
+    """uvicorn's protocol, which also tells the app by what names a client's certificate calls it."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Look at the certificate that TLS has verified, if there is one."""
+        super().connection_made(transport)
+        names = (transport.get_extra_info("peercert") or {}).get("subjectAltName", ())
+        uris, app = tuple(name for kind, name in names if kind == "URI"), self.app
+
+        async def certified(scope: Any, receive: Any, send: Any) -> None:
+            scope[_CERTIFIED] = uris
+            await app(scope, receive, send)
+
+        self.app = certified
+
+
+def _announces_body(headers: Headers) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
 def _hostname(host: str) -> str:

@@ -12,19 +12,24 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from learner.auth import Access
 from learner.grpc_server import port_in_use
-from learner.http_guard import Guard
+from learner.http_guard import CertifiedConnection, Guard
 from learner.metrics import RunMetrics
 from learner.phase import RunState
 from learner.run import Run
 from learner.runtime import Runtime
 from learner.series import Series
+from learner.server_tls import ServerTls
 from learner.status import build_status
+from protos.connection import is_loopback
 from protos.facts import facts_of
 from protos.unspool.v1.admin_pb2 import Status
 
 _EVENTS_SHOWN: Final = 100
 _JOIN_S: Final = 5.0
+_CONNECTIONS: Final = 256
+_HEADER_BYTES: Final = 16 * 1024
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; "
     "script-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; frame-ancestors 'none'",
@@ -37,9 +42,14 @@ class HttpPlane:
     """A server in a thread of its own."""
 
     def __init__(
-        self, runtime: Runtime, series: Series, listening: socket.socket, host: str, token: str
+        self,
+        runtime: Runtime,
+        series: Series,
+        listening: socket.socket,
+        access: Access,
+        tls: ServerTls | None,
     ) -> None:
-        """Serve on the socket `listening`, which is bound to `host`."""
+        """Serve on the socket `listening`, to whom `access` lets in."""
         self._runtime = runtime
         self._series = series
         self._socket = listening
@@ -54,9 +64,10 @@ class HttpPlane:
             Route("/readyz", self._readyz),
             Route("/metrics", self._prometheus),
         ]
-        self.app = Starlette(routes=routes, middleware=[Middleware(Guard, host=host, token=token)])
-        config = uvicorn.Config(self.app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
-        self._server = uvicorn.Server(config)
+        is_private = tls is None and is_loopback(listening.getsockname()[0])
+        guard = Middleware(Guard, access=access, is_private=is_private)
+        self.app = Starlette(routes=routes, middleware=[guard])
+        self._server = uvicorn.Server(_configured(self.app, tls))
         self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
 
     def start(self) -> None:
@@ -111,6 +122,21 @@ class HttpPlane:
 
     async def _prometheus(self, request: Request) -> Response:
         return Response(self._metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _configured(app: Starlette, tls: ServerTls | None) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=CertifiedConnection,
+        ws="none",
+        ssl_context_factory=None if tls is None else lambda config, default: tls.http_context(),
+        limit_concurrency=_CONNECTIONS,
+        h11_max_incomplete_event_size=_HEADER_BYTES,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=2,
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:

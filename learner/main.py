@@ -4,7 +4,6 @@ import contextlib
 import os
 import queue
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -15,11 +14,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from learner.admin_plane import AdminServicer
+from learner.auth import Access
 from learner.checkpoint_store import CheckpointStore
 from learner.checkpointing import CheckpointSchedule
 from learner.core import LearnerCore
 from learner.data_plane import LearnerServicer
 from learner.disk_writer import DiskWriter
+from learner.errors import TlsFilesError
 from learner.events import EventLog
 from learner.grpc_server import GrpcServer
 from learner.http_plane import HttpPlane, listen
@@ -27,19 +28,23 @@ from learner.outer import OuterLearner
 from learner.owned_thread import OwnedThread
 from learner.phase import RunState
 from learner.records import Records, read_records
+from learner.refusals import Refusals
 from learner.resume import restore
 from learner.run import Run
 from learner.run_directory import RunDirectory
 from learner.runtime import Runtime
 from learner.saver import Saver
 from learner.series import Series
+from learner.server_tls import ServerTls
 from learner.settings import LearnerSettings
 from learner.snapshots import SnapshotStore
 from learner.status import build_status
 from learner.ticker import Ticker
 from learner.update_loop import UpdateLoop
 from protos import codec
+from protos.connection import address_of, advertised_host
 from protos.facts import facts_of
+from protos.tls import TlsError, check_server
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc, learner_pb2, learner_pb2_grpc
 
 FAILED_EXIT_CODE: Final = 65
@@ -90,10 +95,20 @@ class _Learner:
         self._words = words
         self._cleanup = cleanup
         directory.clear_endpoints()
+        self._events = EventLog(directory.events)
+        cleanup.callback(self._events.close)
+        self._refusals = Refusals(
+            report=lambda reason, text: self._events.add("warning", "access_refused", f"{reason}: {text}")
+        )
+        self._tls = _server_tls(settings, self._refusals)
+        self._access = Access(
+            settings.tokens, settings.run_id, self._refusals, is_mutual=settings.is_tls_mutual
+        )
         # Ports first: a learner that cannot listen should not have begun an epoch.
-        self._data = GrpcServer("data-plane", settings.max_workers + _SPARE_THREADS, settings.token)
+        places = settings.max_workers + _SPARE_THREADS
+        self._data = GrpcServer("data-plane", places, self._access, self._tls)
         cleanup.callback(self._data.stop, 0)
-        self._admin = GrpcServer("admin-plane", _ADMIN_THREADS, settings.token)
+        self._admin = GrpcServer("admin-plane", _ADMIN_THREADS, self._access, self._tls)
         cleanup.callback(self._admin.stop, 0)
         self._ports = (
             self._data.bind(settings.host, settings.port),
@@ -101,8 +116,6 @@ class _Learner:
         )
         self._http_socket = listen(settings.host, settings.http_port)
         cleanup.callback(self._http_socket.close)
-        self._events = EventLog(directory.events)
-        cleanup.callback(self._events.close)
         self._snapshots = SnapshotStore(directory.lanes)
         self._checkpoints = CheckpointStore(directory.checkpoints, settings.checkpoint_keep)
 
@@ -135,6 +148,7 @@ class _Learner:
             time.monotonic,
         )
         self._warn_of_large_ring(run, codec.body_bytes(outer.schema))
+        run.refusals = self._refusals
         run.workers_desired = self._directory.workers_desired(self._settings.workers_desired)
         outer.warm_up()
         return run, outer
@@ -164,8 +178,7 @@ class _Learner:
     def _start_planes(
         self, runtime: Runtime, outer: OuterLearner, schedule: CheckpointSchedule, series: Series
     ) -> None:
-        settings = self._settings
-        http = HttpPlane(runtime, series, self._http_socket, settings.host, settings.token)
+        http = HttpPlane(runtime, series, self._http_socket, self._access, self._tls)
         http.start()
         self._cleanup.callback(http.stop)
         operators = AdminServicer(runtime, schedule, self._directory)
@@ -183,14 +196,16 @@ class _Learner:
 
     def _announce(self, run: Run) -> None:
         """Say where the learner listens, now that it does on all three ports."""
-        host = _reachable(self._settings.host)
+        host = advertised_host(self._settings.host, self._settings.advertise)
         learner_port, admin_port = self._ports
+        scheme = "" if self._tls is None else "https://"
         run.endpoints = {
-            "learner": f"{host}:{learner_port}",
-            "admin": f"{host}:{admin_port}",
-            "http": f"{host}:{self._http_socket.getsockname()[1]}",
+            "learner": address_of(host, learner_port),
+            "admin": address_of(host, admin_port),
+            "http": scheme + address_of(host, self._http_socket.getsockname()[1]),
         }
-        about = {"run": self._settings.run_id, "pid": os.getpid(), "epoch": run.epoch}
+        is_tls = self._tls is not None
+        about = {"run": self._settings.run_id, "pid": os.getpid(), "epoch": run.epoch, "tls": is_tls}
         self._directory.write_endpoints({**about, **run.endpoints})
         self._cleanup.callback(self._directory.clear_endpoints)
         listening = ", ".join(f"{plane} {address}" for plane, address in run.endpoints.items())
@@ -253,11 +268,17 @@ def _add_health_and_reflection(server: GrpcServer) -> None:
     )
 
 
-def _reachable(host: str) -> str:
-    """Return the address under which others reach a server that is bound to `host`."""
-    if host not in ("0.0.0.0", "::", "[::]"):
-        return host
+def _server_tls(settings: LearnerSettings, refusals: Refusals) -> ServerTls | None:
+    """Return how the learner encrypts, once it is sure that callers will accept what it shows.
+
+    Raises:
+        TlsFilesError: they would not.
+    """
+    if settings.tls is None:
+        return None
     try:
-        return socket.gethostbyname(socket.gethostname())
-    except OSError:
-        return socket.gethostname()
+        check_server(settings.tls, advertised_host(settings.host, settings.advertise).strip("[]"))
+        return ServerTls(settings.tls, refusals, is_mutual=settings.is_tls_mutual)
+    except TlsError as error:
+        remedy = "renew the files, or make others with `unspool certs init`"
+        raise TlsFilesError(f"TLS: {error}; {remedy}") from error

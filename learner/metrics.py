@@ -67,6 +67,10 @@ def _counters(status: Status) -> Iterator[Metric]:
     for verdict, count in status.verdicts.items():
         pushes.add_metric([verdict.lower()], count)
     yield pushes
+    refusals = CounterMetricFamily("unspool_refusals", "Callers not let in", labels=["reason"])
+    for reason, count in status.refusals.items():
+        refusals.add_metric([reason], count)
+    yield refusals
 
 
 def _by_state(

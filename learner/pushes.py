@@ -1,13 +1,21 @@
 """Pushes: which are taken, and what their senders are told."""
 
+from typing import Final
+
 from learner.admission import Body, is_finite
 from learner.aggregation import Objection
 from learner.buffer import Contribution
 from learner.leases import Leases
+from learner.refusals import Reason
 from learner.run import Run
 from learner.sessions import WorkerSession
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import GradientEstimatorOut, LearnerMessage, PushVerdict
+
+_MISFITS: Final = {
+    learner_pb2.SCHEMA_MISMATCH: Reason.WRONG_SCHEMA,
+    learner_pb2.TOO_LARGE: Reason.TOO_LARGE,
+}
 
 
 class Pushes:
@@ -91,4 +99,6 @@ class Pushes:
         about.verdict, about.detail = verdict, detail
         about.version, about.credits = self._run.version, self._leases.credits(session.worker_id)
         self._run.tally.judged(verdict)
+        if verdict in _MISFITS:
+            self._run.refusals.add(_MISFITS[verdict], f"{session.name}: {about.detail}")
         self._run.send(session, LearnerMessage(verdict=about))

@@ -10,6 +10,7 @@ from learner.events import EventLog
 from learner.lanes import LaneTable
 from learner.letters import Mail
 from learner.phase import RunPhase, RunState
+from learner.refusals import Refusals
 from learner.ring import ThetaRing
 from learner.sessions import SessionTable, WorkerSession
 from learner.settings import LearnerSettings
@@ -34,6 +35,7 @@ class Run:
         checkpoint: the last one that was written, and when (on `clock`), or None.
         problems: what a person should look at, by what it concerns.
         workers_desired: how many workers the operator wants.
+        refusals: who was not let in.
         applying: the batch that is being made into the next theta; empty between updates.
     """
 
@@ -51,6 +53,7 @@ class Run:
     endpoints: dict[str, str] = dataclasses.field(default_factory=dict)
     problems: dict[str, str] = dataclasses.field(default_factory=dict)
     sessions: SessionTable = dataclasses.field(default_factory=SessionTable)
+    refusals: Refusals = dataclasses.field(default_factory=Refusals)
     mail: Mail = dataclasses.field(default_factory=Mail)
     buffer: GradientBuffer = dataclasses.field(init=False)
     aggregation: Aggregation = dataclasses.field(init=False)

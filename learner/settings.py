@@ -4,6 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Final, Literal
 
+from learner.auth import Tokens
+from protos.connection import is_loopback
+from protos.tls import Identity
 from unspool.experiment import Experiment
 
 _BUFFERED_BATCHES: Final = 5
@@ -29,7 +32,7 @@ class LearnerSettings:
         port: of the data plane; 0 picks a free one, as for the other two.
         admin_port: of the operator's plane.
         http_port: of the status pages.
-        token: what every caller must present.
+        tokens: what callers must present, each role its own.
         heartbeat_s: how often workers report.
         lease_ttl_s: how long a silent worker keeps its lanes.
         orphan_ttl_s: how long a worker without a learner goes on trying.
@@ -42,6 +45,10 @@ class LearnerSettings:
         gather_s: how long the first lanes wait, so that `workers_desired` workers share them from the start.
         chunk_bytes: largest piece of a body in one message.
         max_snapshot_bytes: largest lane snapshot accepted.
+        advertise: the name or address under which others reach `host`; empty to find out.
+        tls: what the learner shows to callers; None: connections are not encrypted.
+        is_tls_mutual: whether callers must show certificates too.
+        is_insecure: whether an address beyond loopback may be bound without TLS.
     """
 
     run_dir: Path
@@ -57,7 +64,7 @@ class LearnerSettings:
     port: int
     admin_port: int
     http_port: int
-    token: str
+    tokens: Tokens
     heartbeat_s: float
     lease_ttl_s: float
     orphan_ttl_s: float
@@ -70,6 +77,10 @@ class LearnerSettings:
     gather_s: float = 2.0
     chunk_bytes: int = 512 * 1024
     max_snapshot_bytes: int = 1 << 30
+    advertise: str = ""
+    tls: Identity | None = None
+    is_tls_mutual: bool = False
+    is_insecure: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later.
@@ -90,7 +101,8 @@ class LearnerSettings:
             self._require(name, getattr(self, name) >= 0, "must not be negative")
         for name in ("port", "admin_port", "http_port"):
             self._require(name, 0 <= getattr(self, name) < 1 << 16, "must be 0 to 65535")
-        self._require("token", bool(self.token), "must not be empty")
+        is_safe = is_loopback(self.host) or self.tls is not None or self.is_insecure
+        self._require("host", is_safe, "beyond loopback it needs tls, or is_insecure=True")
         self._require("mode", self.mode in ("sync", "async", "quorum"), "must be sync, async or quorum")
         self._require("lease_ttl_s", self.lease_ttl_s > 2 * self.heartbeat_s, "must exceed two heartbeats")
         self._require("quorum", 0 < self.quorum <= 1, "must be in (0, 1]")
@@ -111,8 +123,7 @@ class LearnerSettings:
 
     def _require(self, name: str, holds: bool, rule: str) -> None:
         if not holds:
-            shown = "..." if name == "token" else repr(getattr(self, name))
-            raise ValueError(f"LearnerSettings({name}={shown}): {rule}")
+            raise ValueError(f"LearnerSettings({name}={getattr(self, name)!r}): {rule}")
 
     @property
     def buffer_items(self) -> int:

@@ -41,6 +41,7 @@ def build_status(run: Run) -> Status:
         mode=run.settings.mode,
         problems=[f"{about}: {problem}" for about, problem in run.problems.items()],
         buffered=len(run.buffer),
+        refusals=run.refusals.counts(),
     )
     if last is not None:
         status.grad_norm = last.grad_norm

@@ -1,13 +1,21 @@
-"""What both ends of a gRPC connection must agree on: the size of a message, and how the dead are noticed."""
+"""What both ends of a connection must agree on: sizes, how the dead are noticed, what is local."""
 
+import ipaddress
+import socket
 from typing import Final
 
 MESSAGE_BYTES: Final = 4 << 20
 """Nothing legal is larger: bodies travel in chunks. A guard against exhausting memory."""
 
+METADATA_BYTES: Final = 8 << 10
+"""Headers of one call; ours are a token and a session's secret."""
+
 CONNECTION_OPTIONS: Final = (
     ("grpc.max_send_message_length", MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    # Soft and hard limit alike: between the two gRPC refuses at random.
+    ("grpc.max_metadata_size", METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", METADATA_BYTES),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     # Without this one a frozen peer is noticed after a minute, whatever the two above say.
@@ -15,3 +23,33 @@ CONNECTION_OPTIONS: Final = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.keepalive_permit_without_calls", 1),
 )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` names this machine to itself only; a name other than localhost could be anybody's."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def advertised_host(host: str, advertise: str | None) -> str:
+    """Return by what name others reach a server that is bound to `host`: `advertise`, if that is said."""
+    if advertise:
+        return advertise
+    if host not in ("0.0.0.0", "::", "[::]"):
+        return host
+    try:
+        return socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return socket.gethostname()
+
+
+def address_of(host: str, port: int) -> str:
+    """Return "host:port", an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
+def host_of(address: str) -> str:
+    """Return the host of "host:port", without the brackets of an IPv6 address."""
+    return address.rpartition(":")[0].strip("[]")

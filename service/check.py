@@ -6,8 +6,9 @@ from pathlib import Path
 
 from service.config import RunConfig
 from service.toml_document import parse_tables, read_tables, with_overrides
-from unspool.config_error import ProblemList
+from unspool.config_error import Problem, ProblemList
 from unspool.experiment import Experiment
+from unspool.toml_values import as_toml
 
 
 def checked_config(path: Path, overrides: Sequence[str]) -> RunConfig:
@@ -22,6 +23,18 @@ def checked_config(path: Path, overrides: Sequence[str]) -> RunConfig:
     with problems.gathered():
         config = RunConfig.from_tables(tables)
     with problems.gathered():
-        Experiment.from_tables(tables).check()
+        experiment = Experiment.from_tables(tables)
+        experiment.check()
     problems.raise_if_any()
+    _check_tasks(experiment, config.workers.device_count)
     return config
+
+
+def _check_tasks(experiment: Experiment, devices: int) -> None:
+    problems = ProblemList()
+    for index, estimator in enumerate(experiment.estimators):
+        num_tasks = estimator.truncated_step.num_tasks
+        if num_tasks % devices:
+            key, rule = f"estimators[{index}].num_tasks", f"must be a multiple of workers.devices ({devices})"
+            problems.add(Problem(key, as_toml(num_tasks), rule))
+    problems.raise_if_any()

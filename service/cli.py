@@ -9,7 +9,7 @@ import tyro
 from tyro import conf
 
 from protos.facts import facts_of
-from service import tables
+from service import access, tables
 from service.client import connected
 from service.environments import use_compilation_cache
 from service.events import events_of
@@ -24,6 +24,8 @@ from service.toml_document import write_tables
 app = tyro.extras.SubcommandApp()
 checkpoint_app = tyro.extras.SubcommandApp()
 app.command(checkpoint_app, name="checkpoint", help="A run's checkpoints.")
+certs_app = tyro.extras.SubcommandApp()
+app.command(certs_app, name="certs", help="Certificates for trials.")
 
 _A_RUN = "a run directory, or the name of a run below ./runs"
 Run = Annotated[str, conf.Positional, conf.arg(metavar="RUN", help=_A_RUN)]
@@ -242,6 +244,29 @@ def verify_checkpoints(run: Run, *, json: Json = False) -> int:
     return ExitCode.CHECKPOINT if any(one["problem"] for one in facts) else ExitCode.OK
 
 
+@certs_app.command(name="init")
+def make_certificates(
+    directory: Annotated[Path, conf.Positional, conf.arg(metavar="DIR", help="a new folder")],
+    *,
+    hosts: Annotated[
+        tuple[str, ...],
+        conf.UseAppendAction,
+        conf.arg(name="host", metavar="NAME", help="what the learner is called, beside this machine's names"),
+    ] = (),
+    run: Annotated[str, conf.arg(help="that clients are let into; by default any")] = "*",
+    days: Annotated[int, conf.arg(metavar="N", help="until they expire")] = 30,
+    json: Json = False,
+) -> None:
+    """Make an authority, and certificates for a learner, workers, operators and viewers, for trials.
+
+    `tls.directory = DIR` uses them. Who has DIR/authority can make more: keep it off the machines of the run.
+    """
+    from service.certificates import make_trial_certificates
+
+    made = make_trial_certificates(directory, hosts, run, days)
+    answer(made, json, f"{directory}: for {', '.join(made['hosts'])}; until {made['expires']}")
+
+
 @app.command
 def evaluate(
     run: Annotated[str, conf.Positional, conf.arg(metavar="RUN|FILE", help=f"{_A_RUN}, or an exported file")],
@@ -291,15 +316,30 @@ def worker(
     learner: Annotated[
         str, conf.arg(metavar="HOST:PORT", help="the learner's data plane, see endpoints.json")
     ],
-    token_file: Annotated[Path, conf.arg(metavar="FILE", help="the run's token")],
+    token_file: Annotated[
+        Path | None, conf.arg(metavar="FILE", help="the run's token-worker; by default $UNSPOOL_TOKEN_FILE")
+    ] = None,
+    tls: Annotated[
+        Path | None,
+        conf.arg(metavar="DIR", help="the worker's ca.crt, tls.crt, tls.key; by default $UNSPOOL_TLS"),
+    ] = None,
     name: Annotated[str | None, conf.arg(help="stable over restarts; by default this host's name")] = None,
     cpu_threads: Annotated[
         int, conf.arg(metavar="N", help="as the run's workers.cpu_threads: the bits of theta depend on it")
     ] = 1,
     gpus: Annotated[float, conf.arg(metavar="N", help="a fraction if workers share one")] = 0.0,
+    cpu_devices: Annotated[
+        int, conf.arg(metavar="N", help="as the run's workers.devices, where those are CPUs")
+    ] = 1,
 ) -> int:
     """Be a worker: for Slurm, bare metal, and debugging."""
     from service.processes import run_worker
     from workers.bootstrap import Devices
 
-    return run_worker(learner, token_file, name, Devices(cpu_threads, gpus))
+    token_file = token_file or access.token_file()
+    if token_file is None:
+        raise UsageError(
+            f"--token-file: missing; name the run's token-worker here or in ${access.TOKEN_FILE}"
+        )
+    devices = Devices(cpu_threads, gpus, cpu_devices)
+    return run_worker(learner, token_file, name, devices, tls or access.tls_directory())

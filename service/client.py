@@ -3,10 +3,14 @@
 import abc
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import grpc
 
+from protos.connection import CONNECTION_OPTIONS
+from protos.tls import Identity, TlsError, handshake_problem
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc
+from service.access import operators_identity, operators_token
 from service.exits import FailedError, LearnerUnreachableError, RefusedError, ServiceError, UsageError
 from service.run_directory import RunDirectory
 
@@ -57,11 +61,16 @@ class Admin(abc.ABC):
 class GrpcAdmin(Admin):
     """A learner behind its operator's port."""
 
-    def __init__(self, address: str, token: str) -> None:
+    def __init__(self, address: str, token: str, identity: Identity | None = None) -> None:
+        """Prepare a connection to "host:port" whose calls carry a token.
+
+        Raises:
+            UsageError: a TLS file of `identity` cannot be used.
+        """
         self._address = address
-        self._channel = grpc.insecure_channel(address, options=(("grpc.enable_retries", 0),))
-        self._stub = admin_pb2_grpc.AdminStub(self._channel)
+        self._identity = identity
         self._metadata = (("authorization", f"Bearer {token}"),)
+        self._open_channel()
 
     def close(self) -> None:
         """Close the connection; the object cannot be used any more."""
@@ -112,6 +121,23 @@ class GrpcAdmin(Admin):
         with self._typed_errors():
             return int(self._stub.Stop(admin_pb2.StopRequest(now=now), **self._options).outer_step)
 
+    def _open_channel(self) -> None:
+        self._revision = None if self._identity is None else self._identity.revision()
+        self._channel = _channel(self._address, self._identity)
+        self._stub = admin_pb2_grpc.AdminStub(self._channel)
+
+    def _explained(self, details: str) -> ServiceError:
+        """Say why the learner is not reached, and be ready for the next call with files that were renewed."""
+        if self._identity is not None and self._identity.revision() != self._revision:
+            before = self._channel
+            with contextlib.suppress(UsageError):  # half written, and right at one of the next calls
+                self._open_channel()
+                before.close()
+        problem = handshake_problem(self._address, self._identity)
+        if problem:
+            return RefusedError(f"no connection to the learner at {self._address}: {problem}")
+        return LearnerUnreachableError(f"the learner at {self._address} does not answer: {details}")
+
     @property
     def _options(self) -> dict[str, object]:
         return {"metadata": self._metadata, "timeout": _DEADLINE_S, "wait_for_ready": False}
@@ -126,9 +152,9 @@ class GrpcAdmin(Admin):
     def _typed(self, code: grpc.StatusCode, details: str) -> ServiceError:
         match code:
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED | grpc.StatusCode.CANCELLED:
-                return LearnerUnreachableError(f"the learner at {self._address} does not answer: {details}")
+                return self._explained(details)
             case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
-                return RefusedError(f"the learner at {self._address} refused this run's token: {details}")
+                return RefusedError(f"the learner at {self._address} refuses: {details}")
             case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.OUT_OF_RANGE | grpc.StatusCode.NOT_FOUND:
                 return UsageError(details)
             case grpc.StatusCode.FAILED_PRECONDITION:
@@ -139,14 +165,26 @@ class GrpcAdmin(Admin):
                 return FailedError(f"the learner at {self._address}: {code.name}: {details}")
 
 
+def _channel(address: str, identity: Identity | None) -> Any:
+    options = (*CONNECTION_OPTIONS, ("grpc.enable_retries", 0))
+    if identity is None:
+        return grpc.insecure_channel(address, options=options)
+    try:
+        return grpc.secure_channel(address, identity.channel_credentials(), options=options)
+    except TlsError as error:
+        raise UsageError(f"TLS: {error}") from error
+
+
 @contextlib.contextmanager
 def connected(run: RunDirectory) -> Iterator[Admin]:
     """Yield a connection to the learner of `run`.
 
     Raises:
         LearnerUnreachableError: it is not running.
+        UsageError: the TLS files for operators cannot be used.
     """
-    admin = GrpcAdmin(run.endpoints().admin, run.token())
+    endpoints = run.endpoints()
+    admin = GrpcAdmin(endpoints.admin, operators_token(run), operators_identity(run, endpoints))
     try:
         yield admin
     finally:

@@ -2,16 +2,17 @@
 
 import dataclasses
 import hashlib
+import math
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
+from service.config_rules import require
+from service.listening import Learner, Tls, check_exposure
 from service.toml_document import Tables, write_tables
 from unspool.components import called, checked
 from unspool.config_error import ConfigError, Problem, ProblemList, did_you_mean
 from unspool.toml_values import as_toml, parameters
-
-_ANY_PORT = range(65536)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Aggregation:
         is_sync, is_quorum = self.mode == "sync", self.mode == "quorum"
         takes_all = self.mode == "async" or self.batch_size == self.lanes
         reachable = self.lanes * self.credits_per_lane
-        _require(
+        require(
             "aggregation",
             self,
             ("lanes", 1 <= self.lanes <= 4096, "must be from 1 to 4096"),
@@ -109,6 +110,7 @@ class Workers:
         resources: custom resources that each asks of Ray.
         cpu_threads: cores that XLA uses in each process. Results on a CPU depend on it, bit by bit.
         platform: where JAX computes; "cpu" unless GPUs are asked for.
+        devices: how many devices each divides a lane's tasks among; None: the GPUs that it asks for, or one.
     """
 
     count: int = 2
@@ -118,9 +120,12 @@ class Workers:
     resources: Mapping[str, float] = dataclasses.field(default_factory=dict)
     cpu_threads: int = 1
     platform: Literal["cpu", "cuda", "rocm", "tpu"] | None = None
+    devices: int | None = None
 
     def __post_init__(self) -> None:
-        _require(
+        # Ray hides the GPUs that were not asked for.
+        fits_gpus = self.platform == "cpu" or not 0 < math.ceil(self.num_gpus) < self.device_count
+        require(
             "workers",
             self,
             ("max_count", 1 <= self.max_count <= 4096, "must be from 1 to 4096"),
@@ -130,41 +135,21 @@ class Workers:
             ("num_gpus", self.num_gpus >= 0, "must not be negative"),
             ("resources", _are_amounts(self.resources), "must be numbers, none of them negative"),
             ("cpu_threads", 1 <= self.cpu_threads <= 1024, "must be from 1 to 1024"),
+            ("devices", 1 <= self.device_count <= 1024, "must be from 1 to 1024"),
+            ("devices", fits_gpus, f"must not exceed num_gpus ({self.num_gpus:g})"),
         )
+
+    @property
+    def device_count(self) -> int:
+        """Devices that each divides a lane's tasks among."""
+        on_gpus = self.platform != "cpu" and self.num_gpus >= 1
+        by_default = int(self.num_gpus) if on_gpus else 1
+        return by_default if self.devices is None else self.devices
 
     def settled(self) -> "Workers":
-        """Return the same with the platform decided."""
-        if self.platform is not None:
-            return self
-        return dataclasses.replace(self, platform="cpu" if self.num_gpus == 0 else "cuda")
-
-
-@dataclasses.dataclass(frozen=True)
-class Learner:
-    """Where the process that holds theta listens; port 0 takes any free one.
-
-    Attributes:
-        host: address to bind.
-        port: of the data plane, for workers.
-        admin_port: of the operator's plane, for `unspool`.
-        http_port: of the status page.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 0
-    admin_port: int = 0
-    http_port: int = 0
-
-    def __post_init__(self) -> None:
-        ports = {"port": self.port, "admin_port": self.admin_port, "http_port": self.http_port}
-        chosen = [port for port in ports.values() if port]
-        _require(
-            "learner",
-            self,
-            ("host", bool(self.host), "must not be empty"),
-            *((name, port in _ANY_PORT, "must be from 0 to 65535") for name, port in ports.items()),
-            *((name, chosen.count(port) <= 1, "is used twice") for name, port in ports.items()),
-        )
+        """Return the same with the platform and the devices decided."""
+        platform = self.platform or ("cpu" if self.num_gpus == 0 else "cuda")
+        return dataclasses.replace(self, platform=platform, devices=self.device_count)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +165,7 @@ class Checkpoint:
     keep: int = 3
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             "checkpoint",
             self,
             ("every", self.every >= 1, "must be at least 1"),
@@ -203,7 +188,7 @@ class Liveness:
     orphan_ttl_s: float = 1800.0
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             "liveness",
             self,
             ("heartbeat_s", 0 < self.heartbeat_s <= 3600, "must be above 0, at most 3600"),
@@ -230,6 +215,7 @@ class RunConfig:
     aggregation: Aggregation
     workers: Workers
     learner: Learner
+    tls: Tls
     checkpoint: Checkpoint
     liveness: Liveness
 
@@ -253,17 +239,22 @@ class RunConfig:
         problems.raise_if_any()
         sections["aggregation"] = sections["aggregation"].settled()
         sections["workers"] = sections["workers"].settled()
+        sections["tls"] = sections["tls"].settled()
+        check_exposure(sections["learner"], sections["tls"])
         return cls({name: tables[name] for name in tables.keys() & _EXPERIMENT}, **sections)
 
     def to_tables(self) -> Tables:
-        """Return the configuration as tables, every default written out."""
-        sections = {name: dataclasses.asdict(getattr(self, name)) for name in _SECTIONS}
+        """Return the configuration as tables, every default written out but those that stand for nothing."""
+        sections = {name: _written_out(getattr(self, name)) for name in _SECTIONS}
         return {**self.experiment, **sections}
 
     def training_tables(self) -> Tables:
         """Return the part of the tables that theta depends on."""
-        on_device = {"cpu_threads": self.workers.cpu_threads, "platform": self.workers.platform}
-        return {**self.experiment, "aggregation": dataclasses.asdict(self.aggregation), "workers": on_device}
+        workers: Tables = {"cpu_threads": self.workers.cpu_threads, "platform": self.workers.platform}
+        if self.workers.device_count > 1:
+            # Unsaid where it is one: what runs were before they could have several keeps its digest.
+            workers["devices"] = self.workers.device_count
+        return {**self.experiment, "aggregation": dataclasses.asdict(self.aggregation), "workers": workers}
 
     def training_toml(self) -> str:
         """Return `training_tables` in canonical form."""
@@ -283,6 +274,7 @@ _SECTIONS: Mapping[str, type] = types.MappingProxyType(
         "aggregation": Aggregation,
         "workers": Workers,
         "learner": Learner,
+        "tls": Tls,
         "checkpoint": Checkpoint,
         "liveness": Liveness,
     }
@@ -296,16 +288,9 @@ def _read_section(table: Any, name: str, section: type) -> Any:
     return called(section, checked(table, parameters(section), name, f"[{name}]"), table, name)
 
 
+def _written_out(section: Any) -> Tables:
+    return {key: value for key, value in dataclasses.asdict(section).items() if value is not None}
+
+
 def _are_amounts(resources: Mapping[str, Any]) -> bool:
     return all(type(amount) in (int, float) and amount >= 0 for amount in resources.values())
-
-
-def _require(section: str, table: Any, *rules: tuple[str, bool, str]) -> None:
-    """Raise a `ConfigError` with every rule `(key, holds, rule)` of `table` that does not hold."""
-    broken = [
-        Problem(f"{section}.{key}", as_toml(getattr(table, key)), rule)
-        for key, holds, rule in rules
-        if not holds
-    ]
-    if broken:
-        raise ConfigError(*broken)

@@ -9,9 +9,15 @@ from workers import bootstrap
 
 def worker_environment(config: RunConfig) -> dict[str, str]:
     """Return the variables of a worker."""
-    devices = bootstrap.Devices(cpu_threads=config.workers.cpu_threads, gpus=config.workers.num_gpus)
+    workers = config.workers
+    on_cpu = workers.platform == "cpu"
+    devices = bootstrap.Devices(
+        cpu_threads=workers.cpu_threads,
+        gpus=workers.num_gpus,
+        cpu_devices=workers.device_count if on_cpu else 1,
+    )
     # Other platforms need the CPU beside them, for what lives on the host.
-    platforms = "cpu" if config.workers.platform == "cpu" else f"{config.workers.platform},cpu"
+    platforms = "cpu" if on_cpu else f"{workers.platform},cpu"
     return device_environment(devices) | {"JAX_PLATFORMS": platforms}
 
 
@@ -22,7 +28,7 @@ def device_environment(devices: bootstrap.Devices) -> dict[str, str]:
 
 def learner_environment(config: RunConfig) -> dict[str, str]:
     """Return the variables of the learner, which updates theta on the CPU."""
-    return worker_environment(config) | {"JAX_PLATFORMS": "cpu"}
+    return device_environment(bootstrap.Devices(cpu_threads=config.workers.cpu_threads))
 
 
 def use_compilation_cache() -> None:

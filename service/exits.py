@@ -11,7 +11,7 @@ ServiceError
 ├── RunInUseError           73  another learner has this run directory
 ├── CheckpointError         74  no checkpoint of the run can be resumed from
 ├── InterruptedRunError     75  the run ended early; launch it again
-└── RefusedError            77  the learner does not know this token
+└── RefusedError            77  the learner does not let this caller in, or TLS does not
 ```
 """
 
@@ -51,7 +51,7 @@ _MEANINGS = {
     ExitCode.RUN_IN_USE: "another learner has this run directory",
     ExitCode.CHECKPOINT: "no checkpoint of the run can be used",
     ExitCode.TEMPORARY: "the run ended early; launch it again to resume",
-    ExitCode.REFUSED: "the learner refused the token",
+    ExitCode.REFUSED: "the learner refused the caller, or its certificate was refused",
 }
 
 
@@ -121,7 +121,7 @@ class InterruptedRunError(ServiceError):
 
 
 class RefusedError(ServiceError):
-    """The learner does not know the token."""
+    """The learner does not let this caller in, or one end does not accept the other's certificate."""
 
     exit_code = ExitCode.REFUSED
 

@@ -4,8 +4,12 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
+from protos.connection import host_of, is_loopback
+from protos.roles import Role
+from protos.tls import Identity
 from protos.unspool.v1.admin_pb2 import Status
 from service.child_process import ChildProcess
 from service.client import GrpcAdmin, connected
@@ -21,7 +25,7 @@ from service.supervision import end_supervision, note_supervision
 from service.supervisor import Supervisor, failure_of
 from service.toml_document import read_tables
 from workers.local_pool import LocalPool
-from workers.pool import WorkerPool
+from workers.pool import LearnerAccess, WorkerPool
 
 _STEP_S = 0.5
 _START_S = 180.0
@@ -29,7 +33,6 @@ _STOPPING = (
     "stopping after the running outer step, with a checkpoint; Ctrl-C again not to wait for the step",
     "stopping at once, with a checkpoint; Ctrl-C again to kill everything",
 )
-_LOOPBACK = ("127.", "localhost", "[::1]", "::1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +68,11 @@ def supervise(run: RunDirectory, backend: Backend, display: Display) -> Status:
         try:
             endpoints = _await_learner(run, learner, signals)
             if endpoints is not None:
-                display.note(f"status page http://{endpoints.http}/, or: unspool status {run.path}")
+                _warn_of_exposure(config, display)
+                display.note(f"status page {endpoints.page}, or: unspool status {run.path}")
                 pool = _start_pool(backend, run, config, endpoints)
-                with _supervisor(run, learner, pool, endpoints) as supervisor:
+                admin = GrpcAdmin(endpoints.admin, run.token(), config.tls.of(Role.ADMIN))
+                with _supervisor(run, learner, pool, admin) as supervisor:
                     _follow(run, supervisor, signals, display)
         except KeyboardInterrupt:
             learner.kill()
@@ -141,27 +146,28 @@ def _await_learner(run: RunDirectory, learner: ChildProcess, signals: StopSignal
 
 def _start_pool(backend: Backend, run: RunDirectory, config: RunConfig, endpoints: Endpoints) -> WorkerPool:
     environment = worker_environment(config)
+    tls = _folder(config.tls.of(Role.WORKER))
     if backend.kind == "local":
         return LocalPool(
             learner=endpoints.learner,
-            token_file=run.token_path.resolve(),
+            token_file=run.token_path(Role.WORKER).resolve(),
             logs_dir=run.path / "logs",
             environment=environment,
+            tls=tls,
         )
     from workers.ray_pool import ActorResources, RayPool  # importing Ray takes a second
 
     wanted = config.workers
-    is_elsewhere = backend.address is not None and not backend.address.startswith(_LOOPBACK)
-    if is_elsewhere and endpoints.learner.startswith(_LOOPBACK):
+    is_elsewhere = backend.address is not None and not is_loopback(host_of(backend.address))
+    if is_elsewhere and is_loopback(host_of(endpoints.learner)):
         raise FailedError(
             f"learner.host = {config.learner.host}: workers of the cluster at {backend.address} cannot reach "
-            "it; set learner.host to an address of this machine"
+            "it; set learner.host to an address of this machine, or learner.advertise to what leads there"
         )
     try:
         return RayPool(
             address=backend.address,
-            learner=endpoints.learner,
-            token=run.token(),
+            learner=LearnerAccess(endpoints.learner, run.token(Role.WORKER), tls),
             run_id=run.name,
             resources=ActorResources(wanted.num_cpus, wanted.num_gpus, wanted.resources),
             environment=environment,
@@ -171,11 +177,19 @@ def _start_pool(backend: Backend, run: RunDirectory, config: RunConfig, endpoint
         raise FailedError(f"--address {backend.address}: {error}") from error
 
 
+def _warn_of_exposure(config: RunConfig, display: Display) -> None:
+    if not is_loopback(config.learner.host) and config.tls.directory is None:
+        display.note(f"learner.host = {config.learner.host}: not encrypted, as learner.insecure allows")
+
+
+def _folder(identity: Identity | None) -> Path | None:
+    return None if identity is None else identity.directory
+
+
 @contextlib.contextmanager
 def _supervisor(
-    run: RunDirectory, learner: ChildProcess, pool: WorkerPool, endpoints: Endpoints
+    run: RunDirectory, learner: ChildProcess, pool: WorkerPool, admin: GrpcAdmin
 ) -> Iterator[Supervisor]:
-    admin = GrpcAdmin(endpoints.admin, run.token())
     with contextlib.closing(pool), contextlib.closing(admin):
         supervisor = Supervisor(learner, admin, Fleet(pool, admin, time.monotonic), time.monotonic)
         try:

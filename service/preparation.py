@@ -8,11 +8,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from protos.connection import advertised_host
+from protos.roles import Role
+from protos.tls import TlsError, check_client, check_server
 from service.config import RunConfig
 from service.exits import ExitCode, FailedError, RunInUseError, UsageError
 from service.run_directory import RunDirectory, claim_free_directory
 from service.toml_document import Tables, changed_keys, read_tables, with_overrides, write_tables
 from unspool.config_error import ConfigError, Problem
+from unspool.toml_values import as_toml
 
 
 def prepare(
@@ -36,6 +40,7 @@ def prepare(
     tables = with_overrides(read_tables(config_path), overrides)
     check_in_child(tables)
     config = RunConfig.from_tables(tables)
+    check_tls_files(config)
     run = claim_free_directory(config_path.stem) if run_dir is None else RunDirectory(run_dir)
     if run.exists:
         check_not_in_use(run)
@@ -44,6 +49,27 @@ def prepare(
         raise UsageError(f"--run-dir {run.path}: is there and is no run; name a new or an empty directory")
     run.create(write_tables(config.to_tables()))
     return run
+
+
+def check_tls_files(config: RunConfig) -> None:
+    """Refuse certificates that would be refused later. Folders of parties that live elsewhere may be missing.
+
+    Raises:
+        ConfigError: naming the file and what is wrong with it.
+    """
+    server = config.tls.server
+    if server is None:
+        return
+    clients = [client for client in map(config.tls.of, Role) if client is not None]
+    try:
+        check_server(server, advertised_host(config.learner.host, config.learner.advertise).strip("[]"))
+        for client in clients:
+            if client.directory.exists():
+                check_client(client)
+    except TlsError as error:
+        remedy = "renew it, or make others with `unspool certs init`"
+        directory = as_toml(config.tls.directory)
+        raise ConfigError(Problem("tls.directory", directory, str(error), remedy)) from error
 
 
 def check_in_child(tables: Tables) -> None:

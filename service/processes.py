@@ -3,10 +3,12 @@
 import socket
 from pathlib import Path
 
+from protos.roles import Role
+from protos.tls import Identity, TlsError, check_client
 from service.config import RunConfig
 from service.environments import device_environment
-from service.exits import RunNotFoundError, error_for
-from service.run_directory import RunDirectory
+from service.exits import UsageError, error_for
+from service.run_directory import RunDirectory, read_token
 from service.toml_document import read_tables
 from workers.bootstrap import Devices
 
@@ -17,6 +19,7 @@ def run_learner(run: RunDirectory) -> int:
     Raises:
         ServiceError: it cannot be.
     """
+    from learner.auth import Tokens
     from learner.errors import LearnerError
     from learner.main import serve
     from learner.settings import LearnerSettings
@@ -37,7 +40,11 @@ def run_learner(run: RunDirectory) -> int:
         port=config.learner.port,
         admin_port=config.learner.admin_port,
         http_port=config.learner.http_port,
-        token=run.token(),
+        advertise=config.learner.advertise or "",
+        is_insecure=config.learner.insecure,
+        tls=config.tls.server,
+        is_tls_mutual=config.tls.mutual,
+        tokens=Tokens(**{role.value: run.token(role) for role in Role}),
         heartbeat_s=config.liveness.heartbeat_s,
         lease_ttl_s=config.liveness.lease_ttl_s,
         orphan_ttl_s=config.liveness.orphan_ttl_s,
@@ -55,18 +62,31 @@ def run_learner(run: RunDirectory) -> int:
     return exit_code
 
 
-def run_worker(learner: str, token_path: Path, name: str | None, devices: Devices) -> int:
+def run_worker(
+    learner: str, token_path: Path, name: str | None, devices: Devices, tls: Path | None = None
+) -> int:
     """Be a worker of the learner at `learner`, on `devices`; return the exit code.
 
     Raises:
         RunNotFoundError: there is no token at `token_path`.
+        UsageError: the files in the folder `tls` cannot be used.
     """
     from workers.main import run
     from workers.settings import WorkerSettings
 
-    try:
-        token = token_path.read_text().strip()
-    except OSError as error:
-        raise RunNotFoundError(f"--token-file {token_path} cannot be read ({error.strerror})") from error
-    settings = WorkerSettings(learner=learner, token=token, name=name or socket.gethostname())
+    settings = WorkerSettings(
+        learner=learner,
+        token=read_token(token_path),
+        name=name or socket.gethostname(),
+        tls=None if tls is None else _usable(tls),
+    )
     return run(settings, device_environment(devices))
+
+
+def _usable(tls: Path) -> Identity:
+    identity = Identity(tls)
+    try:
+        check_client(identity)
+    except TlsError as error:
+        raise UsageError(f"--tls {tls}: {error}") from error
+    return identity

@@ -9,6 +9,7 @@ import secrets
 import tempfile
 from pathlib import Path
 
+from protos.roles import Role
 from service.exits import LearnerUnreachableError, RunNotFoundError
 from unspool.config_error import did_you_mean
 
@@ -26,7 +27,8 @@ class Endpoints:
         epoch: which life of the learner this is.
         learner: host:port of the data plane.
         admin: host:port of the operator's plane.
-        http: host:port of the status page.
+        http: host:port of the status page, or its URL where that is encrypted.
+        tls: whether connections are encrypted.
     """
 
     run: str
@@ -35,6 +37,12 @@ class Endpoints:
     learner: str
     admin: str
     http: str
+    tls: bool = False
+
+    @property
+    def page(self) -> str:
+        """The status page's URL."""
+        return page_url(self.http)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +61,9 @@ class RunDirectory:
         """The configuration with every default and override written out."""
         return self.path / "config.toml"
 
-    @property
-    def token_path(self) -> Path:
-        """The secret that every call to the learner carries."""
-        return self.path / "token"
+    def token_path(self, role: Role) -> Path:
+        """Where the secret is that every call to the learner carries, one for each role."""
+        return self.path / ("token" if role is Role.ADMIN else f"token-{role}")
 
     @property
     def supervisor_path(self) -> Path:
@@ -78,10 +85,11 @@ class RunDirectory:
         return self.config_path.is_file()
 
     def create(self, config_toml: str) -> None:
-        """Make the directory, or adopt the one that is there, with this configuration and a token."""
+        """Make the directory, or adopt the one that is there, with this configuration and tokens."""
         (self.path / "logs").mkdir(parents=True, exist_ok=True)
-        if not self.token_path.exists():
-            write_atomically(self.token_path, secrets.token_urlsafe(32) + "\n", mode=0o600)
+        for path in map(self.token_path, Role):
+            if not path.exists():
+                write_atomically(path, secrets.token_urlsafe(32) + "\n", mode=0o600)
         write_atomically(self.config_path, config_toml)
 
     def accept_checkpoints_of(self, config_sha256: str) -> None:
@@ -100,16 +108,13 @@ class RunDirectory:
     def _accepted_path(self) -> Path:
         return self.path / "accepted_config_sha256"
 
-    def token(self) -> str:
-        """Return the run's secret.
+    def token(self, role: Role = Role.ADMIN) -> str:
+        """Return the run's secret for a role.
 
         Raises:
             RunNotFoundError: there is none.
         """
-        try:
-            return self.token_path.read_text().strip()
-        except OSError as error:
-            raise RunNotFoundError(f"{self.token_path} cannot be read ({error.strerror})") from error
+        return read_token(self.token_path(role))
 
     def endpoints(self) -> Endpoints:
         """Return where the learner listens, or did when it died.
@@ -120,11 +125,32 @@ class RunDirectory:
         path = self.path / "endpoints.json"
         try:
             fields = json.loads(path.read_text())
-            return Endpoints(**{field.name: fields[field.name] for field in dataclasses.fields(Endpoints)})
+            known = {field.name for field in dataclasses.fields(Endpoints)}
+            return Endpoints(**{name: value for name, value in fields.items() if name in known})
         except FileNotFoundError as error:
             raise LearnerUnreachableError(f"run {self.path}: its learner is not running") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, AttributeError, TypeError) as error:
             raise LearnerUnreachableError(f"{path} cannot be read ({error})") from error
+
+
+def read_token(path: Path) -> str:
+    """Return the secret in a file.
+
+    Raises:
+        RunNotFoundError: it cannot be read, or there is none in it.
+    """
+    try:
+        token = path.read_text().strip()
+    except OSError as error:
+        raise RunNotFoundError(f"token file {path} cannot be read ({error.strerror})") from error
+    if not token:
+        raise RunNotFoundError(f"token file {path} is empty")
+    return token
+
+
+def page_url(http: str) -> str:
+    """Return the URL of a status page from its endpoint."""
+    return f"{http}/" if "://" in http else f"http://{http}/"
 
 
 def find_run(run: str | None) -> RunDirectory:

@@ -10,6 +10,7 @@ from service.exits import (
     FailedError,
     InterruptedRunError,
     LearnerUnreachableError,
+    RefusedError,
     ServiceError,
     error_for,
 )
@@ -61,6 +62,7 @@ class Supervisor:
         self._stopped_at = 0.0
         self._ended_at: float | None = None
         self._failure: ServiceError | None = None
+        self._refusal = ""
 
     @property
     def status(self) -> Status | None:
@@ -70,7 +72,7 @@ class Supervisor:
     @property
     def problems(self) -> list[str]:
         """What a person should know."""
-        return self._fleet.problems
+        return self._fleet.problems + [self._refusal] * bool(self._refusal)
 
     def ask_to_stop(self, times: int) -> None:
         """End the run with a checkpoint; asked twice, without waiting for the running outer step."""
@@ -95,7 +97,12 @@ class Supervisor:
             self._status = self._admin.status()
         except LearnerUnreachableError:
             self._judge_silence()
+        except RefusedError as error:
+            # It lives, and training goes on: certificates that have expired are no reason to end a run.
+            self._answered_at, self._refusal = self._clock(), str(error)
+            self._fleet.reap()
         else:
+            self._refusal = ""
             self._answered_at = self._clock()
             self._look_after_workers(self._status)
         return False

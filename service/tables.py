@@ -10,7 +10,7 @@ from rich.text import Text
 
 from protos.unspool.v1.admin_pb2 import Event, LaneStatus, Status, WorkerStatus
 from service.progress import duration, facts
-from service.run_directory import RunDirectory
+from service.run_directory import RunDirectory, page_url
 
 
 def status_report(status: Status) -> RenderableType:
@@ -22,7 +22,7 @@ def status_report(status: Status) -> RenderableType:
     if status.HasField("checkpoint"):
         lines.append(Text(f"checkpoint of step {status.checkpoint.outer_step}: {status.checkpoint.path}"))
     if status.endpoints.get("http"):
-        lines.append(Text(f"status page http://{status.endpoints['http']}/"))
+        lines.append(Text(f"status page {page_url(status.endpoints['http'])}"))
     lines += [Text(problem, style="red") for problem in status.problems]
     tables = [workers_table(status.workers)] * bool(status.workers) + [lanes_table(status.lanes)] * bool(
         status.lanes

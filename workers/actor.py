@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from protos.tls import Identity
 from workers.main import build, log_to
 from workers.settings import WorkerSettings
 
@@ -19,17 +20,24 @@ if TYPE_CHECKING:
 class WorkerActor:
     """Runs one worker in this process. `run` is the work; the other methods are answered beside it."""
 
-    def __init__(self, learner: str, token: str, name: str, run_id: str, logs_dir: str) -> None:
+    def __init__(self, learner: str, token: str, tls: str, name: str, run_id: str, logs_dir: str) -> None:
         """Take what a worker is built from; `run` is what imports JAX.
 
         Args:
             learner: "host:port" of the learner's data plane.
-            token: of the run.
+            token: of the run, for workers.
+            tls: the folder of the worker's TLS files on this node; empty: the learner does not encrypt.
             name: of the worker.
             run_id: of the run.
             logs_dir: gets `<name>.log`, if this node can see that directory.
         """
-        self._settings = WorkerSettings(learner=learner, token=token, name=name, run_id=run_id)
+        self._settings = WorkerSettings(
+            learner=learner,
+            token=token,
+            name=name,
+            run_id=run_id,
+            tls=Identity(Path(tls)) if tls else None,
+        )
         self._logs_dir = Path(logs_dir)
         self._lock = threading.Lock()
         self._drain_reason = ""

@@ -24,18 +24,22 @@ class Devices:
         cpu_threads: what XLA takes for the number of CPUs. Its results depend on it, so it is part of a run's
             reproducibility and the same for every worker; 0 leaves it to the machine.
         gpus: GPUs per worker, a fraction if workers share one; 0: the worker computes on CPUs.
+        cpu_devices: devices that JAX makes of the CPUs, for a worker that divides its tasks among several.
         cpu_affinity: CPUs to bind to; empty: no binding.
     """
 
     cpu_threads: int = 0
     gpus: float = 0.0
+    cpu_devices: int = 1
     cpu_affinity: Sequence[int] = ()
 
     def __post_init__(self) -> None:
-        """Refuse negative figures."""
+        """Refuse impossible figures."""
         for name in ("cpu_threads", "gpus"):
             if getattr(self, name) < 0:
                 raise ValueError(f"Devices({name}={getattr(self, name)!r}): must not be negative")
+        if self.cpu_devices < 1:
+            raise ValueError(f"Devices(cpu_devices={self.cpu_devices!r}): must be at least 1")
 
 
 def environment(devices: Devices, cache_dir: Path | None = None) -> dict[str, str]:
@@ -54,6 +58,8 @@ def environment(devices: Devices, cache_dir: Path | None = None) -> dict[str, st
         variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{_GPU_MEMORY_SHARE * devices.gpus:.3f}"
     if devices.cpu_threads:
         variables["PJRT_NPROC"] = str(devices.cpu_threads)
+    if devices.cpu_devices > 1:
+        variables["JAX_NUM_CPU_DEVICES"] = str(devices.cpu_devices)
     if devices.cpu_affinity:
         variables[AFFINITY] = ",".join(str(cpu) for cpu in devices.cpu_affinity)
     if cache_dir is not None:

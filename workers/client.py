@@ -12,6 +12,7 @@ import grpc
 
 from protos import codec
 from protos.connection import CONNECTION_OPTIONS
+from protos.tls import Identity, TlsError, handshake_problem
 from protos.unspool.v1 import common_pb2, learner_pb2, learner_pb2_grpc
 
 PROTOCOL = 1
@@ -93,8 +94,8 @@ class LearnerClient(abc.ABC):
         """Fetch the bytes of a lane's snapshot, at most `max_bytes` of them."""
 
     @abc.abstractmethod
-    def leave(self, worker_id: str, reason: str) -> None:
-        """Say that this worker has returned its lanes and goes."""
+    def leave(self, worker_id: str, reason: str, *, is_unfit: bool = False) -> None:
+        """Say that this worker has returned its lanes and goes, perhaps because it does not fit the run."""
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -104,19 +105,39 @@ class LearnerClient(abc.ABC):
 class GrpcLearnerClient(LearnerClient):
     """The learner behind one gRPC channel, which connects when it is first used and reconnects by itself."""
 
-    def __init__(self, address: str, token: str) -> None:
-        """Prepare a channel to `address` ("host:port") whose calls carry the run's `token`."""
+    def __init__(self, address: str, token: str, identity: Identity | None = None) -> None:
+        """Prepare a channel whose calls carry the run's token for workers.
+
+        Args:
+            address: "host:port" of the learner's data plane.
+            token: the secret.
+            identity: TLS files of this worker; None: the connection is not encrypted.
+
+        Raises:
+            TlsError: a file of `identity` cannot be used.
+        """
         self._address = address
-        self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
-        self._stub = learner_pb2_grpc.LearnerStub(self._channel)
+        self._identity = identity
         self._metadata = (("authorization", f"Bearer {token}"),)
+        self._has_joined = False
+        self._open_channel()
 
     def join(self, request: learner_pb2.JoinRequest) -> learner_pb2.JoinReply:
-        with self._typed_errors():
-            reply: learner_pb2.JoinReply = self._stub.Join(
-                request, timeout=_JOIN_S, metadata=self._metadata, wait_for_ready=True
-            )
-            return reply
+        self._take_over_renewed_files()
+        try:
+            with self._typed_errors():
+                reply: learner_pb2.JoinReply = self._stub.Join(
+                    request,
+                    timeout=_JOIN_S,
+                    metadata=self._metadata,
+                    # gRPC would wait just as long for a handshake that cannot succeed.
+                    wait_for_ready=self._identity is None,
+                )
+        except UnavailableError as error:
+            self._explain(error)
+            raise
+        self._has_joined = True
+        return reply
 
     def open_session(
         self, session_secret: str, outgoing: Iterable[learner_pb2.WorkerMessage]
@@ -138,13 +159,44 @@ class GrpcLearnerClient(LearnerClient):
             chunks = self._stub.GetSnapshot(request, timeout=_transfer_s(max_bytes), metadata=self._metadata)
             return _assemble_up_to(chunks, max_bytes)
 
-    def leave(self, worker_id: str, reason: str) -> None:
-        request = learner_pb2.LeaveRequest(worker_id=worker_id, reason=reason)
+    def leave(self, worker_id: str, reason: str, *, is_unfit: bool = False) -> None:
+        request = learner_pb2.LeaveRequest(worker_id=worker_id, reason=reason, unfit=is_unfit)
         with self._typed_errors():
             self._stub.Leave(request, timeout=_LEAVE_S, metadata=self._metadata)
 
     def close(self) -> None:
         self._channel.close()
+
+    def _open_channel(self) -> None:
+        if self._identity is None:
+            self._channel = grpc.insecure_channel(self._address, options=_CHANNEL_OPTIONS)
+        else:
+            self._revision = self._identity.revision()
+            credentials = self._identity.channel_credentials()
+            self._channel = grpc.secure_channel(self._address, credentials, options=_CHANNEL_OPTIONS)
+        self._stub = learner_pb2_grpc.LearnerStub(self._channel)
+
+    def _take_over_renewed_files(self) -> None:
+        """Begin again with certificates that were replaced: those that a channel has are its own for life."""
+        if self._identity is None or self._identity.revision() == self._revision:
+            return
+        before = self._channel
+        try:
+            self._open_channel()
+        except TlsError as error:
+            raise UnavailableError(str(error)) from error  # half written: right at the next attempt
+        before.close()
+
+    def _explain(self, error: Exception) -> None:
+        """Raise an error that says why TLS fails, if that is it.
+
+        A worker that never came in will not come in: it is refused. One that did may be waiting for somebody
+        to renew certificates.
+        """
+        problem = handshake_problem(self._address, self._identity)
+        if problem:
+            kind = UnavailableError if self._has_joined else RefusedError
+            raise kind(f"{self._address}: {problem}") from error
 
     @contextlib.contextmanager
     def _typed_errors(self) -> Iterator[None]:

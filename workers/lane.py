@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from protos import codec
 from protos.unspool.v1 import learner_pb2
@@ -81,17 +82,25 @@ class Lane:
 
 
 def initialise(
-    grant: learner_pb2.LaneGrant, estimator: GradientEstimator, weights: WorkerWeights, root: PRNGKey
+    grant: learner_pb2.LaneGrant,
+    estimator: GradientEstimator,
+    weights: WorkerWeights,
+    root: PRNGKey,
+    mesh: Mesh | None = None,
 ) -> Lane:
     """Return a granted lane that has no snapshot, in its initial state under `weights`."""
-    unroll_state = lanes.init_lane(estimator, weights, root, grant.lane)
+    unroll_state = lanes.init_lane(estimator, weights, root, grant.lane, mesh)
     # Without a replay the state is taken as it is: estimates that it has not seen are skipped.
     seq = 0 if grant.replay_versions else grant.seq
     return _granted(grant, estimator, unroll_state, seq)
 
 
 def restore(
-    grant: learner_pb2.LaneGrant, estimator: GradientEstimator, shape: PyTree, data: codec.Buffer
+    grant: learner_pb2.LaneGrant,
+    estimator: GradientEstimator,
+    shape: PyTree,
+    data: codec.Buffer,
+    mesh: Mesh | None = None,
 ) -> Lane:
     """Return a granted lane from the bytes of its snapshot.
 
@@ -99,7 +108,8 @@ def restore(
         grant: names the snapshot and its digest.
         estimator: of this lane.
         shape: from `unspool.lanes.lane_state_shape`.
-        data: as fetched from the learner.
+        data: as fetched from the learner; nothing in it depends on a mesh.
+        mesh: what the lane is computed on, None for one device.
 
     Raises:
         SnapshotError: `data` has another digest, or holds another state than this estimator's.
@@ -113,7 +123,7 @@ def restore(
     except serialization.SerializationError as error:
         raise SnapshotError(f"{where}: {error}") from error
     seq = grant.snapshot_seq if grant.replay_versions else grant.seq
-    return _granted(grant, estimator, jax.tree.map(jnp.asarray, unroll_state), seq)
+    return _granted(grant, estimator, lanes.place_state(estimator, unroll_state, mesh), seq)
 
 
 def max_snapshot_bytes(shape: PyTree) -> int:

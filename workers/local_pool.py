@@ -24,6 +24,7 @@ class LocalPool(WorkerPool):
         token_file: Path,
         logs_dir: Path,
         environment: Mapping[str, str],
+        tls: Path | None = None,
         command: Sequence[str] = (sys.executable, "-m", "service", "worker"),
         close_deadline_s: float = 20.0,
     ) -> None:
@@ -34,13 +35,15 @@ class LocalPool(WorkerPool):
             token_file: holds the run's token, so that it appears in no process list.
             logs_dir: gets `<name>.log` of each worker, appended to.
             environment: from `workers.bootstrap.environment`; added to this process's own.
-            command: starts a worker; `--learner`, `--token-file` and `--name` are added to it.
+            tls: the folder of the workers' TLS files; None: the learner does not encrypt.
+            command: starts a worker; `--learner`, `--token-file`, `--name` and `--tls` are added to it.
             close_deadline_s: how long `close` waits for drains before it kills.
         """
         self._learner = learner
         self._token_file = token_file
         self._logs_dir = logs_dir
         self._environment = dict(environment)
+        self._tls = ("--tls", str(tls)) if tls is not None else ()
         self._command = tuple(command)
         self._close_deadline_s = close_deadline_s
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -87,7 +90,7 @@ class LocalPool(WorkerPool):
             process.wait()
 
     def _arguments(self, name: str) -> list[str]:
-        return ["--learner", self._learner, "--token-file", str(self._token_file), "--name", name]
+        return ["--learner", self._learner, "--token-file", str(self._token_file), "--name", name, *self._tls]
 
 
 def _signal_session(process: subprocess.Popen[bytes], signal_number: int) -> None:

@@ -43,11 +43,15 @@ def run(settings: WorkerSettings, environment: Mapping[str, str]) -> int:
 
 
 def build(settings: WorkerSettings) -> "UnrollWorker":
-    """Connect a worker to its learner. JAX is imported here and not before."""
+    """Connect a worker to its learner. JAX is imported here and not before.
+
+    Raises:
+        TlsError: the worker's TLS files cannot be used.
+    """
     from workers.client import GrpcLearnerClient
     from workers.worker import UnrollWorker
 
-    return UnrollWorker(settings, GrpcLearnerClient(settings.learner, settings.token))
+    return UnrollWorker(settings, GrpcLearnerClient(settings.learner, settings.token, settings.tls))
 
 
 def log_to(path: Path | None) -> None:

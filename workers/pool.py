@@ -2,7 +2,8 @@
 
 import abc
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,21 @@ class Exit:
     code: int | None
     cause: str
     preempted: bool = False
+
+
+@dataclass(frozen=True)
+class LearnerAccess:
+    """What a worker needs in order to be let in.
+
+    Attributes:
+        address: "host:port" of the learner's data plane, as the worker's machine reaches it.
+        token: of the run, for workers.
+        tls: the folder of TLS files on the worker's machine; None: the learner does not encrypt.
+    """
+
+    address: str
+    token: str = field(repr=False)
+    tls: Path | None = None
 
 
 @dataclass(frozen=True)

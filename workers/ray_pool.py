@@ -17,7 +17,7 @@ from typing import Any
 
 from workers.actor import WorkerActor
 from workers.exits import ExitCode
-from workers.pool import Exit, WorkerPool, WorkerProcess
+from workers.pool import Exit, LearnerAccess, WorkerPool, WorkerProcess
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -69,8 +69,7 @@ class RayPool(WorkerPool):
         self,
         *,
         address: str | None,
-        learner: str,
-        token: str,
+        learner: LearnerAccess,
         run_id: str,
         logs_dir: Path,
         resources: ActorResources,
@@ -81,8 +80,8 @@ class RayPool(WorkerPool):
 
         Args:
             address: of a running cluster ("auto", or "host:port"), or None for one of this process's own.
-            learner: "host:port" of the learner's data plane, as the cluster's nodes reach it.
-            token: of the run.
+            learner: where it is, and what lets workers in. Actors get that as arguments, which stay inside
+                Ray's own trust boundary; their environment would be on Ray's dashboard.
             run_id: of the run; part of the actors' names.
             logs_dir: gets `<name>.log` of each worker on a node that can see it.
             resources: for each worker.
@@ -92,7 +91,7 @@ class RayPool(WorkerPool):
         Raises:
             ConnectionError: there is no cluster at `address`.
         """
-        self._arguments = (learner, token)
+        self._arguments = (learner.address, learner.token, str(learner.tls or ""))
         self._run_id = run_id
         self._logs_dir = logs_dir.resolve()
         self._logs_dir.mkdir(parents=True, exist_ok=True)

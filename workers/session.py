@@ -89,8 +89,8 @@ class Session:
         for thread in self._threads:
             thread.start()
 
-    def leave(self, reason: str, timeout_s: float) -> bool:
-        """Send what is queued, close the stream, and tell the learner that this worker goes.
+    def leave(self, reason: str, timeout_s: float, *, is_unfit: bool = False) -> bool:
+        """Send what is queued, close the stream, and tell the learner that this worker goes or is unfit.
 
         False if time ran out before everything was sent.
         """
@@ -99,7 +99,7 @@ class Session:
         if end is None or end.code is not ExitCode.OK or self._reply is None:
             return False
         try:
-            self._client.leave(self._reply.worker_id, reason)
+            self._client.leave(self._reply.worker_id, reason, is_unfit=is_unfit)
         except (RefusedError, UnavailableError):
             # The lanes are back already; a learner that is gone, or forgot this worker, has nothing to free.
             return True

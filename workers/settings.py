@@ -4,6 +4,8 @@ import socket
 import uuid
 from dataclasses import dataclass, field
 
+from protos.tls import Identity
+
 
 @dataclass(frozen=True)
 class WorkerSettings:
@@ -11,13 +13,14 @@ class WorkerSettings:
 
     Attributes:
         learner: "host:port" of the learner's data plane.
-        token: of the run.
+        token: of the run, for workers.
         name: stable over restarts of the same worker; a newer incarnation supersedes an older one.
         run_id: refuse any other run; empty: whatever run the learner has.
         host: as shown to people.
         incarnation: new for each process.
         orphan_ttl_s: how long to look for the first learner; afterwards the learner's own figure counts.
         drain_s: how long a drain may take to deliver what it has to.
+        tls: what this worker shows and whom it trusts; None: the learner does not encrypt.
     """
 
     learner: str
@@ -28,6 +31,7 @@ class WorkerSettings:
     incarnation: str = field(default_factory=lambda: uuid.uuid4().hex)
     orphan_ttl_s: float = 1800.0
     drain_s: float = 60.0
+    tls: Identity | None = None
 
     def __post_init__(self) -> None:
         if ":" not in self.learner:

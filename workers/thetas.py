@@ -4,9 +4,11 @@ import hashlib
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from protos import codec
 from protos.unspool.v1 import common_pb2, learner_pb2
+from unspool.device_mesh import on_each_device
 from unspool.outer_trainers.gradient_learner import OuterState, WorkerWeights
 from unspool.types import Theta
 from workers.client import LearnerClient, UnavailableError
@@ -18,11 +20,21 @@ class Thetas:
     Of the announced ones it keeps the newest; those of a replay are used once.
     """
 
-    def __init__(self, client: LearnerClient, schema: common_pb2.Schema, theta_shape: Theta) -> None:
-        """Read bodies against the learner's `schema`, into trees like the worker's own `theta_shape`."""
+    def __init__(
+        self,
+        client: LearnerClient,
+        schema: common_pb2.Schema,
+        theta_shape: Theta,
+        mesh: Mesh | None = None,
+    ) -> None:
+        """Read bodies against the learner's `schema`, into trees like the worker's own `theta_shape`.
+
+        With a `mesh`, thetas are put on each of its devices.
+        """
         self._client = client
         self._schema = schema
         self._treedef = jax.tree.structure(theta_shape)
+        self._mesh = mesh
         self._size = codec.body_bytes(schema)
         self._newest_sha256 = ""
         self._newest: WorkerWeights | None = None
@@ -57,8 +69,8 @@ class Thetas:
         return self._client.get_theta(version, self._size)
 
     def _weights(self, body: codec.Buffer, version: int) -> WorkerWeights:
-        theta = jax.tree.map(jnp.asarray, codec.decode_tree(body, self._schema, self._treedef))
-        return weights_of(theta, version)
+        theta = codec.decode_tree(body, self._schema, self._treedef)
+        return on_each_device(weights_of(theta, version), self._mesh)
 
 
 def weights_of(theta: Theta, version: int) -> WorkerWeights:

@@ -3,23 +3,27 @@
 import os
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from protos import codec
 from protos.unspool.v1 import common_pb2, learner_pb2
 from unspool import lanes
+from unspool.device_mesh import task_mesh
 from unspool.experiment import Experiment
 from unspool.outer_trainers.gradient_learner import GradientEstimator, WorkerWeights
 from workers import lane as lane_module
+from workers.allowed_code import COMPONENT_PACKAGES, check_components
 from workers.client import LearnerClient, RefusedError
 from workers.lane import Lane
 from workers.thetas import Thetas, weights_of
 
 
 class Unroller:
-    """One experiment on this process's device. It keeps no lane: lanes go in and come out."""
+    """One experiment on this process's devices. It keeps no lane: lanes go in and come out."""
 
     def __init__(
         self,
@@ -42,8 +46,10 @@ class Unroller:
         self._client = client
         self._clock = clock
         self._experiment = _experiment(reply.experiment_toml)
+        wanted = tomllib.loads(reply.experiment_toml).get("workers", {})
         if reply.exact_versions:
-            _check_cpu_threads(reply.experiment_toml, os.environ.get("PJRT_NPROC", ""))
+            _check_cpu_threads(wanted, os.environ.get("PJRT_NPROC", ""))
+        self._mesh = _mesh_of(wanted, jax.local_devices())
         self._root = lanes.root_key(self._experiment.seed)
         theta_shape = self._experiment.theta_shape()
         self._schema = codec.schema_of(theta_shape)
@@ -51,7 +57,7 @@ class Unroller:
         self._weights_shape = jax.eval_shape(lambda theta: weights_of(theta, version=0), theta_shape)
         self._compiled: set[GradientEstimator] = set()
         self._finished_s = clock()
-        self.thetas = Thetas(client, self._schema, theta_shape)
+        self.thetas = Thetas(client, self._schema, theta_shape, self._mesh)
 
     def compiles(self, lane: Lane) -> bool:
         """Whether the next estimate of `lane` compiles first."""
@@ -60,7 +66,7 @@ class Unroller:
     def initialise(self, grant: learner_pb2.LaneGrant, weights: WorkerWeights) -> Lane:
         """Return a granted lane that has no snapshot."""
         estimator = self._experiment.estimator(grant.lane)
-        return lane_module.initialise(grant, estimator, weights, self._root)
+        return lane_module.initialise(grant, estimator, weights, self._root, self._mesh)
 
     def restore(self, grant: learner_pb2.LaneGrant) -> Lane:
         """Return a granted lane from its snapshot.
@@ -74,7 +80,7 @@ class Unroller:
         shape = lanes.lane_state_shape(estimator, self._weights_shape)
         limit = lane_module.max_snapshot_bytes(shape)
         data = self._client.get_snapshot(grant.lane, grant.snapshot_seq, limit)
-        return lane_module.restore(grant, estimator, shape, data)
+        return lane_module.restore(grant, estimator, shape, data, self._mesh)
 
     def replay(self, lane: Lane) -> Lane:
         """Make the next estimate of the lane's replay again, for the state that it leaves behind.
@@ -117,26 +123,42 @@ class Unroller:
 
     def _estimate(self, lane: Lane, weights: WorkerWeights) -> lanes.LaneEstimate:
         return lanes.estimate_lane(
-            lane.estimator, weights, lane.unroll_state, self._root, lane.number, lane.seq + 1
+            lane.estimator, weights, lane.unroll_state, self._root, lane.number, lane.seq + 1, self._mesh
         )
 
 
 def _experiment(toml: str) -> Experiment:
+    check_components(tomllib.loads(toml), os.environ.get(COMPONENT_PACKAGES, ""))
     try:
         return Experiment.from_toml(toml)
     except ValueError as error:
         raise RefusedError(f"this worker cannot build the learner's experiment: {error}") from error
 
 
-def _check_cpu_threads(toml: str, own: str) -> None:
+def _check_cpu_threads(wanted: Mapping[str, Any], own: str) -> None:
     """In `sync` theta must not depend on who made an estimate, and on a CPU its bits depend on this."""
-    wanted = tomllib.loads(toml).get("workers", {})
     threads = str(wanted.get("cpu_threads", own))
     if wanted.get("platform") == "cpu" and own != threads:
         raise RefusedError(
             f"this worker's XLA has PJRT_NPROC={own or 'unset'} but the run's workers.cpu_threads is "
             f"{threads}: start it with --cpu-threads {threads}"
         )
+
+
+def _mesh_of(
+    wanted: Mapping[str, Any],
+    own: Sequence[jax.Device],  # pyright: ignore[reportInvalidTypeForm] (JAX declares a variable)
+) -> Mesh | None:
+    """The run says how many devices a worker has, for the bits of theta depend on it; None: one."""
+    devices = int(wanted.get("devices", 1))
+    if len(own) < devices:
+        on_cpu = wanted.get("platform", "cpu") == "cpu"
+        remedy = f"start it with --cpu-devices {devices}" if on_cpu else "give it as many"
+        raise RefusedError(
+            f"this worker has {len(own)} {own[0].platform} device(s) but the run's workers.devices is "
+            f"{devices}: {remedy}"
+        )
+    return task_mesh(own[:devices]) if devices > 1 else None
 
 
 def _check_schema(own: common_pb2.Schema, learners: common_pb2.Schema) -> None:

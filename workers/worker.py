@@ -25,6 +25,7 @@ _logger = logging.getLogger(__name__)
 _RETRY_S = 0.5
 _LAST_WORDS_S = 2.0
 _LAST_WORDS_CHARACTERS = 8_000
+_REASON_CHARACTERS = 200
 
 
 class UnrollWorker:
@@ -157,7 +158,9 @@ class UnrollWorker:
     def _give_in(self, end: End) -> End:
         text = f"worker {self._settings.name} exits {int(end.code)}: {end.reason}"
         self._mailbox.log("error", text[-_LAST_WORDS_CHARACTERS:])
-        self._session.leave(f"exits {int(end.code)}", _LAST_WORDS_S)
+        is_unfit = end.code is ExitCode.REFUSED
+        why = f": {end.reason[:_REASON_CHARACTERS]}" if is_unfit else ""
+        self._session.leave(f"exits {int(end.code)}{why}", _LAST_WORDS_S, is_unfit=is_unfit)
         return end
 
 

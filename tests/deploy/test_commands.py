@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from protos.connection import is_loopback
 from service.command import app
 from service.config import RunConfig
 from service.toml_document import with_overrides
@@ -14,7 +15,7 @@ from tests.deploy.documented_commands import documented_commands
 from unspool.experiment import Experiment
 
 COMMANDS = documented_commands()
-VARIABLES = {"host": "node0", "cpus": "8", "platform": "cpu", "UNSPOOL_POD_IP": "10.0.0.5"}
+VARIABLES = {"host": "node0", "cpus": "8", "platform": "cpu", "UNSPOOL_POD_IP": "10.0.0.5", "tls": "/tls"}
 
 
 class UnderstoodError(Exception):
@@ -30,6 +31,7 @@ def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.processes.run_worker", understood)
     monkeypatch.setattr("service.cli.find_run", understood)
     monkeypatch.setattr("service.trained.load_trained", understood)
+    monkeypatch.setattr("service.certificates.make_trial_certificates", understood)
 
 
 def parsed(command: list[str]) -> tuple[Any, ...]:
@@ -67,7 +69,9 @@ def test_what_a_launch_sets_is_a_valid_configuration(command: list[str]) -> None
         with_overrides(tomllib.loads((DEPLOY / "run.toml").read_text()), overrides)
     )
     assert run_dir is not None
-    assert not config.learner.host.startswith("127.")
+    assert not is_loopback(config.learner.host)
+    assert not config.learner.insecure
+    assert config.tls.mutual
 
 
 def test_the_configuration_to_begin_with_can_be_trained() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from protos.roles import Role, certified
 from tests.deploy.deploy_files import (
     DEPLOY,
     ROOT,
@@ -156,6 +157,50 @@ def test_workers_reach_the_data_plane_prometheus_the_metrics_and_nobody_the_admi
     assert allows(between, port_of("port"))
     assert allows(head, port_of("http_port"))
     assert not allows([*between, *head], port_of("admin_port"))
+
+
+def tls_mounts(pod: dict[str, Any]) -> dict[str, str]:
+    """Where a pod has which secret of certificates."""
+    secrets = {one["name"]: one["secret"]["secretName"] for one in pod.get("volumes", []) if "secret" in one}
+    mounts = pod["containers"][0].get("volumeMounts", [])
+    assert all(one["readOnly"] for one in mounts if one["name"] in secrets)
+    return {one["mountPath"]: secrets[one["name"]] for one in mounts if one["name"] in secrets}
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_each_pod_has_the_certificates_of_its_own_part_and_no_others(name: str) -> None:
+    cluster = ray_cluster(name)
+    head, worker = (
+        tls_mounts(group["template"]["spec"])
+        for group in (cluster["headGroupSpec"], cluster["workerGroupSpecs"][0])
+    )
+    assert head == {"/tls/server": "unspool-tls-server", "/tls/admin": "unspool-tls-admin"}
+    assert worker == {"/tls/worker": "unspool-tls-worker"}
+
+
+def test_the_job_advertises_the_name_that_its_certificate_is_for() -> None:
+    service = yaml_objects(DEPLOY / "kuberay/service.yaml")[0]
+    name = f"{service['metadata']['name']}.unspool.svc"
+    certificates = yaml_objects(DEPLOY / "kuberay/certificates.yaml")
+    server = next(one["spec"] for one in certificates if one["metadata"]["name"] == "unspool-tls-server")
+    assert server["dnsNames"] == [name]
+    assert f"--set learner.advertise={name}" in entrypoint()
+    assert "--set \"tls.directory='/tls'\" --set tls.mutual=true" in entrypoint()
+
+
+def test_the_service_leads_to_the_head_pod() -> None:
+    selector = yaml_objects(DEPLOY / "kuberay/service.yaml")[0]["spec"]["selector"]
+    assert selector == {**OURS, "ray.io/node-type": "head"}
+
+
+def test_cert_manager_makes_the_secrets_that_pods_mount_for_their_roles() -> None:
+    specs = [one["spec"] for one in yaml_objects(DEPLOY / "kuberay/certificates.yaml")]
+    made = {spec["secretName"]: spec for spec in specs if "secretName" in spec}
+    assert {f"unspool-tls-{party}" for party in ("server", *Role)} <= made.keys()
+    for role in Role:
+        spec = made[f"unspool-tls-{role}"]
+        assert [certified(uri) for uri in spec["uris"]] == [("demo", role)]
+        assert "client auth" in spec["usages"]
 
 
 def test_only_the_operator_reaches_the_jobs_api() -> None:

@@ -18,7 +18,13 @@ RULES = [
 def exported() -> dict[str, list[dict[str, str]]]:
     """What the learner of a run in full swing exports: names of samples, with the labels they have."""
     verdicts = dict.fromkeys(learner_pb2.Verdict.keys(), 1)
-    status = Status(loss=1.0, grad_norm=1.0, checkpoint=CheckpointInfo(age_s=1.0), verdicts=verdicts)
+    status = Status(
+        loss=1.0,
+        grad_norm=1.0,
+        checkpoint=CheckpointInfo(age_s=1.0),
+        verdicts=verdicts,
+        refusals={"wrong_role": 1},
+    )
     text = RunMetrics(lambda: status, lambda: {0: 1}).text().decode()
     samples: dict[str, list[dict[str, str]]] = {}
     for family in text_string_to_metric_families(text):
@@ -42,6 +48,15 @@ def test_an_alert_is_about_metrics_that_the_learner_exports(
 def test_an_alert_says_what_to_do(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert rule["annotations"].keys() == {"summary", "action"}
+
+
+def test_prometheus_comes_as_a_viewer_to_the_name_that_the_learners_certificate_is_for() -> None:
+    scrape = yaml_objects(DEPLOY / "prometheus/prometheus.yaml")[0]["scrape_configs"][0]
+    assert scrape["scheme"] == "https"
+    assert f"learner.advertise={scrape['tls_config']['server_name']} " in str(
+        yaml_objects(DEPLOY / "kuberay/rayjob.yaml")[0]["spec"]["entrypoint"]
+    )
+    assert scrape["authorization"]["credentials_file"].endswith("token-viewer")
 
 
 def test_prometheus_scrapes_a_port_that_the_head_pod_has() -> None:

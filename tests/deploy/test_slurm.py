@@ -17,6 +17,7 @@ STAND_INS = {
     "python": f"""
         [ "$1" = -m ] || exec {sys.executable} "$@"
         echo "$*" >> "$NOTES/$3"
+        [ "$3" = certs ] && exit 0
         [ "$3" = launch ] && exec launch "${{10}}"
         echo "$PJRT_NPROC $JAX_PLATFORMS" > "$NOTES/environment"
         echo started > "$NOTES/worker-started"
@@ -25,7 +26,7 @@ STAND_INS = {
     "launch": """
         [ -z "${REFUSE:-}" ] || exit 2
         trap 'touch "$NOTES/stopped" "$NOTES/goodbye"; exit 0' TERM
-        touch "$1/token"
+        touch "$1/token-worker"
         echo '{"learner": "node0:7431"}' > "$1/endpoints.json"
         until [ -e "$NOTES/goodbye" ]; do sleep 0.02; done
         exit "${LAUNCH_EXIT:-0}" """,
@@ -96,9 +97,31 @@ def test_workers_are_given_the_learner_that_the_run_directory_names(
     job = start().await_workers()
     (job.notes / "goodbye").touch()
     assert job.exit_code() == 0
-    token = job.run_dir / "token"
-    assert job.note("worker") == f"-m service worker --learner node0:7431 --token-file {token} --name w3"
+    token = job.run_dir / "token-worker"
+    tls = str(job.note("certs")).split()[4]
+    assert job.note("worker") == (
+        f"-m service worker --learner node0:7431 --token-file {token} --tls {tls}/worker --name w3"
+    )
     assert "--set learner.host='node0'" in str(job.note("launch"))
+
+
+def test_an_allocation_has_certificates_of_its_own_which_end_with_it(start: Callable[..., Job]) -> None:
+    job = start().await_workers()
+    _, _, _, _, folder, *hosts = str(job.note("certs")).split()
+    assert hosts[:2] == ["--host", "node0"]
+    assert f"--set tls.directory='{folder}' --set tls.mutual=true" in str(job.note("launch"))
+    (job.notes / "goodbye").touch()
+    job.exit_code()
+    assert not Path(folder).exists()
+
+
+def test_certificates_can_be_brought_along(start: Callable[..., Job], tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    job = start(UNSPOOL_TLS_DIRECTORY=str(mine)).await_workers()
+    (job.notes / "goodbye").touch()
+    assert (job.exit_code(), job.note("certs"), mine.exists()) == (0, None, True)
+    assert f"--tls {mine}/worker" in str(job.note("worker"))
 
 
 def test_a_run_that_ends_is_not_queued_again(start: Callable[..., Job]) -> None:

@@ -60,7 +60,8 @@ def test_a_run_on_several_nodes_outlives_one_of_them(
 ) -> None:
     nodes = list(cluster.worker_nodes)
     host = cluster.address.split(":")[0]
-    options = ["--address", cluster.address, "--workers", "2", "--set", f'learner.host="{host}"']
+    settings = ["--set", f'learner.host="{host}"', "--set", "learner.insecure=true"]
+    options = ["--address", cluster.address, "--workers", "2", *settings]
     with launched(config, tmp_path / "run", *options) as run:
         run.wait_for(lambda s: s["outer_step"] >= 5 and sum(bool(w["lanes"]) for w in s["workers"]) == 2)
         cluster.remove_node(nodes[0], allow_graceful=False)

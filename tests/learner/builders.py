@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from learner.admission import Body
+from learner.auth import Tokens
 from learner.core import LearnerCore
 from learner.events import EventLog
 from learner.lanes import LaneTable
@@ -50,6 +51,9 @@ SCHEMA = codec.schema_of(THETA_SHAPE)
 BODY_BYTES = codec.body_bytes(SCHEMA)
 
 
+TOKENS = Tokens(admin="secret-token", worker="workers-token", viewer="viewers-token")
+
+
 class Clock:
     """Seconds that pass when told to."""
 
@@ -84,7 +88,7 @@ def make_settings(run_dir: Path, **changes: Any) -> LearnerSettings:
         "port": 0,
         "admin_port": 0,
         "http_port": 0,
-        "token": "secret-token",
+        "tokens": TOKENS,
         "heartbeat_s": 5.0,
         "lease_ttl_s": 30.0,
         "orphan_ttl_s": 60.0,

@@ -39,7 +39,7 @@ class RunningLearner:
             if self._over.wait(0.01):
                 raise self.error or AssertionError(f"exited with {self.exit_code}")
         self.endpoints = json.loads(self.directory.endpoints.read_text())
-        self.metadata = [("authorization", f"Bearer {self.settings.token}")]
+        self.metadata = [("authorization", f"Bearer {self.settings.tokens.admin}")]
         self.learner = learner_pb2_grpc.LearnerStub(self.channel("learner"))
         self.admin = admin_pb2_grpc.AdminStub(self.channel("admin"))
         return self

@@ -12,10 +12,13 @@ from grpc._cython import cygrpc
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from learner.auth import Access, Tokens
 from learner.grpc_server import _OPTIONS, GrpcServer
-from protos.unspool.v1 import admin_pb2, learner_pb2
-from tests.learner.builders import make_settings
-from tests.learner.running import PATIENCE_S, RunningLearner
+from learner.refusals import HANDSHAKE_S, Reason, Refusals
+from protos.roles import Role, certificate_name, certified, needed_role
+from protos.unspool.v1 import admin_pb2, common_pb2, learner_pb2
+from tests.learner.builders import TOKENS, Clock, make_settings
+from tests.learner.running import PATIENCE_S, HandWrittenWorker, RunningLearner
 
 METHODS: list[tuple[str, MethodDescriptor]] = [
     (plane, method)
@@ -30,6 +33,14 @@ METHODS: list[tuple[str, MethodDescriptor]] = [
 ]
 
 
+BEARERS = {role: f"Bearer {getattr(TOKENS, role)}" for role in Role}
+
+
+def path_of(method: MethodDescriptor) -> str:
+    service, _, name = method.full_name.rpartition(".")
+    return f"/{service}/{name}"
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLearner]:
     with RunningLearner(make_settings(tmp_path_factory.mktemp("run"))) as learner:
@@ -38,11 +49,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLearner
 
 def invoke(channel: Any, method: MethodDescriptor, metadata: list[tuple[str, str]]) -> grpc.StatusCode:
     """Call any method with an empty request; returns how it ended."""
-    service, _, name = method.full_name.rpartition(".")
     streams = "_".join(
         "stream" if streaming else "unary" for streaming in (method.client_streaming, method.server_streaming)
     )
-    call = getattr(channel, streams)(f"/{service}/{name}")
+    call = getattr(channel, streams)(path_of(method))
     request = iter([b""]) if method.client_streaming else b""
     try:
         reply = call(request, metadata=metadata, timeout=PATIENCE_S)
@@ -60,6 +70,186 @@ def test_every_method_is_refused_without_the_token(
 ) -> None:
     metadata = [] if header is None else [("authorization", header)]
     assert invoke(running.channel(plane), method, metadata) is grpc.StatusCode.UNAUTHENTICATED
+
+
+@pytest.mark.parametrize("role", [Role.WORKER, Role.VIEWER])
+@pytest.mark.parametrize(("plane", "method"), METHODS, ids=lambda value: getattr(value, "full_name", value))
+def test_a_method_is_for_its_role_and_the_runs_owner_only(
+    running: RunningLearner, plane: str, method: MethodDescriptor, role: Role
+) -> None:
+    outcome = invoke(running.channel(plane), method, [("authorization", BEARERS[role])])
+    is_denied = outcome is grpc.StatusCode.PERMISSION_DENIED
+    assert is_denied is not role.covers(needed_role(path_of(method)))
+
+
+def test_every_service_of_the_wire_is_tried_here() -> None:
+    files = (common_pb2.DESCRIPTOR, learner_pb2.DESCRIPTOR, admin_pb2.DESCRIPTOR)
+    services = {service.full_name for file in files for service in file.services_by_name.values()}
+    assert services <= {method.containing_service.full_name for _, method in METHODS}
+
+
+def test_every_service_is_somebodys_and_what_steers_the_run_is_the_admins() -> None:
+    roles = {
+        method.full_name.removeprefix("unspool.v1."): needed_role(path_of(method)) for _, method in METHODS
+    }
+    assert {name for name, role in roles.items() if role is Role.ADMIN} == {
+        f"Admin.{name}" for name in ("Scale", "Drain", "Pause", "Resume", "SaveCheckpoint", "Stop")
+    }
+    assert {name for name, role in roles.items() if role is Role.WORKER} == {
+        f"Learner.{name}" for name in ("Join", "Session", "GetTheta", "GetSnapshot", "Leave")
+    }
+
+
+def test_a_wrong_role_is_told_which_one_is_needed(running: RunningLearner) -> None:
+    metadata = [("authorization", BEARERS[Role.VIEWER])]
+    with pytest.raises(
+        grpc.RpcError, match=r"Admin/Stop needs the role admin; the token presented is the viewer"
+    ):
+        running.admin.Stop(admin_pb2.StopRequest(), metadata=metadata, timeout=PATIENCE_S)
+
+
+def test_refusals_are_counted_by_reason_and_shown(tmp_path: Path) -> None:
+    with RunningLearner(make_settings(tmp_path)) as running:
+        method = learner_pb2.DESCRIPTOR.services_by_name["Learner"].methods_by_name["GetTheta"]
+        for header in ("Bearer guess", "Bearer guess", BEARERS[Role.VIEWER]):
+            invoke(running.channel("learner"), method, [("authorization", header)])
+        invoke(running.channel("learner"), method, [])
+        counts, metrics = dict(running.status().refusals), running.get("/metrics")[1].decode()
+        kinds = [event.text for event in running.ask("ListEvents", admin_pb2.ListEventsRequest()).events]
+    assert counts == {"wrong_token": 2, "wrong_role": 1, "no_token": 1}
+    assert 'unspool_refusals_total{reason="wrong_token"} 2.0' in metrics
+    assert sum(text.startswith("wrong_token: ") for text in kinds) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "words"),
+    [
+        ({"run_id": "another"}, "wrong_run", "serves run 'test-run', the worker asked for 'another'"),
+        ({"protocol_min": 7, "protocol_max": 9}, "wrong_protocol", "speaks protocol 1, the worker 7 to 9"),
+        ({"worker_name": "../w0"}, "bad_name", "letters, digits"),
+    ],
+)
+def test_a_worker_that_does_not_fit_is_told_why_and_counted(
+    running: RunningLearner, changes: dict[str, Any], reason: str, words: str
+) -> None:
+    fields = {"protocol_min": 1, "protocol_max": 1, "worker_name": "w0", "incarnation": "i0", **changes}
+    before = running.status().refusals[reason]
+    with pytest.raises(grpc.RpcError, match=words):
+        running.learner.Join(learner_pb2.JoinRequest(**fields), metadata=running.metadata, timeout=PATIENCE_S)
+    assert running.status().refusals[reason] == before + 1
+
+
+@pytest.mark.parametrize(("body", "reason"), [(b"two", "wrong_schema"), (b"more than a scalar", "too_large")])
+def test_a_gradient_of_another_shape_is_counted_as_a_refusal(
+    tmp_path: Path, body: bytes, reason: str
+) -> None:
+    with RunningLearner(make_settings(tmp_path)) as running:
+        worker = HandWrittenWorker(running).enter()
+        grants = worker.grants(3)
+        worker.push(grants[0], 1, 0, body)
+        worker.next("verdict")
+        assert dict(running.status().refusals) == {reason: 1}
+
+
+def test_a_worker_that_finds_itself_unfit_is_counted(tmp_path: Path) -> None:
+    with RunningLearner(make_settings(tmp_path)) as running:
+        worker = HandWrittenWorker(running).enter()
+        request = learner_pb2.LeaveRequest(
+            worker_id=worker.reply.worker_id, reason="another theta", unfit=True
+        )
+        running.learner.Leave(request, metadata=running.metadata, timeout=PATIENCE_S)
+        assert running.status().refusals["unfit_worker"] == 1
+
+
+def test_a_stream_without_a_join_is_counted(tmp_path: Path) -> None:
+    with RunningLearner(make_settings(tmp_path)) as running:
+        method = learner_pb2.DESCRIPTOR.services_by_name["Learner"].methods_by_name["Session"]
+        outcome = invoke(running.channel("learner"), method, [("authorization", BEARERS[Role.WORKER])])
+        assert outcome is grpc.StatusCode.FAILED_PRECONDITION
+        assert running.status().refusals["no_session"] == 1
+
+
+def test_a_message_beyond_the_limit_is_refused_before_it_is_kept(running: RunningLearner) -> None:
+    call = running.channel("admin").unary_unary("/unspool.v1.Admin/GetStatus")
+    with pytest.raises(grpc.RpcError, match="larger than max") as error:
+        call(b"\0" * (5 << 20), metadata=running.metadata, timeout=PATIENCE_S)
+    refused: Any = error.value
+    assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_metadata_beyond_the_limit_is_refused(running: RunningLearner) -> None:
+    call = running.channel("admin").unary_unary("/unspool.v1.Admin/GetStatus")
+    with pytest.raises(grpc.RpcError, match="metadata"):
+        call(b"", metadata=[*running.metadata, ("ballast", "x" * (16 << 10))], timeout=PATIENCE_S)
+
+
+@pytest.mark.parametrize(
+    ("secrets", "words"),
+    [
+        (("", "w", "v"), r"Tokens\(admin=...\): must not be empty"),
+        (("a", "", "v"), r"Tokens\(worker=...\): must not be empty"),
+        (("a", "w", "a"), "each role needs a token of its own"),
+    ],
+)
+def test_tokens_that_protect_nothing_are_refused(secrets: tuple[str, str, str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Tokens(*secrets)
+
+
+def test_tokens_are_not_shown() -> None:
+    assert TOKENS.worker not in repr(TOKENS)
+
+
+def test_a_certificates_name_says_run_and_role() -> None:
+    assert certified(certificate_name("digits-1", Role.WORKER)) == ("digits-1", Role.WORKER)
+    others = (
+        "",
+        "unspool://",
+        "unspool://run",
+        "unspool:///worker",
+        "unspool://run/root",
+        "https://run/worker",
+    )
+    assert [certified(uri) for uri in others] == [None] * len(others)
+
+
+@pytest.mark.parametrize(
+    ("uris", "needed", "reason"),
+    [
+        (["unspool://run/worker"], Role.WORKER, None),
+        (["unspool://*/worker"], Role.WORKER, None),
+        (["unspool://run/admin"], Role.WORKER, None),
+        (["unspool://run/viewer", "unspool://run/worker"], Role.WORKER, None),
+        ([], Role.WORKER, Reason.NO_CERTIFICATE),
+        (["spiffe://run/worker"], Role.WORKER, Reason.NO_CERTIFICATE),
+        (["unspool://other/worker"], Role.WORKER, Reason.WRONG_RUN),
+        (["unspool://run/worker"], Role.ADMIN, Reason.WRONG_ROLE),
+        (["unspool://run/viewer", "unspool://other/admin"], Role.ADMIN, Reason.WRONG_ROLE),
+    ],
+)
+def test_a_certificate_is_for_a_run_and_a_role(uris: list[str], needed: Role, reason: Reason | None) -> None:
+    refusals = Refusals()
+    refusal = Access(TOKENS, "run", refusals, is_mutual=True).refusal_of_certificate(uris, needed, "it")
+    assert (refusal and refusal.reason) is reason
+    assert refusals.counts() == ({} if reason is None else {str(reason): 1})
+
+
+def test_handshakes_that_no_call_follows_count_as_refused() -> None:
+    clock = Clock()
+    refusals = Refusals(clock)
+    for _ in range(3):
+        refusals.handshake_began()
+    refusals.called("ipv4:10.0.0.1:1")
+    refusals.called("ipv4:10.0.0.1:1")
+    clock.advance(HANDSHAKE_S / 2)
+    assert refusals.counts() == {}
+    clock.advance(HANDSHAKE_S)
+    assert refusals.counts() == {"tls_handshake": 2}
+
+
+def test_every_reason_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    assert [reason for reason in Reason if f"`{reason}`" not in page] == []
 
 
 def test_a_method_that_does_not_exist_looks_like_any_other_without_the_token(running: RunningLearner) -> None:
@@ -100,11 +290,12 @@ class Blocking(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no t
 
 
 def test_a_full_server_refuses_at_once_instead_of_letting_callers_wait() -> None:
-    server, handler = GrpcServer("test", threads=1, token="t"), Blocking()
+    access = Access(TOKENS, "run", Refusals(), is_mutual=False)
+    server, handler = GrpcServer("test", threads=1, access=access), Blocking()
     server.server.add_generic_rpc_handlers([handler])
     channel = grpc.insecure_channel(f"127.0.0.1:{server.bind('127.0.0.1', 0)}")
     server.start()
-    call, metadata = channel.unary_unary("/any/method"), [("authorization", "Bearer t")]
+    call, metadata = channel.unary_unary("/any/method"), [("authorization", f"Bearer {TOKENS.admin}")]
     first = call.future(b"", metadata=metadata)
     assert handler.entered.wait(PATIENCE_S)
     with pytest.raises(grpc.RpcError) as error:

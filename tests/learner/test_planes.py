@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from protos.unspool.v1 import admin_pb2
-from tests.learner.builders import gradient_body, make_settings
+from tests.learner.builders import TOKENS, gradient_body, make_settings
 from tests.learner.running import PATIENCE_S, HandWrittenWorker, RunningLearner
 
 
@@ -160,6 +160,12 @@ def test_this_machine_may_ask_under_its_own_names(running: RunningLearner, host:
     assert running.get("/status.json", Host=host)[0] == 200
 
 
+def test_a_websocket_is_no_way_around(running: RunningLearner) -> None:
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    code, _ = running.get("/status.json", Host="evil.example", **upgrade)
+    assert code == 421
+
+
 def test_http_only_reads(running: RunningLearner) -> None:
     import http.client
 
@@ -169,8 +175,32 @@ def test_http_only_reads(running: RunningLearner) -> None:
     assert connection.getresponse().status == 405
 
 
+@pytest.mark.parametrize("headers", [{"Content-Length": "5"}, {"Transfer-Encoding": "chunked"}])
+def test_a_request_with_a_body_is_refused_before_it_is_read(
+    running: RunningLearner, headers: dict[str, str]
+) -> None:
+    assert running.get("/status.json", **headers)[0] == 413
+    assert running.status().refusals["too_large"] == 1
+
+
+def test_headers_beyond_the_limit_are_refused(running: RunningLearner) -> None:
+    try:
+        code = running.get("/status.json", Ballast="x" * (1 << 20))[0]
+    except ConnectionError:
+        code = 400  # hung up on before all of it was sent
+    assert code == 400
+
+
+def test_the_worker_may_not_read_the_pages(tmp_path: Path) -> None:
+    with RunningLearner(make_settings(tmp_path, host="0.0.0.0", is_insecure=True)) as running:
+        running.endpoints["http"] = f"127.0.0.1:{running.endpoints['http'].rpartition(':')[2]}"
+        code, text = running.get("/status.json", Authorization=f"Bearer {TOKENS.worker}")
+        assert (code, b"needs the role viewer" in text) == (403, True)
+        assert running.get("/status.json", Authorization=f"Bearer {TOKENS.viewer}")[0] == 200
+
+
 def test_beyond_loopback_http_needs_the_token_but_for_the_probes(tmp_path: Path) -> None:
-    with RunningLearner(make_settings(tmp_path, host="0.0.0.0")) as running:
+    with RunningLearner(make_settings(tmp_path, host="0.0.0.0", is_insecure=True)) as running:
         running.endpoints["http"] = f"127.0.0.1:{running.endpoints['http'].rpartition(':')[2]}"
         answers = {
             path: running.get(path)[0]

@@ -225,7 +225,7 @@ def test_a_signal_ends_the_process_with_a_checkpoint_and_exit_code_0(tmp_path: P
         ({"batch": 2}, r"batch=2\): must be the number of lanes, 3"),
         ({"mode": "async", "batch": 4}, "3 lanes may have 3 gradients outstanding"),
         ({"lease_ttl_s": 10.0}, "must exceed two heartbeats"),
-        ({"token": ""}, r"token=...\): must not be empty"),
+        ({"host": "0.0.0.0"}, r"host='0.0.0.0'\): beyond loopback it needs tls"),
         ({"port": 70_000}, "0 to 65535"),
         ({"checkpoint_every": 0}, "must be positive"),
         ({"mode": "quorum", "quorum": 0.0}, r"quorum=0.0\): must be in \(0, 1\]"),

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from protos.unspool.v1.admin_pb2 import CheckpointInfo, Event, Status, WorkerStatus
 from service.client import Admin
-from service.exits import LearnerUnreachableError, UsageError
+from service.exits import LearnerUnreachableError, RefusedError, UsageError
 from workers.exits import ExitCode
 from workers.pool import Exit, WorkerPool, WorkerProcess
 
@@ -62,6 +62,7 @@ class FakeAdmin(Admin):
     def __init__(self, workers_desired: int = 0) -> None:
         self.answer = Status(run="run", state="RUNNING", workers_desired=workers_desired)
         self.is_reachable = True
+        self.refusal = ""
         self.drained: list[str] = []
         self.joined: set[str] | None = None
         self.stops: list[bool] = []
@@ -107,6 +108,8 @@ class FakeAdmin(Admin):
         self.answer.workers.extend(WorkerStatus(name=name, estimates=estimates) for name in workers)
 
     def _check(self) -> None:
+        if self.refusal:
+            raise RefusedError(self.refusal)
         if not self.is_reachable:
             raise LearnerUnreachableError("nobody there")
 

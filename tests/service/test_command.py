@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from protos.roles import Role
 from service.cli import DESCRIPTION
 from service.command import run_command
 from service.config import RunConfig
@@ -151,7 +152,30 @@ def test_a_theta_that_there_is_not_yet_is_named(
 def test_a_worker_without_a_token_file_is_told_so(capsys: pytest.CaptureFixture[str]) -> None:
     exit_code, error = told(capsys, "worker", "--learner", "127.0.0.1:1", "--token-file", "none")
     assert exit_code == ExitCode.NOT_FOUND
-    assert "--token-file none cannot be read" in error
+    assert "token file none cannot be read" in error
+
+
+def test_a_worker_takes_its_token_file_from_the_environment(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNSPOOL_TOKEN_FILE", "elsewhere")
+    _, error = told(capsys, "worker", "--learner", "127.0.0.1:1")
+    assert "token file elsewhere cannot be read" in error
+    monkeypatch.delenv("UNSPOOL_TOKEN_FILE")
+    exit_code, error = told(capsys, "worker", "--learner", "127.0.0.1:1")
+    assert exit_code == ExitCode.USAGE
+    assert "$UNSPOOL_TOKEN_FILE" in error
+
+
+def test_a_workers_tls_files_that_are_not_there_are_named(
+    capsys: pytest.CaptureFixture[str], run: RunDirectory, tmp_path: Path
+) -> None:
+    token, nowhere = run.token_path(Role.WORKER), tmp_path / "nowhere"
+    exit_code, error = told(
+        capsys, "worker", "--learner", "127.0.0.1:1", "--token-file", token, "--tls", nowhere
+    )
+    assert exit_code == ExitCode.USAGE
+    assert f"{nowhere / 'ca.crt'}: cannot be read" in error
 
 
 def test_an_unexpected_error_is_one_line_unless_it_is_to_be_debugged(

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from service.check import checked_config
 from service.config import RunConfig
+from service.environments import learner_environment, worker_environment
 from service.toml_document import read_tables, with_overrides, write_tables
 from unspool.config_error import ConfigError
 from unspool.experiment import Experiment
@@ -43,13 +45,62 @@ def test_workers_compute_on_the_cpu_unless_they_ask_for_gpus(override: str, plat
     assert config(override).workers.platform == platform
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.7", "localhost", "::1", "[::1]"])
+def test_loopback_needs_no_tls(host: str) -> None:
+    assert config(f'learner.host="{host}"').learner.host == host
+
+
+@pytest.mark.parametrize("override", ["learner.insecure=true", 'tls.directory="certs"'])
+def test_beyond_loopback_a_run_is_encrypted_or_says_that_it_is_not(override: str) -> None:
+    assert config('learner.host="10.0.0.5"', override).learner.host == "10.0.0.5"
+
+
+def test_a_relative_folder_of_certificates_means_the_same_wherever_the_run_is_resumed() -> None:
+    server = config('tls.directory="certs"').tls.server
+    assert server is not None
+    assert server.directory == Path.cwd() / "certs" / "server"
+
+
+@pytest.mark.parametrize(
+    ("override", "devices"),
+    [
+        ("workers.count=1", 1),
+        ("workers.num_gpus=0.5", 1),
+        ("workers.num_gpus=4", 4),
+        ("workers={num_gpus = 4, devices = 2}", 2),
+        ('workers={num_gpus = 4, platform = "cpu"}', 1),
+        ('workers={platform = "tpu", devices = 4}', 4),
+    ],
+)
+def test_a_worker_uses_the_gpus_that_it_asks_for_unless_told_otherwise(override: str, devices: int) -> None:
+    assert config(override).workers.devices == devices
+
+
+def test_a_run_on_one_device_is_the_run_that_it_was_before_there_could_be_several() -> None:
+    assert "devices" not in config("workers.devices=1").training_tables()["workers"]
+
+
+def test_only_workers_have_several_cpu_devices() -> None:
+    several = config("workers.devices=2")
+    assert worker_environment(several)["JAX_NUM_CPU_DEVICES"] == "2"
+    assert "JAX_NUM_CPU_DEVICES" not in learner_environment(several)
+
+
+def test_tasks_that_the_devices_cannot_share_evenly_are_refused_by_estimator() -> None:
+    with pytest.raises(ConfigError) as caught:
+        checked_config(QUADRATIC, ["workers.devices=3"])
+    assert "must be a multiple of workers.devices (3)" in str(caught.value)
+    assert caught.value.problems[0].key == "estimators[0].num_tasks"
+
+
 def test_a_configuration_written_out_is_the_same_configuration() -> None:
-    first = config("workers.resources={TPU = 4}")
+    first = config("workers.resources={TPU = 4}", 'tls.directory="certs"', 'learner.advertise="here"')
     assert RunConfig.from_tables(tomllib.loads(write_tables(first.to_tables()))) == first
 
 
 @pytest.mark.parametrize(
-    "override", ["seed=1", "estimators.0.std=0.5", "aggregation.lanes=2", "workers.cpu_threads=2"]
+    "override",
+    ["seed=1", "estimators.0.std=0.5", "aggregation.lanes=2", "workers.cpu_threads=2", "workers.devices=2"],
 )
 def test_what_changes_theta_changes_the_digest(override: str) -> None:
     assert config(override).training_sha256() != config().training_sha256()
@@ -76,6 +127,8 @@ def test_an_experiment_can_be_built_from_the_training_part() -> None:
         ("workers.count=2.5", "workers.count", "must be an integer"),
         ("workers.num_gpus=-1", "workers.num_gpus", "must not be negative"),
         ("workers.cpu_threads=0", "workers.cpu_threads", "from 1"),
+        ("workers.devices=0", "workers.devices", "from 1"),
+        ("workers={num_gpus = 2, devices = 3}", "workers.devices", "must not exceed num_gpus (2)"),
         ("workers.platform=gpu", "workers.platform", 'one of "cpu", "cuda", "rocm", "tpu"'),
         ('workers.resources={TPU = "x"}', "workers.resources", "must be numbers"),
         ("aggregation.lanes=0", "aggregation.lanes", "from 1"),
@@ -94,6 +147,13 @@ def test_an_experiment_can_be_built_from_the_training_part() -> None:
         ("learner.port=-1", "learner.port", "from 0 to 65535"),
         ("learner={port = 80, http_port = 80}", "learner.port", "is used twice"),
         ('learner.host=""', "learner.host", "must not be empty"),
+        ('learner.host="10.0.0.5"', "learner.host", "beyond loopback connections must be encrypted"),
+        ('learner.host="0.0.0.0"', "learner.host", "learner.insecure = true"),
+        ('learner.host="localhost.example"', "learner.host", "unspool certs init"),
+        ('learner.advertise=""', "learner.advertise", "must not be empty"),
+        ('learner.advertise="here:80"', "learner.advertise", "without a port"),
+        ('tls.directory=""', "tls.directory", "must not be empty"),
+        ("tls.mutual=true", "tls.mutual", "needs tls.directory"),
         ("checkpoint.every=0", "checkpoint.every", "at least 1"),
         ("checkpoint.keep=0", "checkpoint.keep", "at least 1"),
         ("liveness.heartbeat_s=0", "liveness.heartbeat_s", "above 0"),

@@ -1,9 +1,11 @@
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from protos.roles import Role
 from protos.unspool.v1.admin_pb2 import Status
 from service.events import events_of
 from service.exits import LearnerUnreachableError, RunNotFoundError
@@ -26,12 +28,33 @@ def leave_status(run: RunDirectory, state: str, epoch: int) -> None:
     (run.path / "status.json").write_text(json.dumps(status))
 
 
-def test_the_token_is_secret_and_stays_the_same(run: RunDirectory) -> None:
-    token = run.token()
+@pytest.mark.parametrize("role", Role)
+def test_a_token_is_secret_and_stays_the_same(run: RunDirectory, role: Role) -> None:
+    token = run.token(role)
     run.create("outer_steps = 11\n")
-    assert run.token() == token
+    assert run.token(role) == token
     assert len(token) >= 32
-    assert run.token_path.stat().st_mode & 0o777 == 0o600
+    assert run.token_path(role).stat().st_mode & 0o777 == 0o600
+
+
+def test_each_role_has_a_token_of_its_own(run: RunDirectory) -> None:
+    assert len({run.token(role) for role in Role}) == len(Role)
+    assert run.token_path(Role.ADMIN).name == "token"
+
+
+def test_a_run_of_an_earlier_version_gets_the_tokens_that_it_lacks(run: RunDirectory) -> None:
+    before = run.token()
+    run.token_path(Role.WORKER).unlink()
+    run.create("outer_steps = 11\n")
+    assert run.token() == before
+    assert run.token(Role.WORKER) != before
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_text("\n")])
+def test_a_token_that_cannot_be_read_is_named(run: RunDirectory, spoil: Callable[[Path], object]) -> None:
+    spoil(run.token_path(Role.VIEWER))
+    with pytest.raises(RunNotFoundError, match="token-viewer"):
+        run.token(Role.VIEWER)
 
 
 @pytest.mark.parametrize("name", ["quadratic-1", "runs/quadratic-1", None])

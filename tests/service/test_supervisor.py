@@ -32,6 +32,17 @@ def test_workers_are_kept_to_the_number_that_the_learner_wants() -> None:
     assert world.pool.running == ["w0", "w1"]
 
 
+def test_a_supervisor_that_is_refused_says_so_and_lets_the_run_go_on() -> None:
+    world = World()
+    world.step()
+    world.admin.refusal = "certificate has expired"
+    assert not any(world.step(100.0) for _ in range(5))
+    assert world.supervisor.problems == ["certificate has expired"]
+    world.admin.refusal = ""
+    world.step()
+    assert (world.supervisor.problems, world.learner.was_killed) == ([], False)
+
+
 def test_the_status_is_the_last_that_the_learner_gave() -> None:
     world = World()
     world.step()

@@ -5,6 +5,7 @@ import socket
 import threading
 from pathlib import Path
 
+from learner.auth import Tokens
 from learner.main import serve
 from learner.settings import LearnerSettings
 from tests.workers.fake_learner import EXPERIMENT, PATIENCE_S
@@ -66,7 +67,7 @@ class Cluster:
                 "port": port,
                 "admin_port": 0,
                 "http_port": 0,
-                "token": TOKEN,
+                "tokens": Tokens(admin="admin", worker=TOKEN, viewer="viewer"),
                 "heartbeat_s": 1.0,
                 "lease_ttl_s": 10.0,
                 "orphan_ttl_s": PATIENCE_S,

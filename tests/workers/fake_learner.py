@@ -123,7 +123,7 @@ class FakeLearner(LearnerClient):
             raise RefusedError(f"NOT_FOUND: no snapshot of lane {lane} at {seq}")
         return self.snapshots[lane, seq]
 
-    def leave(self, worker_id: str, reason: str) -> None:
+    def leave(self, worker_id: str, reason: str, *, is_unfit: bool = False) -> None:
         self.left.append(worker_id)
 
     def close(self) -> None:

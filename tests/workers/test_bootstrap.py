@@ -43,8 +43,13 @@ def test_a_process_binds_itself_to_the_named_cpus():
     assert bound == {min(before)}
 
 
-@pytest.mark.parametrize("devices", [{"cpu_threads": -1}, {"gpus": -0.5}])
-def test_negative_devices_are_refused_by_name(devices):
+def test_a_worker_that_divides_tasks_among_cpus_has_as_many_devices():
+    assert environment(Devices(cpu_devices=4))["JAX_NUM_CPU_DEVICES"] == "4"
+    assert "JAX_NUM_CPU_DEVICES" not in environment(Devices())
+
+
+@pytest.mark.parametrize("devices", [{"cpu_threads": -1}, {"gpus": -0.5}, {"cpu_devices": 0}])
+def test_impossible_devices_are_refused_by_name(devices):
     with pytest.raises(ValueError, match=next(iter(devices))):
         Devices(**devices)
 

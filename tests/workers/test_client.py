@@ -6,7 +6,9 @@ import grpc
 import pytest
 
 from protos import codec
+from protos.tls import Identity
 from protos.unspool.v1 import common_pb2, learner_pb2, learner_pb2_grpc
+from tests.certificates import signed, trial_certificates
 from workers.client import GrpcLearnerClient, LearnerClient, RefusedError, UnavailableError
 
 BODY = bytes(range(256)) * 10
@@ -157,3 +159,73 @@ def test_nobody_at_the_address_is_no_refusal():
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
         client.get_theta(0, 1)
     client.close()
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory):
+    return trial_certificates(tmp_path_factory.mktemp("certificates") / "trial")
+
+
+@pytest.fixture
+def tls_address(servicer: Servicer, trial) -> Iterator[str]:
+    server = grpc.server(futures.ThreadPoolExecutor(4))
+    learner_pb2_grpc.add_LearnerServicer_to_server(servicer, server)
+    configuration = Identity(trial / "server").server_configuration()
+    port = server.add_secure_port(
+        "localhost:0", grpc.dynamic_ssl_server_credentials(configuration, lambda: None, True)
+    )
+    server.start()
+    yield f"localhost:{port}"
+    server.stop(None).wait()
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., GrpcLearnerClient]]:
+    clients = []
+
+    def connect(address, identity=None):
+        clients.append(GrpcLearnerClient(address, "the-token", identity))
+        return clients[-1]
+
+    yield connect
+    for client in clients:
+        client.close()
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_every_call_works_over_mutual_tls(tls_address, trial, connect, servicer, call):
+    call(connect(tls_address, Identity(trial / "worker")))
+    assert servicer.metadata["authorization"] == "Bearer the-token"
+
+
+@pytest.mark.parametrize(
+    ("days", "authority", "words"),
+    [(-1, True, "certificate has expired"), (2, False, "its certificate is not accepted")],
+)
+def test_a_worker_that_tls_refuses_is_told_why_and_does_not_retry(
+    tls_address, trial, tmp_path, connect, days, authority, words
+):
+    files = signed(tmp_path / "bad", days=days, authority=trial / "authority" if authority else None)
+    with pytest.raises(RefusedError, match=words):
+        connect(tls_address, Identity(files)).join(learner_pb2.JoinRequest())
+
+
+def test_a_worker_that_was_in_waits_for_its_certificate_to_be_renewed(tls_address, trial, tmp_path, connect):
+    files, authority = signed(tmp_path / "files", authority=trial / "authority"), trial / "authority"
+    client = connect(tls_address, Identity(files))
+    client.join(learner_pb2.JoinRequest())
+    replace_files(files, signed(tmp_path / "old", days=-1, authority=authority))
+    with pytest.raises(UnavailableError, match="certificate has expired"):
+        client.join(learner_pb2.JoinRequest())
+    replace_files(files, signed(tmp_path / "new", authority=authority))
+    assert client.join(learner_pb2.JoinRequest(run_id="again")).run_id == "again"
+
+
+def replace_files(files, by):
+    for name in ("tls.crt", "tls.key"):
+        (by / name).replace(files / name)
+
+
+def test_a_learner_that_is_away_is_no_refusal_under_tls_either(trial, connect):
+    with pytest.raises(UnavailableError):
+        connect("localhost:1", Identity(trial / "worker")).join(learner_pb2.JoinRequest())

@@ -39,7 +39,7 @@ def test_a_process_shows_its_stacks_on_sigusr1_and_drains_on_sigterm():
 
 
 def test_an_actor_is_answered_beside_its_run_and_drains(tmp_path: Path):
-    actor = WorkerActor(NOBODY, "token", "w0", "run", str(tmp_path))
+    actor = WorkerActor(NOBODY, "token", "", "w0", "run", str(tmp_path))
     assert actor.whereabouts()[1] == os.getpid()
     assert "not started" in actor.stack()
     codes: list[int] = []

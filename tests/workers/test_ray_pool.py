@@ -9,7 +9,7 @@ from tests.workers.cluster import TOKEN, Cluster
 from tests.workers.fake_learner import PATIENCE_S
 from tests.workers.trivial_actor import TrivialActor
 from workers.actor import WorkerActor
-from workers.pool import Exit, WorkerProcess
+from workers.pool import Exit, LearnerAccess, WorkerProcess
 from workers.ray_pool import ActorResources, RayPool
 
 pytestmark = pytest.mark.ray
@@ -20,8 +20,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayPool]:
     before = signal.getsignal(signal.SIGTERM)
     pool = RayPool(
         address=None,
-        learner="127.0.0.1:1",
-        token="token",
+        learner=LearnerAccess("127.0.0.1:1", "token"),
         run_id="run",
         logs_dir=tmp_path_factory.mktemp("logs"),
         resources=ActorResources(num_cpus=0.1),
@@ -103,7 +102,7 @@ def test_an_actor_that_fits_nowhere_says_what_it_waits_for(pool, monkeypatch):
 def test_a_worker_in_an_actor_makes_the_same_theta(pool, monkeypatch, tmp_path, expected):
     cluster = Cluster(tmp_path)
     monkeypatch.setattr(pool, "_actor_class", WorkerActor)
-    monkeypatch.setattr(pool, "_arguments", (cluster.address, TOKEN))
+    monkeypatch.setattr(pool, "_arguments", (cluster.address, TOKEN, ""))
     pool.start("w4")
     assert cluster.finish()["theta_sha256"] == expected
     assert exit_of(pool, "w4").code == 0

@@ -8,7 +8,7 @@ import threading
 class TrivialActor:
     """Runs until it is drained, or ends at once if its name says so."""
 
-    def __init__(self, learner: str, token: str, name: str, run_id: str, logs_dir: str) -> None:
+    def __init__(self, learner: str, token: str, tls: str, name: str, run_id: str, logs_dir: str) -> None:
         self._name = name
         self._drained = threading.Event()
 

@@ -17,7 +17,7 @@ class WatchStatusRequest(_message.Message):
     def __init__(self, interval_s: _Optional[float] = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("run", "state", "waiting_for", "epoch", "outer_step", "outer_steps", "loss", "grad_norm", "theta_sha256", "updates_per_s", "inner_steps_per_s", "inner_steps", "staleness", "workers_desired", "workers", "lanes", "verdicts", "endpoints", "checkpoint", "elapsed_s", "eta_s", "mode", "problems", "buffered")
+    __slots__ = ("run", "state", "waiting_for", "epoch", "outer_step", "outer_steps", "loss", "grad_norm", "theta_sha256", "updates_per_s", "inner_steps_per_s", "inner_steps", "staleness", "workers_desired", "workers", "lanes", "verdicts", "endpoints", "checkpoint", "elapsed_s", "eta_s", "mode", "problems", "buffered", "refusals")
     class VerdictsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +32,13 @@ class Status(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class RefusalsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     RUN_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     WAITING_FOR_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +63,7 @@ class Status(_message.Message):
     MODE_FIELD_NUMBER: _ClassVar[int]
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     BUFFERED_FIELD_NUMBER: _ClassVar[int]
+    REFUSALS_FIELD_NUMBER: _ClassVar[int]
     run: str
     state: str
     waiting_for: str
@@ -80,7 +88,8 @@ class Status(_message.Message):
     mode: str
     problems: _containers.RepeatedScalarFieldContainer[str]
     buffered: int
-    def __init__(self, run: _Optional[str] = ..., state: _Optional[str] = ..., waiting_for: _Optional[str] = ..., epoch: _Optional[int] = ..., outer_step: _Optional[int] = ..., outer_steps: _Optional[int] = ..., loss: _Optional[float] = ..., grad_norm: _Optional[float] = ..., theta_sha256: _Optional[str] = ..., updates_per_s: _Optional[float] = ..., inner_steps_per_s: _Optional[float] = ..., inner_steps: _Optional[int] = ..., staleness: _Optional[_Union[Staleness, _Mapping]] = ..., workers_desired: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., lanes: _Optional[_Iterable[_Union[LaneStatus, _Mapping]]] = ..., verdicts: _Optional[_Mapping[str, int]] = ..., endpoints: _Optional[_Mapping[str, str]] = ..., checkpoint: _Optional[_Union[CheckpointInfo, _Mapping]] = ..., elapsed_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., mode: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ..., buffered: _Optional[int] = ...) -> None: ...
+    refusals: _containers.ScalarMap[str, int]
+    def __init__(self, run: _Optional[str] = ..., state: _Optional[str] = ..., waiting_for: _Optional[str] = ..., epoch: _Optional[int] = ..., outer_step: _Optional[int] = ..., outer_steps: _Optional[int] = ..., loss: _Optional[float] = ..., grad_norm: _Optional[float] = ..., theta_sha256: _Optional[str] = ..., updates_per_s: _Optional[float] = ..., inner_steps_per_s: _Optional[float] = ..., inner_steps: _Optional[int] = ..., staleness: _Optional[_Union[Staleness, _Mapping]] = ..., workers_desired: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., lanes: _Optional[_Iterable[_Union[LaneStatus, _Mapping]]] = ..., verdicts: _Optional[_Mapping[str, int]] = ..., endpoints: _Optional[_Mapping[str, str]] = ..., checkpoint: _Optional[_Union[CheckpointInfo, _Mapping]] = ..., elapsed_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., mode: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ..., buffered: _Optional[int] = ..., refusals: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class Staleness(_message.Message):
     __slots__ = ("mean", "max")

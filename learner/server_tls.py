@@ -1,0 +1,89 @@
+"""TLS on the learner's ports. Certificates that are renewed on disk are used from the next connection on."""
+
+import ssl
+import threading
+from typing import Any, Final
+
+import grpc
+
+from learner.refusals import Reason, Refusals
+from protos.tls import Identity, TlsError
+
+_HTTP: Final = ["http/1.1"]
+
+
+class ServerTls:
+    """One identity for every port of a learner."""
+
+    def __init__(self, identity: Identity, refusals: Refusals, *, is_mutual: bool) -> None:
+        """Show `identity`; where TLS `is_mutual`, callers show a certificate of the same authority.
+
+        Raises:
+            TlsError: a file is missing or cannot be used.
+        """
+        self._identity = identity
+        self._refusals = refusals
+        self._is_mutual = is_mutual
+        self._lock = threading.Lock()
+        self._revision = identity.revision()
+        self._configuration = identity.server_configuration()
+        self._http = self._http_context()
+
+    def grpc_credentials(self) -> Any:
+        """Return gRPC's credentials for a server."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._configuration, self._on_handshake, require_client_authentication=self._is_mutual
+        )
+
+    def http_context(self) -> ssl.SSLContext:
+        """Return the context of the HTTP server. Probes bring no certificate, so TLS does not insist."""
+        self._http.sni_callback = self._on_http_handshake
+        return self._http
+
+    def _on_handshake(self) -> Any:
+        self._refusals.handshake_began()
+        with self._lock:
+            self._renew()
+            return self._configuration
+
+    def _on_http_handshake(
+        self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext
+    ) -> None:
+        with self._lock:
+            self._renew()
+            connection.context = self._http
+
+    def _renew(self) -> None:
+        """Take over files that have changed, unless they are half written: then at the next connection."""
+        try:
+            revision = self._identity.revision()
+            if revision != self._revision:
+                self._configuration = self._identity.server_configuration()
+                self._http = self._http_context()
+                self._revision = revision
+        except (TlsError, OSError):
+            return
+
+    def _http_context(self) -> ssl.SSLContext:
+        context = self._identity.server_context(is_mutual=False)
+        context.set_alpn_protocols(_HTTP)
+        if self._is_mutual:
+            context.verify_mode = ssl.CERT_OPTIONAL
+        context.sslobject_class = _counting(self._refusals)
+        return context
+
+
+def _counting(refusals: Refusals) -> type[ssl.SSLObject]:
+    """Return a class of connections that count handshakes which fail: asyncio keeps them to itself."""
+
+    class CountingConnection(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except ssl.SSLWantReadError:
+                raise
+            except ssl.SSLError as error:
+                refusals.add(Reason.TLS_HANDSHAKE, f"HTTP: {error}")
+                raise
+
+    return CountingConnection

@@ -1,0 +1,222 @@
+"""TLS from files: what a party shows and whom it trusts, and in words why a handshake would fail.
+
+gRPC only says that a connection was closed. So handshakes are rehearsed with Python's own TLS, which names
+a certificate's fault: with the other end, or, where that would not say, in memory.
+"""
+
+import contextlib
+import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+
+from protos.connection import host_of
+
+_PROBE_S: Final = 5.0
+_FLIGHTS: Final = 8
+_H2: Final = ["h2"]
+
+
+class TlsError(Exception):
+    """The files of an identity cannot be used, or the other end would refuse them."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The files of one party, named as in a Kubernetes TLS secret.
+
+    Attributes:
+        directory: holds `ca.crt`, the authorities that it trusts; and `tls.crt` and `tls.key`, what it shows.
+            A client that need not show anything can do without those two.
+    """
+
+    directory: Path
+
+    @property
+    def authority(self) -> Path:
+        """Certificates of the authorities that this party trusts."""
+        return self.directory / "ca.crt"
+
+    @property
+    def certificate(self) -> Path:
+        """The certificate that it shows, and what is between that and the authority."""
+        return self.directory / "tls.crt"
+
+    @property
+    def key(self) -> Path:
+        """The certificate's private key."""
+        return self.directory / "tls.key"
+
+    @property
+    def has_certificate(self) -> bool:
+        """Whether it has one to show."""
+        return self.certificate.exists()
+
+    def revision(self) -> tuple[int, ...]:
+        """Return what changes when the files are replaced, as they are before certificates expire."""
+        numbers: list[int] = []
+        for path in (self.authority, self.certificate, self.key):
+            with contextlib.suppress(OSError):  # not all need be there, nor at this moment
+                found = path.stat()
+                numbers += (found.st_mtime_ns, found.st_ino)
+        return tuple(numbers)
+
+    def channel_credentials(self) -> Any:
+        """Return gRPC's credentials for a client.
+
+        Raises:
+            TlsError: a file is missing or cannot be used.
+        """
+        self.client_context()
+        key, certificate = (
+            (_read(self.key), _read(self.certificate)) if self.has_certificate else (None, None)
+        )
+        return grpc.ssl_channel_credentials(_read(self.authority), key, certificate)
+
+    def server_configuration(self) -> Any:
+        """Return gRPC's certificates for a server.
+
+        Raises:
+            TlsError: a file is missing or cannot be used.
+        """
+        self.server_context(is_mutual=False)
+        pairs = [(_read(self.key), _read(self.certificate))]
+        return grpc.ssl_server_certificate_configuration(pairs, _read(self.authority))
+
+    def client_context(self) -> ssl.SSLContext:
+        """Return Python's context for a client, which checks the server's name.
+
+        Raises:
+            TlsError: a file is missing or cannot be used.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._load(context, with_certificate=self.has_certificate)
+        return context
+
+    def server_context(self, *, is_mutual: bool) -> ssl.SSLContext:
+        """Return Python's context for a server.
+
+        Raises:
+            TlsError: a file is missing or cannot be used.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.verify_mode = ssl.CERT_REQUIRED if is_mutual else ssl.CERT_NONE
+        self._load(context, with_certificate=True)
+        return context
+
+    def _load(self, context: ssl.SSLContext, *, with_certificate: bool) -> None:
+        path = self.authority
+        try:
+            context.load_verify_locations(path)
+            if with_certificate:
+                path = self.certificate
+                context.load_cert_chain(self.certificate, self.key)
+        except ssl.SSLError as error:
+            raise TlsError(f"{path}: cannot be used: {error.reason or error}") from error
+        except OSError as error:
+            raise TlsError(f"{path}: cannot be read, or the key beside it ({error.strerror})") from error
+
+
+def check_server(identity: Identity, host: str) -> None:
+    """Refuse files that clients which know the server as `host` would refuse.
+
+    Raises:
+        TlsError: with the reason: an expired certificate, another name, another authority, another key.
+    """
+    server, client = identity.server_context(is_mutual=False), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.load_verify_locations(identity.authority)
+    _rehearse(server, client, host, identity)
+
+
+def check_client(identity: Identity) -> None:
+    """Refuse files that a server which trusts the same authority would refuse.
+
+    Raises:
+        TlsError: with the reason.
+    """
+    client = identity.client_context()
+    if not identity.has_certificate:
+        return
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    _rehearse(identity.server_context(is_mutual=True), client, None, identity)
+
+
+def handshake_problem(address: str, identity: Identity | None) -> str:
+    """Return why clients with these files cannot talk to the gRPC server at `address`, "host:port".
+
+    Empty if they can, and if nobody answers there: that is another problem.
+    """
+    try:
+        if identity is not None:
+            check_client(identity)
+        return _problem_on_the_wire(address, identity)
+    except TlsError as error:
+        return str(error)
+
+
+def _rehearse(server: ssl.SSLContext, client: ssl.SSLContext, host: str | None, about: Identity) -> None:
+    """Shake hands in memory."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (
+        client.wrap_bio(to_client, to_server, server_hostname=host),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    )
+    try:
+        for _ in range(_FLIGHTS):
+            for end in ends:
+                _advance(end)
+    except ssl.SSLError as error:
+        raise TlsError(f"{about.certificate}: {_in_words(error)}") from error
+
+
+def _advance(end: ssl.SSLObject) -> None:
+    try:
+        end.do_handshake()
+    except ssl.SSLWantReadError:
+        return
+
+
+def _problem_on_the_wire(address: str, identity: Identity | None) -> str:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if identity is None else identity.client_context()
+    if identity is None:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(_H2)
+    host, port = host_of(address), int(address.rpartition(":")[2])
+    try:
+        with (
+            socket.create_connection((host, port), timeout=_PROBE_S) as plain,
+            context.wrap_socket(plain, server_hostname=host) as connection,
+        ):
+            if identity is None:
+                return "it speaks TLS, and no folder with the certificate of its authority was named"
+            # A server that will not have the client's certificate says so by hanging up, and not before now.
+            return "" if connection.recv(1) else _UNWANTED
+    except ssl.SSLCertVerificationError as error:
+        return f"its certificate is not accepted: {_in_words(error)}"
+    except ConnectionResetError:
+        return _UNWANTED if identity is not None else ""
+    except ssl.SSLError as error:
+        return "" if identity is None else f"no TLS handshake with it: {_in_words(error)}"
+    except OSError:
+        return ""
+
+
+_UNWANTED: Final = "it ended the TLS handshake: it wants a client certificate that its authority has signed"
+
+
+def _in_words(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if error.reason == "WRONG_VERSION_NUMBER":
+        return "it does not speak TLS"
+    return (error.reason or str(error)).replace("_", " ").lower()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TlsError(f"{path}: cannot be read ({error.strerror})") from error

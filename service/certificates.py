@@ -1,0 +1,120 @@
+"""Certificates for trials: an authority of one's own, and what it signs, made by the `openssl` program."""
+
+import datetime
+import ipaddress
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from protos.roles import Role, certificate_name
+from service.exits import FailedError, UsageError
+
+_AUTHORITY: Final = "authority"
+_NEW_KEY: Final = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+_AUTHORITY_EXTENSIONS: Final = ("basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign,cRLSign")
+
+
+def make_trial_certificates(directory: Path, hosts: Iterable[str], run: str, days: int) -> dict[str, Any]:
+    """Fill a new folder with what `tls.directory` wants, and with the authority that signed it.
+
+    Args:
+        directory: gets `server`, `worker`, `admin` and `viewer`, each with `ca.crt`, `tls.crt` and `tls.key`,
+            and `authority`, which the run does not need.
+        hosts: what callers call the learner, beside localhost and this machine's name.
+        run: that the clients' certificates are for; "*" for any.
+        days: until they expire; the authority too.
+
+    Returns:
+        The `directory`, the `hosts`, and when they expire.
+
+    Raises:
+        UsageError: there is something in `directory`, or an argument cannot be used.
+        FailedError: there is no `openssl`, or it failed.
+    """
+    if directory.exists() and any(directory.iterdir()):
+        raise UsageError(f"{directory}: is not empty; name a new folder, or remove this one")
+    if days < 1:
+        raise UsageError(f"--days {days}: must be at least 1")
+    _make_private(directory)
+    names = list(dict.fromkeys(["localhost", "127.0.0.1", "::1", socket.gethostname(), *hosts]))
+    authority = make_authority(directory / _AUTHORITY, days)
+    sign(authority, directory / "server", server_name(names), "serverAuth", days)
+    for role in Role:
+        name = f"URI:{certificate_name(run, role)}"
+        sign(authority, directory / role.value, name, "clientAuth", days)
+    expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
+    return {"directory": str(directory), "hosts": names, "expires": expires.date().isoformat()}
+
+
+def make_authority(directory: Path, days: int) -> Path:
+    """Make a self-signed authority, `tls.crt` and `tls.key` in a new folder; return the folder."""
+    _make_private(directory)
+    extensions = [word for one in _AUTHORITY_EXTENSIONS for word in ("-addext", one)]
+    subject = ("-subj", "/CN=unspool trial authority", "-days", str(days))
+    files = ("-keyout", str(directory / "tls.key"), "-out", str(directory / "tls.crt"))
+    _openssl("req", "-x509", *_NEW_KEY, *subject, *extensions, *files)
+    (directory / "tls.key").chmod(0o600)
+    return directory
+
+
+def sign(authority: Path, directory: Path, name: str, purpose: str, days: int) -> None:
+    """Make a key and a certificate in a new folder, with the authority's own beside them.
+
+    Args:
+        authority: its folder.
+        directory: the new one.
+        name: as OpenSSL's `subjectAltName` takes it: "DNS:...", "IP:...", "URI:...", separated by commas.
+        purpose: `serverAuth` or `clientAuth`.
+        days: until the certificate expires.
+    """
+    _make_private(directory)
+    request, extensions = directory / "request.pem", directory / "extensions.cnf"
+    lines = (f"subjectAltName={name}", f"extendedKeyUsage={purpose}", "basicConstraints=CA:FALSE")
+    identifiers = ("subjectKeyIdentifier=hash", "authorityKeyIdentifier=keyid")
+    extensions.write_text("\n".join((*lines, *identifiers)) + "\n")
+    key = str(directory / "tls.key")
+    _openssl("req", *_NEW_KEY, "-subj", f"/CN=unspool {directory.name}", "-keyout", key, "-out", str(request))
+    signer = ("-CA", str(authority / "tls.crt"), "-CAkey", str(authority / "tls.key"), "-CAcreateserial")
+    signed = ("-days", str(days), "-extfile", str(extensions), "-out", str(directory / "tls.crt"))
+    _openssl("x509", "-req", "-in", str(request), *signer, *signed)
+    (directory / "tls.key").chmod(0o600)
+    shutil.copyfile(authority / "tls.crt", directory / "ca.crt")
+    request.unlink()
+    extensions.unlink()
+
+
+def server_name(hosts: Iterable[str]) -> str:
+    """Return a server's names as OpenSSL's `subjectAltName` takes them."""
+    return ",".join(f"{'IP' if _is_address(host) else 'DNS'}:{host}" for host in hosts)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _make_private(directory: Path) -> None:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _openssl(*arguments: str) -> None:
+    program = shutil.which("openssl")
+    if program is None:
+        raise FailedError(
+            "certs init needs the program `openssl`, which is not on PATH; install it, or have your own "
+            "authority make DIR/server, DIR/worker and DIR/admin, each with ca.crt, tls.crt and tls.key"
+        )
+    _run([program, *arguments])
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines()[-1:] or ["nothing"]
+        raise FailedError(f"openssl {command[1]} failed and says: {said[0]}")

@@ -1,0 +1,48 @@
+"""Which code a learner may name: a configuration travels as text, and a worker imports what it names."""
+
+import sys
+from collections.abc import Iterator
+from typing import Any, Final
+
+from workers.client import RefusedError
+
+COMPONENT_PACKAGES: Final = "UNSPOOL_COMPONENT_PACKAGES"
+"""Packages that components may come from, separated by commas; unset: any but Python's own."""
+
+
+def check_components(tables: Any, allowed: str) -> None:
+    """Refuse components from packages that hold none.
+
+    Nobody trains a class of the standard library, and `subprocess:Popen` is one. Where a worker does not
+    trust its learner, `allowed` names the packages that it does trust.
+
+    Args:
+        tables: of the experiment.
+        allowed: the value of `COMPONENT_PACKAGES`, or empty.
+
+    Raises:
+        RefusedError: naming the component and the remedy.
+    """
+    packages = {package.strip() for package in allowed.split(",") if package.strip()}
+    for name in _component_names(tables):
+        package = name.partition(":")[0].partition(".")[0]
+        if packages and package not in packages:
+            rule = f"${COMPONENT_PACKAGES} = {allowed} does not have {package}; add it if you trust it"
+        elif package in sys.stdlib_module_names:
+            rule = "it is Python's own, and no component"
+        else:
+            continue
+        raise RefusedError(f"this worker does not run {name} for the learner: {rule}")
+
+
+def _component_names(value: Any) -> Iterator[str]:
+    """Yield every `package.module:Class` of nested tables."""
+    if isinstance(value, dict):
+        name = value.get("type")
+        if isinstance(name, str) and ":" in name:
+            yield name
+        for one in value.values():
+            yield from _component_names(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _component_names(one)
