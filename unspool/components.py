@@ -46,6 +46,8 @@ def build(table: Any, key: str, kind: Any = Any, given: Mapping[str, Any] = _NOT
         ConfigError: with every problem of this table and of those nested in it.
     """
     target = component_type(table, key, kind)
+    if isinstance(target, type) and not _may_make(target, kind):
+        raise _wrong_kind(target, table, key, kind)
     arguments = {name: value for name, value in table.items() if name != "type"}
     return checked_kind(call(target, arguments, key, given), table, key, kind)
 
@@ -170,8 +172,12 @@ def checked_kind(component: Any, table: Table, key: str, kind: Any) -> Any:
     family = _family_of(component)
     if family is not None and any(_is_a(family, one) for one in kinds):
         return family
-    rule = f"is a {type(component).__name__}; wanted is {in_words(kind)}"
-    raise ConfigError(Problem(f"{key}.type", as_toml(table["type"]), rule, _known_names(kind)))
+    raise _wrong_kind(type(component), table, key, kind)
+
+
+def _wrong_kind(given: type, table: Table, key: str, kind: Any) -> ConfigError:
+    rule = f"is a {given.__name__}; wanted is {in_words(kind)}"
+    return ConfigError(Problem(f"{key}.type", as_toml(table["type"]), rule, _known_names(kind)))
 
 
 def _convert_items(items: Iterable[Any], annotation: Any, key: str) -> tuple[Any, ...]:
@@ -211,12 +217,29 @@ def _known_names(kind: Any, name: str = "") -> str:
 
 
 def _is_a(component: Any, kind: Any) -> bool:
-    wanted = typing.get_origin(kind) or kind
-    if wanted is Any or not isinstance(wanted, type):
+    wanted = _class_of(kind)
+    if wanted is None:
         return True
     if getattr(wanted, "_is_protocol", False):
         return callable(component)  # the library's protocols are all of functions
     return isinstance(component, wanted)
+
+
+def _may_make(target: type, kind: Any) -> bool:
+    """Whether instances of `target` may be what `kind` wants: what cannot be is not even called."""
+    from unspool.tasks.base import Task, TaskFamily  # reading tables needs no JAX
+
+    wanted = [_class_of(one) for one in alternatives(kind)]
+    stands_for_family = issubclass(target, Task) and TaskFamily in wanted
+    return stands_for_family or any(
+        one is None or getattr(one, "_is_protocol", False) or issubclass(target, one) for one in wanted
+    )
+
+
+def _class_of(kind: Any) -> type | None:
+    """The class that instances are asked to be of; None if anything will do."""
+    wanted = typing.get_origin(kind) or kind
+    return wanted if isinstance(wanted, type) and wanted is not Any else None
 
 
 def _family_of(component: Any) -> Any | None:

@@ -142,3 +142,15 @@ def test_a_suggestion_is_of_the_wanted_kind() -> None:
 
 def test_default_arguments_stay_defaults() -> None:
     assert build({"type": "LearnableSGD"}, "learned_optimizer", LearnedOptimizer) == LearnableSGD()
+
+
+class Loud:
+    """Not to be called where something else is wanted."""
+
+    def __init__(self) -> None:
+        raise AssertionError("it was called")
+
+
+def test_what_cannot_be_what_is_wanted_is_not_even_called() -> None:
+    problems = problems_of({"type": f"{__name__}:Loud"}, LearnedOptimizer)
+    assert "is a Loud; wanted is a table whose `type` is a LearnedOptimizer" in problems["part.type"]

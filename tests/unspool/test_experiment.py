@@ -195,7 +195,7 @@ def test_the_learning_rate_may_be_an_optax_schedule() -> None:
         ({"aggregation": {"lanes": 0}}, "aggregation.lanes", "from 1"),
         ({"estimators": []}, "estimators", "missing"),
         ({"estimators": [{"type": "TruncatedPSE"}]}, "estimators[0].type", "did you mean TruncatedPES?"),
-        ({"learned_optimizer": {"type": "FullES"}}, "learned_optimizer.truncated_step", "missing"),
+        ({"learned_optimizer": {"type": "FullES"}}, "learned_optimizer.type", "wanted is"),
         ({"outer_optimizer": {}}, "outer_optimizer.type", "missing"),
         ({"outer_optimizer": "adam"}, "outer_optimizer", "must be a table"),
         ({"outer_optimizer": {"type": "adm"}}, "outer_optimizer.type", "did you mean adam?"),
