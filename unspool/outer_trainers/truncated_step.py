@@ -136,7 +136,10 @@ class TruncatedStep(abc.ABC):
         return None
 
     def resident_data(self) -> ResidentData | None:
-        """Data that every step indexes by itself, for systems whose data fits on the device; else None."""
+        """Data that every step indexes by itself, for systems whose data fits on the device; else None.
+
+        A system that has neither this nor a `get_batch` has no data, and its steps are given an empty one.
+        """
         return None
 
     def meta_loss_batch(
@@ -287,7 +290,10 @@ class VectorizedTruncatedStep(VectorizedStep):
         return jax.tree.map(lambda leaf: leaf[0], stacked) if steps is None else stacked
 
     def resident_data(self) -> ResidentData | None:
-        return self.truncated_step.resident_data()
+        resident = self.truncated_step.resident_data()
+        streams = type(self.truncated_step).get_batch is not TruncatedStep.get_batch
+        # A system without any data need not say so.
+        return resident if resident is not None or streams else ResidentData(())
 
     def meta_loss_batch(
         self,

@@ -91,7 +91,7 @@ def test_theta_with_integer_leaves_is_refused() -> None:
         def init(self, key: PRNGKey) -> Theta:
             return {"count": jnp.zeros((), jnp.int32)}
 
-    with pytest.raises(TypeError, match=r"theta\['count'\] has dtype int32"):
+    with pytest.raises(TypeError, match=r"theta\['count'\] is int32\[\]"):
         GradientLearner(Counting(), optax.sgd(1.0)).init(KEY)
 
 

@@ -1,0 +1,51 @@
+"""Updates of one process whose lanes are divided among two host devices, against one device.
+
+On a machine of two cores it shows what the division costs rather than what it gains: XLA uses the second core
+for one device too, and host devices share caches and memory. What it is for are accelerators.
+"""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.service import CONFIG, ENVIRONMENT, WARM_UP
+
+ROUNDS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Updates per second by the number of devices, the best of some alternating rounds."""
+
+    rates: dict[int, float]
+
+    def __str__(self) -> str:
+        """One line."""
+        one, two = self.rates[1], self.rates[2]
+        return (
+            f"MLP 64-32-10, 4 lanes of 8 x 20   two host devices {two:6.2f} updates/s   "
+            f"one {one:6.2f} updates/s   ratio {two / one:5.2f}   ({os.cpu_count()} cores)"
+        )
+
+
+def two_against_one(seconds: float) -> Row:
+    """Runs each side some times in turn; `seconds` is ignored, the number of updates is fixed."""
+    del seconds
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "devices.toml"
+        config.write_text(CONFIG)
+        for _ in range(ROUNDS):
+            for devices, of_rounds in rates.items():
+                of_rounds.append(rate_of_loop(config, devices))
+    return Row({devices: max(of_rounds) for devices, of_rounds in rates.items()})
+
+
+def rate_of_loop(config: Path, devices: int) -> float:
+    """Updates per second of `SingleMachineGradientLearner` on some host devices, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.in_process", str(config), str(WARM_UP)]
+    environment = ENVIRONMENT | {"JAX_NUM_CPU_DEVICES": str(devices)}
+    return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
