@@ -1,0 +1,76 @@
+"""`make reproduce`: every experiment, or those named on the command line.
+
+Prints a table for each and puts it, with its figure, into `docs/reproduction.md`. Exits with 1 if a row
+misses its bar.
+"""
+
+import argparse
+import importlib
+import sys
+import time
+from pathlib import Path
+from typing import Protocol, cast
+
+from benchmarks.reproduce import report
+
+EXPERIMENTS = {
+    "b1": "b1_influence_balancing",
+    "b2": "b2_schedule",
+    "b3": "b3_lorenz",
+    "b4": "b4_variance",
+    "b5": "b5_unbiasedness",
+    "b8": "b8_learned_optimizer",
+    "service": "through_service",
+}
+_DOCS = Path(__file__).parents[2] / "docs"
+
+
+class Experiment(Protocol):
+    """A module that reproduces something."""
+
+    NAME: str
+
+    def run(self, quick: bool) -> report.Result:
+        """The experiment; `quick` with fewer seeds and samples, to see that it works."""
+
+
+def main() -> int:
+    """Runs the experiments of the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reproduce", description=__doc__)
+    parser.add_argument("names", nargs="*", default=[], help=f"of {', '.join(EXPERIMENTS)}; all by default")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer seeds and samples; the page stays as it is"
+    )
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in EXPERIMENTS]
+    if unknown:
+        parser.error(f"unknown experiment {unknown[0]!r}; choose from {', '.join(EXPERIMENTS)}")
+    failures = sum(_reproduce(name, arguments.quick) for name in arguments.names or EXPERIMENTS)
+    print("every bar is cleared" if not failures else f"{failures} rows miss their bar")
+    return int(failures > 0)
+
+
+def _reproduce(name: str, quick: bool) -> int:
+    """Runs one experiment and reports it; returns the number of rows that miss their bar."""
+    start = time.process_time()
+    module = cast(Experiment, importlib.import_module(f"benchmarks.reproduce.{EXPERIMENTS[name]}"))
+    result = module.run(quick)
+    print(
+        f"{report.as_text(result)}\n\n[{module.NAME}: {time.process_time() - start:.0f} CPU-s]\n", flush=True
+    )
+    if not quick:
+        _document(name, result)
+    return result.failures
+
+
+def _document(name: str, result: report.Result) -> None:
+    """Puts table and figure into the experiment's block of the page."""
+    picture = None
+    if result.figure is not None:
+        picture = f"images/reproduce_{name}.png"
+        report.draw(result, _DOCS / picture)
+    report.write_block(_DOCS / "reproduction.md", name, report.as_markdown(result, picture))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""Outer training as one compiled program: a scan over outer steps, for several seeds side by side."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from unspool.outer_trainers.gradient_estimator import GradientEstimator, OuterState, WorkerWeights
+from unspool.types import PRNGKey, Theta
+
+
+class Recipe(NamedTuple):
+    """How theta is trained.
+
+    Attributes:
+        estimator: of the gradient.
+        optimizer: of theta.
+        num_steps: outer steps.
+        burn_in: estimates before the first outer step that only move the unrolls on: staggered unrolls are
+            all in their first truncations at first, and all gradients those of the beginnings of episodes.
+    """
+
+    estimator: GradientEstimator
+    optimizer: optax.GradientTransformation
+    num_steps: int
+    burn_in: int = 0
+
+
+def trained(recipe: Recipe, num_seeds: int) -> Theta:
+    """Every theta on the way, leaves `[num_seeds, num_steps, ...]`: entry i is that after i + 1 steps.
+
+    The estimators must need no data from the host.
+    """
+    # A function of optax is not hashable by value, so the program is compiled for this recipe alone.
+    seeds = jax.random.split(jax.random.PRNGKey(0), num_seeds)
+    return jax.block_until_ready(jax.jit(jax.vmap(functools.partial(_trained, recipe)))(seeds))
+
+
+def _trained(recipe: Recipe, key: PRNGKey) -> Theta:
+    estimator, optimizer, num_steps, burn_in = recipe
+    theta_key, state_key, burn_in_key, steps_key = jax.random.split(key, 4)
+    theta = estimator.truncated_step.outer_init(theta_key)
+    data = estimator.get_data()
+
+    def moved_on(unroll_state: Any, key: PRNGKey) -> tuple[Any, None]:
+        out, _ = estimator.estimate(weights, key, unroll_state, data, with_summary=False)
+        return out.unroll_state, None
+
+    def outer_step(carry: tuple[Theta, Any, Any], xs: tuple[jax.Array, PRNGKey]) -> tuple[Any, Theta]:
+        theta, optimizer_state, unroll_state = carry
+        iteration, key = xs
+        weights = WorkerWeights(theta, None, OuterState(iteration))
+        out, _ = estimator.estimate(weights, key, unroll_state, data, with_summary=False)
+        updates, optimizer_state = optimizer.update(out.grad, optimizer_state, theta)
+        theta = optax.apply_updates(theta, updates)
+        return (theta, optimizer_state, out.unroll_state), theta
+
+    weights = WorkerWeights(theta, None, OuterState(jnp.int32(0)))
+    unroll_state = estimator.init_worker_state(weights, state_key)
+    unroll_state, _ = jax.lax.scan(moved_on, unroll_state, jax.random.split(burn_in_key, burn_in))
+    carry = (theta, optimizer.init(theta), unroll_state)
+    xs = (jnp.arange(num_steps, dtype=jnp.int32), jax.random.split(steps_key, num_steps))
+    return jax.lax.scan(outer_step, carry, xs)[1]

@@ -1,0 +1,88 @@
+"""When the episodes of a system end, for systems whose episodes all have the same length.
+
+A step that ends an episode reports its loss and returns the start of the next episode, so an episode of `T`
+steps takes exactly `T` steps, and truncations whose length divides `T` stay aligned with episodes.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from unspool.arguments import check_whole_number, refusal
+from unspool.outer_trainers.truncated_step import TruncatedUnrollOut
+from unspool.types import PRNGKey, Scalar
+
+
+class EpisodeClock(NamedTuple):
+    """Where an unroll stands in its episode.
+
+    Attributes:
+        step: `[]` int32, steps taken since the episode began.
+        length: `[]` int32, steps that the episode has; None if it never ends.
+    """
+
+    step: jax.Array
+    length: jax.Array | None
+
+
+def first_clock(episode_length: int | None, stagger: int, key: PRNGKey) -> EpisodeClock:
+    """At the start of the first episode. Consumes `key`.
+
+    Args:
+        episode_length: of all episodes; None if they never end.
+        stagger: 0, or the first episode is shortened to a random multiple of this: unrolls that began
+            together come to stand at different steps of their episodes, without skipping any.
+        key: of the random multiple.
+    """
+    clock = _restarted(episode_length)
+    if episode_length is None or not stagger:
+        return clock
+    length = stagger * jax.random.randint(key, (), 1, episode_length // stagger + 1, jnp.int32)
+    return clock._replace(length=length)
+
+
+def next_clock(clock: EpisodeClock, episode_length: int | None) -> tuple[EpisodeClock, Scalar]:
+    """One step later: the clock, at the start of the next episode if this one is over, and whether it is."""
+    moved = clock._replace(step=clock.step + 1)
+    if clock.length is None:
+        return moved, jnp.zeros((), bool)
+    is_done = moved.step >= clock.length
+    restarted = _restarted(episode_length)
+    return jax.tree.map(lambda new, old: jnp.where(is_done, new, old), restarted, moved), is_done
+
+
+def step_out(
+    loss: Scalar, is_done: Scalar, clock: EpisodeClock, mask: Scalar | None = None
+) -> TruncatedUnrollOut:
+    """What a step reports, `clock` being the one from before the step. All steps count if `mask` is None."""
+    mask = jnp.ones((), bool) if mask is None else mask
+    return TruncatedUnrollOut(
+        loss=jnp.where(mask, loss, 0.0),
+        is_done=is_done,
+        task_param=(),
+        iteration=clock.step + 1,
+        mask=mask,
+        episode_length=clock.length,
+    )
+
+
+def check_episodes(system: Any) -> None:
+    """Refuses impossible values of the `episode_length` and `stagger` that systems have in common.
+
+    Raises:
+        ValueError: names the class, the argument, the value and the rule.
+    """
+    length, stagger = system.episode_length, system.stagger
+    check_whole_number(system, "stagger", at_least=0)
+    if length is not None:
+        check_whole_number(system, "episode_length")
+    elif stagger:
+        raise refusal(system, "stagger", "episodes that never end cannot be staggered; give episode_length")
+    if stagger and length % stagger:
+        raise refusal(system, "stagger", f"episode_length={length} must be a multiple of stagger")
+
+
+def _restarted(episode_length: int | None) -> EpisodeClock:
+    length = None if episode_length is None else jnp.full((), episode_length, jnp.int32)
+    return EpisodeClock(jnp.zeros((), jnp.int32), length)

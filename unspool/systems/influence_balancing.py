@@ -1,0 +1,119 @@
+"""Influence balancing: a linear system in which the short-term effect of theta has the wrong sign.
+
+Tallec and Ollivier, "Unbiased Online Recurrent Optimization", ICLR 2018, https://arxiv.org/abs/1702.05043;
+with the constants of Vicol, Metz and Sohl-Dickstein, ICML 2021, https://arxiv.org/abs/2112.13835. Truncated
+gradients move theta away from the optimum unless the truncation is longer than the chain of units; unbiased
+estimators converge with truncations of a single step.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from unspool.arguments import check_finite, check_whole_number, refusal
+from unspool.outer_trainers.truncated_step import OuterState, TruncatedStep, TruncatedUnrollOut
+from unspool.systems.episode_clock import EpisodeClock, check_episodes, first_clock, next_clock, step_out
+from unspool.types import Batch, PRNGKey, Scalar, Theta
+
+
+class InfluenceBalancingState(NamedTuple):
+    """Where an unroll stands.
+
+    Attributes:
+        units: `[num_units]`.
+        clock: of the episode.
+    """
+
+    units: jax.Array
+    clock: EpisodeClock
+
+
+@dataclasses.dataclass(frozen=True)
+class InfluenceBalancing(TruncatedStep):
+    """`s <- A s + theta * sign`, with the loss `(s[0] - 1)^2 / 2`.
+
+    `A` has 1/2 on its diagonal and just above it: each unit passes half of itself on to the one before it.
+    `sign` is 1 for the first `num_positive` units and -1 for the others. In the long run
+    `s[0] = 2 theta (2 num_positive - num_units)`, which is -6 theta by default, but the units that are near
+    to the one that is measured push it the other way. The loss is quadratic in theta, so antithetic estimates
+    have no smoothing bias.
+
+    Theta is `{"drive": []}`, or `{"drive": [num_units]}` with `per_unit_theta`.
+
+    Attributes:
+        num_units: length of the chain.
+        num_positive: units that theta drives up.
+        initial_unit: of every unit at the start of an episode.
+        initial_drive: where theta begins.
+        per_unit_theta: each unit has its own drive.
+        loss_every: only every so many steps have a loss, the others are masked. Set to the length of the
+            truncation, each estimate is of its last loss, as in the papers.
+        episode_length: steps from reset to reset; None if the system is never reset.
+        stagger: 0, or the first episode is shortened to a random multiple of this.
+    """
+
+    num_units: int = 23
+    num_positive: int = 10
+    initial_unit: float = 1.0
+    initial_drive: float = 0.5
+    per_unit_theta: bool = False
+    loss_every: int = 1
+    episode_length: int | None = None
+    stagger: int = 0
+
+    def __post_init__(self) -> None:
+        check_whole_number(self, "num_units")
+        check_whole_number(self, "num_positive", at_least=0)
+        check_whole_number(self, "loss_every")
+        check_finite(self, "initial_unit")
+        check_finite(self, "initial_drive")
+        check_episodes(self)
+        if self.num_positive > self.num_units:
+            raise refusal(self, "num_positive", f"there are no more than num_units={self.num_units} units")
+        # An episode must end with a loss, or its end would pass for the reset of a system that masks resets.
+        for name in ("episode_length", "stagger"):
+            if (getattr(self, name) or 0) % self.loss_every:
+                raise refusal(self, name, f"{name} must be a multiple of loss_every={self.loss_every}")
+
+    def outer_init(self, key: PRNGKey) -> Theta:
+        del key
+        shape = (self.num_units,) if self.per_unit_theta else ()
+        return {"drive": jnp.full(shape, self.initial_drive, jnp.float32)}
+
+    def init_step_state(self, theta: Theta, outer_state: OuterState, key: PRNGKey) -> InfluenceBalancingState:
+        del theta, outer_state
+        return InfluenceBalancingState(
+            self._initial_units(), first_clock(self.episode_length, self.stagger, key)
+        )
+
+    def unroll_step(
+        self,
+        theta: Theta,
+        unroll_state: InfluenceBalancingState,
+        key: PRNGKey,
+        data: Batch,
+        outer_state: OuterState,
+    ) -> tuple[InfluenceBalancingState, TruncatedUnrollOut]:
+        del key, data, outer_state
+        clock = unroll_state.clock
+        units = self.moved(theta, unroll_state.units)
+        following, is_done = next_clock(clock, self.episode_length)
+        next_units = jnp.where(is_done, self._initial_units(), units)
+        has_loss = (clock.step + 1) % self.loss_every == 0
+        out = step_out(self.loss(units), is_done, clock, has_loss)
+        return InfluenceBalancingState(next_units, following), out
+
+    def moved(self, theta: Theta, units: jax.Array) -> jax.Array:
+        """The units `[num_units]` one step later."""
+        sign = jnp.where(jnp.arange(self.num_units) < self.num_positive, 1.0, -1.0)
+        from_next = jnp.append(units[1:], 0.0)
+        return 0.5 * (units + from_next) + jnp.asarray(theta["drive"]) * sign
+
+    def loss(self, units: jax.Array) -> Scalar:
+        """Of the units `[num_units]`."""
+        return 0.5 * (units[0] - 1.0) ** 2
+
+    def _initial_units(self) -> jax.Array:
+        return jnp.full((self.num_units,), self.initial_unit, jnp.float32)

@@ -1,0 +1,83 @@
+"""A learning rate that goes from one value to another: two outer parameters, and many local minima.
+
+The toy problem of Vicol, Metz and Sohl-Dickstein, ICML 2021, https://arxiv.org/abs/2112.13835. Exact
+gradients are stuck in one of the outer loss's local minima at once; smoothed by perturbations of theta it
+has a single one.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from unspool.outer_trainers.truncated_step import OuterState, TruncatedStep, TruncatedUnrollOut
+from unspool.systems.episode_clock import EpisodeClock, check_episodes, first_clock, next_clock, step_out
+from unspool.types import Batch, PRNGKey, Scalar, Theta
+
+_INITIAL_POINT = (1.0, 1.0)
+
+
+class LearningRateRampState(NamedTuple):
+    """Where an unroll stands.
+
+    Attributes:
+        point: `[2]`, what is optimized.
+        clock: of the episode.
+    """
+
+    point: jax.Array
+    clock: EpisodeClock
+
+
+@dataclasses.dataclass(frozen=True)
+class LearningRateRamp(TruncatedStep):
+    """Gradient descent on `sqrt(x^2 + 5) - sqrt(5) + sin(y)^2 exp(-5 x^2) + |y - 100| / 4` from (1, 1).
+
+    The learning rate goes in a line from `exp(log_start)` at the first step towards `exp(log_end)` at the end
+    of the episode. Theta is `{"log_start": [], "log_end": []}`, and begins at (-4, -4).
+
+    Attributes:
+        episode_length: steps from reset to reset.
+        stagger: 0, or the first episode is shortened to a random multiple of this.
+    """
+
+    episode_length: int = 100
+    stagger: int = 0
+
+    def __post_init__(self) -> None:
+        check_episodes(self)
+
+    def outer_init(self, key: PRNGKey) -> Theta:
+        del key
+        return {"log_start": jnp.float32(-4), "log_end": jnp.float32(-4)}
+
+    def init_step_state(self, theta: Theta, outer_state: OuterState, key: PRNGKey) -> LearningRateRampState:
+        del theta, outer_state
+        return LearningRateRampState(
+            jnp.asarray(_INITIAL_POINT, jnp.float32), first_clock(self.episode_length, self.stagger, key)
+        )
+
+    def unroll_step(
+        self,
+        theta: Theta,
+        unroll_state: LearningRateRampState,
+        key: PRNGKey,
+        data: Batch,
+        outer_state: OuterState,
+    ) -> tuple[LearningRateRampState, TruncatedUnrollOut]:
+        del key, data, outer_state
+        point, clock = unroll_state
+        progress = clock.step / self.episode_length
+        learning_rate = (1 - progress) * jnp.exp(theta["log_start"]) + progress * jnp.exp(theta["log_end"])
+        moved = point - learning_rate * jax.grad(height)(point)
+        following, is_done = next_clock(clock, self.episode_length)
+        next_point = jnp.where(is_done, jnp.asarray(_INITIAL_POINT, jnp.float32), moved)
+        return LearningRateRampState(next_point, following), step_out(height(moved), is_done, clock)
+
+
+def height(point: jax.Array) -> Scalar:
+    """The inner loss at `point` `[2]`."""
+    x, y = point
+    bowl = jnp.sqrt(x**2 + 5) - jnp.sqrt(5.0)
+    return bowl + jnp.sin(y) ** 2 * jnp.exp(-5 * x**2) + 0.25 * jnp.abs(y - 100)
