@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv demo test check bench protos clean
+.PHONY: venv demo test check bench reproduce protos clean
 .DEFAULT_GOAL := demo
 
 venv: .venv/.ready
@@ -33,6 +33,9 @@ protos: venv
 
 bench: venv
 	$(BIN)/python -m benchmarks
+
+reproduce: venv
+	$(BIN)/python -m benchmarks.reproduce
 
 clean:
 	rm -rf .venv

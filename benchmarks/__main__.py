@@ -1,13 +1,17 @@
 """`make bench`: every benchmark, one after the other, or those named on the command line."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from benchmarks import fused_scan, service
+from benchmarks import devices, first_update, fused_scan, per_estimator, scaling, service
 
 BENCHMARKS: dict[str, Callable[[float], object]] = {
     "quadratic": fused_scan.quadratic,
     "mlp": fused_scan.mlp,
+    "per_estimator": per_estimator.all_estimators,
+    "scaling": scaling.growth,
+    "first_update": first_update.cold_and_warm,
+    "devices": devices.two_against_one,
     "service": service.against_in_process,
 }
 
@@ -21,7 +25,9 @@ def main() -> None:
     for name in arguments.names or BENCHMARKS:
         if name not in BENCHMARKS:
             parser.error(f"unknown benchmark {name!r}; choose from {', '.join(BENCHMARKS)}")
-        print(BENCHMARKS[name](arguments.seconds), flush=True)
+        result = BENCHMARKS[name](arguments.seconds)
+        for row in result if isinstance(result, Iterator) else [result]:
+            print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Prints the updates per second of a configuration's lanes in one process.
+"""Prints the updates per second of a configuration's lanes in one process, on all of its devices.
 
 `python -m benchmarks.in_process CONFIG WARM_UP`
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 
+from unspool.device_mesh import task_mesh
 from unspool.experiment import Experiment
 from unspool.outer_trainers.gradient_learner import SingleMachineGradientLearner
 
@@ -17,7 +18,8 @@ def main(config: str, warm_up: str) -> None:
     """Runs as many updates as the configuration has outer steps; the first `warm_up` are not timed."""
     experiment = Experiment.from_toml(Path(config).read_text())
     estimators = [experiment.estimator(lane) for lane in range(experiment.lanes)]
-    learner = SingleMachineGradientLearner(experiment.init, estimators, experiment.outer_optimizer)
+    mesh = task_mesh(jax.devices()) if jax.device_count() > 1 else None
+    learner = SingleMachineGradientLearner(experiment.init, estimators, experiment.outer_optimizer, mesh=mesh)
     key = jax.random.PRNGKey(experiment.seed)
     state, start = learner.init(key), 0.0
     for step in range(experiment.outer_steps):

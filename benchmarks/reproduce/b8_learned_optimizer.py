@@ -36,8 +36,9 @@ NAME = "Learned optimizer"
 
 _WINDOW, _STD, _NUM_TASKS = 10, 0.01, 8
 _OUTER_STEPS, _EPISODES = 1500, 150
+_TAIL = 10  # the mean of theta over the last tenth: the last theta alone moves the final loss by 0.02
 _CLIP, _LEARNING_RATE = 1.0, 3e-3
-_HELD_OUT_TASKS, _HELD_OUT_SEED, _LAST = 64, 1_000_003, 10
+_HELD_OUT_TASKS, _HELD_OUT_SEED, _LAST = 64, 20_261_122, 10
 
 _LEARNING_RATES = tuple(0.004 * 2.0**k for k in range(8))
 _SECOND_DECAYS = (0.95, 0.99, 0.999)
@@ -54,10 +55,12 @@ fresh task for each episode of {EPISODE_LENGTH} steps. The learned optimizer is 
 network with Celo2-like features. Each estimator has {2 * _OUTER_STEPS * _WINDOW * _NUM_TASKS:,} inner
 steps (TruncatedGrad as many, forwards and backwards; FullGrad half of it) in windows of {_WINDOW} with
 {_NUM_TASKS} pairs of std {_STD}; theta is trained by Adam, {_LEARNING_RATE}, with clipping at
-{_CLIP:.0f}. Losses are means over {_HELD_OUT_TASKS} held-out tasks, for each seed. Adam is tuned on
-these very tasks, over {len(_LEARNING_RATES)} learning rates and {len(_SECOND_DECAYS)} second decays. The
-spread of the clusters is chosen such that tuned Adam reaches 0.43, as where the bars were set. Rows
-without a bar are there for comparison."""
+{_CLIP:.0f}. The mean of theta over the last tenth of the outer steps is judged. Losses are means over
+{_HELD_OUT_TASKS} held-out tasks, for each seed. Adam is tuned on these very tasks, over
+{len(_LEARNING_RATES)} learning rates and {len(_SECOND_DECAYS)} second decays. The spread of the clusters
+is chosen such that tuned Adam ends about where it did when the bars were set, at 0.19. Features were
+chosen among about ten designs, and the averaging of theta adopted when NRES with the last theta missed its
+second bar, all by other held-out tasks than those shown. Rows without a bar are there for comparison."""
 
 
 class HeldOut(NamedTuple):
@@ -86,12 +89,12 @@ def run(quick: bool) -> Result:
     names = ("NRES",) if quick else tuple(recipes())
     held_out = {name: meta_trained(recipes()[name], num_seeds=1 if quick else 3) for name in names}
     adam_rows = [Row((f"Adam, {name}", *_loss_cells(losses)), "") for name, losses in adam.items()]
-    best_adam = min(adam.values(), key=lambda losses: float(losses.mean[0]))
+    tuned = min(adam.values(), key=lambda losses: float(losses.mean[0]))
     return Result(
         title="B8: a learned optimizer beats tuned Adam",
         columns=("trained by", "mean loss of an episode", f"mean of its last {_LAST} steps"),
-        rows=adam_rows + [_row(name, held_out) for name in names],
-        figure=lambda axes: _draw(axes, {"Adam, tuned": best_adam, **held_out}),
+        rows=adam_rows + [_row(name, held_out, tuned) for name in names],
+        figure=lambda axes: _draw(axes, {"Adam, tuned": tuned, **held_out}),
         notes=_NOTES,
     )
 
@@ -119,7 +122,8 @@ def recipes() -> dict[str, Recipe]:
 
 def meta_trained(recipe: Recipe, num_seeds: int) -> HeldOut:
     """Trains theta with each seed, and the held-out tasks with each theta."""
-    thetas = jax.tree.map(lambda leaf: leaf[:, -1], trained(recipe, num_seeds))
+    tail = recipe.num_steps // _TAIL
+    thetas = jax.tree.map(lambda leaf: leaf[:, -tail:].mean(axis=1), trained(recipe, num_seeds))
     evaluate = jax.jit(jax.vmap(lambda theta: held_out_curve(SmallLOpt().opt_fn(theta))))
     return HeldOut(np.asarray(evaluate(thetas)))
 
@@ -181,12 +185,13 @@ def _outer_optimizer() -> optax.GradientTransformation:
     return optax.chain(optax.clip(_CLIP), optax.adam(_LEARNING_RATE))
 
 
-def _row(name: str, held_out: Mapping[str, HeldOut]) -> Row:
+def _row(name: str, held_out: Mapping[str, HeldOut], tuned_adam: HeldOut) -> Row:
     bar, passed = "", None
     nres, this = held_out["NRES"], held_out[name]
     if name == "NRES":
-        bar = f"mean ≤ {_NRES_MEAN}, last ≤ {_NRES_LAST}"
-        passed = bool((nres.mean <= _NRES_MEAN).all() and (nres.last <= _NRES_LAST).all())
+        bar = f"mean ≤ {_NRES_MEAN} and below tuned Adam's, last ≤ {_NRES_LAST}"
+        highest_mean = min(_NRES_MEAN, float(tuned_adam.mean[0]))
+        passed = bool((nres.mean <= highest_mean).all() and (nres.last <= _NRES_LAST).all())
     elif name == "TruncatedPES":
         bar = "mean and last above those of NRES"
         passed = bool((this.mean > nres.mean).all() and (this.last > nres.last).all())

@@ -20,7 +20,7 @@ EPISODE_LENGTH = 100
 
 _NUM_INPUTS, _NUM_HIDDEN, _NUM_CLASSES = 16, 32, 10
 _NUM_CLUSTERS, _BATCH_SIZE = 20, 32
-_CLUSTER_STD = 0.81
+_CLUSTER_STD = 0.8
 
 _DECAYS = (0.9, 0.99, 0.999)
 _SECOND_MOMENT_DECAY = 0.95
@@ -86,8 +86,8 @@ class SmallLOpt(LearnedOptimizer):
 
     After Celo2 (https://arxiv.org/abs/2602.19142), whose features are normalised too. A parameter's features
     are its gradient and three momenta, each divided by its root mean square over the tensor; the same four
-    divided by the root of the parameter's own second moment; its value; and the time, from -2 at the start of
-    an episode to 2 at its end. With outputs d and m, a step subtracts `0.03 d exp(m)`.
+    divided by the root of the parameter's own second moment; its value; and the time, from -4 at the start of
+    an episode to 4 at its end. With outputs d and m, a step subtracts `0.03 d exp(m)`.
     """
 
     def init(self, key: PRNGKey) -> Theta:
@@ -146,7 +146,7 @@ class _SmallOptimizer(Optimizer):
             opt_state.second_moment,
             grad,
         )
-        time = 4 * opt_state.iteration / opt_state.num_steps - 2
+        time = 8 * opt_state.iteration / opt_state.num_steps - 4
 
         def stepped(param: jax.Array, g: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
             features = _features(param, g, _debiased(m, iteration), v / (1 - _SECOND_MOMENT_DECAY**iteration))

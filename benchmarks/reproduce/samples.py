@@ -58,35 +58,30 @@ def _trajectories(
     return jax.vmap(trajectory)(keys)
 
 
-def exact_gradient(
-    step: TruncatedStep, theta: Theta, num_steps: int, std: float = 0.0, num_samples: int = 1
-) -> Array:
-    """Flat gradient `[d]` of the mean loss of the first `num_steps` steps, by backpropagation.
-
-    Mean over `num_samples` keys of the system. With `std`, of the loss that is smoothed by Gaussian noise.
-    """
+def exact_gradient(step: TruncatedStep, theta: Theta, num_steps: int, num_samples: int = 1) -> Array:
+    """Flat gradient `[d]` of `mean_loss`, by backpropagation; its mean over `num_samples` keys."""
     flat, unravel = ravel_pytree(theta)
 
-    def mean_loss(flat: jax.Array, key: PRNGKey) -> jax.Array:
-        theta, (init_key, steps_key) = unravel(flat), jax.random.split(key)
-
-        def one_step(state: Any, key: PRNGKey) -> tuple[Any, tuple[jax.Array, jax.Array]]:
-            state, out = step.unroll_step(theta, state, key, (), None)
-            return state, (out.loss, out.mask)
-
-        state = step.init_step_state(theta, None, init_key)
-        _, (loss, mask) = jax.lax.scan(one_step, state, jax.random.split(steps_key, num_steps))
-        mean: jax.Array = jnp.sum(jnp.where(mask, loss, 0.0)) / jnp.sum(mask)
-        return mean
-
     def gradient(key: PRNGKey) -> jax.Array:
-        noise_key, loss_key = jax.random.split(key)
-        perturbed = flat + std * jax.random.normal(noise_key, flat.shape)
-        return cast(jax.Array, jax.grad(mean_loss)(perturbed, loss_key))
+        return cast(jax.Array, jax.grad(lambda flat: mean_loss(step, unravel(flat), num_steps, key))(flat))
 
     keys = jax.random.split(jax.random.key(_EXACT_SEED), num_samples)
     gradients = jax.jit(lambda keys: jax.lax.map(gradient, keys, batch_size=_GRADIENTS_AT_A_TIME))(keys)
     return cast(Array, np.asarray(gradients, np.float64).mean(axis=0))
+
+
+def mean_loss(step: TruncatedStep, theta: Theta, num_steps: int, key: PRNGKey) -> jax.Array:
+    """`[]`, of the first `num_steps` steps of an unroll. Consumes `key`."""
+    init_key, steps_key = jax.random.split(key)
+
+    def one_step(state: Any, key: PRNGKey) -> tuple[Any, tuple[jax.Array, jax.Array]]:
+        state, out = step.unroll_step(theta, state, key, (), None)
+        return state, (out.loss, out.mask)
+
+    state = step.init_step_state(theta, None, init_key)
+    _, (loss, mask) = jax.lax.scan(one_step, state, jax.random.split(steps_key, num_steps))
+    mean: jax.Array = jnp.sum(jnp.where(mask, loss, 0.0)) / jnp.sum(mask)
+    return mean
 
 
 def total_variance(estimates: Array) -> float:

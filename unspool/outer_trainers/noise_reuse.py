@@ -73,11 +73,19 @@ class _Carry(NamedTuple):
 
 
 class _Credited(NamedTuple):
-    """Sums over the steps so far: the gradient's, and the differences since noise was last drawn."""
+    """What the losses before a step have been credited to.
 
+    Attributes:
+        step: `[]`, the next one at which a task draws noise; T if there is none.
+        total: like theta, the gradient's sum so far.
+        accumulator: leaves `[N, ...]`, the noise that each pair's episode has felt before that step.
+        first: `[N]`, the first step whose difference is not in the sum yet.
+    """
+
+    step: jax.Array
     total: Theta
     accumulator: Theta
-    pending: jax.Array
+    first: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,30 +196,40 @@ class NoiseReuse(TruncatedEvolutionStrategy):
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), noise), keys
 
     def _credited(self, theta: Theta, accumulator: Theta, draws: Draws, delta: jax.Array) -> _Credited:
-        """The sum of all `xi_t delta_t`, where `xi_t` starts as `accumulator`."""
+        """The sum of all `xi_t delta_t`, where `xi_t` starts as `accumulator`.
 
-        def step(sums: _Credited, xs: tuple[Draws, jax.Array, jax.Array]) -> tuple[_Credited, None]:
-            draws, any_drawn, delta = xs
-            is_drawn = self._of_pairs(draws.is_drawn)
+        `xi_t` changes only where noise is drawn, so this goes from draw to draw and not from step to step.
+        """
+        steps = jnp.arange(self.num_steps)
+        any_drawn = jnp.any(draws.is_drawn, axis=1)
 
-            def at_draw() -> _Credited:
-                noise = self.perturbations.sample(theta, draws.noise_key)
-                settled = jnp.where(is_drawn, sums.pending, 0.0)
-                total = jax.tree.map(jnp.add, sums.total, credit(sums.accumulator, settled))
-                longer = jax.tree.map(jnp.add, sums.accumulator, noise)
-                felt = _where(self._of_pairs(draws.begins), noise, longer)
-                return _Credited(total, _where(is_drawn, felt, sums.accumulator), sums.pending - settled)
+        def draw_after(step: jax.Array) -> jax.Array:
+            return jnp.min(jnp.where(any_drawn & (steps > step), steps, self.num_steps))
 
-            sums = rarely(any_drawn, at_draw, sums)
-            return sums._replace(pending=sums.pending + delta), None
+        def credited_before(step: jax.Array, sums: _Credited, is_drawn: jax.Array) -> Theta:
+            pending = (steps[:, None] >= sums.first) & (steps[:, None] < step) & is_drawn
+            settled = credit(sums.accumulator, jnp.sum(jnp.where(pending, delta, 0.0), axis=0))
+            return jax.tree.map(jnp.add, sums.total, settled)
+
+        def at_draw(sums: _Credited) -> _Credited:
+            is_drawn, begins, noise_key = jax.tree.map(lambda leaf: leaf[sums.step], draws)
+            is_drawn = self._of_pairs(is_drawn)
+            noise = self.perturbations.sample(theta, noise_key)
+            longer = jax.tree.map(jnp.add, sums.accumulator, noise)
+            felt = _where(self._of_pairs(begins), noise, longer)
+            return _Credited(
+                step=draw_after(sums.step),
+                total=credited_before(sums.step, sums, is_drawn),
+                accumulator=_where(is_drawn, felt, sums.accumulator),
+                first=jnp.where(is_drawn, sums.step, sums.first),
+            )
 
         nothing = jax.tree.map(jnp.zeros_like, theta)
-        start = _Credited(nothing, accumulator, jnp.zeros(delta.shape[1], delta.dtype))
-        # At once for all steps, so that devices that share the tasks need not ask each other at each.
-        any_drawn = jnp.any(draws.is_drawn, axis=1)
-        sums, _ = jax.lax.scan(step, start, (draws, any_drawn, delta))
-        total = jax.tree.map(jnp.add, sums.total, credit(sums.accumulator, sums.pending))
-        return sums._replace(total=total)
+        first = jnp.zeros(delta.shape[1], jnp.int32)
+        start = _Credited(draw_after(jnp.int32(-1)), nothing, accumulator, first)
+        sums = jax.lax.while_loop(lambda sums: sums.step < self.num_steps, at_draw, start)
+        everyone = jnp.ones_like(first, bool)
+        return sums._replace(total=credited_before(jnp.int32(self.num_steps), sums, everyone))
 
     def _no_noise(self, theta: Theta) -> Theta:
         return jax.tree.map(lambda leaf: jnp.zeros((self.system.num_tasks, *leaf.shape), leaf.dtype), theta)

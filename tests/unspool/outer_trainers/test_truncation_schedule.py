@@ -110,3 +110,31 @@ def test_the_state_is_a_fixed_point_under_jit_and_vmap(schedule: Any) -> None:
 )
 def test_an_episode_has_at_least_one_step_whatever_a_scalar_schedule_says(schedule: Any) -> None:
     assert schedule.init(jax.random.PRNGKey(0), OUTER_STATE).length == 1
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_key_made_lazily_gives_the_same_next_state(schedule: Any) -> None:
+    state = schedule.init(KEY, OUTER_STATE)
+    for step in (1, 10_000):
+        lazily = schedule.next_state_lazily(state, step, lambda: KEY, OUTER_STATE)
+        assert_equal_trees(lazily, schedule.next_state(state, step, KEY, OUTER_STATE))
+
+
+def test_no_key_is_made_where_no_length_is_drawn() -> None:
+    made = []
+
+    def make_key() -> jax.Array:
+        jax.debug.callback(lambda: made.append(1))
+        return KEY
+
+    schedule = LogUniformLengthSchedule(5, 20)
+    state = schedule.init(KEY, None)
+    step = jax.jit(lambda at: schedule.next_state_lazily(state, at, make_key, None))
+    for at in (1, 4, 20):
+        jax.block_until_ready(step(at))
+    jax.effects_barrier()
+    assert len(made) == 1
+
+
+def assert_equal_trees(one: Any, other: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, one, other)
