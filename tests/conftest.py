@@ -20,3 +20,14 @@ def golden_prng() -> Iterator[None]:
     jax.config.update("jax_threefry_partitionable", False)
     yield
     jax.config.update("jax_threefry_partitionable", before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_of_one_module() -> Iterator[None]:
+    """Compiled programs go with the module that needed them.
+
+    XLA maps several pieces of memory for each, and a process may have 65,530 on Linux: one that keeps those
+    of the whole suite crashes in the compiler.
+    """
+    yield
+    jax.clear_caches()

@@ -98,6 +98,22 @@ def test_stacked_pairs_give_what_sequential_ones_give(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
+def test_an_estimator_can_be_made_from_the_parts_of_a_learned_optimizers_step(name: str) -> None:
+    by_hand = example(name)
+    step: Any = by_hand.truncated_step
+    parts = {"task_family": step.task_family, "learned_opt": step.learned_opt, "num_tasks": NUM_TASKS}
+    schedule = getattr(by_hand, "truncation_schedule", step.trunc_sched)
+    of_estimator = {
+        field.name: getattr(by_hand, field.name)
+        for field in dataclasses.fields(by_hand)
+        if field.name not in ("truncated_step", "truncation_schedule")
+    }
+    made = type(by_hand).for_learned_optimizer(**parts, trunc_sched=schedule, **of_estimator)
+    assert made == by_hand
+    assert type(by_hand)(**parts, trunc_sched=schedule, **of_estimator) == by_hand
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
 def test_new_style_keys_work(name: str) -> None:
     estimator = example(name)
     weights = weights_of(estimator)
