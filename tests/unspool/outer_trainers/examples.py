@@ -7,12 +7,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from unspool.lanes import init_lane
 from unspool.learned_optimizers.base import LearnableAdam
 from unspool.outer_trainers.dodge import DODGE
 from unspool.outer_trainers.full_es import FullES
 from unspool.outer_trainers.full_grad import FullGrad
 from unspool.outer_trainers.gpes import GPES
-from unspool.outer_trainers.gradient_estimator import GradientEstimator, OuterState, WorkerWeights
+from unspool.outer_trainers.gradient_estimator import (
+    GradientEstimator,
+    GradientEstimatorState,
+    OuterState,
+    WorkerWeights,
+)
 from unspool.outer_trainers.lopt_truncated_step import VectorizedLOptTruncatedStep
 from unspool.outer_trainers.truncated_es import TruncatedES
 from unspool.outer_trainers.truncated_es_shared_noise import TruncatedESSharedNoise
@@ -27,6 +33,7 @@ from unspool.outer_trainers.truncation_schedule import (
 )
 from unspool.tasks.base import TaskFamily
 from unspool.tasks.quadratics import FixedDimQuadraticFamily
+from unspool.types import PRNGKey
 
 NUM_TASKS = 3
 STEPS = 10
@@ -84,3 +91,8 @@ def weights_of(estimator: GradientEstimator, seed: int = 0) -> WorkerWeights:
     """Fresh weights."""
     theta = estimator.truncated_step.outer_init(jax.random.PRNGKey(seed))
     return WorkerWeights(theta, None, OuterState(jnp.int32(0)))
+
+
+def first_state(estimator: GradientEstimator, weights: WorkerWeights, key: PRNGKey) -> GradientEstimatorState:
+    """`estimator.init_worker_state`, compiled once for equal estimators."""
+    return init_lane(estimator, weights, key, lane=0)

@@ -112,7 +112,7 @@ def test_meta_loss_batch_is_mapped_over_tasks(resident: bool) -> None:
 
 def test_a_system_without_data_or_meta_loss_says_so() -> None:
     step = VectorizedTruncatedStep(documented_system(), 2)
-    assert (step.get_batch(3), step.resident_data(), step.label()) == (None, None, "Decay")
+    assert (step.get_batch(3), step.resident_data(), step.label()) == (None, ResidentData(()), "Decay")
     with pytest.raises(NotImplementedError, match=r"Decay has no meta_loss_batch; choose an objective"):
         step.meta_loss_batch({}, step.init_step_state({}, None, KEY), KEY, None, None)
 

@@ -19,7 +19,7 @@ from unspool.outer_trainers.truncated_es import TruncatedES
 from unspool.outer_trainers.truncated_es_shared_noise import NRES
 from unspool.outer_trainers.truncated_grad import TruncatedGrad
 from unspool.outer_trainers.truncated_pes import TruncatedPES
-from unspool.outer_trainers.truncated_step import VectorizedTruncatedStep
+from unspool.outer_trainers.truncated_step import VectorizedStep, VectorizedTruncatedStep
 from unspool.outer_trainers.truncation_schedule import ConstantTruncationSchedule
 from unspool.outer_trainers.unroll import Inputs, unroll
 
@@ -71,8 +71,19 @@ def exact_windows(estimator: Any, num_windows: int, forget: bool = False) -> np.
     An unroll's first state is made under the unperturbed theta. With `forget`, states are constants at the
     beginning of each truncation.
     """
-    step, length = estimator.truncated_step, estimator.steps_of_data()
-    weigh = getattr(estimator, "step_weights", lambda out: None)
+    weighting = (getattr(estimator, "weight_by", "step"), getattr(estimator, "death_probability", 0.0))
+    return _exact_windows(estimator.truncated_step, estimator.steps_of_data(), weighting, num_windows, forget)
+
+
+@functools.cache
+def _exact_windows(
+    step: VectorizedStep, length: int, weighting: tuple[Any, float], num_windows: int, forget: bool
+) -> np.ndarray:
+    """One reference for all estimators."""
+    weight_by, death_probability = weighting
+    weigh = TruncatedPES(
+        step, length, steps_per_jit=1, weight_by=weight_by, death_probability=death_probability
+    ).step_weights
 
     def losses(theta: Any, key: jax.Array) -> jax.Array:
         def window(state: Any, window_key: jax.Array) -> tuple[Any, jax.Array]:
@@ -96,18 +107,21 @@ def z_scores(samples: np.ndarray, exact: np.ndarray) -> np.ndarray:
     return error / np.maximum(np.sqrt(variance / SAMPLES), 1e-5)
 
 
-@pytest.mark.parametrize("name", UNBIASED)
+BOUNDARIES = [
+    (LinearSystem(2, longest=9), 4),
+    (LinearSystem(3, starts_at_theta=True), 5),
+    (LinearSystem(4, last_step_only=True), 1),
+    (LinearSystem(7, last_step_only=True, done_on_reset=True), 5),
+    (LinearSystem(7), 5),
+    (LinearSystem(3, last_step_only=True), 7),
+    (LinearSystem(4, done_on_reset=True), 1),
+]
+
+
 @pytest.mark.parametrize(
-    ("system", "length"),
-    [
-        (LinearSystem(7), 5),
-        (LinearSystem(3, last_step_only=True), 7),
-        (LinearSystem(4, last_step_only=True), 1),
-        (LinearSystem(4, done_on_reset=True), 1),
-        (LinearSystem(7, last_step_only=True, done_on_reset=True), 5),
-        (LinearSystem(2, longest=9), 4),
-        (LinearSystem(3, starts_at_theta=True), 5),
-    ],
+    ("name", "system", "length"),
+    [(name, *case) for name in ("TruncatedPES", "NRES") for case in BOUNDARIES]
+    + [(name, *case) for name in ("GPES", "DODGE") for case in BOUNDARIES[:4]],
 )
 def test_estimates_are_unbiased_across_episode_boundaries(
     name: str, system: LinearSystem, length: int
@@ -138,8 +152,10 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", ["TruncatedPES", "NRES"])
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("NRES", options) for options in OPTIONS] + [("TruncatedPES", "orthogonal pairs")],
+)
 def test_options_leave_estimates_unbiased(name: str, options: str) -> None:
     estimator = UNBIASED[name](vectorized(LinearSystem(2, longest=9)), 4, **OPTIONS[options])
     reference = estimator
