@@ -88,7 +88,7 @@ def test_a_scheduled_length_is_spread_but_not_below_its_minimum() -> None:
     assert lengths.max() > 120
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: type(schedule).__name__)
 def test_the_state_is_a_fixed_point_under_jit_and_vmap(schedule: Any) -> None:
     keys = jax.random.split(KEY, 3)
     state = jax.vmap(lambda key: schedule.init(key, OUTER_STATE))(keys)

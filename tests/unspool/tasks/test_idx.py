@@ -116,7 +116,9 @@ def test_a_malformed_file_is_refused_by_name(
         read_idx(path, num_axes=1)
 
 
-@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(HEADER + b"abc")[:-12]])
+@pytest.mark.parametrize(
+    "content", [b"not gzip", gzip.compress(HEADER + b"abc")[:-12]], ids=["not gzip", "cut short"]
+)
 def test_a_damaged_archive_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "labels.gz"
     path.write_bytes(content)
