@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv demo test check bench reproduce protos clean
+.PHONY: venv demo test test-library test-service check bench reproduce protos clean
 .DEFAULT_GOAL := demo
 
 venv: .venv/.ready
@@ -18,7 +18,14 @@ demo: venv
 	$(BIN)/python examples/demo.py
 
 test: venv
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(MAKE) --jobs=2 --output-sync=target test-library test-service
+
+# The two halves of `make test`, side by side: one computes, the other mostly waits for processes of its own.
+test-library: venv
+	$(BIN)/python -m pytest tests/unspool tests/benchmarks
+
+test-service: venv
+	$(BIN)/python -m pytest --ignore=tests/unspool --ignore=tests/benchmarks
 
 check: venv
 	$(BIN)/ruff check .

@@ -13,15 +13,6 @@ import jax
 import pytest
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Deals tests out to the processes of `make test` by module; those that start clusters all go to one.
-
-    Ray finds a cluster that another process has started on the same machine, and takes it for its own.
-    """
-    starts_processes = any(item.get_closest_marker(name) for name in ("ray", "end_to_end"))
-    item.add_marker(pytest.mark.xdist_group("clusters" if starts_processes else item.path.name))
-
-
 @pytest.fixture
 def golden_prng() -> Iterator[None]:
     """The random bits with which most golden values were made."""
