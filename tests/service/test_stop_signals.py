@@ -1,10 +1,20 @@
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from service.stop_signals import StopSignals
 
 
+@pytest.fixture
+def heeded_hangup() -> Iterator[None]:
+    """Whoever runs the tests may have it ignored, as `nohup` does, and then it stays ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("heeded_hangup")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_are_counted_until_there_is_one_too_many(number: signal.Signals) -> None:
     with StopSignals() as signals:
