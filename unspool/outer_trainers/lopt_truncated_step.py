@@ -2,7 +2,6 @@
 
 import dataclasses
 import zlib
-from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ from unspool.device_mesh import over_tasks
 from unspool.learned_optimizers.base import LearnedOptimizer
 from unspool.optimizers.base import Optimizer
 from unspool.outer_trainers.checks import check_arrays, check_scalar, check_unchanged
+from unspool.outer_trainers.lopt_step_state import StepKeys, TaskInputs, TruncatedUnrollState
 from unspool.outer_trainers.simple_lopt_truncated_step import (
     SimpleLOptTruncatedStep,
     SimpleVecLOptTruncatedStep,
@@ -43,65 +43,6 @@ _TRAIN_DATA = zlib.crc32(b"train data")
 _OUTER_DATA = zlib.crc32(b"outer data")
 
 _TAKE_THE_MEAN = "take its mean over the batch, say"
-
-
-class TruncatedUnrollState(NamedTuple):
-    """Where the inner training runs stand; every leaf leads with `[num_tasks]`.
-
-    Attributes:
-        inner_opt_state: state of the optimizer that theta parametrises, the inner parameters in it.
-        inner_step: int32, updates since the episode began (or the random offset it was given).
-        truncation_state: state of the truncation schedule.
-        task_param: what the task family sampled.
-        is_done: bool; the last step ended the episode and the next one will reset.
-    """
-
-    inner_opt_state: PyTree
-    inner_step: jax.Array
-    truncation_state: PyTree
-    task_param: TaskParams
-    is_done: jax.Array
-
-    def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
-        return self._replace(**changes)
-
-
-class StepKeys(NamedTuple):
-    """The keys of one step, one of each for every task `[num_tasks]`. Those that nothing uses cost nothing.
-
-    Attributes:
-        root: `[]`, what the others are made of; resets and the truncation schedule make theirs when they need
-            any.
-        step: of the training step.
-        meta: of the loss after the update.
-        train_data: of the training batch.
-        outer_data: of the batch of the loss after the update.
-    """
-
-    root: PRNGKey
-    step: PRNGKey
-    meta: PRNGKey
-    train_data: PRNGKey
-    outer_data: PRNGKey
-
-
-class _TaskInputs(NamedTuple):
-    """What one step of one task gets that no other task does.
-
-    Attributes:
-        task_index: `[]`, which of the tasks it is.
-        step_key: of the training step.
-        meta_key: of the loss after the update.
-        batch: to train on.
-        meta_batch: of the loss after the update.
-    """
-
-    task_index: jax.Array
-    step_key: PRNGKey
-    meta_key: PRNGKey
-    batch: Batch
-    meta_batch: Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +130,7 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         keys = key if isinstance(key, StepKeys) else self._keys(key)
         batch, meta_batch = self._batches(data, keys)
         step = over_tasks(self._step_task, (axis_of(theta_is_vector), 0, 0, None, None, None))
-        inputs = _TaskInputs(jnp.arange(self.num_tasks), keys.step, keys.meta, batch, meta_batch)
+        inputs = TaskInputs(jnp.arange(self.num_tasks), keys.step, keys.meta, batch, meta_batch)
         state, out = step(theta, unroll_state, inputs, keys.root, outer_state, override_num_steps)
         return state, out
 
@@ -317,7 +258,7 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         self,
         theta: Theta,
         state: TruncatedUnrollState,
-        inputs: _TaskInputs,
+        inputs: TaskInputs,
         root_key: PRNGKey,
         outer_state: OuterState,
         num_steps: jax.Array | int | None,
