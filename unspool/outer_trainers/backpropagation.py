@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from unspool.outer_trainers.loss_difference import masked_mean
+from unspool.outer_trainers.unroll import where_tasks
 from unspool.types import PyTree, Theta
 
 DivergenceOfGradients = Literal["mask", "fail"]
@@ -85,4 +86,4 @@ def _finite_per_task(tree: Theta) -> jax.Array:
 
 def _sum_over(tasks: jax.Array, leaf: jax.Array) -> jax.Array:
     """The sum over the tasks `[N]` that are true; those that are not may hold anything."""
-    return jnp.sum(jnp.where(tasks.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, 0.0), axis=0)
+    return jnp.sum(where_tasks(tasks, leaf, jnp.zeros_like(leaf)), axis=0)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import get_args
 
 import jax
+import jax.numpy as jnp
 
 from unspool.arguments import check_choice, check_positive, check_whole_number, refusal
 from unspool.outer_trainers.gradient_estimator import GradientEstimator, WorkerWeights, check_vectorized
@@ -76,17 +77,19 @@ class EvolutionStrategy(GradientEstimator):
         return Perturbations(std, self.perturbation, self.pairs_per_task, self.orthogonal)
 
     @property
-    def system(self) -> VectorizedStep:
-        """What is unrolled: the step, once for each pair of each task."""
-        if self.pairs_per_task == 1:
-            return self.truncated_step
-        return RepeatedStep(self.truncated_step, self.pairs_per_task)
+    def reporting_step(self) -> VectorizedStep:
+        """The step, whose losses the objective is made of."""
+        return self.truncated_step
 
-    def noise_and_unroll_keys(self, key: PRNGKey) -> tuple[PRNGKey, PRNGKey]:
-        """The keys of an estimate's noise and of its unroll. Consumes `key`."""
-        key, noise_key = jax.random.split(key)
-        _, unroll_key = jax.random.split(key)
-        return noise_key, unroll_key
+    @property
+    def system(self) -> VectorizedStep:
+        """What is unrolled: `reporting_step`, once for each pair of each task."""
+        step = self.reporting_step
+        return step if self.pairs_per_task == 1 else RepeatedStep(step, self.pairs_per_task)
+
+    def no_noise(self, theta: Theta) -> Theta:
+        """Like `sample_noise`, but zeros."""
+        return jax.tree.map(lambda leaf: jnp.zeros((self.system.num_tasks, *leaf.shape), leaf.dtype), theta)
 
     def sample_noise(self, worker_weights: WorkerWeights, key: PRNGKey) -> Theta:
         """Noise for every pair, leaves `[num_tasks * pairs_per_task, ...]`. Consumes `key`."""

@@ -21,9 +21,17 @@ from unspool.device_mesh import over_tasks
 from unspool.outer_trainers.estimate_report import es_metrics, es_out
 from unspool.outer_trainers.gradient_estimator import GradientEstimatorOut, Metrics, WorkerWeights
 from unspool.outer_trainers.loss_difference import Sides, credit
+from unspool.outer_trainers.repeated_step import apart, joined
 from unspool.outer_trainers.truncated_evolution_strategy import TruncatedEvolutionStrategy
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState
-from unspool.outer_trainers.unroll import Inputs, Pair, antithetic_step, antithetic_thetas, one_side
+from unspool.outer_trainers.unroll import (
+    Inputs,
+    Pair,
+    antithetic_step,
+    antithetic_thetas,
+    one_side,
+    where_tasks,
+)
 from unspool.rarely import rarely
 from unspool.types import Batch, PRNGKey, PyTree, Theta
 
@@ -109,7 +117,7 @@ class NoiseReuse(TruncatedEvolutionStrategy):
             *self._initial_pair(state),
             noise_key=jax.random.split(key, num_tasks),
             age=jnp.zeros(num_tasks, jnp.int32),
-            accumulator=None if self.steps_per_noise is None else self._no_noise(theta),
+            accumulator=None if self.steps_per_noise is None else self.no_noise(theta),
         )
 
     def estimate(
@@ -189,11 +197,10 @@ class NoiseReuse(TruncatedEvolutionStrategy):
 
             return rarely(is_drawn, draw, (noise, noise_key))
 
-        pairs = self.pairs_per_task
-        apart = jax.tree.map(lambda leaf: leaf.reshape(-1, pairs, *leaf.shape[1:]), carry.noise)
         drawn = over_tasks(of_task, (None, 0, 0, 0, 0))
-        noise, keys = drawn(theta, is_drawn, fresh_keys, apart, carry.noise_key)
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), noise), keys
+        in_force = apart(carry.noise, self.pairs_per_task)
+        noise, keys = drawn(theta, is_drawn, fresh_keys, in_force, carry.noise_key)
+        return joined(noise), keys
 
     def _credited(self, theta: Theta, accumulator: Theta, draws: Draws, delta: jax.Array) -> _Credited:
         """The sum of all `xi_t delta_t`, where `xi_t` starts as `accumulator`.
@@ -216,11 +223,11 @@ class NoiseReuse(TruncatedEvolutionStrategy):
             is_drawn = self._of_pairs(is_drawn)
             noise = self.perturbations.sample(theta, noise_key)
             longer = jax.tree.map(jnp.add, sums.accumulator, noise)
-            felt = _where(self._of_pairs(begins), noise, longer)
+            felt = where_tasks(self._of_pairs(begins), noise, longer)
             return _Credited(
                 step=draw_after(sums.step),
                 total=credited_before(sums.step, sums, is_drawn),
-                accumulator=_where(is_drawn, felt, sums.accumulator),
+                accumulator=where_tasks(is_drawn, felt, sums.accumulator),
                 first=jnp.where(is_drawn, sums.step, sums.first),
             )
 
@@ -231,16 +238,8 @@ class NoiseReuse(TruncatedEvolutionStrategy):
         everyone = jnp.ones_like(first, bool)
         return sums._replace(total=credited_before(jnp.int32(self.num_steps), sums, everyone))
 
-    def _no_noise(self, theta: Theta) -> Theta:
-        return jax.tree.map(lambda leaf: jnp.zeros((self.system.num_tasks, *leaf.shape), leaf.dtype), theta)
-
     def _of_pairs(self, of_tasks: jax.Array) -> jax.Array:
         return jnp.repeat(of_tasks, self.pairs_per_task, axis=0)
 
     def _of_tasks(self, of_pairs: jax.Array) -> jax.Array:
         return of_pairs[:: self.pairs_per_task]
-
-
-def _where(condition: jax.Array, one: PyTree, other: PyTree) -> PyTree:
-    """`jnp.where` with a condition `[N]` on trees with leaves `[N, ...]`."""
-    return jax.tree.map(lambda a, b: jnp.where(condition.reshape(-1, *(1,) * (a.ndim - 1)), a, b), one, other)

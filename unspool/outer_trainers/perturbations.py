@@ -13,6 +13,7 @@ from typing import Literal, cast
 import jax
 import jax.numpy as jnp
 
+from unspool.outer_trainers.repeated_step import joined
 from unspool.types import PRNGKey, PyTree, Theta
 
 NoiseKind = Literal["gaussian", "rademacher", "sphere"]
@@ -66,7 +67,7 @@ class Perturbations:
             keys: consumed, one per task.
         """
         of_tasks = jax.vmap(lambda key: self.sample_for_task(theta, key))(keys)
-        return cast(Theta, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), of_tasks))
+        return cast(Theta, joined(of_tasks))
 
     def sample_for_task(self, theta: Theta, key: PRNGKey) -> Theta:
         """Noise for one task, leaves `[pairs_per_task, ...]`. Consumes `key`."""

@@ -1,14 +1,16 @@
 """Several unrolls of each task, alike in everything but theta."""
 
 import dataclasses
-from typing import cast
+from typing import TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 
 from unspool.outer_trainers.truncated_step import OuterState, TruncatedUnrollOut, UnrollState
 from unspool.outer_trainers.wrapped_step import WrappedStep
-from unspool.types import Batch, PRNGKey, PyTree, Theta
+from unspool.types import Batch, PRNGKey, Theta
+
+Tree = TypeVar("Tree")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +44,7 @@ class RepeatedStep(WrappedStep):
             return self.step.init_step_state(theta, outer_state, key, theta_is_vector, num_steps_override)
 
         if theta_is_vector:
-            return self._joined(jax.vmap(init, in_axes=1, out_axes=1)(self._apart(theta)))
+            return joined(jax.vmap(init, in_axes=1, out_axes=1)(apart(theta, self.copies)))
         return jax.tree.map(lambda leaf: jnp.repeat(leaf, self.copies, axis=0), init(theta))
 
     def unroll_step(
@@ -60,11 +62,9 @@ class RepeatedStep(WrappedStep):
                 theta, state, key, data, outer_state, theta_is_vector, override_num_steps
             )
 
-        thetas = self._apart(theta) if theta_is_vector else theta
+        thetas = apart(theta, self.copies) if theta_is_vector else theta
         step = jax.vmap(one_copy, in_axes=(1 if theta_is_vector else None, 1), out_axes=1)
-        return cast(
-            tuple[UnrollState, TruncatedUnrollOut], self._joined(step(thetas, self._apart(unroll_state)))
-        )
+        return joined(step(thetas, apart(unroll_state, self.copies)))
 
     def meta_loss_batch(
         self,
@@ -78,14 +78,16 @@ class RepeatedStep(WrappedStep):
         def one_copy(theta: Theta, state: UnrollState) -> jax.Array:
             return self.step.meta_loss_batch(theta, state, key, data, outer_state, theta_is_vector)
 
-        thetas = self._apart(theta) if theta_is_vector else theta
+        thetas = apart(theta, self.copies) if theta_is_vector else theta
         losses = jax.vmap(one_copy, in_axes=(1 if theta_is_vector else None, 1), out_axes=1)
-        return cast(jax.Array, self._joined(losses(thetas, self._apart(unroll_state))))
+        return joined(losses(thetas, apart(unroll_state, self.copies)))
 
-    def _apart(self, tree: PyTree) -> PyTree:
-        """Leaves `[tasks, copies, ...]`."""
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, self.copies, *leaf.shape[1:]), tree)
 
-    def _joined(self, tree: PyTree) -> PyTree:
-        """Leaves `[tasks * copies, ...]`."""
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)
+def apart(tree: Tree, copies: int) -> Tree:
+    """Leaves `[tasks * copies, ...]` as `[tasks, copies, ...]`: copies of a task stand together."""
+    return cast(Tree, jax.tree.map(lambda leaf: leaf.reshape(-1, copies, *leaf.shape[1:]), tree))
+
+
+def joined(tree: Tree) -> Tree:
+    """The inverse of `apart`."""
+    return cast(Tree, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree))

@@ -14,10 +14,10 @@ from unspool.outer_trainers.gradient_estimator import (
     WorkerWeights,
     check_length,
 )
-from unspool.outer_trainers.loss_difference import Sides, credit
+from unspool.outer_trainers.loss_difference import credit
 from unspool.outer_trainers.truncated_evolution_strategy import TruncatedEvolutionStrategy
 from unspool.outer_trainers.truncated_step import UnrollState
-from unspool.outer_trainers.unroll import Inputs, Pair, antithetic_thetas, antithetic_unroll, one_side
+from unspool.outer_trainers.unroll import Pair
 from unspool.types import Batch, PRNGKey
 
 
@@ -52,20 +52,6 @@ class TruncatedES(TruncatedEvolutionStrategy):
     def estimate(
         self, worker_weights: WorkerWeights, key: PRNGKey, state: UnrollState, data: Batch, with_summary: bool
     ) -> tuple[GradientEstimatorOut, Metrics]:
-        noise_key, unroll_key = self.noise_and_unroll_keys(key)
-        noise = self.sample_noise(worker_weights, noise_key)
-        states, out = antithetic_unroll(
-            self.system,
-            antithetic_thetas(worker_weights.theta, noise),
-            Pair(state, state),
-            unroll_key,
-            self.num_steps,
-            Inputs(data, worker_weights.outer_state),
-            stacked=self.stack_antithetic_samples,
-        )
-        pos = one_side(out, 0)
-        difference = self.difference(
-            Sides.of_pair(out.loss[0], out.loss[1]), pos.mask, self.step_weights(pos)
-        )
+        noise, states, pos, difference = self.under_one_noise(worker_weights, key, Pair(state, state), data)
         grad = self.gradient(credit(noise, jnp.sum(difference.delta, axis=0)), difference)
         return es_out(grad, difference, states.pos, pos), es_metrics(grad, difference, pos, with_summary)

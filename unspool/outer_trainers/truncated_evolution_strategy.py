@@ -2,20 +2,39 @@
 
 import abc
 import dataclasses
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
 from unspool.arguments import check_choice, check_decay, check_whole_number
 from unspool.outer_trainers.evolution_strategy import EvolutionStrategy
+from unspool.outer_trainers.gradient_estimator import WorkerWeights
+from unspool.outer_trainers.loss_difference import LossDifference, Sides
 from unspool.outer_trainers.objectives import Objective, step_with_objective
-from unspool.outer_trainers.repeated_step import RepeatedStep
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, VectorizedStep
+from unspool.outer_trainers.unroll import Inputs, Pair, antithetic_thetas, antithetic_unroll, one_side
+from unspool.types import Batch, PRNGKey, Theta
 
 WeightBy = Literal["step", "episode"]
 """step: every step counts the same, so that long episodes count more than short ones. episode: every episode
 counts the same, as it does for estimators that unroll whole episodes."""
+
+
+class UnderOneNoise(NamedTuple):
+    """A truncation of antithetic pairs that each have one noise throughout.
+
+    Attributes:
+        noise: leaves `[N, ...]`.
+        states: at the end.
+        pos: what the positive members report.
+        difference: what counts of the losses.
+    """
+
+    noise: Theta
+    states: Pair
+    pos: TruncatedUnrollOut
+    difference: LossDifference
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,12 +67,31 @@ class TruncatedEvolutionStrategy(EvolutionStrategy):
         """Inner steps per estimate."""
 
     @property
-    def system(self) -> VectorizedStep:
-        step = step_with_objective(self.truncated_step, self.objective, self.recompute_samples)
-        return step if self.pairs_per_task == 1 else RepeatedStep(step, self.pairs_per_task)
+    def reporting_step(self) -> VectorizedStep:
+        return step_with_objective(self.truncated_step, self.objective, self.recompute_samples)
 
     def steps_of_data(self) -> int:
         return self.num_steps
+
+    def under_one_noise(
+        self, worker_weights: WorkerWeights, key: PRNGKey, states: Pair, data: Batch
+    ) -> UnderOneNoise:
+        """A truncation from `states` under noise that is drawn at its start. Consumes `key`."""
+        key, noise_key = jax.random.split(key)
+        _, unroll_key = jax.random.split(key)
+        noise = self.sample_noise(worker_weights, noise_key)
+        states, out = antithetic_unroll(
+            self.system,
+            antithetic_thetas(worker_weights.theta, noise),
+            states,
+            unroll_key,
+            self.num_steps,
+            Inputs(data, worker_weights.outer_state),
+            stacked=self.stack_antithetic_samples,
+        )
+        pos = one_side(out, 0)
+        sides = Sides.of_pair(out.loss[0], out.loss[1])
+        return UnderOneNoise(noise, states, pos, self.difference(sides, pos.mask, self.step_weights(pos)))
 
     def step_weights(self, out: TruncatedUnrollOut) -> jax.Array | None:
         """How much each step counts, `[T, N]`; None if all count the same.

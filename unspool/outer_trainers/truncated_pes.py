@@ -18,10 +18,10 @@ from unspool.outer_trainers.gradient_estimator import (
     WorkerWeights,
     check_length,
 )
-from unspool.outer_trainers.loss_difference import Sides, credit
+from unspool.outer_trainers.loss_difference import credit
 from unspool.outer_trainers.truncated_evolution_strategy import TruncatedEvolutionStrategy
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState
-from unspool.outer_trainers.unroll import Inputs, Pair, antithetic_thetas, antithetic_unroll, one_side
+from unspool.outer_trainers.unroll import Pair, where_tasks
 from unspool.types import Batch, PRNGKey, Theta
 
 
@@ -70,10 +70,8 @@ class TruncatedPES(TruncatedEvolutionStrategy):
         return self.trunc_length
 
     def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> PESWorkerState:
-        theta, system = worker_weights.theta, self.system
-        state = system.init_step_state(theta, worker_weights.outer_state, key)
-        accumulator = jax.tree.map(lambda leaf: jnp.zeros((system.num_tasks, *leaf.shape), leaf.dtype), theta)
-        return PESWorkerState(state, state, accumulator)
+        state = self.system.init_step_state(worker_weights.theta, worker_weights.outer_state, key)
+        return PESWorkerState(state, state, self.no_noise(worker_weights.theta))
 
     def estimate(
         self,
@@ -83,21 +81,8 @@ class TruncatedPES(TruncatedEvolutionStrategy):
         data: Batch,
         with_summary: bool,
     ) -> tuple[GradientEstimatorOut, Metrics]:
-        noise_key, unroll_key = self.noise_and_unroll_keys(key)
-        noise = self.sample_noise(worker_weights, noise_key)
-        states, out = antithetic_unroll(
-            self.system,
-            antithetic_thetas(worker_weights.theta, noise),
-            Pair(state.pos_state, state.neg_state),
-            unroll_key,
-            self.num_steps,
-            Inputs(data, worker_weights.outer_state),
-            stacked=self.stack_antithetic_samples,
-        )
-        pos = one_side(out, 0)
-        difference = self.difference(
-            Sides.of_pair(out.loss[0], out.loss[1]), pos.mask, self.step_weights(pos)
-        )
+        states = Pair(state.pos_state, state.neg_state)
+        noise, states, pos, difference = self.under_one_noise(worker_weights, key, states, data)
         accumulator = jax.tree.map(jnp.add, state.accumulator, noise)
         grad = self.gradient(_credited(accumulator, noise, difference.delta, pos.is_done), difference)
         next_state = PESWorkerState(*states, _noise_carried_on(accumulator, noise, pos))
@@ -131,9 +116,5 @@ def _noise_carried_on(accumulator: Theta, noise: Theta, out: TruncatedUnrollOut)
     reset_pending = out.is_done[-1] & out.mask[-1]
     began_anew = jnp.any(out.is_done, axis=0)
 
-    def carried(total: jax.Array, new: jax.Array) -> jax.Array:
-        per_task = (-1, *(1,) * (total.ndim - 1))
-        kept = jnp.where(began_anew.reshape(per_task), new, total)
-        return jnp.where(reset_pending.reshape(per_task), 0.0, kept)
-
-    return jax.tree.map(carried, accumulator, noise)
+    kept = where_tasks(began_anew, noise, accumulator)
+    return where_tasks(reset_pending, jax.tree.map(jnp.zeros_like, kept), kept)

@@ -164,3 +164,12 @@ def unstack_pair(tree: PyTree) -> Pair:
 def one_side(tree: Tree, side: int) -> Tree:
     """One member of a stacked pair: 0 is the positive one."""
     return cast(Tree, jax.tree.map(lambda leaf: leaf[side], tree))
+
+
+def where_tasks(condition: jax.Array, one: Tree, other: Tree) -> Tree:
+    """`jnp.where` with a condition `[N]` on trees with leaves `[N, ...]`."""
+
+    def chosen(one: jax.Array, other: jax.Array) -> jax.Array:
+        return jnp.where(condition.reshape(-1, *(1,) * (one.ndim - 1)), one, other)
+
+    return cast(Tree, jax.tree.map(chosen, one, other))
