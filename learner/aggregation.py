@@ -59,7 +59,8 @@ def aggregation_of(settings: LearnerSettings) -> Aggregation:
         case "async":
             return Async(settings.batch, settings.max_staleness)
         case "quorum":
-            return Quorum(lanes, math.ceil(settings.quorum * lanes), settings.grace_s, settings.max_staleness)
+            grace_s = settings.grace_s or 0.0
+            return Quorum(lanes, math.ceil(settings.quorum * lanes), grace_s, settings.max_staleness)
 
 
 @dataclasses.dataclass(frozen=True)

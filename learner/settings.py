@@ -41,7 +41,13 @@ class LearnerSettings:
         workers_desired: workers the operator wants; `Admin.Scale` changes it.
         max_workers: workers admitted at once.
         quorum: share of the lanes that a `quorum` update needs.
-        grace_s: how long a `quorum` update waits for the others once it has its share.
+        grace_s: how long a `quorum` update waits for the others once it has its share; None: as long as they
+            lately took.
+        staleness_weighting: `inverse` weighs a gradient that is s versions behind by 1 / (1 + s).
+        on_rollback: what lanes go on from once theta has gone back to a checkpoint: `keep` what workers hold,
+            `restore` what the checkpoint has, `reset` to the beginning. `sync` always restores.
+        checkpoint_give_up_s: how long the run goes on although no checkpoint can be written.
+        workers_min: if given, the learner itself chooses `workers_desired`, from it to `max_workers`.
         gather_s: how long the first lanes wait, so that `workers_desired` workers share them from the start.
         chunk_bytes: largest piece of a body in one message.
         max_snapshot_bytes: largest lane snapshot accepted.
@@ -73,7 +79,11 @@ class LearnerSettings:
     workers_desired: int
     max_workers: int
     quorum: float = 1.0
-    grace_s: float = 0.0
+    grace_s: float | None = 0.0
+    staleness_weighting: Literal["none", "inverse"] = "none"
+    on_rollback: Literal["keep", "restore", "reset"] = "restore"
+    checkpoint_give_up_s: float = 3600.0
+    workers_min: int | None = None
     gather_s: float = 2.0
     chunk_bytes: int = 512 * 1024
     max_snapshot_bytes: int = 1 << 30
@@ -98,7 +108,7 @@ class LearnerSettings:
         ):
             self._require(name, getattr(self, name) > 0, "must be positive")
         for name in ("max_staleness", "workers_desired", "grace_s", "gather_s", "orphan_ttl_s"):
-            self._require(name, getattr(self, name) >= 0, "must not be negative")
+            self._require(name, (getattr(self, name) or 0) >= 0, "must not be negative")
         for name in ("port", "admin_port", "http_port"):
             self._require(name, 0 <= getattr(self, name) < 1 << 16, "must be 0 to 65535")
         is_safe = is_loopback(self.host) or self.tls is not None or self.is_insecure

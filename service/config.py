@@ -27,7 +27,10 @@ class Aggregation:
         max_staleness: updates by which theta may be ahead of a gradient's own; None for the mode's default.
         credits: unapplied gradients that a worker may have per lane; None for the mode's default.
         quorum: the share of the lanes that "quorum" waits for; None for its default.
-        grace_s: seconds for which it then waits for the others; None for its default.
+        grace_s: seconds for which it then waits for the others; None: as long as lanes usually take.
+        staleness_weighting: "inverse" weighs a gradient that is s updates old by 1 / (1 + s).
+        on_rollback: what lanes go on from when the learner has gone back to a checkpoint: "keep" the states
+            that workers have, "restore" those of the checkpoint, "reset" them. "sync" always restores them.
     """
 
     lanes: int
@@ -37,9 +40,12 @@ class Aggregation:
     credits: int | None = None
     quorum: float | None = None
     grace_s: float | None = None
+    staleness_weighting: Literal["none", "inverse"] = "none"
+    on_rollback: Literal["keep", "restore", "reset"] | None = None
 
     def __post_init__(self) -> None:
         is_sync, is_quorum = self.mode == "sync", self.mode == "quorum"
+        is_unweighted = self.staleness_weighting == "none"
         takes_all = self.mode == "async" or self.batch_size == self.lanes
         reachable = self.lanes * self.credits_per_lane
         require(
@@ -54,8 +60,10 @@ class Aggregation:
             ("credits", self.credits_per_lane >= 1, "must be at least 1"),
             ("quorum", 0 < self.share_needed <= 1, "must be above 0, at most 1"),
             ("quorum", is_quorum or self.share_needed == 1, f"has no meaning in {self.mode}"),
-            ("grace_s", self.patience_s >= 0, "must not be negative"),
-            ("grace_s", is_quorum or self.patience_s == 0, f"has no meaning in {self.mode}"),
+            ("grace_s", (self.grace_s or 0.0) >= 0, "must not be negative"),
+            ("grace_s", is_quorum or not self.grace_s, f"has no meaning in {self.mode}"),
+            ("staleness_weighting", not is_sync or is_unweighted, "has no meaning in sync"),
+            ("on_rollback", not is_sync or self.lanes_after_rollback == "restore", "must be restore in sync"),
         )
 
     @property
@@ -82,9 +90,10 @@ class Aggregation:
         return by_default if self.quorum is None else self.quorum
 
     @property
-    def patience_s(self) -> float:
-        """Seconds for which lanes beyond that share are waited for."""
-        return 0.0 if self.grace_s is None else self.grace_s
+    def lanes_after_rollback(self) -> Literal["keep", "restore", "reset"]:
+        """What lanes go on from when the learner has gone back to a checkpoint."""
+        by_default: Literal["keep", "restore"] = "restore" if self.mode == "sync" else "keep"
+        return self.on_rollback or by_default
 
     def settled(self) -> "Aggregation":
         """Return the same with the mode's defaults in place of None."""
@@ -94,8 +103,19 @@ class Aggregation:
             max_staleness=self.staleness_window,
             credits=self.credits_per_lane,
             quorum=self.share_needed,
-            grace_s=self.patience_s,
+            grace_s=self.grace_s if self.mode == "quorum" else 0.0,
+            on_rollback=self.lanes_after_rollback,
         )
+
+    def deciding(self) -> Tables:
+        """Return what theta depends on; newer keys are unsaid where they are as they were before them."""
+        said = dataclasses.asdict(self.settled())
+        unsaid = {
+            "grace_s": None,
+            "staleness_weighting": "none",
+            "on_rollback": Aggregation(self.lanes, self.mode).lanes_after_rollback,
+        }
+        return {key: value for key, value in said.items() if key not in unsaid or value != unsaid[key]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +124,7 @@ class Workers:
 
     Attributes:
         count: how many at the start; `unspool scale` changes it while the run goes on.
+        min_count: if given, the run itself chooses how many there are, from min_count to max_count.
         max_count: how many there may ever be.
         num_cpus: what each asks of Ray.
         num_gpus: what each asks of Ray; may be a fraction.
@@ -114,6 +135,7 @@ class Workers:
     """
 
     count: int = 2
+    min_count: int | None = None
     max_count: int = 256
     num_cpus: float = 1.0
     num_gpus: float = 0.0
@@ -123,6 +145,7 @@ class Workers:
     devices: int | None = None
 
     def __post_init__(self) -> None:
+        fits_count = 0 <= (self.min_count or 0) <= self.count
         # Ray hides the GPUs that were not asked for.
         fits_gpus = self.platform == "cpu" or not 0 < math.ceil(self.num_gpus) < self.device_count
         require(
@@ -131,6 +154,7 @@ class Workers:
             ("max_count", 1 <= self.max_count <= 4096, "must be from 1 to 4096"),
             ("count", self.count >= 0, "must not be negative"),
             ("count", self.count <= self.max_count, f"must not exceed max_count ({self.max_count})"),
+            ("min_count", self.min_count is None or fits_count, f"must be from 0 to count ({self.count})"),
             ("num_cpus", self.num_cpus >= 0, "must not be negative"),
             ("num_gpus", self.num_gpus >= 0, "must not be negative"),
             ("resources", _are_amounts(self.resources), "must be numbers, none of them negative"),
@@ -159,10 +183,12 @@ class Checkpoint:
     Attributes:
         every: outer steps from one to the next.
         keep: how many of the newest are kept.
+        give_up_s: seconds for which training goes on although none can be written, as on a full disk.
     """
 
     every: int = 20
     keep: int = 3
+    give_up_s: float = 3600.0
 
     def __post_init__(self) -> None:
         require(
@@ -170,6 +196,7 @@ class Checkpoint:
             self,
             ("every", self.every >= 1, "must be at least 1"),
             ("keep", self.keep >= 1, "must be at least 1"),
+            ("give_up_s", self.give_up_s > 0, "must be above 0"),
         )
 
 
@@ -254,7 +281,7 @@ class RunConfig:
         if self.workers.device_count > 1:
             # Unsaid where it is one: what runs were before they could have several keeps its digest.
             workers["devices"] = self.workers.device_count
-        return {**self.experiment, "aggregation": dataclasses.asdict(self.aggregation), "workers": workers}
+        return {**self.experiment, "aggregation": self.aggregation.deciding(), "workers": workers}
 
     def training_toml(self) -> str:
         """Return `training_tables` in canonical form."""

@@ -51,8 +51,12 @@ def run_learner(run: RunDirectory) -> int:
         checkpoint_every=config.checkpoint.every,
         checkpoint_keep=config.checkpoint.keep,
         quorum=config.aggregation.share_needed,
-        grace_s=config.aggregation.patience_s,
+        grace_s=config.aggregation.grace_s,
+        staleness_weighting=config.aggregation.staleness_weighting,
+        on_rollback=config.aggregation.lanes_after_rollback,
+        checkpoint_give_up_s=config.checkpoint.give_up_s,
         workers_desired=config.workers.count,
+        workers_min=config.workers.min_count,
         max_workers=config.workers.max_count,
     )
     try:

@@ -17,7 +17,7 @@ class WatchStatusRequest(_message.Message):
     def __init__(self, interval_s: _Optional[float] = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("run", "state", "waiting_for", "epoch", "outer_step", "outer_steps", "loss", "grad_norm", "theta_sha256", "updates_per_s", "inner_steps_per_s", "inner_steps", "staleness", "workers_desired", "workers", "lanes", "verdicts", "endpoints", "checkpoint", "elapsed_s", "eta_s", "mode", "problems", "buffered", "refusals")
+    __slots__ = ("run", "state", "waiting_for", "epoch", "outer_step", "outer_steps", "loss", "grad_norm", "theta_sha256", "updates_per_s", "inner_steps_per_s", "inner_steps", "staleness", "workers_desired", "workers", "lanes", "verdicts", "endpoints", "checkpoint", "elapsed_s", "eta_s", "mode", "problems", "buffered", "refusals", "workers_min", "workers_max", "excluded_hosts")
     class VerdictsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -64,6 +64,9 @@ class Status(_message.Message):
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     BUFFERED_FIELD_NUMBER: _ClassVar[int]
     REFUSALS_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_MIN_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_MAX_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDED_HOSTS_FIELD_NUMBER: _ClassVar[int]
     run: str
     state: str
     waiting_for: str
@@ -89,7 +92,10 @@ class Status(_message.Message):
     problems: _containers.RepeatedScalarFieldContainer[str]
     buffered: int
     refusals: _containers.ScalarMap[str, int]
-    def __init__(self, run: _Optional[str] = ..., state: _Optional[str] = ..., waiting_for: _Optional[str] = ..., epoch: _Optional[int] = ..., outer_step: _Optional[int] = ..., outer_steps: _Optional[int] = ..., loss: _Optional[float] = ..., grad_norm: _Optional[float] = ..., theta_sha256: _Optional[str] = ..., updates_per_s: _Optional[float] = ..., inner_steps_per_s: _Optional[float] = ..., inner_steps: _Optional[int] = ..., staleness: _Optional[_Union[Staleness, _Mapping]] = ..., workers_desired: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., lanes: _Optional[_Iterable[_Union[LaneStatus, _Mapping]]] = ..., verdicts: _Optional[_Mapping[str, int]] = ..., endpoints: _Optional[_Mapping[str, str]] = ..., checkpoint: _Optional[_Union[CheckpointInfo, _Mapping]] = ..., elapsed_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., mode: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ..., buffered: _Optional[int] = ..., refusals: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    workers_min: int
+    workers_max: int
+    excluded_hosts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, run: _Optional[str] = ..., state: _Optional[str] = ..., waiting_for: _Optional[str] = ..., epoch: _Optional[int] = ..., outer_step: _Optional[int] = ..., outer_steps: _Optional[int] = ..., loss: _Optional[float] = ..., grad_norm: _Optional[float] = ..., theta_sha256: _Optional[str] = ..., updates_per_s: _Optional[float] = ..., inner_steps_per_s: _Optional[float] = ..., inner_steps: _Optional[int] = ..., staleness: _Optional[_Union[Staleness, _Mapping]] = ..., workers_desired: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., lanes: _Optional[_Iterable[_Union[LaneStatus, _Mapping]]] = ..., verdicts: _Optional[_Mapping[str, int]] = ..., endpoints: _Optional[_Mapping[str, str]] = ..., checkpoint: _Optional[_Union[CheckpointInfo, _Mapping]] = ..., elapsed_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., mode: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ..., buffered: _Optional[int] = ..., refusals: _Optional[_Mapping[str, int]] = ..., workers_min: _Optional[int] = ..., workers_max: _Optional[int] = ..., excluded_hosts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Staleness(_message.Message):
     __slots__ = ("mean", "max")
@@ -100,7 +106,7 @@ class Staleness(_message.Message):
     def __init__(self, mean: _Optional[float] = ..., max: _Optional[int] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("name", "host", "pid", "state", "lanes", "phase", "waiting_for", "heartbeat_age_s", "inner_steps_per_s", "estimates", "resident_bytes", "device_kind")
+    __slots__ = ("name", "host", "pid", "state", "lanes", "phase", "waiting_for", "heartbeat_age_s", "inner_steps_per_s", "estimates", "resident_bytes", "device_kind", "stale_in_a_row", "incarnation", "workers")
     NAME_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +119,9 @@ class WorkerStatus(_message.Message):
     ESTIMATES_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     DEVICE_KIND_FIELD_NUMBER: _ClassVar[int]
+    STALE_IN_A_ROW_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
     name: str
     host: str
     pid: int
@@ -125,10 +134,13 @@ class WorkerStatus(_message.Message):
     estimates: int
     resident_bytes: int
     device_kind: str
-    def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., lanes: _Optional[_Iterable[int]] = ..., phase: _Optional[str] = ..., waiting_for: _Optional[str] = ..., heartbeat_age_s: _Optional[float] = ..., inner_steps_per_s: _Optional[float] = ..., estimates: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., device_kind: _Optional[str] = ...) -> None: ...
+    stale_in_a_row: int
+    incarnation: str
+    workers: int
+    def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., lanes: _Optional[_Iterable[int]] = ..., phase: _Optional[str] = ..., waiting_for: _Optional[str] = ..., heartbeat_age_s: _Optional[float] = ..., inner_steps_per_s: _Optional[float] = ..., estimates: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., device_kind: _Optional[str] = ..., stale_in_a_row: _Optional[int] = ..., incarnation: _Optional[str] = ..., workers: _Optional[int] = ...) -> None: ...
 
 class LaneStatus(_message.Message):
-    __slots__ = ("lane", "state", "worker", "seq", "incarnation", "inner_step", "snapshot_seq", "loss", "estimator")
+    __slots__ = ("lane", "state", "worker", "seq", "incarnation", "inner_step", "snapshot_seq", "loss", "estimator", "problem", "failures")
     LANE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +150,8 @@ class LaneStatus(_message.Message):
     SNAPSHOT_SEQ_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
     ESTIMATOR_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
     lane: int
     state: str
     worker: str
@@ -147,19 +161,33 @@ class LaneStatus(_message.Message):
     snapshot_seq: int
     loss: float
     estimator: str
-    def __init__(self, lane: _Optional[int] = ..., state: _Optional[str] = ..., worker: _Optional[str] = ..., seq: _Optional[int] = ..., incarnation: _Optional[int] = ..., inner_step: _Optional[float] = ..., snapshot_seq: _Optional[int] = ..., loss: _Optional[float] = ..., estimator: _Optional[str] = ...) -> None: ...
+    problem: str
+    failures: int
+    def __init__(self, lane: _Optional[int] = ..., state: _Optional[str] = ..., worker: _Optional[str] = ..., seq: _Optional[int] = ..., incarnation: _Optional[int] = ..., inner_step: _Optional[float] = ..., snapshot_seq: _Optional[int] = ..., loss: _Optional[float] = ..., estimator: _Optional[str] = ..., problem: _Optional[str] = ..., failures: _Optional[int] = ...) -> None: ...
 
 class ScaleRequest(_message.Message):
-    __slots__ = ("workers",)
+    __slots__ = ("workers", "range")
     WORKERS_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
     workers: int
-    def __init__(self, workers: _Optional[int] = ...) -> None: ...
+    range: WorkersRange
+    def __init__(self, workers: _Optional[int] = ..., range: _Optional[_Union[WorkersRange, _Mapping]] = ...) -> None: ...
+
+class WorkersRange(_message.Message):
+    __slots__ = ("min", "max")
+    MIN_FIELD_NUMBER: _ClassVar[int]
+    MAX_FIELD_NUMBER: _ClassVar[int]
+    min: int
+    max: int
+    def __init__(self, min: _Optional[int] = ..., max: _Optional[int] = ...) -> None: ...
 
 class ScaleReply(_message.Message):
-    __slots__ = ("workers_before",)
+    __slots__ = ("workers_before", "workers")
     WORKERS_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
     workers_before: int
-    def __init__(self, workers_before: _Optional[int] = ...) -> None: ...
+    workers: int
+    def __init__(self, workers_before: _Optional[int] = ..., workers: _Optional[int] = ...) -> None: ...
 
 class DrainRequest(_message.Message):
     __slots__ = ("worker_name", "deadline_s", "reason")
@@ -172,6 +200,42 @@ class DrainRequest(_message.Message):
     def __init__(self, worker_name: _Optional[str] = ..., deadline_s: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class DrainReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class EvictRequest(_message.Message):
+    __slots__ = ("worker_name", "reason")
+    WORKER_NAME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    worker_name: str
+    reason: str
+    def __init__(self, worker_name: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class EvictReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetStackRequest(_message.Message):
+    __slots__ = ("worker_name",)
+    WORKER_NAME_FIELD_NUMBER: _ClassVar[int]
+    worker_name: str
+    def __init__(self, worker_name: _Optional[str] = ...) -> None: ...
+
+class GetStackReply(_message.Message):
+    __slots__ = ("text",)
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    def __init__(self, text: _Optional[str] = ...) -> None: ...
+
+class ResetLaneRequest(_message.Message):
+    __slots__ = ("lane", "fresh")
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    FRESH_FIELD_NUMBER: _ClassVar[int]
+    lane: int
+    fresh: bool
+    def __init__(self, lane: _Optional[int] = ..., fresh: _Optional[bool] = ...) -> None: ...
+
+class ResetLaneReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

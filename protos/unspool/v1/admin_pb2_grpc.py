@@ -54,6 +54,21 @@ class AdminStub:
                 request_serializer=protos_dot_unspool_dot_v1_dot_admin__pb2.DrainRequest.SerializeToString,
                 response_deserializer=protos_dot_unspool_dot_v1_dot_admin__pb2.DrainReply.FromString,
                 _registered_method=True)
+        self.Evict = channel.unary_unary(
+                '/unspool.v1.Admin/Evict',
+                request_serializer=protos_dot_unspool_dot_v1_dot_admin__pb2.EvictRequest.SerializeToString,
+                response_deserializer=protos_dot_unspool_dot_v1_dot_admin__pb2.EvictReply.FromString,
+                _registered_method=True)
+        self.GetStack = channel.unary_unary(
+                '/unspool.v1.Admin/GetStack',
+                request_serializer=protos_dot_unspool_dot_v1_dot_admin__pb2.GetStackRequest.SerializeToString,
+                response_deserializer=protos_dot_unspool_dot_v1_dot_admin__pb2.GetStackReply.FromString,
+                _registered_method=True)
+        self.ResetLane = channel.unary_unary(
+                '/unspool.v1.Admin/ResetLane',
+                request_serializer=protos_dot_unspool_dot_v1_dot_admin__pb2.ResetLaneRequest.SerializeToString,
+                response_deserializer=protos_dot_unspool_dot_v1_dot_admin__pb2.ResetLaneReply.FromString,
+                _registered_method=True)
         self.Pause = channel.unary_unary(
                 '/unspool.v1.Admin/Pause',
                 request_serializer=protos_dot_unspool_dot_v1_dot_admin__pb2.PauseRequest.SerializeToString,
@@ -105,6 +120,27 @@ class AdminServicer:
 
     def Drain(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Evict(self, request, context):
+        """Takes a worker's lanes away and ends its session; its supervisor starts it afresh.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStack(self, request, context):
+        """What every thread of a worker is doing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetLane(self, request, context):
+        """Lifts a lane's quarantine.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -161,6 +197,21 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Drain,
                     request_deserializer=protos_dot_unspool_dot_v1_dot_admin__pb2.DrainRequest.FromString,
                     response_serializer=protos_dot_unspool_dot_v1_dot_admin__pb2.DrainReply.SerializeToString,
+            ),
+            'Evict': grpc.unary_unary_rpc_method_handler(
+                    servicer.Evict,
+                    request_deserializer=protos_dot_unspool_dot_v1_dot_admin__pb2.EvictRequest.FromString,
+                    response_serializer=protos_dot_unspool_dot_v1_dot_admin__pb2.EvictReply.SerializeToString,
+            ),
+            'GetStack': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStack,
+                    request_deserializer=protos_dot_unspool_dot_v1_dot_admin__pb2.GetStackRequest.FromString,
+                    response_serializer=protos_dot_unspool_dot_v1_dot_admin__pb2.GetStackReply.SerializeToString,
+            ),
+            'ResetLane': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetLane,
+                    request_deserializer=protos_dot_unspool_dot_v1_dot_admin__pb2.ResetLaneRequest.FromString,
+                    response_serializer=protos_dot_unspool_dot_v1_dot_admin__pb2.ResetLaneReply.SerializeToString,
             ),
             'Pause': grpc.unary_unary_rpc_method_handler(
                     servicer.Pause,
@@ -296,6 +347,87 @@ class Admin:
             '/unspool.v1.Admin/Drain',
             protos_dot_unspool_dot_v1_dot_admin__pb2.DrainRequest.SerializeToString,
             protos_dot_unspool_dot_v1_dot_admin__pb2.DrainReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Evict(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/unspool.v1.Admin/Evict',
+            protos_dot_unspool_dot_v1_dot_admin__pb2.EvictRequest.SerializeToString,
+            protos_dot_unspool_dot_v1_dot_admin__pb2.EvictReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStack(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/unspool.v1.Admin/GetStack',
+            protos_dot_unspool_dot_v1_dot_admin__pb2.GetStackRequest.SerializeToString,
+            protos_dot_unspool_dot_v1_dot_admin__pb2.GetStackReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetLane(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/unspool.v1.Admin/ResetLane',
+            protos_dot_unspool_dot_v1_dot_admin__pb2.ResetLaneRequest.SerializeToString,
+            protos_dot_unspool_dot_v1_dot_admin__pb2.ResetLaneReply.FromString,
             options,
             channel_credentials,
             insecure,

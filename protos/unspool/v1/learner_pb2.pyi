@@ -38,7 +38,7 @@ CORRUPT: Verdict
 CLOSED: Verdict
 
 class JoinRequest(_message.Message):
-    __slots__ = ("protocol_min", "protocol_max", "client_version", "run_id", "worker_name", "incarnation", "host", "pid", "device_kind", "device_count", "held")
+    __slots__ = ("protocol_min", "protocol_max", "client_version", "run_id", "worker_name", "incarnation", "host", "pid", "device_kind", "device_count", "held", "relay")
     PROTOCOL_MIN_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_MAX_FIELD_NUMBER: _ClassVar[int]
     CLIENT_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +50,7 @@ class JoinRequest(_message.Message):
     DEVICE_KIND_FIELD_NUMBER: _ClassVar[int]
     DEVICE_COUNT_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
+    RELAY_FIELD_NUMBER: _ClassVar[int]
     protocol_min: int
     protocol_max: int
     client_version: str
@@ -61,7 +62,8 @@ class JoinRequest(_message.Message):
     device_kind: str
     device_count: int
     held: _containers.RepeatedCompositeFieldContainer[HeldLane]
-    def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., client_version: _Optional[str] = ..., run_id: _Optional[str] = ..., worker_name: _Optional[str] = ..., incarnation: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., device_kind: _Optional[str] = ..., device_count: _Optional[int] = ..., held: _Optional[_Iterable[_Union[HeldLane, _Mapping]]] = ...) -> None: ...
+    relay: bool
+    def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., client_version: _Optional[str] = ..., run_id: _Optional[str] = ..., worker_name: _Optional[str] = ..., incarnation: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., device_kind: _Optional[str] = ..., device_count: _Optional[int] = ..., held: _Optional[_Iterable[_Union[HeldLane, _Mapping]]] = ..., relay: _Optional[bool] = ...) -> None: ...
 
 class HeldLane(_message.Message):
     __slots__ = ("lane", "incarnation", "seq")
@@ -74,7 +76,7 @@ class HeldLane(_message.Message):
     def __init__(self, lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ...) -> None: ...
 
 class JoinReply(_message.Message):
-    __slots__ = ("protocol", "run_id", "epoch", "worker_id", "session_secret", "heartbeat_s", "orphan_ttl_s", "chunk_bytes", "schema", "experiment_toml", "config_sha256", "version", "lanes_total", "snapshot_every", "exact_versions")
+    __slots__ = ("protocol", "run_id", "epoch", "worker_id", "session_secret", "heartbeat_s", "orphan_ttl_s", "chunk_bytes", "schema", "experiment_toml", "config_sha256", "version", "lanes_total", "snapshot_every", "exact_versions", "merges", "lease_ttl_s")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +92,8 @@ class JoinReply(_message.Message):
     LANES_TOTAL_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_EVERY_FIELD_NUMBER: _ClassVar[int]
     EXACT_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    MERGES_FIELD_NUMBER: _ClassVar[int]
+    LEASE_TTL_S_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     run_id: str
     epoch: int
@@ -105,26 +109,32 @@ class JoinReply(_message.Message):
     lanes_total: int
     snapshot_every: int
     exact_versions: bool
-    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., epoch: _Optional[int] = ..., worker_id: _Optional[str] = ..., session_secret: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., orphan_ttl_s: _Optional[float] = ..., chunk_bytes: _Optional[int] = ..., schema: _Optional[_Union[_common_pb2.Schema, _Mapping]] = ..., experiment_toml: _Optional[str] = ..., config_sha256: _Optional[str] = ..., version: _Optional[int] = ..., lanes_total: _Optional[int] = ..., snapshot_every: _Optional[int] = ..., exact_versions: _Optional[bool] = ...) -> None: ...
+    merges: bool
+    lease_ttl_s: float
+    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., epoch: _Optional[int] = ..., worker_id: _Optional[str] = ..., session_secret: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., orphan_ttl_s: _Optional[float] = ..., chunk_bytes: _Optional[int] = ..., schema: _Optional[_Union[_common_pb2.Schema, _Mapping]] = ..., experiment_toml: _Optional[str] = ..., config_sha256: _Optional[str] = ..., version: _Optional[int] = ..., lanes_total: _Optional[int] = ..., snapshot_every: _Optional[int] = ..., exact_versions: _Optional[bool] = ..., merges: _Optional[bool] = ..., lease_ttl_s: _Optional[float] = ...) -> None: ...
 
 class WorkerMessage(_message.Message):
-    __slots__ = ("heartbeat", "push", "snapshot", "chunk", "lane_return", "log")
+    __slots__ = ("heartbeat", "push", "snapshot", "chunk", "lane_return", "log", "lane_failure", "stack")
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     PUSH_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     LANE_RETURN_FIELD_NUMBER: _ClassVar[int]
     LOG_FIELD_NUMBER: _ClassVar[int]
+    LANE_FAILURE_FIELD_NUMBER: _ClassVar[int]
+    STACK_FIELD_NUMBER: _ClassVar[int]
     heartbeat: Heartbeat
     push: GradientEstimatorOut
     snapshot: Snapshot
     chunk: _common_pb2.Chunk
     lane_return: LaneReturn
     log: LogLine
-    def __init__(self, heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., push: _Optional[_Union[GradientEstimatorOut, _Mapping]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., chunk: _Optional[_Union[_common_pb2.Chunk, _Mapping]] = ..., lane_return: _Optional[_Union[LaneReturn, _Mapping]] = ..., log: _Optional[_Union[LogLine, _Mapping]] = ...) -> None: ...
+    lane_failure: LaneFailure
+    stack: StackDump
+    def __init__(self, heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., push: _Optional[_Union[GradientEstimatorOut, _Mapping]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., chunk: _Optional[_Union[_common_pb2.Chunk, _Mapping]] = ..., lane_return: _Optional[_Union[LaneReturn, _Mapping]] = ..., log: _Optional[_Union[LogLine, _Mapping]] = ..., lane_failure: _Optional[_Union[LaneFailure, _Mapping]] = ..., stack: _Optional[_Union[StackDump, _Mapping]] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("phase", "phase_age_s", "progress", "resident_bytes", "waiting_for", "inner_steps_per_s", "lanes")
+    __slots__ = ("phase", "phase_age_s", "progress", "resident_bytes", "waiting_for", "inner_steps_per_s", "lanes", "workers")
     class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         PHASE_UNSPECIFIED: _ClassVar[Heartbeat.Phase]
@@ -146,6 +156,7 @@ class Heartbeat(_message.Message):
     WAITING_FOR_FIELD_NUMBER: _ClassVar[int]
     INNER_STEPS_PER_S_FIELD_NUMBER: _ClassVar[int]
     LANES_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
     phase: Heartbeat.Phase
     phase_age_s: float
     progress: int
@@ -153,10 +164,11 @@ class Heartbeat(_message.Message):
     waiting_for: str
     inner_steps_per_s: float
     lanes: _containers.RepeatedCompositeFieldContainer[HeldLane]
-    def __init__(self, phase: _Optional[_Union[Heartbeat.Phase, str]] = ..., phase_age_s: _Optional[float] = ..., progress: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., waiting_for: _Optional[str] = ..., inner_steps_per_s: _Optional[float] = ..., lanes: _Optional[_Iterable[_Union[HeldLane, _Mapping]]] = ...) -> None: ...
+    workers: int
+    def __init__(self, phase: _Optional[_Union[Heartbeat.Phase, str]] = ..., phase_age_s: _Optional[float] = ..., progress: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., waiting_for: _Optional[str] = ..., inner_steps_per_s: _Optional[float] = ..., lanes: _Optional[_Iterable[_Union[HeldLane, _Mapping]]] = ..., workers: _Optional[int] = ...) -> None: ...
 
 class GradientEstimatorOut(_message.Message):
-    __slots__ = ("push_id", "lane", "incarnation", "seq", "theta_version", "weight", "mean_loss", "grad", "unroll_info", "metrics", "compute_s", "wait_s")
+    __slots__ = ("push_id", "lane", "incarnation", "seq", "theta_version", "weight", "mean_loss", "grad", "unroll_info", "metrics", "compute_s", "wait_s", "parts")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -176,6 +188,7 @@ class GradientEstimatorOut(_message.Message):
     METRICS_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_S_FIELD_NUMBER: _ClassVar[int]
     WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
     push_id: int
     lane: int
     incarnation: int
@@ -188,7 +201,28 @@ class GradientEstimatorOut(_message.Message):
     metrics: _containers.ScalarMap[str, float]
     compute_s: float
     wait_s: float
-    def __init__(self, push_id: _Optional[int] = ..., lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., theta_version: _Optional[int] = ..., weight: _Optional[float] = ..., mean_loss: _Optional[float] = ..., grad: _Optional[_Union[_common_pb2.Tensors, _Mapping]] = ..., unroll_info: _Optional[_Union[UnrollInfo, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., compute_s: _Optional[float] = ..., wait_s: _Optional[float] = ...) -> None: ...
+    parts: _containers.RepeatedCompositeFieldContainer[Part]
+    def __init__(self, push_id: _Optional[int] = ..., lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., theta_version: _Optional[int] = ..., weight: _Optional[float] = ..., mean_loss: _Optional[float] = ..., grad: _Optional[_Union[_common_pb2.Tensors, _Mapping]] = ..., unroll_info: _Optional[_Union[UnrollInfo, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., compute_s: _Optional[float] = ..., wait_s: _Optional[float] = ..., parts: _Optional[_Iterable[_Union[Part, _Mapping]]] = ...) -> None: ...
+
+class Part(_message.Message):
+    __slots__ = ("lane", "incarnation", "seq", "theta_version", "weight", "mean_loss", "unroll_info", "compute_s")
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    THETA_VERSION_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    MEAN_LOSS_FIELD_NUMBER: _ClassVar[int]
+    UNROLL_INFO_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_S_FIELD_NUMBER: _ClassVar[int]
+    lane: int
+    incarnation: int
+    seq: int
+    theta_version: int
+    weight: float
+    mean_loss: float
+    unroll_info: UnrollInfo
+    compute_s: float
+    def __init__(self, lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., theta_version: _Optional[int] = ..., weight: _Optional[float] = ..., mean_loss: _Optional[float] = ..., unroll_info: _Optional[_Union[UnrollInfo, _Mapping]] = ..., compute_s: _Optional[float] = ...) -> None: ...
 
 class UnrollInfo(_message.Message):
     __slots__ = ("task_loss", "finished_tasks", "inner_step_mean", "inner_steps", "diverged_tasks")
@@ -232,6 +266,24 @@ class LaneReturn(_message.Message):
     reason: str
     def __init__(self, lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
+class LaneFailure(_message.Message):
+    __slots__ = ("lane", "incarnation", "seq", "traceback")
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    TRACEBACK_FIELD_NUMBER: _ClassVar[int]
+    lane: int
+    incarnation: int
+    seq: int
+    traceback: str
+    def __init__(self, lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., traceback: _Optional[str] = ...) -> None: ...
+
+class StackDump(_message.Message):
+    __slots__ = ("text",)
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    def __init__(self, text: _Optional[str] = ...) -> None: ...
+
 class LogLine(_message.Message):
     __slots__ = ("level", "text")
     LEVEL_FIELD_NUMBER: _ClassVar[int]
@@ -241,7 +293,7 @@ class LogLine(_message.Message):
     def __init__(self, level: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class LearnerMessage(_message.Message):
-    __slots__ = ("heartbeat_ack", "verdict", "theta", "grant", "revocation", "drain", "goodbye")
+    __slots__ = ("heartbeat_ack", "verdict", "theta", "grant", "revocation", "drain", "goodbye", "stack_request")
     HEARTBEAT_ACK_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     THETA_FIELD_NUMBER: _ClassVar[int]
@@ -249,6 +301,7 @@ class LearnerMessage(_message.Message):
     REVOCATION_FIELD_NUMBER: _ClassVar[int]
     DRAIN_FIELD_NUMBER: _ClassVar[int]
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
+    STACK_REQUEST_FIELD_NUMBER: _ClassVar[int]
     heartbeat_ack: HeartbeatAck
     verdict: PushVerdict
     theta: ThetaAnnouncement
@@ -256,7 +309,12 @@ class LearnerMessage(_message.Message):
     revocation: LaneRevocation
     drain: Drain
     goodbye: Goodbye
-    def __init__(self, heartbeat_ack: _Optional[_Union[HeartbeatAck, _Mapping]] = ..., verdict: _Optional[_Union[PushVerdict, _Mapping]] = ..., theta: _Optional[_Union[ThetaAnnouncement, _Mapping]] = ..., grant: _Optional[_Union[LaneGrant, _Mapping]] = ..., revocation: _Optional[_Union[LaneRevocation, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ...) -> None: ...
+    stack_request: StackRequest
+    def __init__(self, heartbeat_ack: _Optional[_Union[HeartbeatAck, _Mapping]] = ..., verdict: _Optional[_Union[PushVerdict, _Mapping]] = ..., theta: _Optional[_Union[ThetaAnnouncement, _Mapping]] = ..., grant: _Optional[_Union[LaneGrant, _Mapping]] = ..., revocation: _Optional[_Union[LaneRevocation, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., stack_request: _Optional[_Union[StackRequest, _Mapping]] = ...) -> None: ...
+
+class StackRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class HeartbeatAck(_message.Message):
     __slots__ = ("version", "credits")
@@ -267,7 +325,7 @@ class HeartbeatAck(_message.Message):
     def __init__(self, version: _Optional[int] = ..., credits: _Optional[int] = ...) -> None: ...
 
 class PushVerdict(_message.Message):
-    __slots__ = ("push_id", "lane", "seq", "verdict", "version", "credits", "detail")
+    __slots__ = ("push_id", "lane", "seq", "verdict", "version", "credits", "detail", "parts")
     PUSH_ID_FIELD_NUMBER: _ClassVar[int]
     LANE_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
@@ -275,6 +333,7 @@ class PushVerdict(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CREDITS_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
     push_id: int
     lane: int
     seq: int
@@ -282,7 +341,20 @@ class PushVerdict(_message.Message):
     version: int
     credits: int
     detail: str
-    def __init__(self, push_id: _Optional[int] = ..., lane: _Optional[int] = ..., seq: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., version: _Optional[int] = ..., credits: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
+    parts: _containers.RepeatedCompositeFieldContainer[PartVerdict]
+    def __init__(self, push_id: _Optional[int] = ..., lane: _Optional[int] = ..., seq: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., version: _Optional[int] = ..., credits: _Optional[int] = ..., detail: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[PartVerdict, _Mapping]]] = ...) -> None: ...
+
+class PartVerdict(_message.Message):
+    __slots__ = ("lane", "seq", "verdict", "detail")
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    lane: int
+    seq: int
+    verdict: Verdict
+    detail: str
+    def __init__(self, lane: _Optional[int] = ..., seq: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class ThetaAnnouncement(_message.Message):
     __slots__ = ("version", "sha256", "inline")
@@ -295,7 +367,7 @@ class ThetaAnnouncement(_message.Message):
     def __init__(self, version: _Optional[int] = ..., sha256: _Optional[str] = ..., inline: _Optional[bytes] = ...) -> None: ...
 
 class LaneGrant(_message.Message):
-    __slots__ = ("lane", "incarnation", "seq", "snapshot_seq", "snapshot_sha256", "init_version", "replay_versions", "credits")
+    __slots__ = ("lane", "incarnation", "seq", "snapshot_seq", "snapshot_sha256", "init_version", "replay_versions", "credits", "discard_held")
     LANE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
@@ -304,6 +376,7 @@ class LaneGrant(_message.Message):
     INIT_VERSION_FIELD_NUMBER: _ClassVar[int]
     REPLAY_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     CREDITS_FIELD_NUMBER: _ClassVar[int]
+    DISCARD_HELD_FIELD_NUMBER: _ClassVar[int]
     lane: int
     incarnation: int
     seq: int
@@ -312,7 +385,8 @@ class LaneGrant(_message.Message):
     init_version: int
     replay_versions: _containers.RepeatedScalarFieldContainer[int]
     credits: int
-    def __init__(self, lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., snapshot_seq: _Optional[int] = ..., snapshot_sha256: _Optional[str] = ..., init_version: _Optional[int] = ..., replay_versions: _Optional[_Iterable[int]] = ..., credits: _Optional[int] = ...) -> None: ...
+    discard_held: bool
+    def __init__(self, lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., snapshot_seq: _Optional[int] = ..., snapshot_sha256: _Optional[str] = ..., init_version: _Optional[int] = ..., replay_versions: _Optional[_Iterable[int]] = ..., credits: _Optional[int] = ..., discard_held: _Optional[bool] = ...) -> None: ...
 
 class LaneRevocation(_message.Message):
     __slots__ = ("lane", "incarnation", "reason")
@@ -343,6 +417,7 @@ class Goodbye(_message.Message):
         SUPERSEDED: _ClassVar[Goodbye.Reason]
         EXPIRED: _ClassVar[Goodbye.Reason]
         FAILED: _ClassVar[Goodbye.Reason]
+        EVICTED: _ClassVar[Goodbye.Reason]
     REASON_UNSPECIFIED: Goodbye.Reason
     FINISHED: Goodbye.Reason
     STOPPED: Goodbye.Reason
@@ -350,6 +425,7 @@ class Goodbye(_message.Message):
     SUPERSEDED: Goodbye.Reason
     EXPIRED: Goodbye.Reason
     FAILED: Goodbye.Reason
+    EVICTED: Goodbye.Reason
     REASON_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     reason: Goodbye.Reason
