@@ -12,6 +12,7 @@ from learner.checkpoint_store import CheckpointFile
 from learner.checkpointing import CheckpointSchedule
 from learner.run_directory import RunDirectory
 from learner.runtime import Runtime
+from learner.scale import Scale
 from learner.status import build_status
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc
 
@@ -20,6 +21,7 @@ _WATCH_AT_LEAST_S: Final = 0.1
 _SAVE_S: Final = 60.0
 _EVENTS: Final = 1000
 _DRAIN_S: Final = 60.0
+_STACK_S: Final = 5.0
 
 
 class AdminServicer(admin_pb2_grpc.AdminServicer):
@@ -57,33 +59,79 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
         """Set how many workers are wanted; whoever supervises them follows."""
         try:
             with self._runtime.locked() as core:
-                before = core.scale(request.workers)
-                configured = core.run.settings.workers_desired
+                if request.HasField("range"):
+                    before = core.operator.scale_between(request.range.min, request.range.max)
+                else:
+                    before = core.operator.scale(request.workers)
+                wanted = Scale(core.run.workers_desired, core.run.workers_range)
+                configured = core.run.settings.scale
         except ValueError as error:
             _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        self._run_directory.remember_scale(configured, request.workers)
-        return admin_pb2.ScaleReply(workers_before=before)
+        try:
+            self._run_directory.remember_scale(configured, wanted)
+        except OSError as error:
+            with self._runtime.locked() as core:
+                text = f"the next life of the learner will not know of this command: {error}"
+                core.run.events.add("warning", "scale_forgotten", text)
+        return admin_pb2.ScaleReply(workers_before=before, workers=wanted.workers)
 
     def Drain(self, request: admin_pb2.DrainRequest, context: Any) -> admin_pb2.DrainReply:
         """Let one worker return its lanes and go."""
         try:
             with self._runtime.locked() as core:
                 reason = request.reason or "asked to by an operator"
-                core.drain(request.worker_name, reason, request.deadline_s or _DRAIN_S)
+                core.operator.drain(request.worker_name, reason, request.deadline_s or _DRAIN_S)
         except KeyError as error:
             _abort(context, grpc.StatusCode.NOT_FOUND, str(error.args[0]))
         return admin_pb2.DrainReply()
 
+    def Evict(self, request: admin_pb2.EvictRequest, context: Any) -> admin_pb2.EvictReply:
+        """End one worker's session, whatever it is doing."""
+        try:
+            with self._runtime.locked() as core:
+                core.operator.evict(request.worker_name, request.reason or "asked to by an operator")
+        except KeyError as error:
+            _abort(context, grpc.StatusCode.NOT_FOUND, str(error.args[0]))
+        return admin_pb2.EvictReply()
+
+    def GetStack(self, request: admin_pb2.GetStackRequest, context: Any) -> admin_pb2.GetStackReply:
+        """Return what every thread of a worker is doing."""
+        try:
+            with self._runtime.locked() as core:
+                asked = core.operator.ask_for_stack(request.worker_name)
+        except KeyError as error:
+            _abort(context, grpc.StatusCode.NOT_FOUND, str(error.args[0]))
+        except ConnectionError as error:
+            _abort(context, grpc.StatusCode.UNAVAILABLE, str(error))
+        try:
+            return admin_pb2.GetStackReply(text=asked.result(_STACK_S))
+        except TimeoutError:
+            with self._runtime.locked() as core:
+                core.operator.give_up_stack(request.worker_name, asked)
+            text = f"{request.worker_name} did not answer within {_STACK_S:.0f} s: its process may be stopped"
+            _abort(context, grpc.StatusCode.DEADLINE_EXCEEDED, text)
+
+    def ResetLane(self, request: admin_pb2.ResetLaneRequest, context: Any) -> admin_pb2.ResetLaneReply:
+        """Let a lane out of quarantine."""
+        try:
+            with self._runtime.locked() as core:
+                core.operator.reset_lane(request.lane, fresh=request.fresh)
+        except KeyError as error:
+            _abort(context, grpc.StatusCode.NOT_FOUND, str(error.args[0]))
+        except ValueError as error:
+            _abort(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        return admin_pb2.ResetLaneReply()
+
     def Pause(self, request: admin_pb2.PauseRequest, context: Any) -> admin_pb2.PauseReply:
         """Let theta stand still."""
         with self._runtime.locked() as core:
-            core.pause()
+            core.operator.pause()
         return admin_pb2.PauseReply()
 
     def Resume(self, request: admin_pb2.ResumeRequest, context: Any) -> admin_pb2.ResumeReply:
         """Let theta move again."""
         with self._runtime.locked() as core:
-            core.resume()
+            core.operator.resume()
         return admin_pb2.ResumeReply()
 
     def SaveCheckpoint(
@@ -114,7 +162,7 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
     def Stop(self, request: admin_pb2.StopRequest, context: Any) -> admin_pb2.StopReply:
         """End the run."""
         with self._runtime.locked() as core:
-            core.stop(now=request.now, reason="asked to by an operator")
+            core.operator.stop(now=request.now, reason="asked to by an operator")
             return admin_pb2.StopReply(outer_step=core.run.version)
 
     def close(self) -> None:

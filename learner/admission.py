@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final, Self
 
 import numpy as np
@@ -33,7 +33,12 @@ class TooManyWorkersError(JoinRefusedError):
     """There is no place at the moment."""
 
 
-def check_join(request: learner_pb2.JoinRequest, settings: LearnerSettings, sessions: SessionTable) -> None:
+def check_join(
+    request: learner_pb2.JoinRequest,
+    settings: LearnerSettings,
+    sessions: SessionTable,
+    excluded_hosts: Mapping[str, str],
+) -> None:
     """Refuse a worker that does not fit this run.
 
     Raises:
@@ -55,6 +60,12 @@ def check_join(request: learner_pb2.JoinRequest, settings: LearnerSettings, sess
             Reason.BAD_NAME,
             f"Join(worker_name={request.worker_name!r}, incarnation={request.incarnation!r}): each must be "
             "1 to 64 letters, digits, dots, dashes or underscores",
+        )
+    if request.host in excluded_hosts:
+        raise JoinRefusedError(
+            Reason.EXCLUDED_HOST,
+            f"host {request.host!r} is excluded: {excluded_hosts[request.host]}; mend it, then begin another "
+            "life of the learner, which excludes nobody",
         )
     if sessions.named(request.worker_name) is None and len(sessions) >= settings.max_workers:
         raise TooManyWorkersError(
@@ -82,11 +93,12 @@ class Body:
     }
 
     @classmethod
-    def read(cls, data: codec.Buffer, crc32: int, schema: Schema) -> Self:
-        """Read the bytes of a whole body."""
+    def read(cls, data: codec.Buffer, crc32: int | None, schema: Schema) -> Self:
+        """Read the bytes of a whole body; `crc32` is None where they came in chunks, which have their own."""
         try:
             leaves = codec.decode(data, schema)
-            codec.check_body(data, crc32)
+            if crc32 is not None:
+                codec.check_body(data, crc32)
         except codec.CodecError as error:
             return cls(error=error)
         return cls(leaves, finite=all(bool(np.isfinite(leaf).all()) for leaf in leaves))
@@ -98,6 +110,6 @@ class Body:
         return Objection(self._verdicts.get(type(self.error), learner_pb2.CORRUPT), str(self.error))
 
 
-def is_finite(push: learner_pb2.GradientEstimatorOut, body: Body) -> bool:
+def is_finite(body: Body, weight: float, mean_loss: float) -> bool:
     """Whether a push can be averaged at all. The library leaves the same ones out in a single process."""
-    return body.finite and math.isfinite(push.mean_loss) and math.isfinite(push.weight) and push.weight >= 0
+    return body.finite and math.isfinite(mean_loss) and math.isfinite(weight) and weight >= 0

@@ -7,9 +7,10 @@ it, but not for ever.
 import abc
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Collection, Sequence
+from typing import Literal, NamedTuple, TypeAlias
 
+from learner.arrivals import ArrivalTimes
 from learner.buffer import Contribution, GradientBuffer
 from learner.settings import LearnerSettings
 from protos.unspool.v1 import learner_pb2
@@ -42,25 +43,54 @@ class Aggregation(abc.ABC):
         """Whether a contribution has become too old while it waited."""
 
     @abc.abstractmethod
-    def select(self, buffer: GradientBuffer, now_s: float) -> Batch | None:
-        """Return the next update's batch without taking it, or None while it is incomplete."""
+    def due_in_s(self, buffer: GradientBuffer, version: int, now_s: float) -> float | None:
+        """Return how long until an update is made of what is here: 0 is now, None: more must arrive."""
 
     @abc.abstractmethod
-    def shortfall(self, buffer: GradientBuffer) -> str:
-        """Say what `select` still waits for, as in "2 of 4 lanes"; empty if for nothing but time."""
+    def select(self, buffer: GradientBuffer) -> Batch:
+        """Return the batch of an update that is due, without taking it."""
+
+    @abc.abstractmethod
+    def weighed(self, batch: Batch, version: int) -> Batch:
+        """Return a selected batch with the weights that its gradients have in the update of `version`."""
+
+    @abc.abstractmethod
+    def shortfall(self, buffer: GradientBuffer, version: int, now_s: float) -> str:
+        """Say what the next update still waits for, as in "2 of 4 lanes"; empty if for nothing."""
 
 
-def aggregation_of(settings: LearnerSettings) -> Aggregation:
-    """Return the rule that the settings ask for."""
+def aggregation_of(
+    settings: LearnerSettings,
+    arrivals: ArrivalTimes,
+    absent: Callable[[], Collection[int]] = frozenset,
+) -> Aggregation:
+    """Return the rule that the settings ask for.
+
+    Args:
+        settings: of the learner.
+        arrivals: what the run observes, by which the rule may go.
+        absent: returns the lanes that nothing comes from for now.
+    """
     lanes = settings.experiment.lanes
     match settings.mode:
         case "sync":
             return Sync(lanes)
         case "async":
-            return Async(settings.batch, settings.max_staleness)
+            return Async(
+                batch=settings.batch,
+                max_staleness=settings.max_staleness,
+                staleness_weighting=settings.staleness_weighting,
+            )
         case "quorum":
-            grace_s = settings.grace_s or 0.0
-            return Quorum(lanes, math.ceil(settings.quorum * lanes), grace_s, settings.max_staleness)
+            return Quorum(
+                lanes=lanes,
+                needed=math.ceil(settings.quorum * lanes),
+                grace_s=settings.grace_s,
+                arrivals=arrivals,
+                absent=absent,
+                max_staleness=settings.max_staleness,
+                staleness_weighting=settings.staleness_weighting,
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,88 +113,126 @@ class Sync(Aggregation):
     def expired(self, contribution: Contribution, version: int) -> bool:
         return contribution.theta_version != version
 
-    def select(self, buffer: GradientBuffer, now_s: float) -> Batch | None:
-        if len(buffer) < self.lanes:
-            return None
+    def due_in_s(self, buffer: GradientBuffer, version: int, now_s: float) -> float | None:
+        return 0.0 if len(buffer) >= self.lanes else None
+
+    def select(self, buffer: GradientBuffer) -> Batch:
         in_order: list[Contribution] = sorted(buffer, key=lambda item: item.lane)
         return in_order
 
-    def shortfall(self, buffer: GradientBuffer) -> str:
+    def weighed(self, batch: Batch, version: int) -> Batch:
+        return batch
+
+    def shortfall(self, buffer: GradientBuffer, version: int, now_s: float) -> str:
         missing = self.lanes - len(buffer)
         return f"{missing} of {self.lanes} lanes" if missing else ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Async(Aggregation):
-    """Any `batch` gradients of thetas not more than `max_staleness` versions behind."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Windowed(Aggregation):
+    """What the modes have in common that take gradients of thetas a few versions behind.
 
-    batch: int
+    Attributes:
+        max_staleness: versions that a gradient may be behind.
+        staleness_weighting: `inverse` weighs one that is s versions behind by 1 / (1 + s).
+    """
+
     max_staleness: int
+    staleness_weighting: Literal["none", "inverse"] = "none"
 
     @property
     def exact_versions(self) -> bool:
         return False
 
     def objection(self, seq: int, theta_version: int, version: int) -> Objection | None:
-        return _outside_window(theta_version, version, self.max_staleness)
+        if theta_version > version:
+            return Objection(learner_pb2.FUTURE, f"made with theta {theta_version}; theta is at {version}")
+        if version - theta_version > self.max_staleness:
+            window = f"the window is {self.max_staleness}"
+            detail = f"made with theta {theta_version}; theta is at {version} and {window}"
+            return Objection(learner_pb2.STALE, detail)
+        return None
 
     def expired(self, contribution: Contribution, version: int) -> bool:
         return version - contribution.theta_version > self.max_staleness
 
-    def select(self, buffer: GradientBuffer, now_s: float) -> Batch | None:
-        return buffer.fair(self.batch) if len(buffer) >= self.batch else None
+    def weighed(self, batch: Batch, version: int) -> Batch:
+        if self.staleness_weighting == "none":
+            return batch
+        return [item and item.weighed(1.0 / (1 + version - item.theta_version)) for item in batch]
 
-    def shortfall(self, buffer: GradientBuffer) -> str:
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Async(Windowed):
+    """Any `batch` gradients of thetas not more than `max_staleness` versions behind."""
+
+    batch: int
+
+    def due_in_s(self, buffer: GradientBuffer, version: int, now_s: float) -> float | None:
+        return 0.0 if len(buffer) >= self.batch else None
+
+    def select(self, buffer: GradientBuffer) -> Batch:
+        chosen = buffer.fair(self.batch)
+        return [*chosen, *[None] * (self.batch - len(chosen))]  # merged ones are fewer than their estimates
+
+    def shortfall(self, buffer: GradientBuffer, version: int, now_s: float) -> str:
         missing = self.batch - len(buffer)
         return f"{missing} of {self.batch} gradients" if missing > 0 else ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Quorum(Aggregation):
-    """One gradient of each of at least `needed` lanes, and `grace_s` for the others once those are there.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Quorum(Windowed):
+    """One gradient of each of at least `needed` lanes, and a grace for the others once those are there.
 
     What comes too late is carried into the next update, as stale by one version.
+
+    Attributes:
+        lanes: of the run.
+        needed: lanes that an update cannot do without.
+        arrivals: what is observed of earlier updates.
+        absent: returns the lanes that need not be waited for: nothing comes from them.
+        grace_s: how long the others are waited for; None: as `arrivals` has it.
     """
 
     lanes: int
     needed: int
-    grace_s: float
-    max_staleness: int
+    arrivals: ArrivalTimes = dataclasses.field(compare=False, repr=False)
+    absent: Callable[[], Collection[int]] = dataclasses.field(default=frozenset, compare=False, repr=False)
+    grace_s: float | None = None
 
-    @property
-    def exact_versions(self) -> bool:
-        return False
-
-    def objection(self, seq: int, theta_version: int, version: int) -> Objection | None:
-        return _outside_window(theta_version, version, self.max_staleness)
-
-    def expired(self, contribution: Contribution, version: int) -> bool:
-        return version - contribution.theta_version > self.max_staleness
-
-    def select(self, buffer: GradientBuffer, now_s: float) -> Batch | None:
-        oldest = self._oldest_of_each_lane(buffer)
-        arrivals = sorted(item.arrived_s for item in oldest.values())
-        if len(arrivals) < self.needed:
+    def due_in_s(self, buffer: GradientBuffer, version: int, now_s: float) -> float | None:
+        arrived_s = sorted(item.arrived_s for item in _oldest_of_each_lane(buffer).values())
+        needed = self._needed(buffer)
+        if len(arrived_s) < needed:
             return None
-        if len(arrivals) < self.lanes and now_s < arrivals[self.needed - 1] + self.grace_s:
-            return None
+        if len(arrived_s) >= self._expected(buffer):
+            return 0.0
+        complete_s = arrived_s[needed - 1]
+        grace_s = self.arrivals.grace_s(version, complete_s) if self.grace_s is None else self.grace_s
+        return max(0.0, complete_s + grace_s - now_s)
+
+    def select(self, buffer: GradientBuffer) -> Batch:
+        oldest = _oldest_of_each_lane(buffer)
         return [oldest.get(lane) for lane in range(self.lanes)]
 
-    def shortfall(self, buffer: GradientBuffer) -> str:
-        missing = self.needed - len(buffer.lanes())
-        return f"{missing} of {self.needed} lanes" if missing > 0 else ""
+    def shortfall(self, buffer: GradientBuffer, version: int, now_s: float) -> str:
+        here, needed = len(buffer.lanes()), self._needed(buffer)
+        left_s = self.due_in_s(buffer, version, now_s)
+        if left_s is None:
+            return f"{needed - here} of {needed} lanes"
+        late = self._expected(buffer) - here
+        return f"{late} of {self.lanes} lanes, for {left_s:.1f} s at most" if left_s else ""
 
-    def _oldest_of_each_lane(self, buffer: GradientBuffer) -> dict[int, Contribution]:
-        oldest: dict[int, Contribution] = {}
-        for item in buffer:
-            oldest.setdefault(item.lane, item)
-        return oldest
+    def _needed(self, buffer: GradientBuffer) -> int:
+        return max(1, min(self.needed, self._expected(buffer)))
+
+    def _expected(self, buffer: GradientBuffer) -> int:
+        """Return how many lanes can have a gradient in the next update."""
+        return self.lanes - len(set(self.absent()) - buffer.lanes())
 
 
-def _outside_window(theta_version: int, version: int, max_staleness: int) -> Objection | None:
-    if theta_version > version:
-        return Objection(learner_pb2.FUTURE, f"made with theta {theta_version}; theta is at {version}")
-    if version - theta_version > max_staleness:
-        detail = f"made with theta {theta_version}; theta is at {version} and the window is {max_staleness}"
-        return Objection(learner_pb2.STALE, detail)
-    return None
+def _oldest_of_each_lane(buffer: GradientBuffer) -> dict[int, Contribution]:
+    oldest: dict[int, Contribution] = {}
+    for item in buffer:
+        oldest.setdefault(item.lane, item)
+    return oldest

@@ -1,20 +1,36 @@
 """Gradients that have arrived and are not yet in theta: a bounded queue that no lane can crowd out."""
 
 import dataclasses
+import functools
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Contribution:
-    """One accepted push.
+class Estimate(NamedTuple):
+    """Names an estimate.
 
     Attributes:
-        lane: whose estimate it is.
+        lane: whose it is.
         seq: which of the lane's.
         theta_version: the theta it was made with.
+    """
+
+    lane: int
+    seq: int
+    theta_version: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contribution:
+    """One accepted push: an estimate, or the weighted mean of several, which cannot be taken apart.
+
+    Attributes:
+        lane: whose estimate it is; of several, the first's, as `seq`.
+        seq: which of the lane's.
+        theta_version: the theta it was made with; of several, the oldest.
         worker_id: who sent it.
         push_id: the sender's name for it.
         weight: in the mean; 0 counts as an arrival and changes nothing.
@@ -22,6 +38,7 @@ class Contribution:
         grad: theta's leaves in canonical order, or None where it was not finite.
         inner_steps: inner training steps it cost.
         arrived_s: on the learner's clock.
+        merged: the estimates that it is the mean of; empty for one alone.
     """
 
     lane: int
@@ -34,17 +51,28 @@ class Contribution:
     grad: Sequence[NDArray[Any]] | None
     inner_steps: int
     arrived_s: float
+    merged: tuple[Estimate, ...] = ()
+
+    @functools.cached_property
+    def estimates(self) -> tuple[Estimate, ...]:
+        """The estimates in it, at least one."""
+        return self.merged or (Estimate(self.lane, self.seq, self.theta_version),)
+
+    def weighed(self, factor: float) -> "Contribution":
+        """Return it with `factor` times its weight."""
+        return dataclasses.replace(self, weight=factor * self.weight)
 
 
 class GradientBuffer:
-    """Contributions in order of arrival."""
+    """Contributions in order of arrival. Its length and its capacity count estimates."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._items: list[Contribution] = []
+        self._of_lane: Counter[int] = Counter()
 
     def __len__(self) -> int:
-        return len(self._items)
+        return self._of_lane.total()
 
     def __iter__(self) -> Iterator[Contribution]:
         return iter(self._items)
@@ -52,7 +80,7 @@ class GradientBuffer:
     @property
     def full(self) -> bool:
         """Whether nothing more is taken in."""
-        return len(self._items) >= self._capacity
+        return len(self) >= self._capacity
 
     def add(self, contribution: Contribution) -> None:
         """Append a contribution.
@@ -63,27 +91,45 @@ class GradientBuffer:
         if self.full:
             raise OverflowError(f"GradientBuffer(capacity={self._capacity}): full")
         self._items.append(contribution)
+        self._of_lane.update(estimate.lane for estimate in contribution.estimates)
 
     def count(self, lanes: Collection[int]) -> int:
-        """Return how many contributions of these lanes wait."""
-        return sum(item.lane in lanes for item in self._items)
+        """Return how many estimates of these lanes wait."""
+        return sum(self._of_lane[lane] for lane in lanes)
 
     def lanes(self) -> set[int]:
-        """Return the lanes that have a contribution."""
-        return {item.lane for item in self._items}
+        """Return the lanes that have an estimate here."""
+        return set(self._of_lane)
 
     def fair(self, batch: int) -> list[Contribution]:
-        """Return up to `batch` contributions, oldest first, a lane's second only after every lane's first."""
+        """Return contributions that hold `batch` estimates, or all, a lane's second after every lane's first.
+
+        Oldest first. They hold more than `batch` where the last one is the mean of several.
+        """
         round_of_lane: dict[int, int] = {}
         rounds = []
         for position, item in enumerate(self._items):
-            turn = round_of_lane[item.lane] = round_of_lane.get(item.lane, 0) + 1
+            lanes = [lane for lane, _, _ in item.estimates]
+            turn = 1 + max(round_of_lane.get(lane, 0) for lane in lanes)
+            round_of_lane.update(
+                dict.fromkeys(lanes, turn)
+            )  # nothing of a lane overtakes what came before it
             rounds.append((turn, position, item))
-        return [item for _, _, item in sorted(rounds, key=lambda entry: entry[:2])[:batch]]
+        chosen: list[Contribution] = []
+        estimates = 0
+        for _, _, item in sorted(rounds, key=lambda entry: entry[:2]):
+            if estimates >= batch:
+                break
+            chosen.append(item)
+            estimates += len(item.estimates)
+        return chosen
 
     def take(self, chosen: Collection[Contribution]) -> None:
         """Remove contributions."""
         gone = set(chosen)
+        self._of_lane -= Counter(
+            estimate.lane for item in self._items if item in gone for estimate in item.estimates
+        )
         self._items = [item for item in self._items if item not in gone]
 
     def drop(self, doomed: Callable[[Contribution], bool]) -> list[Contribution]:

@@ -7,7 +7,9 @@ the theta that survives a crash, the file says which estimates made it; all othe
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import jax
@@ -136,7 +138,7 @@ def decode(data: bytes, metadata: dict[str, str], like: PyTree) -> Checkpoint:
         ring=tuple(
             Published.of(version, body.tobytes()) for version, body in zip(versions, bodies, strict=True)
         ),
-        lanes=tuple(_lane_mark(mark) for mark in json.loads(metadata["lanes"])),
+        lanes=_lane_marks(metadata["lanes"]),
         inner_steps=int(metadata["inner_steps"]),
         elapsed_s=float(metadata["elapsed_s"]),
     )
@@ -207,10 +209,37 @@ def _metadata(data: bytes) -> dict[str, str]:
         raise CorruptCheckpointError(str(error)) from error
     if metadata.get("format") != _FORMAT:
         raise CorruptCheckpointError(f"format {metadata.get('format')!r}; this version reads {_FORMAT!r}")
+    for name, read in _ENTRIES.items():
+        try:
+            read(metadata[name])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CorruptCheckpointError(f"its {name} cannot be read: {error!r}") from error
     return metadata
+
+
+def _lane_marks(text: str) -> tuple[LaneMark, ...]:
+    return tuple(_lane_mark(mark) for mark in json.loads(text))
 
 
 def _lane_mark(mark: dict[str, Any]) -> LaneMark:
     lane, seq = mark["lane"], mark["snapshot_seq"]
     snapshot = SnapshotRef(lane, seq, mark["snapshot_sha256"]) if seq else None
     return LaneMark(lane, mark["watermark"], mark["incarnation"], snapshot)
+
+
+_ENTRIES: Final[Mapping[str, Callable[[str], Any]]] = MappingProxyType(
+    {
+        "file_sha256": str.encode,
+        "run_id": str.encode,
+        "epoch": int,
+        "config_sha256": str.encode,
+        "seed": int,
+        "version": int,
+        "theta_sha256": str.encode,
+        "ring_versions": json.loads,
+        "lanes": _lane_marks,
+        "inner_steps": int,
+        "elapsed_s": float,
+    }
+)
+"""What a file says about itself, and what must be able to read it: a header may be looked at unverified."""

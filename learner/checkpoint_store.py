@@ -9,7 +9,7 @@ from typing import Final
 
 from learner import checkpoint as checkpoint_format
 from learner.checkpoint import Checkpoint
-from learner.durable_file import write_durably
+from learner.durable_file import remove_partial, write_durably
 from learner.errors import (
     ConfigChangedError,
     CorruptCheckpointError,
@@ -37,11 +37,18 @@ class CheckpointFile:
 
 
 class CheckpointStore:
-    """The files `step-<version>.safetensors` of a run directory's `checkpoints`."""
+    """The files `step-<version>.safetensors` of a run directory's `checkpoints`.
 
-    def __init__(self, directory: Path, keep: int) -> None:
+    Args:
+        directory: where they are.
+        keep: how many.
+        fence: raises `FencedError` once a later life of the learner owns the directory.
+    """
+
+    def __init__(self, directory: Path, keep: int, fence: Callable[[], None] = lambda: None) -> None:
         self._directory = directory
         self._keep = keep
+        self._fence = fence
 
     def paths(self) -> list[Path]:
         """Return the files, oldest first."""
@@ -55,13 +62,19 @@ class CheckpointStore:
         """Write a checkpoint durably, and delete those that are no longer kept.
 
         Raises:
+            FencedError: the directory is another learner's now; the checkpoint does not count.
             OSError: the disk refused; earlier checkpoints are untouched.
         """
         path = self.path(checkpoint.version)
-        write_durably(path, checkpoint_format.encode(checkpoint))
+        data = checkpoint_format.encode(checkpoint)
+        write_durably(path, data, writer=f"epoch-{checkpoint.epoch}", before_rename=self._fence)
         for old in self.paths()[: -self._keep]:
             old.unlink(missing_ok=True)
         return path
+
+    def remove_partial(self) -> None:
+        """Delete what earlier learners had only begun to write, so that none of them can finish it."""
+        remove_partial(self._directory)
 
     def load_newest(
         self,

@@ -119,7 +119,11 @@ class CheckpointSchedule:
 
     def due(self, run: Run) -> bool:
         """Whether `take` would return anything."""
-        return bool(self._requests) or (self._capture is not None and self._capture.ripe(run))
+        return (
+            bool(self._requests)
+            or (self._capture is not None and self._capture.ripe(run))
+            or run.checkpoint_health.retry_due(run.clock())
+        )
 
     def take(self, run: Run) -> list[SaveJob]:
         """Return the checkpoints that can be written now."""
@@ -130,6 +134,9 @@ class CheckpointSchedule:
             self._capture = None
         jobs += [SaveJob(self._now(run), request, requested=True) for request in self._requests]
         self._requests = []
+        if run.checkpoint_health.retry_due(run.clock()):
+            run.checkpoint_health.retrying()
+            jobs = jobs or [SaveJob(self._now(run), Future(), requested=False)]
         return jobs
 
     def updated(self, run: Run) -> None:

@@ -9,15 +9,21 @@ from typing import Final
 from learner import letters
 from learner.admission import Body, JoinRefusedError, check_join
 from learner.aggregation import Batch
+from learner.autoscale import Autoscaler
+from learner.departures import Departures
 from learner.events import Level
 from learner.leases import Leases
+from learner.liveness import Liveness
+from learner.operator import Operator
 from learner.outcome import Effect, Outcome
 from learner.phase import RunState
 from learner.pushes import Pushes
+from learner.quarantine import Quarantine
 from learner.refusals import Reason
 from learner.run import Run
-from learner.sessions import SessionState, WorkerSession
+from learner.sessions import WorkerSession
 from learner.snapshots import SnapshotRef
+from learner.stacks import Stacks
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import Goodbye, GradientEstimatorOut
 
@@ -27,7 +33,6 @@ _RECENT_VERSIONS: Final = (
 _LOG_LINES: Final = 1000
 _LOG_CHARACTERS: Final = 8000
 _LOG_LEVELS: Final[dict[str, Level]] = {"warning": "warning", "error": "error"}
-_FAREWELLS: Final = {RunState.FINISHED: Goodbye.FINISHED, RunState.STOPPED: Goodbye.STOPPED}
 
 
 class LearnerCore:
@@ -37,6 +42,12 @@ class LearnerCore:
         self.run = run
         self._leases = Leases(run)
         self._pushes = Pushes(run, self._leases)
+        self._autoscaler = Autoscaler(run)
+        self._departures = Departures(run, self._leases)
+        self._stacks = Stacks(run)
+        self._liveness = Liveness(run, self._leases, self._departures, self._stacks)
+        self._quarantine = Quarantine(run, self._departures)
+        self.operator = Operator(run, self._leases, self._departures, self._quarantine, self._stacks)
 
     # What workers do.
 
@@ -48,21 +59,21 @@ class LearnerCore:
         """
         run = self.run
         try:
-            check_join(request, run.settings, run.sessions)
+            check_join(request, run.settings, run.sessions, run.excluded_hosts)
         except JoinRefusedError as error:
             run.refusals.add(error.reason, f"worker {request.worker_name[:64]!r}: {error}")
             raise
         secret = secrets.token_urlsafe(32)
         session = run.sessions.named(request.worker_name)
         if session is not None and session.introduction.incarnation != request.incarnation:
-            self._expire(session, Goodbye.SUPERSEDED, "a newer process of this worker joined")
+            self._departures.expire(session, Goodbye.SUPERSEDED, "a newer process of this worker joined")
             session = None
         if session is None:
             session = run.sessions.open(request, secret, run.clock())
             run.events.add("info", "worker_joined", f"{session.name} on {request.host} (pid {request.pid})")
             self._warn_of_other_device(session)
         session.introduction, session.secret = request, secret
-        session.held = {lane.lane: lane.seq for lane in request.held}
+        session.held = {lane.lane: lane for lane in request.held}
         session.last_heard_s = run.clock()
         self._leases.resume(session)
         return session
@@ -79,7 +90,7 @@ class LearnerCore:
         session.streams += 1
         session.stream = session.streams
         if self.run.phase.final is not None:
-            self._say_goodbye(session)
+            self._departures.dismiss(session)
             return session.stream
         self.run.send(session, letters.theta(self.run.ring.newest, self.run.settings.chunk_bytes))
         if session.draining:
@@ -94,7 +105,7 @@ class LearnerCore:
             return
         session.stream = None
         if self.run.phase.final is not None:
-            self._close(session, Goodbye.FINISHED, "")
+            self._departures.close(session, Goodbye.FINISHED, "")
 
     def heartbeat(self, worker_id: str, heartbeat: learner_pb2.Heartbeat) -> None:
         """Take a sign of life and answer it."""
@@ -172,6 +183,20 @@ class LearnerCore:
         self.run.events.add("info", "lane_returned", text)
         self._leases.rebalance(self.run.clock())
 
+    def lane_failed(self, worker_id: str, message: learner_pb2.LaneFailure) -> None:
+        """Take note of an estimate that raised."""
+        session = self.run.heard(worker_id)
+        lane = self.run.lanes.leased(worker_id, message.lane, message.incarnation)
+        if session is not None and lane is not None:
+            self._quarantine.failed(session, lane, message)
+            self._leases.rebalance(self.run.clock())
+
+    def stack(self, worker_id: str, dump: learner_pb2.StackDump) -> None:
+        """Take what the threads of a worker are doing."""
+        session = self.run.heard(worker_id)
+        if session is not None:
+            self._stacks.take(session, dump.text)
+
     def log(self, worker_id: str, line: learner_pb2.LogLine) -> None:
         """Record what a worker wants people to know, up to a bound for each session."""
         session = self.run.heard(worker_id)
@@ -187,105 +212,47 @@ class LearnerCore:
         if session is not None:
             if is_unfit:
                 self.run.refusals.add(Reason.UNFIT_WORKER, f"{session.name}: {reason[:200]}")
-            self._close(session, Goodbye.DRAINED, reason)
+            self._departures.close(session, Goodbye.DRAINED, reason)
             self.run.events.add("info", "worker_left", f"{session.name}: {reason[:200]}")
-
-    # What the operator does.
-
-    def scale(self, workers: int) -> int:
-        """Set how many workers are wanted; returns how many were.
-
-        Raises:
-            ValueError: more than may join.
-        """
-        most = self.run.settings.max_workers
-        if not 0 <= workers <= most:
-            raise ValueError(f"Scale(workers={workers}): must be 0 to {most} (max_workers)")
-        before, self.run.workers_desired = self.run.workers_desired, workers
-        self.run.events.add("info", "scaled", f"{before} to {workers} workers")
-        return before
-
-    def drain(self, worker_name: str, reason: str, deadline_s: float) -> None:
-        """Ask a worker to finish, return its lanes and leave.
-
-        Raises:
-            KeyError: there is no such worker.
-        """
-        session = self.run.sessions.named(worker_name)
-        if session is None:
-            names = ", ".join(sorted(session.name for session in self.run.sessions)) or "none"
-            raise KeyError(f"Drain(worker_name={worker_name!r}): no such worker; there are: {names}")
-        session.draining = True
-        self.run.send(session, letters.drain(reason, deadline_s))
-        self.run.events.add("info", "worker_drained", f"{worker_name}: {reason[:200]}")
-
-    def pause(self) -> None:
-        """Apply nothing until `resume`; workers go on until their credits are spent."""
-        self.run.phase.paused = True
-        self.run.events.add("info", "paused", f"at outer step {self.run.version}")
-
-    def resume(self) -> None:
-        """Go on."""
-        self.run.phase.paused = False
-        self.run.events.add("info", "resumed", f"at outer step {self.run.version}")
-
-    def stop(self, *, now: bool, reason: str) -> None:
-        """End the run after the running outer step, or now."""
-        self.run.phase.stop(self.run.version, now=now)
-        self.run.events.add("info", "stopping", reason)
 
     # What time does.
 
     def tick(self) -> None:
-        """Judge the silence of workers. Called a few times a second."""
-        now_s = self.run.clock()
-        if self.run.phase.final is not None:
-            return
-        for session in list(self.run.sessions):
-            silent_s = now_s - session.last_heard_s
-            if silent_s > self.run.settings.lease_ttl_s:
-                self._expire(session, Goodbye.EXPIRED, f"nothing heard for {silent_s:.1f} s")
-            else:
-                self._watch(session, now_s)
-        self._rebalance()
-
-    def _watch(self, session: WorkerSession, now_s: float) -> None:
-        events, heartbeat_s = self.run.events, self.run.settings.heartbeat_s
-        state = session.state(now_s, heartbeat_s)
-        if state is SessionState.ACTIVE and (why := session.overdue()):
-            session.stuck_at = session.heartbeat.progress
-            lost = self._leases.release_all(session)
-            events.add("warning", "worker_stuck", f"{session.name}: {why}; lanes {lost} go to others")
-        elif state is SessionState.SUSPECT and session.reported is not SessionState.SUSPECT:
-            silent = "its stream broke" if session.stream is None else "no heartbeat"
-            events.add("warning", "worker_suspect", f"{session.name}: {silent}; it keeps its lanes for now")
-        elif state is SessionState.ACTIVE and session.reported is SessionState.SUSPECT:
-            events.add("info", "worker_back", session.name)
-        session.reported = session.state(now_s, heartbeat_s)
+        """Judge the workers: their silence, their progress and their number. Called a few times a second."""
+        if self.run.phase.final is None:
+            self._liveness.look()
+            self._autoscaler.tick()
+            self._leases.rebalance(self.run.clock())
 
     # What the update thread does.
 
     def ending(self) -> RunState | None:
         """Return how the run ends now, or None while it goes on."""
         run = self.run
+        if run.checkpoint_health.given_up(run.clock()) and not run.applying:
+            return RunState.FAILED
         return None if run.applying else run.phase.end(run.version, computing=run.computing)
 
     def batch_ready(self) -> bool:
         """Whether `take_batch` would return one."""
+        return self.batch_due_in_s() == 0.0
+
+    def batch_due_in_s(self) -> float | None:
+        """Return in how long `batch_ready` holds by time alone, or None if something must happen first."""
         run = self.run
         if run.phase.paused or run.phase.final is not None or run.applying:
-            return False
-        return run.aggregation.select(run.buffer, run.clock()) is not None
+            return None
+        return run.aggregation.due_in_s(run.buffer, run.version, run.clock())
 
     def take_batch(self) -> Batch | None:
         """Take the next update's batch out of the buffer, or None while there is none."""
-        run = self.run
-        batch = run.aggregation.select(run.buffer, run.clock()) if self.batch_ready() else None
-        if batch is None:
+        if not self.batch_ready():
             return None
+        run = self.run
+        batch = run.aggregation.select(run.buffer)
         run.buffer.take([item for item in batch if item is not None])
-        run.applying = batch
-        return batch
+        run.applying = run.aggregation.weighed(batch, run.version)
+        return run.applying
 
     def applied(self, outcome: Outcome) -> None:
         """Publish the version that the batch taken last has made."""
@@ -293,11 +260,12 @@ class LearnerCore:
         used = [item for item in run.applying if item is not None]
         run.applying = ()
         run.ring.publish(outcome.published)
+        run.arrivals.began(run.version, run.clock())
         run.tally.applied(used, outcome, run.clock())
         run.phase.updated(reverted=outcome.effect is Effect.REVERTED)
-        for item in used:
-            lane = run.lanes[item.lane]
-            lane.applied = max(lane.applied, item.seq)
+        for number, seq, _ in (estimate for item in used for estimate in item.estimates):
+            lane = run.lanes[number]
+            lane.applied = max(lane.applied, seq)
         if self.ending() is None:  # else workers would begin estimates that nobody will use
             self._announce()
         for item in used:
@@ -311,7 +279,7 @@ class LearnerCore:
         """Close the run and say goodbye to everyone."""
         self.run.phase.final = final
         for session in self.run.sessions:
-            self._say_goodbye(session)
+            self._departures.dismiss(session)
         level: Level = "error" if final is RunState.FAILED else "info"
         text = f"at outer step {self.run.version}, theta {self.run.ring.newest.sha256}"
         self.run.events.add(level, final.lower(), text)
@@ -322,25 +290,6 @@ class LearnerCore:
         announcement = letters.theta(self.run.ring.newest, self.run.settings.chunk_bytes)
         for session in self.run.sessions:
             self.run.send(session, announcement)
-
-    def _say_goodbye(self, session: WorkerSession) -> None:
-        reason = _FAREWELLS.get(self.run.phase.final or RunState.FAILED, Goodbye.FAILED)
-        self.run.send(session, letters.goodbye(reason, f"at outer step {self.run.version}"))
-
-    def _expire(self, session: WorkerSession, reason: Goodbye.Reason, detail: str) -> None:
-        lost = [lane.number for lane in self.run.lanes.held_by(session.worker_id)]
-        self._close(session, reason, detail)
-        self.run.events.add("warning", "worker_expired", f"{session.name}: {detail}; lanes {lost} are free")
-
-    def _close(self, session: WorkerSession, reason: Goodbye.Reason, detail: str) -> None:
-        self.run.send(session, letters.goodbye(reason, detail))
-        self._leases.release_all(session)
-        self.run.sessions.close(session)
-        self._rebalance()
-
-    def _rebalance(self) -> None:
-        if self.run.phase.final is None:
-            self._leases.rebalance(self.run.clock())
 
     def _report(self, outcome: Outcome) -> None:
         step = f"outer step {self.run.version}"
@@ -359,7 +308,7 @@ class LearnerCore:
 
     def _warn_of_other_device(self, session: WorkerSession) -> None:
         kind = session.introduction.device_kind
-        others = {other.introduction.device_kind for other in self.run.sessions} - {kind}
-        if others and self.run.aggregation.exact_versions:
+        others = {other.introduction.device_kind for other in self.run.sessions} - {kind, ""}
+        if kind and others and self.run.aggregation.exact_versions:
             text = f"{session.name} computes on {kind!r}, others on {sorted(others)}: theta depends on both"
             self.run.events.add("warning", "mixed_devices", text)

@@ -13,12 +13,12 @@ from learner.admission import PROTOCOL, JoinRefusedError, TooManyWorkersError
 from learner.core import LearnerCore
 from learner.errors import CorruptSnapshotError
 from learner.inbound import Inbound
-from learner.mailbox import Mailbox
 from learner.refusals import Reason
 from learner.runtime import Runtime
 from learner.sessions import WorkerSession
 from learner.snapshots import SnapshotStore
 from protos import codec
+from protos.mailbox import Mailbox
 from protos.unspool.v1 import learner_pb2, learner_pb2_grpc
 from protos.unspool.v1.common_pb2 import Chunk, Schema
 
@@ -129,6 +129,8 @@ class LearnerServicer(learner_pb2_grpc.LearnerServicer):
             lanes_total=len(run.lanes),
             snapshot_every=settings.checkpoint_every,
             exact_versions=run.aggregation.exact_versions,
+            merges=run.merges,
+            lease_ttl_s=settings.lease_ttl_s,
         )
 
     def _worker_of(self, context: Any) -> str | None:

@@ -3,6 +3,7 @@
 One queue for both, so that the rows up to a checkpoint's version are on disk before the checkpoint is.
 """
 
+import contextlib
 import queue
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -59,7 +60,8 @@ class DiskWriter:
         """Write what is queued, and end the thread."""
         self._jobs.put(None)
         self._thread.join(_JOIN_S)
-        self._records.close()
+        with contextlib.suppress(OSError):
+            self._records.close()
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:

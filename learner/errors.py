@@ -15,6 +15,12 @@ class RunLockedError(LearnerError):
     exit_code = 73
 
 
+class FencedError(LearnerError):
+    """A later life of the learner has begun on the run directory: nothing of this one counts any more."""
+
+    exit_code = 76
+
+
 class PortInUseError(LearnerError):
     """A port that the configuration names is taken."""
 

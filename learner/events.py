@@ -1,5 +1,6 @@
 """What happened, in words: a bounded list for status and one JSON line each for the log."""
 
+import contextlib
 import json
 import threading
 import time
@@ -9,6 +10,7 @@ from io import SEEK_END
 from pathlib import Path
 from typing import Final, Literal
 
+from learner.append_file import AppendFile
 from protos.unspool.v1.admin_pb2 import Event
 
 Level = Literal["info", "warning", "error"]
@@ -25,11 +27,9 @@ class EventLog:
         self._wall_clock = wall_clock
         self._events: deque[Event] = deque(_tail(path), maxlen=_KEPT)
         self._number = self._events[-1].number if self._events else 0
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cut_off = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
-        self._file = path.open("a", encoding="utf-8")
-        if cut_off:
-            self._file.write("\n")
+        # A crash may have cut the last line off.
+        self._separator = b"\n" if path.exists() and path.read_bytes()[-1:] not in (b"", b"\n") else b""
+        self._file = AppendFile(path)
 
     def add(self, level: Level, kind: str, text: str) -> None:
         """Record an event; a log that cannot be written does not stop the run."""
@@ -52,7 +52,7 @@ class EventLog:
             return list(self._events)[-count:]
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; later events are in memory only."""
         with self._lock:
             self._file.close()
 
@@ -64,11 +64,9 @@ class EventLog:
             "kind": event.kind,
             "text": event.text,
         }
-        try:
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
-        except (OSError, ValueError):
-            return
+        with contextlib.suppress(OSError, ValueError):
+            self._file.append(self._separator + json.dumps(line).encode() + b"\n")
+            self._separator = b""
 
 
 def _tail(path: Path) -> list[Event]:

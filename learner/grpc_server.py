@@ -10,13 +10,10 @@ from learner.auth import Access
 from learner.errors import PortInUseError
 from learner.refusals import HANDSHAKE_S
 from learner.server_tls import ServerTls
-from protos.connection import CONNECTION_OPTIONS, address_of
+from protos.connection import SERVER_OPTIONS, address_of
 
 _OPTIONS: Final = (
-    *CONNECTION_OPTIONS,
-    ("grpc.so_reuseport", 0),  # else two servers share a port silently
-    # The key as it is read; the header's macro has another name, and unknown keys are ignored silently.
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    *SERVER_OPTIONS,
     ("grpc.server_handshake_timeout_ms", int(1000 * HANDSHAKE_S)),
 )
 

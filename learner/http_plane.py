@@ -28,6 +28,7 @@ from protos.unspool.v1.admin_pb2 import Status
 
 _EVENTS_SHOWN: Final = 100
 _JOIN_S: Final = 5.0
+_HEALTH_S: Final = 5.0
 _CONNECTIONS: Final = 256
 _HEADER_BYTES: Final = 16 * 1024
 _HEADERS: Final = {
@@ -112,8 +113,10 @@ class HttpPlane:
             events = core.run.events.latest(_EVENTS_SHOWN)
         return JSONResponse([facts_of(event) for event in events])
 
-    async def _healthz(self, request: Request) -> Response:
-        return JSONResponse({"alive": True})
+    def _healthz(self, request: Request) -> Response:
+        # In a thread of its own, since it waits: a learner whose lock nobody gets does not live.
+        is_alive = self._runtime.responds(_HEALTH_S)
+        return JSONResponse({"alive": is_alive}, status_code=200 if is_alive else 503)
 
     async def _readyz(self, request: Request) -> Response:
         with self._runtime.locked() as core:

@@ -1,14 +1,27 @@
 """The messages of one worker's stream, turned into calls to the core; chunks are put together here."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any, Final
 
 from learner.admission import Body
-from learner.errors import CorruptSnapshotError
+from learner.core import LearnerCore
+from learner.errors import CorruptSnapshotError, FencedError
 from learner.runtime import Runtime
 from learner.snapshots import SnapshotReceiver, SnapshotRef, SnapshotStore
 from protos import codec
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.common_pb2 import Chunk, Schema
+
+_PROBLEM: Final = "snapshots"
+_FOR_THE_CORE: Final[dict[str, Callable[[LearnerCore, str, Any], None]]] = {
+    "heartbeat": LearnerCore.heartbeat,
+    "lane_return": LearnerCore.return_lane,
+    "lane_failure": LearnerCore.lane_failed,
+    "stack": LearnerCore.stack,
+    "log": LearnerCore.log,
+}
+"""What consists of one message."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,21 +56,15 @@ class Inbound:
     def take(self, message: learner_pb2.WorkerMessage) -> None:
         """Act on a message. Nothing that a worker can send makes this raise."""
         match message.WhichOneof("body"):
-            case "heartbeat":
-                with self._runtime.locked() as core:
-                    core.heartbeat(self._worker_id, message.heartbeat)
             case "push":
                 self._take_push(message.push)
             case "snapshot":
                 self._take_snapshot(message.snapshot)
             case "chunk":
                 self._take_chunk(message.chunk)
-            case "lane_return":
+            case str(kind) if kind in _FOR_THE_CORE:
                 with self._runtime.locked() as core:
-                    core.return_lane(self._worker_id, message.lane_return)
-            case "log":
-                with self._runtime.locked() as core:
-                    core.log(self._worker_id, message.log)
+                    _FOR_THE_CORE[kind](core, self._worker_id, getattr(message, kind))
 
     def close(self) -> None:
         """Drop what was left half received; its sender begins again."""
@@ -106,7 +113,7 @@ class Inbound:
             return
         if pending.assembler.complete:
             self._push = None
-            body = Body.read(pending.assembler.body(), pending.push.grad.crc32, self._schema)
+            body = Body.read(pending.assembler.body(), None, self._schema)
             self._finish_push(pending.push, body)
 
     def _extend_snapshot(self, pending: _OpenSnapshot, chunk: Chunk) -> None:
@@ -115,12 +122,13 @@ class Inbound:
             if not pending.receiver.complete:
                 return
             pending.receiver.commit()
-        except (codec.CodecError, CorruptSnapshotError, OSError) as error:
+        except (codec.CodecError, CorruptSnapshotError, FencedError, OSError) as error:
             self._give_up_snapshot()
             self._report_loss(error)
             return
         self._snapshot = None
         with self._runtime.locked() as core:
+            core.run.problems.pop(_PROBLEM, None)
             kept = core.snapshot_stored(self._worker_id, pending.incarnation, pending.receiver.ref)
         if not kept:
             self._snapshots.remove(pending.receiver.ref.lane, pending.receiver.ref.seq)
@@ -128,6 +136,8 @@ class Inbound:
     def _report_loss(self, error: Exception) -> None:
         with self._runtime.locked() as core:
             core.run.events.add("warning", "snapshot_lost", f"{self._worker_id}: {error}")
+            if isinstance(error, OSError):
+                core.run.problems[_PROBLEM] = f"could not be written: {error}"
 
     def _give_up_snapshot(self) -> None:
         if self._snapshot is not None:

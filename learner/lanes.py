@@ -2,9 +2,14 @@
 
 import dataclasses
 import enum
+from collections import deque
 from collections.abc import Iterator
+from typing import Final
 
 from learner.snapshots import SnapshotRef
+
+_COMPUTE_TIMES: Final = 32
+_EPOCH_SHIFT: Final = 32
 
 
 class LaneState(enum.StrEnum):
@@ -14,6 +19,8 @@ class LaneState(enum.StrEnum):
     GRANTED = "granted"
     REVOKING = "revoking"
     """Still leased; its worker was asked to give it back."""
+    QUARANTINED = "quarantined"
+    """Leased to nobody until a person has looked: its estimates fail."""
 
 
 @dataclasses.dataclass
@@ -31,6 +38,11 @@ class Lane:
         snapshots: by seq, those on disk.
         inner_step: mean inner step of its tasks at the last estimate.
         loss: mean loss of the last estimate, or None before it.
+        compute_times_s: of its latest estimates, whoever made them.
+        problem: why it is in quarantine: the traceback that it ended with; else empty.
+        nonfinite_in_a_row: its latest estimates that were not finite.
+        anew: whether its unrolls began anew in this life of the learner, so that workers' memories of it are
+            of no use.
     """
 
     number: int
@@ -43,11 +55,27 @@ class Lane:
     snapshots: dict[int, SnapshotRef] = dataclasses.field(default_factory=dict)
     inner_step: float = 0.0
     loss: float | None = None
+    compute_times_s: deque[float] = dataclasses.field(default_factory=lambda: deque(maxlen=_COMPUTE_TIMES))
+    problem: str = ""
+    nonfinite_in_a_row: int = 0
+    anew: bool = False
 
     @property
     def reached(self) -> int:
         """The estimate after which a new holder goes on."""
         return max(self.accepted, self.returned)
+
+    @property
+    def leases(self) -> int:
+        """How often it was leased in this life of the learner."""
+        return self.incarnation & ((1 << _EPOCH_SHIFT) - 1)
+
+    def begin_anew(self) -> None:
+        """Forget its unroll states. Seqs go on after any that such a state has, so that none comes twice."""
+        self.returned = max((self.reached, *self.snapshots))
+        self.snapshots.clear()
+        self.nonfinite_in_a_row = 0
+        self.anew = True
 
     def newest_snapshot(self, at_most: int) -> SnapshotRef | None:
         """Return the newest snapshot that is not ahead of estimate `at_most`, or None."""
@@ -58,11 +86,16 @@ class Lane:
         )
 
 
+def epoch_of(incarnation: int) -> int:
+    """Return in which life of the learner a lease was given."""
+    return incarnation >> _EPOCH_SHIFT
+
+
 class LaneTable:
     """All lanes of a run. Incarnations begin at `epoch << 32`: those of two learner lives never meet."""
 
     def __init__(self, count: int, epoch: int) -> None:
-        self._lanes = [Lane(number, incarnation=epoch << 32) for number in range(count)]
+        self._lanes = [Lane(number, incarnation=epoch << _EPOCH_SHIFT) for number in range(count)]
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -76,6 +109,10 @@ class LaneTable:
     def free(self) -> list[Lane]:
         """Return the lanes that nobody leases."""
         return [lane for lane in self._lanes if lane.state is LaneState.FREE]
+
+    def quarantined(self) -> list[Lane]:
+        """Return the lanes that wait for a person."""
+        return [lane for lane in self._lanes if lane.state is LaneState.QUARANTINED]
 
     def held_by(self, holder: str) -> list[Lane]:
         """Return the lanes that a worker leases, those being revoked included."""
@@ -96,6 +133,15 @@ class LaneTable:
     def release(self, lane: Lane) -> None:
         """End a lease; its incarnation is spent."""
         lane.state, lane.holder = LaneState.FREE, None
+
+    def quarantine(self, lane: Lane, problem: str) -> None:
+        """End a lane's lease, and lease it to nobody."""
+        lane.state, lane.holder, lane.problem = LaneState.QUARANTINED, None, problem
+
+    def lift_quarantine(self, lane: Lane) -> None:
+        """Let a lane be leased again, if it was not."""
+        if lane.state is LaneState.QUARANTINED:
+            lane.state, lane.problem = LaneState.FREE, ""
 
     def oldest_restart(self) -> int:
         """Return the oldest theta version that a replay of some lane could need.

@@ -77,3 +77,8 @@ def goodbye(reason: learner_pb2.Goodbye.Reason, detail: str) -> LearnerMessage:
 def heartbeat_ack(version: int, credits_left: int) -> LearnerMessage:
     """Answer a heartbeat."""
     return LearnerMessage(heartbeat_ack=learner_pb2.HeartbeatAck(version=version, credits=credits_left))
+
+
+def stack_request() -> LearnerMessage:
+    """Ask what every thread of a worker is doing."""
+    return LearnerMessage(stack_request=learner_pb2.StackRequest())

@@ -4,10 +4,9 @@ import contextlib
 import os
 import queue
 import signal
-import threading
 import time
-from collections.abc import Iterator
-from typing import Final, TypeAlias
+from collections.abc import Callable
+from typing import Final, TypeAlias, TypeVar
 
 import jax
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -20,18 +19,20 @@ from learner.checkpointing import CheckpointSchedule
 from learner.core import LearnerCore
 from learner.data_plane import LearnerServicer
 from learner.disk_writer import DiskWriter
-from learner.errors import TlsFilesError
+from learner.errors import FencedError, PortInUseError, TlsFilesError
 from learner.events import EventLog
 from learner.grpc_server import GrpcServer
 from learner.http_plane import HttpPlane, listen
+from learner.letters import goodbye
 from learner.outer import OuterLearner
 from learner.owned_thread import OwnedThread
+from learner.ownership import Ownership
 from learner.phase import RunState
 from learner.records import Records, read_records
 from learner.refusals import Refusals
 from learner.resume import restore
 from learner.run import Run
-from learner.run_directory import RunDirectory
+from learner.run_directory import Ports, RunDirectory
 from learner.runtime import Runtime
 from learner.saver import Saver
 from learner.series import Series
@@ -39,44 +40,57 @@ from learner.server_tls import ServerTls
 from learner.settings import LearnerSettings
 from learner.snapshots import SnapshotStore
 from learner.status import build_status
+from learner.stop_signals import stop_signals
 from learner.ticker import Ticker
 from learner.update_loop import UpdateLoop
 from protos import codec
 from protos.connection import address_of, advertised_host
 from protos.facts import facts_of
+from protos.memory import reuse_large_blocks
 from protos.tls import TlsError, check_server
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc, learner_pb2, learner_pb2_grpc
+from protos.unspool.v1.learner_pb2 import Goodbye
 
 FAILED_EXIT_CODE: Final = 65
 _SPARE_THREADS: Final = 32
 _ADMIN_THREADS: Final = 32
 _GOODBYE_S: Final = 3.0
 _JOIN_S: Final = 10.0
+_DRAIN_S: Final = 60.0
+_TICK_S: Final = 0.25
+_KEEP_S: Final = 1.0
 _LARGE_RING_BYTES: Final = 1 << 30
 
 _Word: TypeAlias = RunState | BaseException | signal.Signals
+_Bound = TypeVar("_Bound")
 
 
-def serve(settings: LearnerSettings) -> int:
+def serve(settings: LearnerSettings, *, takeover: bool = False) -> int:
     """Be the learner of a run directory until the run ends.
 
-    SIGTERM or SIGINT stop it after the running outer step, a second one at once; either way its last theta is
-    in a checkpoint.
+    SIGTERM or SIGINT stop it after the running outer step, or after a minute if that takes longer; a second
+    one does not wait for the step. Either way its last theta is in a checkpoint. A third one ends it at once.
+
+    Args:
+        settings: everything else.
+        takeover: take the run directory from a learner that has it.
 
     Returns:
         The process's exit code: 0 for a run that finished or was stopped, 65 for one that failed.
 
     Raises:
         RunLockedError: another learner has the run directory.
+        FencedError: another learner has taken it over.
         PortInUseError: a port is taken.
         CheckpointError: what is there cannot be resumed from, or the last checkpoint could not be written.
     """
+    reuse_large_blocks()
     # The outer update is small, and its bits must not depend on which accelerator the learner's machine has.
     jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]  # jax has no types here
     words: queue.SimpleQueue[_Word] = queue.SimpleQueue()
-    directory = RunDirectory(settings.run_dir)
-    with directory.locked(), _signals(words), contextlib.ExitStack() as cleanup:
-        final = _Learner(settings, directory, words, cleanup).run()
+    directory, ownership = RunDirectory(settings.run_dir), Ownership(settings.run_dir)
+    with ownership.held(takeover=takeover), stop_signals(words.put), contextlib.ExitStack() as cleanup:
+        final = _Learner(settings, directory, ownership, words, cleanup).run()
     return FAILED_EXIT_CODE if final is RunState.FAILED else 0
 
 
@@ -87,11 +101,13 @@ class _Learner:
         self,
         settings: LearnerSettings,
         directory: RunDirectory,
+        ownership: Ownership,
         words: queue.SimpleQueue[_Word],
         cleanup: contextlib.ExitStack,
     ) -> None:
         self._settings = settings
         self._directory = directory
+        self._ownership = ownership
         self._words = words
         self._cleanup = cleanup
         directory.clear_endpoints()
@@ -110,14 +126,14 @@ class _Learner:
         cleanup.callback(self._data.stop, 0)
         self._admin = GrpcServer("admin-plane", _ADMIN_THREADS, self._access, self._tls)
         cleanup.callback(self._admin.stop, 0)
-        self._ports = (
-            self._data.bind(settings.host, settings.port),
-            self._admin.bind(settings.host, settings.admin_port),
-        )
-        self._http_socket = listen(settings.host, settings.http_port)
+        last = directory.last_ports()
+        learner_port = _bound(self._data.bind, settings.host, settings.port, last.learner)
+        admin_port = _bound(self._admin.bind, settings.host, settings.admin_port, last.admin)
+        self._http_socket = _bound(listen, settings.host, settings.http_port, last.http)
         cleanup.callback(self._http_socket.close)
-        self._snapshots = SnapshotStore(directory.lanes)
-        self._checkpoints = CheckpointStore(directory.checkpoints, settings.checkpoint_keep)
+        self._ports = Ports(learner_port, admin_port, self._http_socket.getsockname()[1])
+        self._snapshots = SnapshotStore(directory.lanes, ownership.check)
+        self._checkpoints = CheckpointStore(directory.checkpoints, settings.checkpoint_keep, ownership.check)
 
     def run(self) -> RunState:
         """Live."""
@@ -127,7 +143,7 @@ class _Learner:
         series = Series(read_records(self._directory.metrics / "outer.csv"))
         self._cleanup.callback(self._leave_behind, runtime)
         writer = self._start_writer(runtime, run.version)
-        self._start_ticker(runtime)
+        self._start_tickers(runtime)
         self._start_planes(runtime, outer, schedule, series)
         self._announce(run)
         loop = UpdateLoop(runtime, outer, schedule, writer, series)
@@ -140,7 +156,7 @@ class _Learner:
         outer = OuterLearner(self._settings.experiment, self._settings.batch)
         run = restore(
             self._settings,
-            self._directory.begin_epoch(),
+            self._ownership.begin_epoch(),
             outer,
             self._checkpoints,
             self._snapshots,
@@ -149,7 +165,7 @@ class _Learner:
         )
         self._warn_of_large_ring(run, codec.body_bytes(outer.schema))
         run.refusals = self._refusals
-        run.workers_desired = self._directory.workers_desired(self._settings.workers_desired)
+        run.workers_desired, run.workers_range = self._directory.scale(self._settings.scale)
         outer.warm_up()
         return run, outer
 
@@ -170,10 +186,18 @@ class _Learner:
         self._cleanup.callback(writer.close)
         return writer
 
-    def _start_ticker(self, runtime: Runtime) -> None:
-        ticker = Ticker(runtime, self._words.put)
-        ticker.start()
-        self._cleanup.callback(ticker.stop)
+    def _start_tickers(self, runtime: Runtime) -> None:
+        def tick() -> None:
+            with runtime.locked() as core:
+                core.tick()
+
+        # A disk that stalls must not keep the learner from noticing that workers are silent: two threads.
+        for ticker in (
+            Ticker("ticker", _TICK_S, tick, self._words.put),
+            Ticker("owner", _KEEP_S, self._ownership.keep, self._words.put),
+        ):
+            ticker.start()
+            self._cleanup.callback(ticker.stop)
 
     def _start_planes(
         self, runtime: Runtime, outer: OuterLearner, schedule: CheckpointSchedule, series: Series
@@ -197,17 +221,17 @@ class _Learner:
     def _announce(self, run: Run) -> None:
         """Say where the learner listens, now that it does on all three ports."""
         host = advertised_host(self._settings.host, self._settings.advertise)
-        learner_port, admin_port = self._ports
         scheme = "" if self._tls is None else "https://"
         run.endpoints = {
-            "learner": address_of(host, learner_port),
-            "admin": address_of(host, admin_port),
-            "http": scheme + address_of(host, self._http_socket.getsockname()[1]),
+            "learner": address_of(host, self._ports.learner),
+            "admin": address_of(host, self._ports.admin),
+            "http": scheme + address_of(host, self._ports.http),
         }
         is_tls = self._tls is not None
         about = {"run": self._settings.run_id, "pid": os.getpid(), "epoch": run.epoch, "tls": is_tls}
+        self._directory.remember_ports(self._ports)
         self._directory.write_endpoints({**about, **run.endpoints})
-        self._cleanup.callback(self._directory.clear_endpoints)
+        self._cleanup.callback(self._withdraw)
         listening = ", ".join(f"{plane} {address}" for plane, address in run.endpoints.items())
         text = f"epoch {run.epoch} at outer step {run.version}; {listening}"
         self._events.add("info", "learner_started", text)
@@ -216,42 +240,51 @@ class _Learner:
         """Wait for the update thread's last word, passing on signals meanwhile."""
         stops = 0
         while True:
-            word = self._words.get()
-            if isinstance(word, RunState):
-                return word
-            if isinstance(word, BaseException):
-                self._events.add("error", "learner_crashed", repr(word))
-                with runtime.locked() as core:
-                    core.run.broken = core.run.broken or repr(word)  # lets the update thread end as well
-                raise word
+            try:
+                word = self._words.get(timeout=_DRAIN_S if stops == 1 else None)
+            except queue.Empty:
+                reason = f"the outer step takes more than {_DRAIN_S:.0f} s"
+            else:
+                if isinstance(word, RunState):
+                    return word
+                if isinstance(word, BaseException):
+                    self._end_early(runtime, word)
+                    raise word
+                reason = f"received {word.name}"
             stops += 1
             with runtime.locked() as core:
-                core.stop(now=stops > 1, reason=f"received {word.name}")
+                core.operator.stop(now=stops > 1, reason=reason)
+
+    def _end_early(self, runtime: Runtime, error: BaseException) -> None:
+        if isinstance(error, FencedError):
+            self._events.close()  # the file is somebody else's now
+        self._events.add("error", "learner_crashed", repr(error))
+        with runtime.locked() as core:
+            core.run.broken = core.run.broken or repr(error)  # lets the update thread end as well
+            for session in core.run.sessions if isinstance(error, FencedError) else ():
+                core.run.send(session, goodbye(Goodbye.EXPIRED, "another learner has taken over; join it"))
+
+    def _withdraw(self) -> None:
+        """Say that nobody listens here any more; what another learner says stays."""
+        with contextlib.suppress(OSError, FencedError):
+            self._ownership.check()
+            self._directory.clear_endpoints()
 
     def _leave_behind(self, runtime: Runtime) -> None:
         """Keep the last status, for when nobody is there to ask."""
         with runtime.locked() as core:
             status = build_status(core.run)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, FencedError):
+            self._ownership.check()
             self._directory.write_status(facts_of(status))
 
 
-@contextlib.contextmanager
-def _signals(words: queue.SimpleQueue[_Word]) -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into words. Only a main thread can; in another one they stay what they were."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    # A handler may interrupt anything, so it takes no lock: `SimpleQueue.put` is made for this.
-    caught = (signal.SIGTERM, signal.SIGINT)
-    before = {
-        number: signal.signal(number, lambda got, _: words.put(signal.Signals(got))) for number in caught
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _bound(bind: Callable[[str, int], _Bound], host: str, configured: int, last: int) -> _Bound:
+    """Take the configured port; where that is left open, the one of the last life if it is free."""
+    if configured == 0 and last != 0:
+        with contextlib.suppress(PortInUseError):
+            return bind(host, last)
+    return bind(host, configured)
 
 
 def _add_health_and_reflection(server: GrpcServer) -> None:

@@ -8,6 +8,8 @@ class RunState(enum.StrEnum):
 
     WAITING_FOR_WORKERS = "WAITING_FOR_WORKERS"
     RUNNING = "RUNNING"
+    DEGRADED = "DEGRADED"
+    """Running, but no checkpoint can be written."""
     PAUSED = "PAUSED"
     STOPPING = "STOPPING"
     STOPPED = "STOPPED"

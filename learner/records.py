@@ -3,15 +3,14 @@
 import csv
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tensorboardX import SummaryWriter
-
+from learner.append_file import AppendFile
+from learner.board import Board
 from learner.durable_file import write_durably
 
-_BOARD_QUEUE: Final = 10
-_BOARD_FLUSH_S: Final = 10
 _BOARD_INTERVAL_S: Final = 0.2  # a point in an event file costs as much as the update; the table has them all
 
 
@@ -54,40 +53,31 @@ class Records:
 
     def __init__(self, directory: Path, outer_step: int) -> None:
         """Continue after `outer_step`: later rows belong to updates that a crash undid, and are removed."""
-        directory.mkdir(parents=True, exist_ok=True)
         path = directory / "outer.csv"
         _truncate(path, outer_step)
-        self._file = path.open("a", newline="", encoding="utf-8")
-        self._rows = csv.writer(self._file)
+        self._table = AppendFile(path)
         self._board_time_s = -math.inf
-        self._board = SummaryWriter(
-            str(directory),
-            max_queue=_BOARD_QUEUE,
-            flush_secs=_BOARD_FLUSH_S,
-            purge_step=outer_step + 1,
-            write_to_disk=True,
-        )
+        self._board = Board(directory, outer_step + 1)
 
     def write(self, record: UpdateRecord) -> None:
         """Append an update.
 
         Raises:
-            OSError: the disk refused.
+            OSError: the disk refused; the table has whole rows all the same.
         """
-        self._rows.writerow(record)
-        self._file.flush()
+        self._table.append(_rows([record]))
         if record.unix_time_s - self._board_time_s >= _BOARD_INTERVAL_S:
             self._board_time_s = record.unix_time_s
             self._plot(record)
 
     def _plot(self, record: UpdateRecord) -> None:
-        for name, value in zip(record._fields[2:], record[2:], strict=True):
-            if math.isfinite(value):
-                self._board.add_scalar(f"outer/{name}", value, record.outer_step, record.unix_time_s)
+        figures = zip(record._fields[2:], record[2:], strict=True)
+        finite = {f"outer/{name}": value for name, value in figures if math.isfinite(value)}
+        self._board.add(finite, record.outer_step, record.unix_time_s)
 
     def close(self) -> None:
-        """Flush and close the files."""
-        self._file.close()
+        """Close the files."""
+        self._table.close()
         self._board.close()
 
 
@@ -113,8 +103,11 @@ def _parse(row: list[str]) -> UpdateRecord:
 
 def _truncate(path: Path, outer_step: int) -> None:
     """Rewrite the table up to `outer_step`; what a crash undid is removed, and the heading is there."""
-    table = io.StringIO()
-    rows = csv.writer(table)
-    rows.writerow(UpdateRecord._fields)
-    rows.writerows(record for record in read_records(path) if record.outer_step <= outer_step)
-    write_durably(path, table.getvalue().encode())
+    kept = [record for record in read_records(path) if record.outer_step <= outer_step]
+    write_durably(path, _rows([UpdateRecord._fields, *kept]))
+
+
+def _rows(rows: Sequence[Sequence[object]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()

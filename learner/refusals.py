@@ -33,6 +33,8 @@ class Reason(enum.StrEnum):
     BAD_NAME = "bad_name"
     """A worker whose name or incarnation cannot be one."""
     NO_ROOM = "no_room"
+    EXCLUDED_HOST = "excluded_host"
+    """A worker on a host where estimates fail that do not fail elsewhere."""
     NO_SESSION = "no_session"
     """A stream without the secret of a Join."""
     NO_CERTIFICATE = "no_certificate"

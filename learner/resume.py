@@ -34,6 +34,9 @@ def restore(
     Raises:
         CheckpointError: there are checkpoints, and this configuration cannot go on from any.
     """
+    # First: what an outdated learner could still finish must not appear after the newest has been chosen.
+    checkpoints.remove_partial()
+    snapshots.remove_partial()
     checkpoint = _newest(settings, outer, checkpoints, snapshots, events)
     _remove_undone(checkpoints, snapshots)
     lanes = LaneTable(settings.experiment.lanes, epoch)
@@ -53,6 +56,7 @@ def restore(
         tally=tally,
         clock=clock,
         workers_desired=settings.workers_desired,
+        workers_range=settings.scale.bounds,
     )
     if checkpoint is not None:
         path = checkpoints.path(checkpoint.version)
@@ -80,7 +84,6 @@ def _newest(
 
 
 def _remove_undone(checkpoints: CheckpointStore, snapshots: SnapshotStore) -> None:
-    snapshots.remove_leftovers()
     known = checkpoints.referenced_snapshots()
     for lane, seq in list(snapshots.stored()):
         if (lane, seq) not in known:

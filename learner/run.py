@@ -4,14 +4,19 @@ import dataclasses
 from collections.abc import Callable
 
 from learner.aggregation import Aggregation, Batch, aggregation_of
+from learner.arrivals import ArrivalTimes
 from learner.buffer import GradientBuffer
+from learner.checkpoint_health import CheckpointHealth
 from learner.checkpoint_store import CheckpointFile
 from learner.events import EventLog
+from learner.failures import FailureLog
 from learner.lanes import LaneTable
 from learner.letters import Mail
+from learner.pace import Paces
 from learner.phase import RunPhase, RunState
 from learner.refusals import Refusals
 from learner.ring import ThetaRing
+from learner.scale import WorkersRange
 from learner.sessions import SessionTable, WorkerSession
 from learner.settings import LearnerSettings
 from learner.tally import Tally
@@ -34,8 +39,11 @@ class Run:
         endpoints: where the learner listens, by name.
         checkpoint: the last one that was written, and when (on `clock`), or None.
         problems: what a person should look at, by what it concerns.
-        workers_desired: how many workers the operator wants.
+        workers_desired: how many workers are wanted.
+        workers_range: within which the run moves that number itself, or None if only the operator does.
         refusals: who was not let in.
+        failures: what estimates failed with.
+        excluded_hosts: why workers of a host are refused, by host; in this life of the learner.
         applying: the batch that is being made into the next theta; empty between updates.
     """
 
@@ -47,6 +55,7 @@ class Run:
     tally: Tally
     clock: Callable[[], float]
     workers_desired: int
+    workers_range: WorkersRange | None = None
     applying: Batch = ()
     broken: str = ""
     checkpoint: tuple[CheckpointFile, float] | None = None
@@ -54,15 +63,26 @@ class Run:
     problems: dict[str, str] = dataclasses.field(default_factory=dict)
     sessions: SessionTable = dataclasses.field(default_factory=SessionTable)
     refusals: Refusals = dataclasses.field(default_factory=Refusals)
+    failures: FailureLog = dataclasses.field(default_factory=FailureLog)
+    excluded_hosts: dict[str, str] = dataclasses.field(default_factory=dict)
     mail: Mail = dataclasses.field(default_factory=Mail)
     buffer: GradientBuffer = dataclasses.field(init=False)
+    arrivals: ArrivalTimes = dataclasses.field(init=False)
+    paces: Paces = dataclasses.field(init=False)
     aggregation: Aggregation = dataclasses.field(init=False)
+    checkpoint_health: CheckpointHealth = dataclasses.field(init=False)
     phase: RunPhase = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         self.buffer = GradientBuffer(self.settings.buffer_items)
-        self.aggregation = aggregation_of(self.settings)
+        self.paces = Paces(len(self.settings.experiment.estimators))
+        self.arrivals = ArrivalTimes(self.settings.experiment.lanes, self.settings.lease_ttl_s)
+        self.aggregation = aggregation_of(self.settings, self.arrivals, self._absent_lanes)
         self.phase = RunPhase(self.settings.experiment.outer_steps)
+        self.checkpoint_health = CheckpointHealth(self.settings.checkpoint_give_up_s)
+
+    def _absent_lanes(self) -> set[int]:
+        return {lane.number for lane in self.lanes.quarantined()}
 
     @property
     def version(self) -> int:
@@ -72,12 +92,35 @@ class Run:
     @property
     def state(self) -> RunState:
         """What the run is doing."""
-        return self.phase.state(sum(session.stream is not None for session in self.sessions))
+        state = self.phase.state(sum(session.stream is not None for session in self.sessions))
+        is_degraded = state is RunState.RUNNING and self.checkpoint_health.is_failing
+        return RunState.DEGRADED if is_degraded else state
+
+    @property
+    def blocked(self) -> str:
+        """Why no further update can come until lanes are out of quarantine; empty if one can."""
+        quarantined = len(self.lanes.quarantined())
+        if not quarantined:
+            return ""
+        working = len(self.lanes) - quarantined
+        match self.settings.mode:
+            case "sync":
+                is_blocked = True
+            case "quorum":
+                is_blocked = not working
+            case "async":
+                is_blocked = working * self.settings.credits_per_lane < self.settings.batch
+        return f"{quarantined} of {len(self.lanes)} lanes to leave quarantine" if is_blocked else ""
+
+    @property
+    def merges(self) -> bool:
+        """Whether a push may be the mean of several estimates; where their order decides bits, it may not."""
+        return self.settings.mode == "async"
 
     @property
     def computing(self) -> bool:
         """Whether anybody can work on the running outer step."""
-        return any(
+        return not self.blocked and any(
             session.stream is not None and self.lanes.held_by(session.worker_id) for session in self.sessions
         )
 

@@ -1,16 +1,21 @@
-"""The run directory: who owns it, which life of the learner this is, and where the learner listens."""
+"""The run directory: where the learner listens and did before, and what of its status outlives it."""
 
 import contextlib
-import fcntl
 import json
-import os
-import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, NamedTuple
 
 from learner.durable_file import write_durably
-from learner.errors import RunLockedError
+from learner.scale import Scale
+
+
+class Ports(NamedTuple):
+    """Where the learner's three planes listen; 0 is any port that is free."""
+
+    learner: int = 0
+    admin: int = 0
+    http: int = 0
 
 
 class RunDirectory:
@@ -24,35 +29,8 @@ class RunDirectory:
         self.events = path / "logs" / "events.jsonl"
         self.endpoints = path / "endpoints.json"
         self.status = path / "status.json"
-        self._epoch = path / "epoch"
+        self._ports = path / "ports.json"
         self._scale = path / "workers.json"
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the directory for one learner. The lock ends with the process, however that ends.
-
-        Raises:
-            RunLockedError: naming the process that holds it.
-        """
-        # Not truncated before the lock is held: the content is the holder's.
-        with (self.path / "LOCK").open("a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunLockedError(
-                    f"{self.path}: another learner holds this run directory ({_holder(file)}); "
-                    "stop it, or use another directory"
-                ) from error
-            file.truncate(0)
-            json.dump({"pid": os.getpid(), "host": socket.gethostname()}, file)
-            file.flush()
-            yield
-
-    def begin_epoch(self) -> int:
-        """Count this life of the learner; returns its number, from 1."""
-        epoch = 1 + (int(self._epoch.read_text()) if self._epoch.exists() else 0)
-        write_durably(self._epoch, f"{epoch}\n".encode())
-        return epoch
 
     def clear_endpoints(self) -> None:
         """Say that nobody listens: the last learner may have had no time to."""
@@ -62,26 +40,29 @@ class RunDirectory:
         """Say where the learner listens, once it does."""
         write_durably(self.endpoints, json.dumps(endpoints).encode())
 
+    def last_ports(self) -> Ports:
+        """Return where the learner listened in its last life: workers of that time look for it there."""
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return Ports(**json.loads(self._ports.read_text()))
+        return Ports()
+
+    def remember_ports(self, ports: Ports) -> None:
+        """Let the next life listen where this one does."""
+        write_durably(self._ports, json.dumps(ports._asdict()).encode())
+
     def write_status(self, status: Mapping[str, Any]) -> None:
         """Leave the status behind, for when nobody is there to ask."""
         write_durably(self.status, json.dumps(status).encode())
 
-    def remember_scale(self, configured: int, desired: int) -> None:
+    def remember_scale(self, configured: Scale, wanted: Scale) -> None:
         """Let a scale command outlive the learner."""
-        write_durably(self._scale, json.dumps({"configured": configured, "desired": desired}).encode())
+        write_durably(self._scale, json.dumps({"configured": configured, "wanted": wanted}).encode())
 
-    def workers_desired(self, configured: int) -> int:
+    def scale(self, configured: Scale) -> Scale:
         """Return how many workers are wanted: as last commanded, unless the configuration changed since."""
         if not self._scale.exists():
             return configured
-        remembered: dict[str, int] = json.loads(self._scale.read_text())
-        return remembered["desired"] if remembered["configured"] == configured else configured
-
-
-def _holder(file: IO[str]) -> str:
-    file.seek(0)
-    try:
-        holder = json.loads(file.read())
-        return f"pid {holder['pid']} on {holder['host']}"
-    except (ValueError, KeyError, TypeError):
-        return "it has not said who it is"
+        remembered = json.loads(self._scale.read_text())
+        if Scale.of(remembered.get("configured")) != configured:
+            return configured
+        return Scale.of(remembered.get("wanted")) or configured

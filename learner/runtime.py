@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from learner.core import LearnerCore
-from learner.mailbox import Mailbox
+from protos.mailbox import Mailbox
 
 
 class Runtime:
@@ -30,7 +30,8 @@ class Runtime:
         """Block the one thread that calls this until `ready` holds of the core."""
         with self._changed:
             self._awaited = ready
-            self._changed.wait_for(lambda: ready(self._core))
+            while not ready(self._core):
+                self._changed.wait(self._core.batch_due_in_s())
             self._awaited = None
 
     def attach(self, worker_id: str) -> tuple[int, Mailbox] | None:
@@ -57,6 +58,13 @@ class Runtime:
                     "warning", "worker_cut_off", f"{worker_id}: does not read what it is sent"
                 )
 
+    def responds(self, timeout_s: float) -> bool:
+        """Whether the core can be called: no thread has hung while it held the lock."""
+        is_free = self._changed.acquire(timeout=timeout_s)
+        if is_free:
+            self._changed.release()
+        return is_free
+
     def hang_up(self) -> None:
         """End every stream once it has said what it has to say."""
         with self._changed:
@@ -68,6 +76,9 @@ class Runtime:
             mailbox = self._mailboxes.get(worker_id)
             if mailbox is not None:
                 mailbox.put(message)
-        # Whoever waits would only look and sleep again: it is woken when there is something to see.
-        if self._awaited is not None and self._awaited(self._core):
+        # Whoever waits would only look and sleep again: it is woken when there is something to see, now or
+        # at a time that it did not know of.
+        if self._awaited is None:
+            return
+        if self._core.batch_due_in_s() is not None or self._awaited(self._core):
             self._changed.notify_all()

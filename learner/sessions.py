@@ -6,18 +6,13 @@ time to live ends it. All times are the learner's own monotonic clock.
 
 import dataclasses
 import enum
-import statistics
-from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Final
 
 from protos.unspool.v1 import learner_pb2
 
 _SUSPECT_HEARTBEATS: Final = 2
-_COMPILING_BUDGET_S: Final = 15 * 60.0
-_COMPUTING_BUDGET_S: Final = 60.0
-_COMPUTING_MEDIANS: Final = 10.0
-_COMPUTE_TIMES: Final = 32
 
 
 class SessionState(enum.StrEnum):
@@ -47,11 +42,16 @@ class WorkerSession:
         draining: whether it was asked to return its lanes and go.
         heartbeat: its last.
         stuck_at: the progress it was stuck at, or None.
-        held: estimates behind the lane states it still has in memory, by lane.
+        held: the lane states that it had in memory at its last Join, by lane.
         estimates: pushes accepted.
+        stale_in_a_row: its latest estimates that were too old to be used.
+        strikes: those of them since it last had to give a lane back for it.
+        struck_since_s: when the first of these was judged.
+        is_late: whether it has been so for long enough to be no accident.
         log_lines: log lines taken from it.
         reported: the state that the last event about it named.
-        compute_times_s: of its latest estimates.
+        stack: the answer to the operator's question for its stack that is open, or None.
+        records_stack: whether its next stack dump belongs in the event log.
     """
 
     worker_id: str
@@ -63,16 +63,26 @@ class WorkerSession:
     draining: bool = False
     heartbeat: learner_pb2.Heartbeat = dataclasses.field(default_factory=learner_pb2.Heartbeat)
     stuck_at: int | None = None
-    held: dict[int, int] = dataclasses.field(default_factory=dict)
+    held: dict[int, learner_pb2.HeldLane] = dataclasses.field(default_factory=dict)
     estimates: int = 0
+    stale_in_a_row: int = 0
+    strikes: int = 0
+    struck_since_s: float = 0.0
+    is_late: bool = False
     log_lines: int = 0
     reported: SessionState = SessionState.JOINED
-    compute_times_s: deque[float] = dataclasses.field(default_factory=lambda: deque(maxlen=_COMPUTE_TIMES))
+    stack: Future[str] | None = None
+    records_stack: bool = False
 
     @property
     def name(self) -> str:
         """The worker's own name, stable over its processes."""
         return str(self.introduction.worker_name)
+
+    @property
+    def is_empty_relay(self) -> bool:
+        """Whether it speaks for workers of which none is there."""
+        return bool(self.introduction.relay and not self.heartbeat.workers)
 
     def state(self, now_s: float, heartbeat_s: float) -> SessionState:
         """Return what the session is at `now_s`."""
@@ -86,25 +96,10 @@ class WorkerSession:
 
     def beat(self, heartbeat: learner_pb2.Heartbeat) -> None:
         """Take a heartbeat; work that moves again ends being stuck."""
+        is_other_phase = heartbeat.phase_age_s < self.heartbeat.phase_age_s
         self.heartbeat = heartbeat
-        if self.stuck_at is not None and heartbeat.progress > self.stuck_at:
+        if self.stuck_at is not None and (heartbeat.progress > self.stuck_at or is_other_phase):
             self.stuck_at = None
-
-    def overdue(self) -> str:
-        """Say how its work exceeds what its phase may take, by the worker's own times; empty if not."""
-        phases = learner_pb2.Heartbeat
-        budget_s = None
-        if self.heartbeat.phase == phases.COMPILING:
-            budget_s = _COMPILING_BUDGET_S
-        elif self.heartbeat.phase == phases.COMPUTING:
-            median_s = (
-                statistics.median(self.compute_times_s) if self.compute_times_s else _COMPILING_BUDGET_S
-            )
-            budget_s = max(_COMPUTING_BUDGET_S, _COMPUTING_MEDIANS * median_s)
-        if budget_s is None or self.heartbeat.phase_age_s <= budget_s:
-            return ""
-        phase = phases.Phase.Name(self.heartbeat.phase).lower()
-        return f"{phase} for {self.heartbeat.phase_age_s:.0f} s (allowed: {budget_s:.0f} s)"
 
 
 class SessionTable:

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Final, Literal
 
 from learner.auth import Tokens
+from learner.scale import Scale, WorkersRange
 from protos.connection import is_loopback
 from protos.tls import Identity
 from unspool.experiment import Experiment
 
-_BUFFERED_BATCHES: Final = 5
+BUFFERED_BATCHES: Final = 5
+"""Updates whose gradients may wait at the learner."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +117,8 @@ class LearnerSettings:
         self._require("host", is_safe, "beyond loopback it needs tls, or is_insecure=True")
         self._require("mode", self.mode in ("sync", "async", "quorum"), "must be sync, async or quorum")
         self._require("lease_ttl_s", self.lease_ttl_s > 2 * self.heartbeat_s, "must exceed two heartbeats")
+        fits_range = 0 <= (self.workers_min or 0) <= self.max_workers
+        self._require("workers_min", fits_range, f"must be 0 to {self.max_workers} (max_workers)")
         self._require("quorum", 0 < self.quorum <= 1, "must be in (0, 1]")
         self._require("chunk_bytes", 1 << 10 <= self.chunk_bytes <= 2 << 20, "must be 1 KiB to 2 MiB")
         self._check_batch()
@@ -136,6 +140,12 @@ class LearnerSettings:
             raise ValueError(f"LearnerSettings({name}={getattr(self, name)!r}): {rule}")
 
     @property
+    def scale(self) -> Scale:
+        """How many workers are wanted until the operator says otherwise."""
+        bounds = None if self.workers_min is None else WorkersRange(self.workers_min, self.max_workers)
+        return Scale(self.workers_desired, bounds)
+
+    @property
     def buffer_items(self) -> int:
         """Gradients that may wait at the learner, over all workers."""
-        return _BUFFERED_BATCHES * self.batch
+        return BUFFERED_BATCHES * self.batch

@@ -4,13 +4,14 @@ The learner never looks inside. A snapshot arrives in chunks that go straight to
 memory does not grow with its size, and it takes its name only when its digest is right.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from learner.durable_file import flush_to_disk
+from learner.durable_file import PARTIAL, flush_to_disk, remove_partial
 from learner.errors import CorruptSnapshotError
 from protos import codec
 from protos.unspool.v1.common_pb2 import Chunk
@@ -34,10 +35,16 @@ class SnapshotRef:
 
 
 class SnapshotStore:
-    """The files of all lanes. Safe to use from several threads: each file is written by one of them."""
+    """The files of all lanes. Safe to use from several threads: each file is written by one of them.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: where they are.
+        fence: raises `FencedError` once a later life of the learner owns the directory.
+    """
+
+    def __init__(self, directory: Path, fence: Callable[[], None] = lambda: None) -> None:
         self._directory = directory
+        self._fence = fence
 
     def path(self, lane: int, seq: int) -> Path:
         """Return where the snapshot of `lane` at `seq` is or would be."""
@@ -47,7 +54,7 @@ class SnapshotStore:
         """Begin to write a snapshot of `size` bytes that comes as the chunks of `transfer`."""
         path = self.path(ref.lane, ref.seq)
         path.parent.mkdir(parents=True, exist_ok=True)
-        return SnapshotReceiver(ref, path, transfer, size)
+        return SnapshotReceiver(ref, path, transfer, size, self._fence)
 
     def read(self, ref: SnapshotRef, chunk_bytes: int) -> Iterator[bytes]:
         """Return the file's bytes in pieces.
@@ -93,23 +100,25 @@ class SnapshotStore:
         for path in sorted(self._directory.glob("*/seq-*.safetensors")):
             yield int(path.parent.name), int(path.stem.removeprefix("seq-"))
 
-    def remove_leftovers(self) -> None:
-        """Delete what a killed learner had only begun to write."""
-        for path in self._directory.glob("*/*.partial"):
-            path.unlink(missing_ok=True)
+    def remove_partial(self) -> None:
+        """Delete what earlier learners had only begun to write, so that none of them can finish it."""
+        remove_partial(self._directory)
 
 
 class SnapshotReceiver:
     """One snapshot on its way in."""
 
-    def __init__(self, ref: SnapshotRef, path: Path, transfer: int, size: int) -> None:
+    def __init__(
+        self, ref: SnapshotRef, path: Path, transfer: int, size: int, fence: Callable[[], None]
+    ) -> None:
         self.ref = ref
+        self._fence = fence
         self._path = path
         self._transfer = transfer
         self._size = size
         self._received = 0
         self._sha256 = hashlib.sha256()
-        self._file = tempfile.NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False)  # noqa: SIM115
+        self._file = tempfile.NamedTemporaryFile(dir=path.parent, suffix=PARTIAL, delete=False)  # noqa: SIM115
 
     @property
     def complete(self) -> bool:
@@ -121,6 +130,7 @@ class SnapshotReceiver:
 
         Raises:
             CodecError: it does not continue the file; the receiver is of no further use.
+            OSError: the disk refused; likewise.
         """
         codec.check_chunk(chunk, self._transfer, self._received, self._size)
         self._file.write(chunk.data)
@@ -132,6 +142,8 @@ class SnapshotReceiver:
 
         Raises:
             CorruptSnapshotError: its digest is not the one announced; nothing is kept.
+            FencedError: the directory is another learner's now.
+            OSError: the disk refused.
         """
         self._file.close()
         if self._sha256.hexdigest() != self.ref.sha256:
@@ -140,9 +152,11 @@ class SnapshotReceiver:
                 f"snapshot of lane {self.ref.lane} at seq {self.ref.seq}: sha256 {self._sha256.hexdigest()}, "
                 f"announced as {self.ref.sha256}"
             )
+        self._fence()
         Path(self._file.name).replace(self._path)
 
     def abort(self) -> None:
         """Drop what has come."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk refuses what is still in the file's buffer
+            self._file.close()
         Path(self._file.name).unlink(missing_ok=True)

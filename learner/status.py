@@ -2,14 +2,17 @@
 
 from typing import Any, Final
 
-from learner.lanes import Lane
+from learner.failures import last_line
+from learner.lanes import Lane, LaneState
 from learner.phase import RunState
 from learner.run import Run
 from learner.sessions import WorkerSession
+from learner.strikes import complaints
 from protos.unspool.v1 import admin_pb2, learner_pb2
 from protos.unspool.v1.admin_pb2 import Status
 
 _LANES_NAMED: Final = 4
+_PROBLEMS_CHARACTERS: Final = 256 * 1024
 
 
 def build_status(run: Run) -> Status:
@@ -31,6 +34,8 @@ def build_status(run: Run) -> Status:
         inner_steps=run.tally.inner_steps,
         staleness=_staleness(run.tally.last_staleness),
         workers_desired=run.workers_desired,
+        workers_min=run.workers_desired if run.workers_range is None else run.workers_range.fewest,
+        workers_max=run.workers_desired if run.workers_range is None else run.workers_range.most,
         workers=[_worker(run, session, now_s) for session in run.sessions],
         lanes=[_lane(run, lane) for lane in run.lanes],
         verdicts=run.tally.verdicts,
@@ -39,9 +44,10 @@ def build_status(run: Run) -> Status:
         elapsed_s=run.tally.elapsed_s(now_s),
         eta_s=remaining / updates_per_s if updates_per_s else 0.0,
         mode=run.settings.mode,
-        problems=[f"{about}: {problem}" for about, problem in run.problems.items()],
+        problems=_problems(run),
         buffered=len(run.buffer),
         refusals=run.refusals.counts(),
+        excluded_hosts=run.excluded_hosts,
     )
     if last is not None:
         status.grad_norm = last.grad_norm
@@ -62,13 +68,16 @@ def waiting_for(run: Run) -> str:
             return f"a worker ({here} known, {run.workers_desired} wanted)"
     if run.applying:
         return "the outer update"
-    shortfall = run.aggregation.shortfall(run.buffer)
+    if run.blocked:
+        return f"{run.blocked}: {_name_lanes(run)}"
+    shortfall = run.aggregation.shortfall(run.buffer, run.version, run.clock())
     return f"{shortfall}: {_name_lanes(run)}" if shortfall else "the outer update"
 
 
 def _name_lanes(run: Run) -> str:
     arrived = run.buffer.lanes()
     missing = [lane for lane in run.lanes if lane.number not in arrived]
+    missing.sort(key=lambda lane: lane.state is not LaneState.QUARANTINED)
     named = [f"lane {lane.number} {_whereabouts(run, lane)}" for lane in missing[:_LANES_NAMED]]
     more = len(missing) - len(named)
     return ", ".join([*named, f"{more} more"] if more else named)
@@ -77,11 +86,32 @@ def _name_lanes(run: Run) -> str:
 def _whereabouts(run: Run, lane: Lane) -> str:
     session = run.sessions.get(lane.holder) if lane.holder else None
     if session is None:
-        return "free"
+        return "in quarantine until `reset-lane`" if lane.state is LaneState.QUARANTINED else "free"
     doing = _phase(session)
     if session.heartbeat.waiting_for:
         doing = f"{doing}, waiting for {session.heartbeat.waiting_for}"
     return f"on {session.name} ({doing})"
+
+
+def _problems(run: Run) -> list[str]:
+    quarantined = run.lanes.quarantined()
+    more = len(quarantined) - _LANES_NAMED
+    return [
+        *(f"{about}: {problem}" for about, problem in run.problems.items()),
+        *(f"host {host}: excluded: {why}" for host, why in run.excluded_hosts.items()),
+        *(
+            f"lane {lane.number}: in quarantine until `reset-lane`: {last_line(lane.problem)}"
+            for lane in quarantined[:_LANES_NAMED]
+        ),
+        *([f"{more} more lanes: in quarantine until `reset-lane`"] if more > 0 else []),
+        *complaints(run),
+    ]
+
+
+def _problem_of(run: Run, lane: Lane) -> str:
+    """Return why a lane is in quarantine, cut so that a status with many of them can be sent."""
+    share = _PROBLEMS_CHARACTERS // max(1, len(run.lanes.quarantined())) if lane.problem else 0
+    return lane.problem[-share:] if share else ""
 
 
 def _phase(session: WorkerSession) -> str:
@@ -111,6 +141,9 @@ def _worker(run: Run, session: WorkerSession, now_s: float) -> admin_pb2.WorkerS
         estimates=session.estimates,
         resident_bytes=heartbeat.resident_bytes,
         device_kind=introduction.device_kind,
+        incarnation=introduction.incarnation,
+        workers=heartbeat.workers or 1,
+        stale_in_a_row=session.stale_in_a_row,
     )
 
 
@@ -126,6 +159,8 @@ def _lane(run: Run, lane: Lane) -> admin_pb2.LaneStatus:
         inner_step=lane.inner_step,
         snapshot_seq=snapshot.seq if snapshot else 0,
         loss=lane.loss,
+        problem=_problem_of(run, lane),
+        failures=run.failures.count(lane.number),
         estimator=type(run.settings.experiment.estimator(lane.number)).__name__,
     )
 

@@ -43,7 +43,7 @@ class Tally:
         self.updates += 1
         self.reverted += outcome.effect is Effect.REVERTED
         self.inner_steps += sum(item.inner_steps for item in used)
-        self.last_staleness = [version - item.theta_version for item in used]
+        self.last_staleness = [version - made_with for item in used for _, _, made_with in item.estimates]
         self.staleness.update(self.last_staleness)
         self.last = outcome
         self._samples.append(_Sample(now_s, self.updates, self.inner_steps))

@@ -1,23 +1,25 @@
-"""The thread that lets time pass for the core: silence of workers is noticed although nothing happens."""
+"""Threads that let time pass: what is due is done although nothing happens."""
 
 import threading
 from collections.abc import Callable
 from typing import Final
 
 from learner.owned_thread import OwnedThread
-from learner.runtime import Runtime
 
-_PERIOD_S: Final = 0.25
 _JOIN_S: Final = 5.0
 
 
 class Ticker:
-    """Calls `tick` a few times a second."""
+    """Calls a function again and again."""
 
-    def __init__(self, runtime: Runtime, report: Callable[[BaseException], None]) -> None:
-        self._runtime = runtime
+    def __init__(
+        self, name: str, period_s: float, tick: Callable[[], None], report: Callable[[BaseException], None]
+    ) -> None:
+        """Call `tick` every `period_s` once started; `report` gets the exception that ends that, if any."""
+        self._period_s = period_s
+        self._tick = tick
         self._stopping = threading.Event()
-        self._thread = OwnedThread("ticker", self._tick, report)
+        self._thread = OwnedThread(name, self._run, report)
 
     def start(self) -> None:
         """Begin."""
@@ -28,7 +30,6 @@ class Ticker:
         self._stopping.set()
         self._thread.join(_JOIN_S)
 
-    def _tick(self) -> None:
-        while not self._stopping.wait(_PERIOD_S):
-            with self._runtime.locked() as core:
-                core.tick()
+    def _run(self) -> None:
+        while not self._stopping.wait(self._period_s):
+            self._tick()

@@ -111,17 +111,23 @@ class UpdateLoop:
             try:
                 job.done.result(_LAST_SAVE_S)
             except (OSError, TimeoutError) as error:
-                raise CheckpointError(f"the last checkpoint could not be written: {error!r}") from error
+                if not self._gives_up():  # else it ends because of that, and an earlier one is on the disk
+                    raise CheckpointError(f"the last checkpoint could not be written: {error!r}") from error
         with self._runtime.locked() as core:
             core.end(final)
         return final
+
+    def _gives_up(self) -> bool:
+        with self._runtime.locked() as core:
+            return core.run.checkpoint_health.given_up(core.run.clock())
 
     def _describe(
         self, outcome: Outcome, batch: Batch, elapsed_s: float, wait_s: float, apply_s: float
     ) -> UpdateRecord:
         used = [item for item in batch if item is not None]
         version = outcome.published.version
-        staleness = [version - 1 - item.theta_version for item in used]
+        estimates = [estimate for item in used for estimate in item.estimates]
+        staleness = [version - 1 - estimate.theta_version for estimate in estimates]
         return UpdateRecord(
             outer_step=version,
             unix_time_s=self._wall_clock(),
@@ -131,7 +137,7 @@ class UpdateLoop:
             update_norm=outcome.update_norm,
             staleness_mean=sum(staleness) / len(staleness),
             staleness_max=max(staleness),
-            contributions=len(used),
+            contributions=len(estimates),
             weight=sum(item.weight for item in used),
             inner_steps=sum(item.inner_steps for item in used),
             wait_s=wait_s,

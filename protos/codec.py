@@ -131,11 +131,14 @@ def decode_tree(data: Buffer, schema: Schema, treedef: TreeDef) -> Any:
 
 
 def tensors(body: bytes, transfer: int, chunk_bytes: int) -> Tensors:
-    """Wrap a body for a message: inline where one chunk would do, else a reference to `transfer`'s chunks."""
-    crc32 = zlib.crc32(body)
+    """Wrap a body for a message: inline where one chunk would do, else a reference to `transfer`'s chunks.
+
+    The checksum is an inline body's. Chunks have their own, and come in order and complete or not at all:
+    another pass over a large body, at either end, would find nothing that those do not.
+    """
     if len(body) <= chunk_bytes:
-        return Tensors(inline=body, crc32=crc32)
-    return Tensors(transfer=transfer, crc32=crc32)
+        return Tensors(inline=body, crc32=zlib.crc32(body))
+    return Tensors(transfer=transfer)
 
 
 def check_body(data: Buffer, crc32: int) -> None:
@@ -160,21 +163,23 @@ def chunks(body: Buffer, transfer: int, chunk_bytes: int) -> Iterator[Chunk]:
         yield Chunk(transfer=transfer, offset=offset, data=piece, crc32=zlib.crc32(piece))
 
 
-def check_chunk(chunk: Chunk, transfer: int, received: int, size: int) -> None:
-    """Refuse a chunk that does not continue a body of `size` bytes, of which `received` have come.
+def check_chunk(chunk: Chunk, transfer: int, received: int, size: int) -> bytes:
+    """Return a chunk's bytes; refuse one that does not continue a body of `size`, of which `received` came.
 
     Raises:
         OutOfOrderError: it belongs to another transfer, starts elsewhere or carries nothing.
         TooLargeError: it reaches beyond the body.
         CorruptBodyError: its CRC-32 is wrong.
     """
-    where = f"Chunk(transfer={chunk.transfer}, offset={chunk.offset}, {len(chunk.data)} bytes)"
-    if chunk.transfer != transfer or chunk.offset != received or not chunk.data:
+    data: bytes = chunk.data  # once: protobuf makes another copy each time that it is asked
+    where = f"Chunk(transfer={chunk.transfer}, offset={chunk.offset}, {len(data)} bytes)"
+    if chunk.transfer != transfer or chunk.offset != received or not data:
         raise OutOfOrderError(f"{where}: expected transfer {transfer} at offset {received}")
-    if received + len(chunk.data) > size:
+    if received + len(data) > size:
         raise TooLargeError(f"{where}: the body has {size} bytes")
-    if zlib.crc32(chunk.data) != chunk.crc32:
+    if zlib.crc32(data) != chunk.crc32:
         raise CorruptBodyError(f"{where}: crc32 does not match")
+    return data
 
 
 class Assembler:
@@ -199,9 +204,9 @@ class Assembler:
         Raises:
             CodecError: as `check_chunk`.
         """
-        check_chunk(chunk, self.transfer, self._received, len(self._buffer))
-        self._buffer[self._received : self._received + len(chunk.data)] = chunk.data
-        self._received += len(chunk.data)
+        data = check_chunk(chunk, self.transfer, self._received, len(self._buffer))
+        self._buffer[self._received : self._received + len(data)] = data
+        self._received += len(data)
 
     def body(self) -> memoryview:
         """Return the body.

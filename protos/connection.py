@@ -24,6 +24,13 @@ CONNECTION_OPTIONS: Final = (
     ("grpc.keepalive_permit_without_calls", 1),
 )
 
+SERVER_OPTIONS: Final = (
+    *CONNECTION_OPTIONS,
+    ("grpc.so_reuseport", 0),  # else two servers share a port silently
+    # The key as it is read; the header's macro has another name, and unknown keys are ignored silently.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
 
 def is_loopback(host: str) -> bool:
     """Whether `host` names this machine to itself only; a name other than localhost could be anybody's."""

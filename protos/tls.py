@@ -5,6 +5,7 @@ a certificate's fault: with the other end, or, where that would not say, in memo
 """
 
 import contextlib
+import math
 import socket
 import ssl
 from dataclasses import dataclass
@@ -120,28 +121,36 @@ class Identity:
             raise TlsError(f"{path}: cannot be read, or the key beside it ({error.strerror})") from error
 
 
-def check_server(identity: Identity, host: str) -> None:
+def check_server(identity: Identity, host: str) -> float:
     """Refuse files that clients which know the server as `host` would refuse.
+
+    Returns:
+        When the certificate expires, in seconds of Unix time.
 
     Raises:
         TlsError: with the reason: an expired certificate, another name, another authority, another key.
     """
     server, client = identity.server_context(is_mutual=False), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.load_verify_locations(identity.authority)
-    _rehearse(server, client, host, identity)
+    at_client, _ = _rehearse(server, client, host, identity)
+    return _expiry(at_client)
 
 
-def check_client(identity: Identity) -> None:
+def check_client(identity: Identity) -> float:
     """Refuse files that a server which trusts the same authority would refuse.
+
+    Returns:
+        When the certificate expires, in seconds of Unix time; inf if there is none to show.
 
     Raises:
         TlsError: with the reason.
     """
     client = identity.client_context()
     if not identity.has_certificate:
-        return
+        return math.inf
     client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
-    _rehearse(identity.server_context(is_mutual=True), client, None, identity)
+    _, at_server = _rehearse(identity.server_context(is_mutual=True), client, None, identity)
+    return _expiry(at_server)
 
 
 def handshake_problem(address: str, identity: Identity | None) -> str:
@@ -157,8 +166,10 @@ def handshake_problem(address: str, identity: Identity | None) -> str:
         return str(error)
 
 
-def _rehearse(server: ssl.SSLContext, client: ssl.SSLContext, host: str | None, about: Identity) -> None:
-    """Shake hands in memory."""
+def _rehearse(
+    server: ssl.SSLContext, client: ssl.SSLContext, host: str | None, about: Identity
+) -> tuple[ssl.SSLObject, ssl.SSLObject]:
+    """Shake hands in memory; return the client's end and the server's."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = (
         client.wrap_bio(to_client, to_server, server_hostname=host),
@@ -170,6 +181,13 @@ def _rehearse(server: ssl.SSLContext, client: ssl.SSLContext, host: str | None, 
                 _advance(end)
     except ssl.SSLError as error:
         raise TlsError(f"{about.certificate}: {_in_words(error)}") from error
+    return ends
+
+
+def _expiry(end: ssl.SSLObject) -> float:
+    """When the certificate expires that the other end has shown."""
+    shown = end.getpeercert() or {}
+    return float(ssl.cert_time_to_seconds(str(shown["notAfter"]))) if "notAfter" in shown else math.inf
 
 
 def _advance(end: ssl.SSLObject) -> None:

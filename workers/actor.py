@@ -6,21 +6,67 @@ A plain class, importable under the same name on every node: `workers.ray_pool` 
 import os
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from protos.tls import Identity
+from workers.exits import ExitCode
 from workers.main import build, log_to
 from workers.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from workers.worker import UnrollWorker
 
+_LINGER_S = 10.0
+
+
+class Outcome:
+    """What a worker's run came to, for a supervisor that did not start it; then its process ends.
+
+    An actor that outlives its supervisor would keep its process, and what Ray reserved for it, for ever.
+    """
+
+    def __init__(self, linger_s: float = _LINGER_S, leave: Callable[[int], object] = os._exit) -> None:
+        """Begin without one.
+
+        Args:
+            linger_s: so long after it is there, the process ends.
+            leave: ends it, with an exit code. By default neither by way of Ray nor of Python's own end:
+                either may hang, and devices stay taken.
+        """
+        self._linger_s = linger_s
+        self._leave = leave
+        self._code: int | None = None
+        self._is_there = threading.Event()
+
+    def settle(self, code: int) -> None:
+        """Say that the work is over."""
+        self._code = int(code)
+        self._is_there.set()
+        timer = threading.Timer(self._linger_s, self._leave, (self._code,))
+        timer.name, timer.daemon = "linger", True
+        timer.start()
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Return the exit code, or None if the work goes on."""
+        self._is_there.wait(timeout_s)
+        return self._code
+
 
 class WorkerActor:
     """Runs one worker in this process. `run` is the work; the other methods are answered beside it."""
 
-    def __init__(self, learner: str, token: str, tls: str, name: str, run_id: str, logs_dir: str) -> None:
+    def __init__(
+        self,
+        learner: str,
+        token: str,
+        tls: str,
+        name: str,
+        run_id: str,
+        logs_dir: str,
+        outcome: Outcome | None = None,
+    ) -> None:
         """Take what a worker is built from; `run` is what imports JAX.
 
         Args:
@@ -30,6 +76,7 @@ class WorkerActor:
             name: of the worker.
             run_id: of the run.
             logs_dir: gets `<name>.log`, if this node can see that directory.
+            outcome: takes what `run` comes to; None for one that ends this process then.
         """
         self._settings = WorkerSettings(
             learner=learner,
@@ -42,21 +89,24 @@ class WorkerActor:
         self._lock = threading.Lock()
         self._drain_reason = ""
         self._worker: UnrollWorker | None = None
+        self._outcome = outcome or Outcome()
 
     def run(self) -> int:
-        """Work until the end; returns the exit code that a process would have."""
-        log_to(self._logs_dir / f"{self._settings.name}.log" if self._logs_dir.is_dir() else None)
-        worker = build(self._settings)
-        with self._lock:
-            self._worker = worker
-            reason = self._drain_reason
-        if reason:
-            worker.drain(reason)
-        return worker.run()
+        """Work until the end; returns the exit code that a process would have, and then the process ends."""
+        code = int(ExitCode.CRASHED)
+        try:
+            code = self._work()
+        finally:
+            self._outcome.settle(code)
+        return code
 
-    def whereabouts(self) -> tuple[str, int]:
-        """Return the host and the process that this actor is in."""
-        return socket.gethostname(), os.getpid()
+    def outcome(self, timeout_s: float) -> int | None:
+        """Return what `run` returns, or None if it has not after `timeout_s`."""
+        return self._outcome.wait(timeout_s)
+
+    def whereabouts(self) -> tuple[str, int, str]:
+        """Return the host and the process that this actor is in, and where it looks for its learner."""
+        return socket.gethostname(), os.getpid(), self._settings.learner
 
     def drain(self, reason: str) -> None:
         """Let the worker give its lanes back and end; `run` returns then."""
@@ -71,3 +121,13 @@ class WorkerActor:
         with self._lock:
             worker = self._worker
         return worker.stack() if worker is not None else "the worker has not started yet"
+
+    def _work(self) -> int:
+        log_to(self._logs_dir / f"{self._settings.name}.log" if self._logs_dir.is_dir() else None)
+        worker = build(self._settings)
+        with self._lock:
+            self._worker = worker
+            reason = self._drain_reason
+        if reason:
+            worker.drain(reason)
+        return worker.run()

@@ -1,6 +1,10 @@
 """Waiting before the next attempt, so that a restarted learner is not met by all of its workers at once."""
 
 import random
+from typing import Final
+
+LONGEST_S: Final = 2.0
+"""What a worker waits at most before it tries its learner again."""
 
 
 class FullJitterBackoff:
@@ -10,7 +14,7 @@ class FullJitterBackoff:
     Architecture Blog, 2015).
     """
 
-    def __init__(self, draws: random.Random, *, first_s: float = 0.1, cap_s: float = 2.0) -> None:
+    def __init__(self, draws: random.Random, *, first_s: float = 0.1, cap_s: float = LONGEST_S) -> None:
         """Configure the ceiling: `first_s` at the first attempt, at most `cap_s`."""
         self._draws = draws
         self._first_s = first_s

@@ -11,6 +11,8 @@ class ExitCode(enum.IntEnum):
     """The run finished, was stopped, or this worker was drained."""
     CRASHED = 70
     """An exception; its traceback is in the log and was sent to the learner."""
+    EVICTED = 71
+    """The learner took this worker's lanes away; a process started afresh may do better."""
     ORPHANED = 75
     """No learner answered for the orphan time to live."""
     REFUSED = 77

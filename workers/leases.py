@@ -49,11 +49,12 @@ class Leases:
     def reuse(self, grant: learner_pb2.LaneGrant, *, exact: bool) -> Lane | None:
         """Return the state that is here already, under the granted lease, if it is what the grant asks for.
 
+        A learner may know better, for one that has gone on from an earlier checkpoint than this state.
         In sync that is the state at exactly the granted seq. In async a later one is as good: seqs may have
         gaps, and it has seen more than any snapshot.
         """
         lane = self._lanes.get(grant.lane)
-        if lane is None or lane.replay:
+        if lane is None or lane.replay or grant.discard_held:
             return None
         fits = lane.seq == grant.seq if exact else lane.seq >= grant.seq
         return lane.lease_again(grant) if fits else None

@@ -1,17 +1,18 @@
 """Workers as processes of this machine."""
 
-import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from workers.exits import ExitCode
+from workers.local_process import AdoptedProcess, LocalProcess, StartedProcess
 from workers.pool import Exit, WorkerPool, WorkerProcess
+
+_LAST_WAIT_S = 10.0  # a killed process is gone at once, unless the kernel holds it
 
 
 class LocalPool(WorkerPool):
@@ -46,66 +47,73 @@ class LocalPool(WorkerPool):
         self._tls = ("--tls", str(tls)) if tls is not None else ()
         self._command = tuple(command)
         self._close_deadline_s = close_deadline_s
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes: dict[str, LocalProcess] = {}
 
     def start(self, name: str) -> None:
-        if name in self._processes and self._processes[name].poll() is None:
+        if self._is_alive(name):
             raise ValueError(f"LocalPool.start({name!r}): is running already")
         self._logs_dir.mkdir(parents=True, exist_ok=True)
         with (self._logs_dir / f"{name}.log").open("ab") as log:
-            self._processes[name] = subprocess.Popen(
-                [*self._command, *self._arguments(name)],
-                env=os.environ | self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+            self._processes[name] = StartedProcess(
+                subprocess.Popen(
+                    [*self._command, *self._arguments(name)],
+                    env=os.environ | self._environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
             )
 
+    def adopt(self, name: str, host: str, pid: int) -> bool:
+        if self._is_alive(name):
+            return True
+        has_joined = host == socket.gethostname()
+        # By both it is this worker of this run.
+        for found in AdoptedProcess.find((name, str(self._token_file))):
+            if self._learner in found.arguments or (has_joined and found.pid == pid):
+                self._processes[name] = found
+                return True
+            found.kill()  # it looks for a learner where there is none any more
+        return False
+
+    def avoid(self, hosts: Collection[str]) -> bool:
+        return socket.gethostname() not in hosts
+
+    def draining(self) -> Mapping[str, float]:
+        return {}  # who takes this machine away tells its processes, with SIGTERM
+
+    def expect(self, workers: int) -> None:
+        pass  # there is one machine
+
     def poll(self) -> Mapping[str, Exit | None]:
-        return {name: _exit(process.poll()) for name, process in self._processes.items()}
+        return {name: process.exit() for name, process in self._processes.items()}
 
     def kill(self, name: str) -> None:
         process = self._processes.get(name)
         if process is not None:
-            _signal_session(process, signal.SIGKILL)
-            process.wait()
+            process.kill()
+            process.wait(_LAST_WAIT_S)
 
     def describe(self) -> Mapping[str, WorkerProcess]:
         host = socket.gethostname()
         return {
-            name: WorkerProcess(host, process.pid, "running" if process.poll() is None else "exited")
+            name: WorkerProcess(host, process.pid, "running" if process.exit() is None else "exited")
             for name, process in self._processes.items()
         }
 
     def close(self) -> None:
         for process in self._processes.values():
-            if process.poll() is None:
-                process.terminate()
+            process.signal(signal.SIGTERM)
         deadline_s = time.monotonic() + self._close_deadline_s
         for process in self._processes.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, deadline_s - time.monotonic()))
-            _signal_session(process, signal.SIGKILL)
-            process.wait()
+            process.wait(max(0.0, deadline_s - time.monotonic()))
+            process.kill()
+            process.wait(_LAST_WAIT_S)
+
+    def _is_alive(self, name: str) -> bool:
+        process = self._processes.get(name)
+        return process is not None and process.exit() is None
 
     def _arguments(self, name: str) -> list[str]:
         return ["--learner", self._learner, "--token-file", str(self._token_file), "--name", name, *self._tls]
-
-
-def _signal_session(process: subprocess.Popen[bytes], signal_number: int) -> None:
-    # The worker leads its session's process group; what it has started itself goes with it. A process that
-    # was waited for is left alone: its number may be somebody else's by now.
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal_number)
-
-
-def _exit(code: int | None) -> Exit | None:
-    if code is None:
-        return None
-    if code < 0:
-        return Exit(None, f"killed by {signal.Signals(-code).name}")
-    with contextlib.suppress(ValueError):
-        return Exit(code, ExitCode(code).name.lower())
-    return Exit(code, f"exit code {code}")

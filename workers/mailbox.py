@@ -48,7 +48,14 @@ class Rejected:
     incarnation: int
 
 
-Order: TypeAlias = Joined | learner_pb2.LaneGrant | learner_pb2.LaneRevocation | learner_pb2.Drain | Rejected
+Order: TypeAlias = (
+    Joined
+    | learner_pb2.LaneGrant
+    | learner_pb2.LaneRevocation
+    | learner_pb2.Drain
+    | Rejected
+    | learner_pb2.LearnerMessage
+)
 
 
 class TooManyOrdersError(RuntimeError):
@@ -58,8 +65,12 @@ class TooManyOrdersError(RuntimeError):
 class Mailbox:
     """Both directions of one session. Safe to use from any thread."""
 
-    def __init__(self, capacity: int = 64) -> None:
-        """Start empty; `has_room` says no once `capacity` parcels wait to be sent."""
+    def __init__(self, capacity: int = 64, *, forwards: bool = False) -> None:
+        """Start empty; `has_room` says no once `capacity` parcels wait to be sent.
+
+        With `forwards` all that the learner says is an order as it came, too: a relay passes it on.
+        """
+        self.forwards = forwards
         self._changed = threading.Condition()
         self._revision = 0
         self._outbox = Outbox(capacity)
@@ -149,8 +160,12 @@ class Mailbox:
     def log(self, level: str, text: str) -> None:
         """Tell the learner's event log what a person should know."""
         with self._changed:
-            self._outbox.log(learner_pb2.LogLine(level=level, text=text))
-            self._change()
+            self._say(learner_pb2.WorkerMessage(log=learner_pb2.LogLine(level=level, text=text)))
+
+    def report_failure(self, failure: learner_pb2.LaneFailure) -> None:
+        """Tell the learner whose estimate raised, before anything that still waits."""
+        with self._changed:
+            self._say(learner_pb2.WorkerMessage(lane_failure=failure))
 
     def leave(self) -> None:
         """Close the stream once everything is sent."""
@@ -202,8 +217,13 @@ class Mailbox:
             self._outbox.beat(heartbeat)
             self._change()
 
+    def answer_stack(self, text: str) -> None:
+        """Tell the learner what the threads of this process are doing."""
+        with self._changed:
+            self._say(learner_pb2.WorkerMessage(stack=learner_pb2.StackDump(text=text)))
+
     def hear(self, message: learner_pb2.LearnerMessage) -> None:
-        """Take what the learner says; its goodbye is the session's to understand.
+        """Take what the learner says; its goodbye and its questions are the session's to understand.
 
         Raises:
             TooManyOrdersError: more orders wait than any learner should send.
@@ -223,6 +243,8 @@ class Mailbox:
                     self._order(message.revocation)
                 case "drain":
                     self._order(message.drain)
+            if self.forwards:
+                self._order(message)
             self._change()
 
     def _hear_verdict(self, verdict: learner_pb2.PushVerdict) -> None:
@@ -254,6 +276,10 @@ class Mailbox:
     def _new_transfer(self) -> int:
         self._transfers += 1
         return self._transfers
+
+    def _say(self, message: learner_pb2.WorkerMessage) -> None:
+        self._outbox.say(message)
+        self._change()
 
     def _put(self, parcel: Parcel) -> None:
         self._outbox.put(parcel)

@@ -13,6 +13,7 @@ from workers.bootstrap import bind_to_cpus
 from workers.settings import WorkerSettings
 
 if TYPE_CHECKING:
+    from workers.relay import Relay
     from workers.worker import UnrollWorker
 
 _SIGNAL_LATENCY_S = 0.2
@@ -35,11 +36,15 @@ def run(settings: WorkerSettings, environment: Mapping[str, str]) -> int:
         os.environ.setdefault(name, value)
     bind_to_cpus(os.environ)
     log_to(None)
+    return run_until_signalled(build(settings))
+
+
+def run_until_signalled(process: "UnrollWorker | Relay") -> int:
+    """Run as this process's main work what a first SIGTERM or SIGINT drains; returns its exit code."""
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    worker = build(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _frame: _drain(worker, received))
-    return _run_beside(worker)
+        signal.signal(number, lambda received, _frame: _drain(process, received))
+    return _run_beside(process)
 
 
 def build(settings: WorkerSettings) -> "UnrollWorker":
@@ -60,14 +65,14 @@ def log_to(path: Path | None) -> None:
     logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT, handlers=[handler])
 
 
-def _drain(worker: "UnrollWorker", received: int) -> None:
+def _drain(process: "UnrollWorker | Relay", received: int) -> None:
     signal.signal(received, signal.SIG_DFL)
-    worker.drain(signal.Signals(received).name)
+    process.drain(signal.Signals(received).name)
 
 
-def _run_beside(worker: "UnrollWorker") -> int:
+def _run_beside(process: "UnrollWorker | Relay") -> int:
     codes: list[int] = []
-    thread = threading.Thread(target=lambda: codes.append(worker.run()), name="worker")
+    thread = threading.Thread(target=lambda: codes.append(process.run()), name="worker")
     thread.start()
     # The system may hand a signal to any thread, and only this one runs handlers: it has to wake up for them.
     while thread.is_alive():

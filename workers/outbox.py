@@ -1,8 +1,8 @@
 """What a session has to say, in the order in which it will be said, and what was said but not yet settled.
 
 A push is delivered at least once: it is kept until the learner's last word on it, and sent again on each new
-stream until then. Heartbeats and log lines overtake bodies between two chunks, so that a heartbeat waits for
-one chunk at most.
+stream until then. Heartbeats, log lines and the like overtake bodies between two chunks, so that a heartbeat
+waits for one chunk at most.
 """
 
 import collections
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from protos import codec
 from protos.unspool.v1 import learner_pb2
 
-_LOG_LINES = 64
-"""Log lines that wait for a stream; the oldest go first."""
+_NOTES = 64
+"""Log lines and the like that wait for a stream; the oldest go first."""
 
 _SEND_AGAIN = frozenset({learner_pb2.NO_CREDIT, learner_pb2.CORRUPT})
 """Verdicts after which the learner still wants the same push."""
@@ -50,7 +50,7 @@ class Outbox:
         self._capacity = capacity
         self._chunk_bytes = 1
         self._heartbeat: learner_pb2.WorkerMessage | None = None
-        self._logs: collections.deque[learner_pb2.WorkerMessage] = collections.deque(maxlen=_LOG_LINES)
+        self._notes: collections.deque[learner_pb2.WorkerMessage] = collections.deque(maxlen=_NOTES)
         self._waiting: collections.deque[Parcel] = collections.deque()
         self._sending: Iterator[learner_pb2.WorkerMessage] | None = None
         self._sent: dict[int, Parcel] = {}
@@ -66,7 +66,7 @@ class Outbox:
     @property
     def is_empty(self) -> bool:
         """Whether everything was handed to the stream."""
-        return not (self._heartbeat or self._logs or self._waiting)
+        return not (self._heartbeat or self._notes or self._waiting)
 
     @property
     def free_credits(self) -> int:
@@ -83,17 +83,17 @@ class Outbox:
         """Say `heartbeat` next, in the place of one that has not been said yet."""
         self._heartbeat = learner_pb2.WorkerMessage(heartbeat=heartbeat)
 
-    def log(self, line: learner_pb2.LogLine) -> None:
-        """Say `line` soon, or never if many lines wait."""
-        self._logs.append(learner_pb2.WorkerMessage(log=line))
+    def say(self, message: learner_pb2.WorkerMessage) -> None:
+        """Say `message` soon, or never if many wait."""
+        self._notes.append(message)
 
     def next_message(self) -> learner_pb2.WorkerMessage | None:
         """Return what to say next, or None if there is nothing."""
         if self._heartbeat is not None:
             message, self._heartbeat = self._heartbeat, None
             return message
-        if self._logs:
-            return self._logs.popleft()
+        if self._notes:
+            return self._notes.popleft()
         return self._next_piece()
 
     def _next_piece(self) -> learner_pb2.WorkerMessage | None:

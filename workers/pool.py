@@ -1,9 +1,12 @@
 """Worker processes as a supervisor sees them: started, watched and killed by name, wherever they run."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
+
+from workers.exits import ExitCode
 
 
 @dataclass(frozen=True)
@@ -14,11 +17,21 @@ class Exit:
         code: its exit code (`workers.exits.ExitCode`), or None if it did not get to choose one.
         cause: for people.
         preempted: whether the machine was taken away, which is nobody's failure.
+        out_of_memory: whether its machine had no memory left for it.
     """
 
     code: int | None
     cause: str
     preempted: bool = False
+    out_of_memory: bool = False
+
+    @classmethod
+    def with_code(cls, code: int) -> Self:
+        """Return the exit of a process that chose its exit code, which says it all."""
+        try:
+            return cls(code, ExitCode(code).name.lower())
+        except ValueError:
+            return cls(code, f"exit code {code}")
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,32 @@ class WorkerPool(abc.ABC):
         Raises:
             ValueError: a worker of that name is alive.
         """
+
+    @abc.abstractmethod
+    def adopt(self, name: str, host: str, pid: int) -> bool:
+        """Watch a worker from now on that an earlier supervisor of the run has started, if it is alive.
+
+        Args:
+            name: of the worker.
+            host: where it said it is when it joined; empty if it has not.
+            pid: on that machine, or 0.
+
+        Returns:
+            Whether it is alive and this pool's from now on, or was already. One that looks for the learner
+            where it is not any more is ended instead.
+        """
+
+    @abc.abstractmethod
+    def avoid(self, hosts: Collection[str]) -> bool:
+        """Start no further worker on these machines; return whether that leaves any to start one on."""
+
+    @abc.abstractmethod
+    def draining(self) -> Mapping[str, float]:
+        """Return the workers whose machine will be taken away, and in how many seconds; inf if unsaid."""
+
+    @abc.abstractmethod
+    def expect(self, workers: int) -> None:
+        """Tell whoever provides machines how many workers there are to be. Cheap: said again and again."""
 
     @abc.abstractmethod
     def poll(self) -> Mapping[str, Exit | None]:

@@ -24,15 +24,21 @@ class Progress:
         self._phase: learner_pb2.Heartbeat.Phase = learner_pb2.Heartbeat.IDLE
         self._phase_began_s = clock()
         self._waiting_for = ""
+        self._lane: int | None = None
         self._estimates = 0
         self._lanes: tuple[learner_pb2.HeldLane, ...] = ()
         self._recent: collections.deque[tuple[float, int]] = collections.deque(maxlen=_RECENT_ESTIMATES)
 
-    def enter(self, phase: learner_pb2.Heartbeat.Phase, waiting_for: str = "") -> None:
-        """Begin a phase. Each estimate is a phase of its own: its age is what a watcher judges a hang by."""
+    def enter(
+        self, phase: learner_pb2.Heartbeat.Phase, waiting_for: str = "", *, lane: int | None = None
+    ) -> None:
+        """Begin a phase, with `lane` if it is work on one.
+
+        Each estimate is a phase of its own: its age is what a watcher judges a hang by.
+        """
         with self._lock:
             still_idle = phase == self._phase == learner_pb2.Heartbeat.IDLE
-            self._phase, self._waiting_for = phase, waiting_for
+            self._phase, self._waiting_for, self._lane = phase, waiting_for, lane
             if not still_idle:
                 self._phase_began_s = self._clock()
 
@@ -62,6 +68,7 @@ class Progress:
                 waiting_for=self._waiting_for,
                 inner_steps_per_s=self._inner_steps_per_s(now_s),
                 lanes=self._lanes,
+                lane=self._lane,
             )
 
     def _inner_steps_per_s(self, now_s: float) -> float:

@@ -3,33 +3,30 @@
 Everything that training needs goes through gRPC, so a worker works on while Ray's control plane is away.
 """
 
+import atexit
 import contextlib
+import hashlib
 import itertools
 import logging
-import os
-import secrets
-import signal
-import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from workers.actor import WorkerActor
+from workers.autoscaler_hint import AutoscalerHint
 from workers.exits import ExitCode
 from workers.pool import Exit, LearnerAccess, WorkerPool, WorkerProcess
+from workers.ray_connection import NAMESPACE, connect, set_environment
+from workers.ray_nodes import DrainingNodes, elsewhere, has_others
 
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray tells of every killed worker on stdout, whatever its logging is set to; `poll` reports it.
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",
-}
-"""What Ray reads from the environment when it is imported, unless the user has said otherwise."""
-
-_NAMESPACE = "unspool"
-_OBJECT_STORE_BYTES = 128 * 2**20  # no gradient passes through it; Ray's default is a third of the memory
 _CONTROL = "control"
+_CONTROL_THREADS = 4
 _CLOSE_DEADLINE_S = 20.0
+_DIGITS = 8
+_ANSWER_S = 5.0
+_OUTCOME_S = 2.0  # for how long one question of `outcome` holds a thread of the actor
 
 
 @dataclass(frozen=True)
@@ -46,24 +43,33 @@ class ActorResources:
     num_gpus: float = 0.0
     custom: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def bundle(self) -> dict[str, float]:
+        """The same in Ray's words."""
+        return {"CPU": self.num_cpus, "GPU": self.num_gpus, **self.custom}
+
     def __str__(self) -> str:
-        amounts = {"CPU": self.num_cpus, "GPU": self.num_gpus, **self.custom}
-        return ", ".join(f"{name}: {amount:g}" for name, amount in amounts.items() if amount)
+        return ", ".join(f"{name}: {amount:g}" for name, amount in self.bundle.items() if amount)
 
 
 @dataclass
 class _Actor:
-    """One started worker: Ray's handle, what it will answer, and what it has answered."""
+    """One worker: Ray's handle, what it will answer, and what it has answered."""
 
     handle: Any
     result: Any
     whereabouts: Any
+    is_adopted: bool = False
     place: tuple[str, int] | None = None
     exit: Exit | None = None
 
 
 class RayPool(WorkerPool):
-    """Each worker is an actor of its own, spread over the cluster's nodes."""
+    """Each worker is an actor of its own, spread over the cluster's nodes.
+
+    On a cluster that was there before, actors outlive this process, and a later pool of the same run adopts
+    them. On one that this process has started, everything ends with it.
+    """
 
     def __init__(
         self,
@@ -93,33 +99,78 @@ class RayPool(WorkerPool):
         """
         self._arguments = (learner.address, learner.token, str(learner.tls or ""))
         self._run_id = run_id
+        # Runs of one name may share a cluster, and tokens tell them apart.
+        digest = hashlib.sha256(learner.token.encode()).hexdigest()
+        self._prefix = f"unspool:{run_id}-{digest[:_DIGITS]}:"
         self._logs_dir = logs_dir.resolve()
         self._logs_dir.mkdir(parents=True, exist_ok=True)
         self._resources = resources
         self._environment = dict(environment)
         self._actor_class = actor_class
-        self._numbers = itertools.count(1)
+        self._avoided: frozenset[str] = frozenset()
         self._actors: dict[str, _Actor] = {}
+        self._known: set[str] = set()  # what Ray calls the actors that this pool has had
         self._ray = _load_ray()
-        with _signal_handler_kept(signal.SIGTERM):
-            _connect(self._ray, address)
+        connect(self._ray, address)
+        self._is_detached = address is not None
+        self._numbers = itertools.count(1 + max(map(_number_of, self._named_actors()), default=0))
+        self._draining = DrainingNodes(self._ray)
+        self._hint = AutoscalerHint(_request_resources, resources.bundle, time.monotonic)
+        atexit.register(self._hint.release)
 
     def start(self, name: str) -> None:
-        if name in self._actors and self._actors[name].exit is None:
+        if self._is_alive(name):
             raise ValueError(f"RayPool.start({name!r}): is running already")
+        # New for each process: Ray may still be burying the last one of this worker.
+        actor_name = f"{self._prefix}{name}:{next(self._numbers)}"
         handle = (
-            self._ray.remote(concurrency_groups={_CONTROL: 2})(self._actor_class)
-            .options(**self._options(name))
+            self._ray.remote(concurrency_groups={_CONTROL: _CONTROL_THREADS})(self._actor_class)
+            .options(name=actor_name, **self._options())
             .remote(*self._arguments, name, self._run_id, str(self._logs_dir))
         )
+        self._known.add(actor_name)
         self._actors[name] = _Actor(handle, handle.run.remote(), _beside(handle.whereabouts).remote())
+
+    def adopt(self, name: str, host: str, pid: int) -> bool:
+        if self._is_alive(name):
+            return True
+        # Those that this pool has had are over; Ray only has not buried them yet.
+        found = [one for one in self._named_actors(name) if one not in self._known]
+        for actor_name in sorted(found, key=_number_of, reverse=True):
+            self._known.add(actor_name)
+            with contextlib.suppress(ValueError):  # it has ended since
+                handle = self._ray.get_actor(actor_name, namespace=NAMESPACE)
+                if self._looks_here(handle, (host, pid)):
+                    whereabouts = _beside(handle.whereabouts).remote()
+                    self._actors[name] = _Actor(handle, _outcome_of(handle), whereabouts, is_adopted=True)
+                    return True
+                self._ray.kill(handle, no_restart=True)
+        return False
+
+    def avoid(self, hosts: Collection[str]) -> bool:
+        self._avoided = frozenset(hosts)
+        return not hosts or has_others(self._ray, hosts)
+
+    def draining(self) -> Mapping[str, float]:
+        names = {
+            actor.handle._actor_id.hex(): name for name, actor in self._actors.items() if actor.exit is None
+        }
+        left = self._draining.seconds_left(names, time.time())
+        return {names[actor_id]: seconds for actor_id, seconds in left.items()}
+
+    def expect(self, workers: int) -> None:
+        if self._is_detached:
+            self._hint.ask(workers)
 
     def poll(self) -> Mapping[str, Exit | None]:
         for actor in self._actors.values():
             if actor.exit is None and self._is_ready(actor.result):
-                actor.exit = self._exit_of(actor.result)
-                # Its work is done, but the process would keep what was reserved for it.
-                self._ray.kill(actor.handle, no_restart=True)
+                actor.exit = self._exit_of(actor)
+                if actor.exit is None:
+                    actor.result = _outcome_of(actor.handle)
+                else:
+                    # Its work is done, but the process would keep what was reserved for it for a while.
+                    self._ray.kill(actor.handle, no_restart=True)
         return {name: actor.exit for name, actor in self._actors.items()}
 
     def kill(self, name: str) -> None:
@@ -146,29 +197,55 @@ class RayPool(WorkerPool):
             raise ChildProcessError(f"worker {name}: {error}") from error
 
     def close(self) -> None:
+        atexit.unregister(self._hint.release)
         try:
+            self._hint.release()
             self._drain_all()
+            self._end_strays()
         finally:
             self._ray.shutdown()
 
     def _drain_all(self) -> None:
         self.poll()
-        alive = [actor for actor in self._actors.values() if actor.exit is None]
-        for actor in alive:
+        for actor in self._alive():
             _beside(actor.handle.drain).remote("the pool closes")
-        if alive:
-            self._ray.wait(
-                [actor.result for actor in alive], num_returns=len(alive), timeout=_CLOSE_DEADLINE_S
-            )
-        self.poll()
+        give_up_at = time.monotonic() + _CLOSE_DEADLINE_S
+        while (alive := self._alive()) and time.monotonic() < give_up_at:
+            self._ray.wait([actor.result for actor in alive], num_returns=len(alive), timeout=_OUTCOME_S)
+            self.poll()
         for name in self._actors:
             self.kill(name)
 
-    def _options(self, name: str) -> dict[str, Any]:
+    def _looks_here(self, handle: Any, joined: tuple[str, int]) -> bool:
+        """Whether a worker looks for its learner where this pool has it, or is the one that has `joined`."""
+        with contextlib.suppress(self._ray.exceptions.RayError, TimeoutError):
+            answer = _beside(handle.whereabouts).remote()
+            host, pid, learner = self._ray.get(answer, timeout=_ANSWER_S)
+            return learner == self._arguments[0] or (host, pid) == joined
+        return False
+
+    def _end_strays(self) -> None:
+        """End actors of earlier supervisors of this run that nobody has adopted: no longer wanted ones."""
+        for actor_name in set(self._named_actors()) - self._known:
+            with contextlib.suppress(ValueError):  # it has ended since
+                handle = self._ray.get_actor(actor_name, namespace=NAMESPACE)
+                self._ray.kill(handle, no_restart=True)
+
+    def _alive(self) -> list[_Actor]:
+        return [actor for actor in self._actors.values() if actor.exit is None]
+
+    def _is_alive(self, name: str) -> bool:
+        return name in self._actors and self._actors[name].exit is None
+
+    def _named_actors(self, name: str | None = None) -> list[str]:
+        """What Ray calls the run's living actors, or those of one worker."""
+        prefix = self._prefix if name is None else f"{self._prefix}{name}:"
+        return [one for one in self._ray.util.list_named_actors() if one.startswith(prefix)]
+
+    def _options(self) -> dict[str, Any]:
         return {
-            # New for each process: Ray may still be burying the last one of this worker.
-            "name": f"unspool:{self._run_id}:{name}:{next(self._numbers)}",
-            "namespace": _NAMESPACE,
+            "namespace": NAMESPACE,
+            "lifetime": "detached" if self._is_detached else None,
             "num_cpus": self._resources.num_cpus,
             "num_gpus": self._resources.num_gpus,
             "resources": dict(self._resources.custom),
@@ -176,13 +253,15 @@ class RayPool(WorkerPool):
             "max_restarts": 0,
             "max_task_retries": 0,
             "scheduling_strategy": "SPREAD",
+            "label_selector": elsewhere(self._ray, self._avoided),
             "runtime_env": {"env_vars": self._environment},
         }
 
     def _describe(self, actor: _Actor) -> WorkerProcess:
         if actor.place is None and self._is_ready(actor.whereabouts):
             with contextlib.suppress(self._ray.exceptions.RayError):
-                actor.place = self._ray.get(actor.whereabouts)
+                host, pid, _ = self._ray.get(actor.whereabouts)
+                actor.place = host, pid
         host, pid = actor.place or ("", 0)
         if actor.exit is not None:
             return WorkerProcess(host, pid, "exited")
@@ -194,18 +273,23 @@ class RayPool(WorkerPool):
         ready, _ = self._ray.wait([reference], timeout=0)
         return bool(ready)
 
-    def _exit_of(self, result: Any) -> Exit:
+    def _exit_of(self, actor: _Actor) -> Exit | None:
+        errors = self._ray.exceptions
         try:
-            return Exit(int(self._ray.get(result)), "")
-        except self._ray.exceptions.RayActorError as error:
+            code = self._ray.get(actor.result)
+            return None if code is None else Exit.with_code(int(code))
+        except errors.OutOfMemoryError as error:
+            return Exit(None, str(error), out_of_memory=True)
+        except errors.RayActorError as error:
+            if actor.is_adopted and isinstance(error, errors.ActorUnavailableError):
+                return None  # only the question was lost
             return Exit(None, str(error), preempted=error.preempted)
-        except self._ray.exceptions.RayTaskError as error:
+        except errors.RayTaskError as error:
             return Exit(ExitCode.CRASHED, str(error))
 
 
 def _load_ray() -> Any:
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    set_environment()
     import ray
     import ray.exceptions
 
@@ -213,33 +297,22 @@ def _load_ray() -> Any:
     return ray
 
 
-def _connect(ray: Any, address: str | None) -> None:
-    quiet = {"log_to_driver": False, "configure_logging": False}
-    if address is not None:
-        ray.init(address=address, namespace=_NAMESPACE, **quiet)
-        return
-    # By default Ray authenticates a new cluster, with a token that it would leave in the home directory.
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    ray.init(
-        address="local",
-        namespace=_NAMESPACE,
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        **quiet,
-    )
+def _request_resources(bundles: list[dict[str, float]]) -> None:
+    from ray.autoscaler.sdk import request_resources
 
-
-@contextlib.contextmanager
-def _signal_handler_kept(number: signal.Signals) -> Iterator[None]:
-    """Undo that Ray takes a signal over: what it does then is to end this process on the spot."""
-    handler = signal.getsignal(number)
-    try:
-        yield
-    finally:
-        if handler is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(number, handler)
+    request_resources(bundles=bundles)
 
 
 def _beside(method: Any) -> Any:
     """Return an actor's method in the form that is answered while `run` runs."""
     return method.options(concurrency_group=_CONTROL)
+
+
+def _outcome_of(handle: Any) -> Any:
+    return _beside(handle.outcome).remote(_OUTCOME_S)
+
+
+def _number_of(actor_name: str) -> int:
+    """The last part of an actor's name."""
+    number = actor_name.rpartition(":")[2]
+    return int(number) if number.isdecimal() else 0

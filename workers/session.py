@@ -12,12 +12,14 @@ import traceback
 from collections.abc import Callable
 
 from protos.unspool.v1 import learner_pb2
+from workers import stack
 from workers.backoff import FullJitterBackoff
 from workers.client import LearnerClient, LearnerStream, RefusedError, UnavailableError
 from workers.exits import End, ExitCode
 from workers.mailbox import Joined, Mailbox, TooManyOrdersError
 
 _JOIN_THREAD_S = 5.0
+_STACK_CHARACTERS = 64 * 1024
 
 _LAST_WORDS = {
     learner_pb2.Goodbye.FINISHED: ExitCode.OK,
@@ -25,6 +27,7 @@ _LAST_WORDS = {
     learner_pb2.Goodbye.DRAINED: ExitCode.OK,
     learner_pb2.Goodbye.SUPERSEDED: ExitCode.REFUSED,
     learner_pb2.Goodbye.FAILED: ExitCode.REFUSED,
+    learner_pb2.Goodbye.EVICTED: ExitCode.EVICTED,
 }
 """Goodbyes after which there is nothing to come back to."""
 
@@ -150,6 +153,7 @@ class Session:
         request.CopyFrom(self._introduction)
         request.held.extend(held)
         reply = self._client.join(request)
+        self._check_epoch(reply)
         fresh = self._forgotten or self._reply is None or not _same_session(self._reply, reply)
         self._reply, self._forgotten = reply, False
         self._orphan_ttl_s = reply.orphan_ttl_s or self._orphan_ttl_s
@@ -157,6 +161,14 @@ class Session:
         leases = frozenset((lane.lane, lane.incarnation) for lane in held)
         self._mailbox.joined(Joined(reply, leases, fresh))
         return reply
+
+    def _check_epoch(self, reply: learner_pb2.JoinReply) -> None:
+        """Stay away from a learner that another one has taken the run over from, and that does not know."""
+        known = self._reply
+        if known is not None and known.run_id == reply.run_id and reply.epoch < known.epoch:
+            raise UnavailableError(
+                f"an outdated learner answered: its epoch is {reply.epoch}, that of the run {known.epoch}"
+            )
 
     def _listen(self, stream: LearnerStream, backoff: FullJitterBackoff) -> None:
         trouble = "it closed the stream"
@@ -167,7 +179,10 @@ class Session:
                 if message.HasField("goodbye"):
                     trouble = self._take_leave_of(message.goodbye)
                     break
-                self._mailbox.hear(message)
+                if message.HasField("stack_request") and not self._mailbox.forwards:
+                    self._mailbox.answer_stack(stack.dump()[-_STACK_CHARACTERS:])
+                else:
+                    self._mailbox.hear(message)
         except (UnavailableError, RefusedError, TooManyOrdersError) as error:
             # Only a Join can refuse: a learner that restarted since knows nothing of this session's secret.
             trouble = str(error)

@@ -1,10 +1,7 @@
 """The worker's life: join, work on lanes, leave. Knows neither Ray nor gRPC; someone hands it a client."""
 
-import faulthandler
-import importlib.metadata
 import logging
 import os
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -12,12 +9,14 @@ from collections.abc import Callable
 import jax
 
 from protos.unspool.v1 import learner_pb2
+from workers import stack
 from workers.client import PROTOCOL, LearnerClient, RefusedError, UnavailableError
 from workers.exits import End, ExitCode
 from workers.mailbox import Joined, Mailbox, Order, Rejected
 from workers.progress import Progress
 from workers.session import Session
 from workers.settings import WorkerSettings
+from workers.version import client_version
 from workers.workload import Workload
 
 _logger = logging.getLogger(__name__)
@@ -83,10 +82,7 @@ class UnrollWorker:
 
     def stack(self) -> str:
         """Return what every thread of this process is doing."""
-        with tempfile.TemporaryFile("w+") as file:
-            faulthandler.dump_traceback(file=file, all_threads=True)
-            file.seek(0)
-            return file.read()
+        return stack.dump()
 
     def _live(self) -> End:
         self._session.start()
@@ -164,9 +160,7 @@ class UnrollWorker:
         return end
 
 
-def _hand_on(
-    order: learner_pb2.LaneGrant | learner_pb2.LaneRevocation | Rejected, workload: Workload
-) -> None:
+def _hand_on(order: Order, workload: Workload) -> None:
     match order:
         case learner_pb2.LaneGrant():
             workload.grant(order)
@@ -176,18 +170,11 @@ def _hand_on(
             workload.take_rejection(order)
 
 
-def _version() -> str:
-    try:
-        return importlib.metadata.version("unspool")
-    except importlib.metadata.PackageNotFoundError:
-        return "checkout"  # as uploaded by `ray job submit --working-dir .`: nothing is installed
-
-
 def _introduction(settings: WorkerSettings) -> learner_pb2.JoinRequest:
     return learner_pb2.JoinRequest(
         protocol_min=PROTOCOL,
         protocol_max=PROTOCOL,
-        client_version=_version(),
+        client_version=client_version(),
         run_id=settings.run_id,
         worker_name=settings.name,
         incarnation=settings.incarnation,

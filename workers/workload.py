@@ -1,11 +1,14 @@
 """The lanes that a worker has leased, and the work on them: take up, estimate, push, snapshot, give back."""
 
 import collections
+import contextlib
 import hashlib
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Final
 
 from protos.unspool.v1 import learner_pb2
-from workers.client import LearnerClient, RefusedError
+from workers.client import LearnerClient, RefusedError, UnavailableError
 from workers.lane import Lane
 from workers.leases import Leases
 from workers.mailbox import Joined, Mailbox, Rejected
@@ -13,6 +16,7 @@ from workers.progress import Progress
 from workers.unroller import Unroller
 
 _Phase = learner_pb2.Heartbeat
+_TRACEBACK_CHARACTERS: Final = 8000
 
 
 class LaneConflictError(RuntimeError):
@@ -50,6 +54,7 @@ class Workload:
         self._unroller = Unroller(joined.reply, client, clock=clock)
         self._leases = Leases()
         self._grants: collections.deque[learner_pb2.LaneGrant] = collections.deque()
+        self._outdated_before = 0
         self._report_lanes()
 
     @property
@@ -63,6 +68,7 @@ class Workload:
         """Go on in another session, with the leases that have survived."""
         # Grants that were not taken up were not named in the Join: the learner will grant those lanes again.
         self._grants.clear()
+        self._outdated_before = 0
         self._reply = joined.reply
         self._leases.keep(lambda lane: not joined.fresh and (lane.number, lane.incarnation) in joined.held)
         self._report_lanes()
@@ -107,6 +113,9 @@ class Workload:
                 raise RefusedError(text)
             case learner_pb2.FUTURE | learner_pb2.STALE if self._reply.exact_versions:
                 raise LaneConflictError(text)
+            case learner_pb2.STALE:
+                # The learner leaves out thetas that it has newer ones of: the newest may come after this.
+                self._outdated_before = max(self._outdated_before, verdict.version)
             case learner_pb2.CORRUPT:
                 self._mailbox.log("warning", text)
 
@@ -134,15 +143,18 @@ class Workload:
             return "the connection: what is to be sent piles up"
         if self._reply.exact_versions:
             return f"theta version {min(lane.seq for lane in lanes)} (newest: {theta.version})"
+        if theta.version < self._outdated_before:
+            return f"theta version {self._outdated_before} (newest: {theta.version})"
         return "a credit"
 
     def _take_grant(self) -> bool:
         if not self._grants:
             return False
         grant = self._grants[0]
-        self._progress.enter(_Phase.RESTORING, f"lane {grant.lane} at seq {grant.seq}")
+        self._progress.enter(_Phase.RESTORING, f"lane {grant.lane} at seq {grant.seq}", lane=grant.lane)
         try:
-            lane = self._leases.reuse(grant, exact=self._reply.exact_versions) or self._build(grant)
+            with self._blaming(grant.lane, grant.incarnation, grant.seq + 1):
+                lane = self._leases.reuse(grant, exact=self._reply.exact_versions) or self._build(grant)
         except RefusedError as refusal:
             self._return_untouched(grant, f"cannot be restored: {refusal}")
         else:
@@ -178,13 +190,16 @@ class Workload:
             return False
         if self._reply.exact_versions:
             return theta.version == lane.seq
-        return self._mailbox.free_credits > 0
+        return theta.version >= self._outdated_before and self._mailbox.free_credits > 0
 
     def _replay(self, lane: Lane) -> None:
         phase = _Phase.COMPILING if self._unroller.compiles(lane) else _Phase.RESTORING
-        self._progress.enter(phase, f"lane {lane.number}: {len(lane.replay)} estimates to make again")
+        waiting_for = f"lane {lane.number}: {len(lane.replay)} estimates to make again"
+        self._progress.enter(phase, waiting_for, lane=lane.number)
         try:
-            self._leases.serve(self._unroller.replay(lane))
+            with self._blaming(lane.number, lane.incarnation, lane.granted_seq + 1):
+                replayed = self._unroller.replay(lane)
+            self._leases.serve(replayed)
             self._report_lanes()
         except RefusedError as refusal:
             self._return(lane, f"cannot be replayed: {refusal}")
@@ -192,15 +207,34 @@ class Workload:
     def _estimate(self, lane: Lane, theta: learner_pb2.ThetaAnnouncement) -> None:
         weights = self._unroller.thetas.announced(theta)
         compiles = self._unroller.compiles(lane)
-        self._progress.enter(_Phase.COMPILING if compiles else _Phase.COMPUTING, f"lane {lane.number}")
+        phase = _Phase.COMPILING if compiles else _Phase.COMPUTING
+        self._progress.enter(phase, f"lane {lane.number}", lane=lane.number)
         began_s = self._clock()
-        lane, push, body = self._unroller.estimate(lane, weights, theta.version)
+        with self._blaming(lane.number, lane.incarnation, lane.seq + 1):
+            lane, push, body = self._unroller.estimate(lane, weights, theta.version)
         self._progress.estimated(began_s, push.unroll_info.inner_steps, compiled=compiles)
         self._mailbox.push(push, body)
         if lane.seq % self._reply.snapshot_every == 0:
             lane = self._send_snapshot(lane)
         self._leases.serve(lane)
         self._report_lanes()
+
+    @contextlib.contextmanager
+    def _blaming(self, lane: int, incarnation: int, seq: int) -> Iterator[None]:
+        """Name the lane and the estimate to the learner, should work on it raise; the exception goes on.
+
+        Nobody else can: a supervisor sees a process that crashed, whatever it was working on.
+        """
+        try:
+            yield
+        except (RefusedError, UnavailableError):
+            raise
+        except Exception:
+            failure = learner_pb2.LaneFailure(
+                lane=lane, incarnation=incarnation, seq=seq, traceback=_end_of(traceback.format_exc())
+            )
+            self._mailbox.report_failure(failure)
+            raise
 
     # Giving lanes back.
 
@@ -234,3 +268,9 @@ class Workload:
 
     def _report_lanes(self) -> None:
         self._progress.hold(self._leases.held())
+
+
+def _end_of(text: str) -> str:
+    """Return the last lines that the learner has room for."""
+    end = text[-_TRACEBACK_CHARACTERS:]
+    return end if len(end) == len(text) else end.partition("\n")[2]

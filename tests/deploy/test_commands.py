@@ -30,6 +30,7 @@ def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.preparation.prepare", understood)
     monkeypatch.setattr("service.processes.run_worker", understood)
     monkeypatch.setattr("service.cli.find_run", understood)
+    monkeypatch.setattr("service.operator_commands.find_run", understood)
     monkeypatch.setattr("service.trained.load_trained", understood)
     monkeypatch.setattr("service.certificates.make_trial_certificates", understood)
 
@@ -64,7 +65,7 @@ def test_an_unknown_option_is_not_understood(capsys: pytest.CaptureFixture[str])
     "command", [command for command in COMMANDS if command[0] == "launch"], ids=lambda command: command[1]
 )
 def test_what_a_launch_sets_is_a_valid_configuration(command: list[str]) -> None:
-    _, overrides, run_dir, _ = parsed([Template(word).safe_substitute(VARIABLES) for word in command])
+    _, overrides, run_dir, *_ = parsed([Template(word).safe_substitute(VARIABLES) for word in command])
     config = RunConfig.from_tables(
         with_overrides(tomllib.loads((DEPLOY / "run.toml").read_text()), overrides)
     )

@@ -128,11 +128,17 @@ class Peer:
     """A worker as the core sees it: what it does is a method, what it is told is kept."""
 
     def __init__(
-        self, core: LearnerCore, name: str = "w0", incarnation: str = "i0", attach: bool = True
+        self,
+        core: LearnerCore,
+        name: str = "w0",
+        incarnation: str = "i0",
+        attach: bool = True,
+        host: str = "here",
     ) -> None:
         self.core = core
         self.name = name
         self.incarnation = incarnation
+        self.host = host
         self.heard: list[LearnerMessage] = []
         self.pushes = 0
         self.session = self.join()
@@ -149,7 +155,7 @@ class Peer:
                 protocol_max=1,
                 worker_name=self.name,
                 incarnation=self.incarnation,
-                host="here",
+                host=self.host,
                 pid=1,
                 device_kind="cpu",
                 held=held or [],

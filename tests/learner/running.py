@@ -24,21 +24,23 @@ PATIENCE_S = 60.0
 class RunningLearner:
     """`serve` in a thread of this process, until the end of the `with` block at the latest."""
 
-    def __init__(self, settings: LearnerSettings) -> None:
+    def __init__(self, settings: LearnerSettings, *, takeover: bool = False) -> None:
         self.settings = settings
+        self._takeover = takeover
         self.directory = RunDirectory(settings.run_dir)
         self.exit_code: int | None = None
         self.error: BaseException | None = None
         self._channels: list[Any] = []
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="learner-under-test")
+        self._thread = threading.Thread(target=self._serve, name="learner-under-test", daemon=True)
 
     def __enter__(self) -> "RunningLearner":
+        before = self._announced()  # by a learner that is taken over
         self._thread.start()
-        while not self.directory.endpoints.exists():
+        while (endpoints := self._announced()) is None or endpoints == before:
             if self._over.wait(0.01):
                 raise self.error or AssertionError(f"exited with {self.exit_code}")
-        self.endpoints = json.loads(self.directory.endpoints.read_text())
+        self.endpoints = endpoints
         self.metadata = [("authorization", f"Bearer {self.settings.tokens.admin}")]
         self.learner = learner_pb2_grpc.LearnerStub(self.channel("learner"))
         self.admin = admin_pb2_grpc.AdminStub(self.channel("admin"))
@@ -77,9 +79,15 @@ class RunningLearner:
         reply = connection.getresponse()
         return reply.status, reply.read()
 
+    def _announced(self) -> dict[str, Any] | None:
+        try:
+            return dict(json.loads(self.directory.endpoints.read_text()))
+        except FileNotFoundError:
+            return None
+
     def _serve(self) -> None:
         try:
-            self.exit_code = serve(self.settings)
+            self.exit_code = serve(self.settings, takeover=self._takeover)
         except BaseException as error:  # handed to the test
             self.error = error
         self._over.set()

@@ -21,7 +21,6 @@ from learner.checkpointing import CheckpointSchedule, SaveJob
 from learner.core import LearnerCore
 from learner.events import EventLog
 from learner.inbound import Inbound
-from learner.mailbox import Mailbox
 from learner.outer import OuterLearner
 from learner.resume import restore
 from learner.runtime import Runtime
@@ -29,6 +28,7 @@ from learner.saver import Saver
 from learner.settings import LearnerSettings
 from learner.snapshots import SnapshotRef, SnapshotStore
 from protos import codec
+from protos.mailbox import Mailbox
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import WorkerMessage
 from tests.learner.builders import SCHEMA, Clock, gradient_body
@@ -179,6 +179,7 @@ class SimulatedWorker:
             weight=1.0,
             grad=codec.tensors(body, self.messages, 1 << 20),
             unroll_info=learner_pb2.UnrollInfo(inner_steps=1),
+            compute_s=1.0 + 2.0 * (ord(self.name[-1]) % 2),  # so that lanes move to the quick
         )
         self.unsettled[self.messages] = WorkerMessage(push=push)
         self.uplink.append(self.unsettled[self.messages])
@@ -373,7 +374,7 @@ class Simulation:
         if self.core.run.sessions:
             victim = self.draws.choice(list(self.core.run.sessions))
             with self.runtime.locked() as core:
-                core.drain(victim.name, "test", 60.0)
+                core.operator.drain(victim.name, "test", 60.0)
 
     def silence(self) -> None:
         """Let time pass that some workers do not use to say anything."""
@@ -408,7 +409,7 @@ class Simulation:
             self.let_workers_act()
         for session in list(self.core.run.sessions):
             with self.runtime.locked() as core:
-                core.drain(session.name, "test", 60.0)
+                core.operator.drain(session.name, "test", 60.0)
         for _ in range(50):
             self.let_workers_act()
         self.draws.choice((self.stop_and_resume, self.request_checkpoint))()

@@ -93,7 +93,18 @@ def test_every_service_is_somebodys_and_what_steers_the_run_is_the_admins() -> N
         method.full_name.removeprefix("unspool.v1."): needed_role(path_of(method)) for _, method in METHODS
     }
     assert {name for name, role in roles.items() if role is Role.ADMIN} == {
-        f"Admin.{name}" for name in ("Scale", "Drain", "Pause", "Resume", "SaveCheckpoint", "Stop")
+        f"Admin.{name}"
+        for name in (
+            "Scale",
+            "Drain",
+            "Evict",
+            "GetStack",
+            "ResetLane",
+            "Pause",
+            "Resume",
+            "SaveCheckpoint",
+            "Stop",
+        )
     }
     assert {name for name, role in roles.items() if role is Role.WORKER} == {
         f"Learner.{name}" for name in ("Join", "Session", "GetTheta", "GetSnapshot", "Leave")

@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any, ClassVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -20,6 +21,8 @@ WINDOW = 2
 class AsyncCore(RuleBasedStateMachine):
     """Workers of an `async` run, as badly behaved as the rules allow."""
 
+    changes: ClassVar[dict[str, Any]] = {"mode": "async", "batch": BATCH, "staleness_weighting": "inverse"}
+
     @initialize()
     def begin(self) -> None:
         self.clock = Clock()
@@ -27,12 +30,11 @@ class AsyncCore(RuleBasedStateMachine):
         self.core = make_core(
             Path(self.directory.name),
             self.clock,
-            mode="async",
             lanes=LANES,
-            batch=BATCH,
             max_staleness=WINDOW,
             credits_per_lane=2,
             outer_steps=10_000,
+            **self.changes,
         )
         self.peers: dict[str, Peer] = {}
         self.processes = 0
@@ -64,12 +66,14 @@ class AsyncCore(RuleBasedStateMachine):
         ahead=st.integers(-1, 3),
         staleness=st.integers(-1, 4),
         value=st.sampled_from([1.0, float("nan")]),
+        compute_s=st.floats(0.0, 10.0),
     )
-    def push(self, name: str, lane: int, ahead: int, staleness: int, value: float) -> None:
+    def push(self, name: str, lane: int, ahead: int, staleness: int, value: float, compute_s: float) -> None:
         if name in self.peers:
             reached = self.core.run.lanes[lane].accepted if lane < LANES else 0
             version = max(0, self.core.run.version - staleness)
-            self.peers[name].push(lane, max(0, reached + ahead), value=value, theta_version=version)
+            about = {"value": value, "theta_version": version, "compute_s": compute_s}
+            self.peers[name].push(lane, max(0, reached + ahead), **about)
 
     @rule(name=st.sampled_from(NAMES), lane=st.integers(0, LANES - 1))
     def give_back(self, name: str, lane: int) -> None:
@@ -130,5 +134,13 @@ class AsyncCore(RuleBasedStateMachine):
         self.directory.cleanup()
 
 
+class QuorumCore(AsyncCore):
+    """The same of a `quorum` run that learns how long to wait."""
+
+    changes: ClassVar[dict[str, Any]] = {"mode": "quorum", "batch": LANES, "quorum": 0.5, "grace_s": None}
+
+
 AsyncCore.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestAsyncCore = AsyncCore.TestCase
+QuorumCore.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestQuorumCore = QuorumCore.TestCase

@@ -31,37 +31,37 @@ def test_a_run_goes_on_until_its_last_outer_step(tmp_path: Path) -> None:
 
 
 def test_a_stop_waits_for_the_running_outer_step(core: LearnerCore, peer: Peer) -> None:
-    core.stop(now=False, reason="test")
+    core.operator.stop(now=False, reason="test")
     assert (core.run.state, core.ending()) == (RunState.STOPPING, None)
     run_one_step(core, peer)
     assert core.ending() is RunState.STOPPED
 
 
 def test_a_stop_now_does_not_wait(core: LearnerCore, peer: Peer) -> None:
-    core.stop(now=True, reason="test")
+    core.operator.stop(now=True, reason="test")
     assert core.ending() is RunState.STOPPED
 
 
 def test_a_second_stop_can_only_make_it_sooner(core: LearnerCore, peer: Peer) -> None:
-    core.stop(now=True, reason="test")
-    core.stop(now=False, reason="test")
+    core.operator.stop(now=True, reason="test")
+    core.operator.stop(now=False, reason="test")
     assert core.ending() is RunState.STOPPED
 
 
 def test_a_stop_does_not_wait_where_nobody_computes(core: LearnerCore) -> None:
-    core.stop(now=False, reason="test")
+    core.operator.stop(now=False, reason="test")
     assert core.ending() is RunState.STOPPED
 
 
 def test_a_stop_does_not_wait_for_workers_that_went_silent(core: LearnerCore, peer: Peer) -> None:
-    core.stop(now=False, reason="test")
+    core.operator.stop(now=False, reason="test")
     peer.break_stream()
     assert core.ending() is RunState.STOPPED
 
 
 def test_a_paused_run_stops_at_once(core: LearnerCore, peer: Peer) -> None:
-    core.pause()
-    core.stop(now=False, reason="test")
+    core.operator.pause()
+    core.operator.stop(now=False, reason="test")
     assert core.ending() is RunState.STOPPED
 
 
@@ -69,7 +69,7 @@ def test_a_run_never_ends_in_the_middle_of_an_update(core: LearnerCore, peer: Pe
     for lane in range(3):
         peer.push(lane, 1)
     assert core.take_batch() is not None
-    core.stop(now=True, reason="test")
+    core.operator.stop(now=True, reason="test")
     assert core.ending() is None
 
 

@@ -207,14 +207,6 @@ def test_work_that_moves_again_gets_lanes_again(core: LearnerCore) -> None:
     assert peer.lanes() == [0, 1, 2]
 
 
-def test_a_slow_estimate_is_judged_by_the_workers_own_times(core: LearnerCore) -> None:
-    peer = Peer(core)
-    peer.push(0, 1, compute_s=30.0)
-    peer.beat(phase=learner_pb2.Heartbeat.COMPUTING, phase_age_s=299.0)
-    core.tick()
-    assert peer.lanes() == [0, 1, 2]
-
-
 def test_workers_on_different_devices_are_reported_in_sync_mode(core: LearnerCore) -> None:
     Peer(core)
     core.join(

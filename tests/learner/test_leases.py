@@ -109,7 +109,7 @@ def test_a_revoked_lane_may_still_be_pushed(core: LearnerCore) -> None:
 
 def test_a_draining_worker_gets_no_lanes(core: LearnerCore) -> None:
     first = Peer(core, "w0")
-    core.drain("w0", "test", 60.0)
+    core.operator.drain("w0", "test", 60.0)
     for lane in range(4):
         give_back(first, lane, 0)
     second = Peer(core, "w1")
@@ -119,7 +119,7 @@ def test_a_draining_worker_gets_no_lanes(core: LearnerCore) -> None:
 
 def test_a_drain_is_said_again_on_the_next_stream(core: LearnerCore) -> None:
     peer = Peer(core)
-    core.drain("w0", "test", 60.0)
+    core.operator.drain("w0", "test", 60.0)
     peer.listen()
     peer.attach()
     assert [message.HasField("drain") for message in peer.listen()] == [False, True]
@@ -129,7 +129,7 @@ def test_draining_an_unknown_worker_names_those_there_are(core: LearnerCore) -> 
     Peer(core, "w0")
     Peer(core, "w1")
     with pytest.raises(KeyError, match="no such worker; there are: w0, w1"):
-        core.drain("w7", "test", 60.0)
+        core.operator.drain("w7", "test", 60.0)
 
 
 def test_lanes_go_back_to_the_workers_that_hold_their_state(tmp_path: Path) -> None:
@@ -268,17 +268,17 @@ def test_a_corrupt_snapshot_that_nothing_can_replace_breaks_a_sync_run(core: Lea
 
 def test_a_pause_holds_updates_back(core: LearnerCore) -> None:
     peer = Peer(core)
-    core.pause()
+    core.operator.pause()
     for lane in range(4):
         peer.push(lane, 1)
     assert core.take_batch() is None
-    core.resume()
+    core.operator.resume()
     update(core)
     assert core.run.version == 1
 
 
 def test_scaling_beyond_the_maximum_names_it(core: LearnerCore) -> None:
     with pytest.raises(ValueError, match=r"Scale\(workers=9\): must be 0 to 8"):
-        core.scale(9)
-    assert core.scale(3) == 1
+        core.operator.scale(9)
+    assert core.operator.scale(3) == 1
     assert core.run.workers_desired == 3

@@ -55,6 +55,17 @@ def test_scaling_is_remembered_by_the_next_life(running: RunningLearner, tmp_pat
         assert again.status().workers_desired == 4
 
 
+def test_a_range_of_workers_is_remembered_by_the_next_life(running: RunningLearner, tmp_path: Path) -> None:
+    bounds = admin_pb2.WorkersRange(min=2, max=3)
+    reply = running.ask("Scale", admin_pb2.ScaleRequest(range=bounds))
+    assert (reply.workers_before, reply.workers) == (1, 2)
+    running.ask("Stop", admin_pb2.StopRequest(now=True))
+    running.wait()
+    with RunningLearner(make_settings(tmp_path)) as again:
+        status = again.status()
+    assert (status.workers_min, status.workers_desired, status.workers_max) == (2, 2, 3)
+
+
 def test_scaling_too_far_is_an_invalid_argument(running: RunningLearner) -> None:
     with pytest.raises(grpc.RpcError, match=r"must be 0 to 8 \(max_workers\)"):
         running.ask("Scale", admin_pb2.ScaleRequest(workers=9))

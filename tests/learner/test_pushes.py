@@ -141,7 +141,7 @@ def test_a_push_that_is_not_finite_does_not_hold_up_the_barrier(core: LearnerCor
 
 
 def test_after_the_end_everything_is_closed(core: LearnerCore, peer: Peer) -> None:
-    core.stop(now=True, reason="test")
+    core.operator.stop(now=True, reason="test")
     final = core.ending()
     assert final is not None
     core.end(final)
@@ -269,12 +269,12 @@ class TestAsync:
     def test_more_than_the_credits_are_refused_until_an_update_frees_them(
         self, core: LearnerCore, peer: Peer
     ) -> None:
-        core.pause()
+        core.operator.pause()
         for seq in (1, 2):
             for lane in range(3):
                 peer.push(lane, seq)
         peer.push(0, 3)
-        core.resume()
+        core.operator.resume()
         update(core)
         peer.push(0, 3)
         assert peer.verdicts()[6:7] == ["NO_CREDIT"]

@@ -2,9 +2,11 @@
 
 import csv
 import json
+import struct
 from pathlib import Path
 
 import pytest
+from tensorboardX.record_writer import RecordWriter
 
 from learner.events import EventLog
 from learner.records import Records, UpdateRecord, read_records
@@ -71,6 +73,21 @@ def test_event_files_are_written_for_tensorboard(tmp_path: Path) -> None:
     written(tmp_path, 1)
     (events,) = tmp_path.glob("events.out.tfevents.*")
     assert b"outer/loss" in events.read_bytes()
+
+
+def test_event_files_are_framed_as_tensorboard_expects(tmp_path: Path) -> None:
+    written(tmp_path, 1, resume_at=0)
+    (events,) = tmp_path.glob("events.out.tfevents.*")
+    data, messages = events.read_bytes(), []
+    while data:
+        (length,) = struct.unpack_from("<Q", data)
+        messages.append(data[12 : 12 + length])
+        data = data[16 + length :]
+    again = RecordWriter(str(tmp_path / "again"))
+    for message in messages:
+        again.write(message)
+    again.close()
+    assert (len(messages), events.read_bytes()) == (3, (tmp_path / "again").read_bytes())
 
 
 def test_curves_are_columns_with_null_for_what_is_no_number() -> None:

@@ -2,13 +2,14 @@
 
 import contextlib
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from learner.core import LearnerCore
-from learner.mailbox import Mailbox
 from learner.runtime import Runtime
+from protos.mailbox import Mailbox
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import LearnerMessage
 from tests.learner.builders import Peer, make_core
@@ -86,8 +87,8 @@ def test_mail_goes_out_although_a_call_failed(core: LearnerCore) -> None:
     runtime = Runtime(core)
     _, mailbox = runtime.attach(Peer(core, attach=False).worker_id) or (0, Mailbox())
     with contextlib.suppress(KeyError), runtime.locked() as locked:
-        locked.drain("w0", "test", 1.0)
-        locked.drain("nobody", "test", 1.0)
+        locked.operator.drain("w0", "test", 1.0)
+        locked.operator.drain("nobody", "test", 1.0)
     assert len(mailbox) == 5
 
 
@@ -97,6 +98,18 @@ def test_a_new_stream_ends_the_old_one(core: LearnerCore) -> None:
     _, old = runtime.attach(peer.worker_id) or (0, Mailbox())
     runtime.attach(peer.worker_id)
     assert len(list(old)) == 4
+
+
+def test_the_update_thread_wakes_by_itself_when_a_quorum_has_waited_long_enough(tmp_path: Path) -> None:
+    core = make_core(tmp_path, time.monotonic, mode="quorum", quorum=0.1, grace_s=0.05)
+    runtime, peer = Runtime(core), Peer(core)
+    waiter = threading.Thread(target=lambda: runtime.wait_until(LearnerCore.batch_ready))
+    waiter.start()
+    message, body = peer.estimate(0, 1)
+    with runtime.locked() as locked:
+        locked.push(peer.worker_id, message, body)
+    waiter.join(10)
+    assert not waiter.is_alive()
 
 
 def test_an_expired_session_has_no_stream(core: LearnerCore) -> None:
@@ -114,3 +127,14 @@ def test_the_update_thread_is_woken_when_there_is_work(core: LearnerCore) -> Non
             locked.push(peer.worker_id, message, body)
     waiter.join(10)
     assert not waiter.is_alive()
+
+
+def test_a_core_whose_lock_is_held_does_not_respond(core: LearnerCore) -> None:
+    runtime = Runtime(core)
+    assert runtime.responds(timeout_s=0.0)
+    answers: list[bool] = []
+    with runtime.locked():
+        asking = threading.Thread(target=lambda: answers.append(runtime.responds(timeout_s=0.01)))
+        asking.start()
+        asking.join()
+    assert answers == [False]

@@ -15,10 +15,13 @@ from typing import Any
 import grpc
 import pytest
 
+from learner.checkpoint import read_header
 from learner.core import LearnerCore
 from learner.errors import BrokenRunError, ConfigChangedError, PortInUseError, RunLockedError
 from learner.main import serve
 from learner.outer import OuterLearner
+from learner.run_directory import Ports, RunDirectory
+from learner.runtime import Runtime
 from learner.settings import LearnerSettings
 from protos.unspool.v1 import admin_pb2, learner_pb2
 from tests.learner.builders import EXPERIMENT_TOML, gradient_body, make_settings
@@ -194,6 +197,23 @@ def push(worker: HandWrittenWorker, lanes: dict[int, Any], version: int, *, with
         pass
 
 
+def test_three_updates_that_would_spoil_theta_fail_the_run_with_the_good_one_on_disk(tmp_path: Path) -> None:
+    with RunningLearner(make_settings(tmp_path)) as running:
+        worker = HandWrittenWorker(running).enter()
+        lanes = worker.grants(3).values()
+        reached = {}
+        for version, value in enumerate((1.0, 3e38, 3e38, 3e38)):
+            for grant in lanes:
+                worker.push(grant, version + 1, version, gradient_body(value))
+            while version < 3 and version + 1 not in reached:
+                theta = worker.next("theta")
+                reached[theta.version] = theta.sha256
+        assert running.wait() == 65
+    newest = sorted((tmp_path / "checkpoints").iterdir())[-1]
+    assert newest.name == "step-00000004.safetensors"
+    assert read_header(newest)["theta_sha256"] == reached[1]
+
+
 def test_a_learner_leaves_no_thread_behind(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     with RunningLearner(make_settings(tmp_path)) as running:
@@ -243,3 +263,28 @@ def test_the_settings_carry_the_experiment_as_text(tmp_path: Path) -> None:
     settings: LearnerSettings = make_settings(tmp_path)
     assert settings.experiment_toml == EXPERIMENT_TOML
     assert "secret-token" not in str(admin_pb2.Status(run=settings.run_id))
+
+
+def test_the_next_life_listens_where_the_last_one_did(tmp_path: Path) -> None:
+    with RunningLearner(make_settings(tmp_path)) as first:
+        pass
+    with RunningLearner(make_settings(tmp_path)) as second:
+        planes = ("learner", "admin", "http")
+        assert [second.endpoints[plane] for plane in planes] == [first.endpoints[plane] for plane in planes]
+
+
+@pytest.mark.parametrize("plane", ["learner", "admin", "http"])
+def test_a_port_that_was_taken_meanwhile_is_replaced(tmp_path: Path, taken_port: int, plane: str) -> None:
+    RunDirectory(tmp_path).remember_ports(Ports()._replace(**{plane: taken_port}))
+    with RunningLearner(make_settings(tmp_path)) as running:
+        assert not running.endpoints[plane].endswith(f":{taken_port}")
+        assert running.status().epoch == 1
+
+
+def test_a_learner_whose_lock_nobody_gets_is_not_healthy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RunningLearner(make_settings(tmp_path)) as running:
+        assert running.get("/healthz")[0] == 200
+        monkeypatch.setattr(Runtime, "responds", lambda self, timeout_s: False)
+        assert running.get("/healthz")[0] == 503

@@ -58,7 +58,7 @@ def test_a_snapshot_given_up_leaves_nothing(store: SnapshotStore, tmp_path: Path
 def test_what_a_killed_learner_had_begun_to_write_is_removed(store: SnapshotStore, tmp_path: Path) -> None:
     receive(store)
     store.receive(SnapshotRef(3, 8, "x"), transfer=1, size=10)
-    store.remove_leftovers()
+    store.remove_partial()
     assert [path.name for path in (tmp_path / "3").iterdir()] == ["seq-00000007.safetensors"]
 
 

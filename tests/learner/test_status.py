@@ -72,7 +72,7 @@ def test_rates_fall_to_zero_when_nothing_happens(core: LearnerCore, clock: Clock
 
 
 def no_workers(core: LearnerCore) -> None:
-    core.scale(2)
+    core.operator.scale(2)
 
 
 def two_lanes_missing(core: LearnerCore) -> None:
@@ -92,7 +92,7 @@ def batch_complete(core: LearnerCore) -> None:
 
 def paused(core: LearnerCore) -> None:
     Peer(core)
-    core.pause()
+    core.operator.pause()
 
 
 def idle_worker(core: LearnerCore) -> None:

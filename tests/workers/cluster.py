@@ -97,6 +97,11 @@ class Cluster:
         )
         self._threads[-1].start()
 
+    def wait_for_end(self, worker: str) -> None:
+        """Wait until a worker has ended."""
+        (thread,) = [thread for thread in self._threads if thread.name == worker]
+        thread.join(PATIENCE_S)
+
     def finish(self) -> dict[str, object]:
         """Wait until everybody has ended; returns the learner's last status."""
         for thread in self._threads:

@@ -63,3 +63,8 @@ def test_a_state_is_reused_where_it_is_what_the_grant_asks_for(leases, granted_s
     found = leases.reuse(grant, exact=exact)
     assert (found is not None) == reused
     assert found is None or (found.incarnation, found.seq) == (9, 3)
+
+
+def test_a_state_that_is_to_be_discarded_is_not_reused(leases):
+    grant = learner_pb2.LaneGrant(lane=2, incarnation=9, seq=3, discard_held=True)
+    assert leases.reuse(grant, exact=False) is None

@@ -1,4 +1,6 @@
 import os
+import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,10 +28,10 @@ def up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 def make_pool(tmp_path: Path) -> Iterator[Callable[..., LocalPool]]:
     pools = []
 
-    def make(code: str, close_deadline_s: float = PATIENCE_S) -> LocalPool:
+    def make(code: str, close_deadline_s: float = PATIENCE_S, learner: str = "127.0.0.1:1") -> LocalPool:
         pools.append(
             LocalPool(
-                learner="127.0.0.1:1",
+                learner=learner,
                 token_file=tmp_path / "token",
                 logs_dir=tmp_path / "logs",
                 environment={"UNSPOOL_TEST": "yes"},
@@ -101,6 +103,89 @@ def test_closing_ends_workers_that_do_not_listen(make_pool, up):
     up()
     pool.close()
     assert pool.poll()["w0"] == Exit(None, "killed by SIGKILL")
+
+
+def test_a_worker_of_an_earlier_pool_is_adopted_and_can_be_ended(make_pool, up):
+    first, later = make_pool(WAITS), make_pool(WAITS)
+    first.start("w0")
+    up()
+    pid = first.describe()["w0"].pid
+    assert later.adopt("w0", socket.gethostname(), pid)
+    assert later.poll() == {"w0": None}
+    with pytest.raises(ValueError, match="w0"):
+        later.start("w0")
+    later.kill("w0")
+    assert exit_of(first, "w0") == Exit(None, "killed by SIGKILL")
+    ended = later.poll()["w0"]
+    assert ended is not None
+    assert ended.code is None
+
+
+def test_an_adopted_worker_is_asked_to_end_when_the_pool_closes(make_pool, up):
+    first, later = make_pool(WAITS), make_pool(WAITS)
+    first.start("w0")
+    up()
+    later.adopt("w0", socket.gethostname(), first.describe()["w0"].pid)
+    later.close()
+    assert exit_of(first, "w0") == Exit(None, "killed by SIGTERM")
+
+
+def test_a_worker_that_has_not_joined_yet_is_found_by_what_it_was_started_with(make_pool, up):
+    first, later = make_pool(WAITS), make_pool(WAITS)
+    first.start("w0")
+    up()
+    assert later.adopt("w0", "", 0)
+    assert later.describe() == first.describe()
+
+
+def test_a_process_of_another_worker_is_not_adopted(make_pool, up):
+    first, later = make_pool(WAITS), make_pool(WAITS)
+    first.start("w0")
+    up()
+    assert not later.adopt("w1", socket.gethostname(), first.describe()["w0"].pid)
+    assert later.poll() == {}
+    assert first.poll() == {"w0": None}
+
+
+def test_a_worker_that_looks_for_its_learner_elsewhere_is_adopted_only_if_it_has_joined(make_pool, up):
+    first, later = make_pool(WAITS), make_pool(WAITS, learner="127.0.0.1:2")
+    first.start("w0")
+    up()
+    pid = first.describe()["w0"].pid
+    assert later.adopt("w0", socket.gethostname(), pid)
+    last = make_pool(WAITS, learner="127.0.0.1:3")
+    assert not last.adopt("w0", "", 0)
+    assert exit_of(first, "w0") == Exit(None, "killed by SIGKILL")
+
+
+def test_a_worker_that_has_ended_is_not_adopted(make_pool):
+    first, later = make_pool(WAITS), make_pool(WAITS)
+    first.start("w0")
+    first.kill("w0")
+    assert not later.adopt("w0", socket.gethostname(), first.describe()["w0"].pid)
+
+
+def test_a_worker_that_the_kernel_ends_for_its_memory_is_reported_as_that(
+    make_pool, up, tmp_path, monkeypatch
+):
+    counters = tmp_path / "vmstat"
+    counters.write_text("pgfault 7\noom_kill 1\n")
+    monkeypatch.setattr("workers.local_process._VMSTAT", counters)
+    pool = make_pool(WAITS)
+    pool.start("w0")
+    up()
+    counters.write_text("pgfault 8\noom_kill 2\n")
+    os.kill(pool.describe()["w0"].pid, signal.SIGKILL)
+    ended = exit_of(pool, "w0")
+    assert ended is not None
+    assert ended.out_of_memory
+
+
+def test_this_machine_is_all_there_is(make_pool):
+    pool = make_pool(WAITS)
+    assert pool.avoid(["elsewhere"])
+    assert not pool.avoid([socket.gethostname()])
+    assert pool.draining() == {}
 
 
 def test_killing_what_is_not_there_does_nothing(make_pool):

@@ -60,7 +60,7 @@ def test_a_heartbeat_that_was_not_said_gives_way_to_a_newer_one(outbox):
 
 def test_the_oldest_log_lines_are_lost_first(outbox):
     for number in range(100):
-        outbox.log(learner_pb2.LogLine(text=str(number)))
+        outbox.say(learner_pb2.WorkerMessage(log=learner_pb2.LogLine(text=str(number))))
     lines = [message.log.text for message in drained(outbox)]
     assert len(lines) < 100
     assert lines[-1] == "99"

@@ -1,4 +1,5 @@
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -7,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from protos.tls import TlsError
 from tests.workers.fake_learner import PATIENCE_S
-from workers.actor import WorkerActor
+from workers.actor import Outcome, WorkerActor
 from workers.exits import ExitCode
 from workers.settings import WorkerSettings
 
@@ -39,7 +41,8 @@ def test_a_process_shows_its_stacks_on_sigusr1_and_drains_on_sigterm():
 
 
 def test_an_actor_is_answered_beside_its_run_and_drains(tmp_path: Path):
-    actor = WorkerActor(NOBODY, "token", "", "w0", "run", str(tmp_path))
+    outcome = Outcome(linger_s=0.0, leave=lambda code: None)
+    actor = WorkerActor(NOBODY, "token", "", "w0", "run", str(tmp_path), outcome)
     assert actor.whereabouts()[1] == os.getpid()
     assert "not started" in actor.stack()
     codes: list[int] = []
@@ -47,8 +50,18 @@ def test_an_actor_is_answered_beside_its_run_and_drains(tmp_path: Path):
     actor.drain("scaled down")
     running.start()
     running.join()
-    assert codes == [ExitCode.OK]
+    assert codes == [actor.outcome(0.0)] == [ExitCode.OK]
     assert "worker.py" in actor.stack()
+
+
+def test_an_actors_process_ends_after_its_work_even_if_that_has_failed(tmp_path: Path):
+    codes: queue.SimpleQueue[int] = queue.SimpleQueue()
+    outcome = Outcome(linger_s=0.0, leave=codes.put)
+    actor = WorkerActor(NOBODY, "token", str(tmp_path), "w0", "run", str(tmp_path), outcome)
+    assert actor.outcome(0.0) is None
+    with pytest.raises(TlsError):
+        actor.run()
+    assert codes.get(timeout=PATIENCE_S) == ExitCode.CRASHED
 
 
 @pytest.mark.parametrize(

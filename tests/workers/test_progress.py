@@ -22,6 +22,14 @@ def test_each_estimate_is_a_phase_of_its_own():
     assert progress.heartbeat().phase_age_s == 2
 
 
+def test_a_phase_of_work_names_its_lane_and_waiting_names_none():
+    progress = Progress(Clock())
+    progress.enter(Phase.COMPUTING, "lane 0", lane=0)
+    assert progress.heartbeat().HasField("lane")
+    progress.enter(Phase.IDLE, "a lane")
+    assert not progress.heartbeat().HasField("lane")
+
+
 def test_waiting_is_one_phase_whatever_it_is_for():
     clock = Clock()
     progress = Progress(clock)

@@ -98,6 +98,38 @@ def test_no_lease_survives_another_learner_or_another_session(session, learner, 
     assert next_joined(mailbox).fresh
 
 
+def test_an_outdated_learner_is_not_listened_to(session, learner, mailbox):
+    learner.reply.epoch = 3
+    session.start()
+    next_joined(mailbox)
+    learner.joins.get()
+    learner.reply.epoch = 2
+    learner.break_stream()
+    learner.joins.get(timeout=PATIENCE_S)
+    learner.joins.get(timeout=PATIENCE_S)  # it is asked again, as if it had not answered
+    assert "outdated learner answered: its epoch is 2" in session.trouble
+    learner.reply.epoch = 4
+    assert next_joined(mailbox).reply.epoch == 4
+
+
+def test_another_runs_epoch_says_nothing(session, learner, mailbox):
+    learner.reply.epoch = 3
+    session.start()
+    next_joined(mailbox)
+    learner.reply.run_id, learner.reply.epoch = "another", 1
+    learner.break_stream()
+    assert next_joined(mailbox).reply.run_id == "another"
+
+
+def test_a_question_for_the_stack_is_answered_beside_the_work(session, learner, mailbox):
+    session.start()
+    next_joined(mailbox)
+    learner.say(stack_request=learner_pb2.StackRequest())
+    dump = learner.next("stack").stack.text
+    assert "_listen" in dump  # the thread that answers
+    assert "test_a_question_for_the_stack" in dump
+
+
 def test_a_push_without_a_last_word_is_sent_again_on_the_next_stream(session, learner, mailbox):
     session.start()
     next_joined(mailbox)

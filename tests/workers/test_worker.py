@@ -6,9 +6,14 @@ from protos.unspool.v1 import learner_pb2
 from tests.workers.fake_learner import EXPERIMENT, FakeLearner
 from workers.client import RefusedError, UnavailableError
 from workers.exits import ExitCode
+from workers.unroller import Unroller
 from workers.worker import UnrollWorker
 
 Verdict = learner_pb2.Verdict
+
+
+def raise_overflow(*_: object) -> None:
+    raise OverflowError("too large")
 
 
 class DrainsAt(list):
@@ -214,12 +219,43 @@ def test_a_crash_sends_its_traceback_to_the_learner(start):
     learner = FakeLearner()
     learner.snapshots[0, 2] = b"no safetensors file"
     running = start(learner)
-    learner.grant(0, seq=2, snapshot_seq=2)
+    learner.grant(0, incarnation=4, seq=2, snapshot_seq=2)
+    failure = learner.next("lane_failure").lane_failure
+    assert (failure.lane, failure.incarnation, failure.seq) == (0, 4, 3)
+    assert failure.traceback.endswith("its header is cut off\n")
     line = learner.next("log").log
     assert line.level == "error"
     assert "Traceback" in line.text
     assert "SnapshotError" in line.text
     assert running.exit_code() == ExitCode.CRASHED
+
+
+def test_an_estimate_that_raises_names_its_lane_and_ends_the_worker(start, monkeypatch):
+    monkeypatch.setattr(Unroller, "estimate", raise_overflow)
+    learner = FakeLearner()
+    running = start(learner)
+    learner.announce(0)
+    learner.grant(2, incarnation=5)
+    failure = learner.next("lane_failure").lane_failure
+    assert (failure.lane, failure.incarnation, failure.seq) == (2, 5, 1)
+    assert failure.traceback.endswith("OverflowError: too large\n")
+    assert running.exit_code() == ExitCode.CRASHED
+
+
+def test_a_learner_that_does_not_answer_is_no_lanes_fault(start):
+    learner = FakeLearner()
+    learner.fetch_errors.put(UnavailableError("try again"))
+    start(learner)
+    learner.announce(0, inline=False)
+    learner.grant(0)
+    learner.next("push")  # fails on a lane_failure before it
+
+
+def test_an_evicted_worker_ends_with_a_code_of_its_own(start):
+    learner = FakeLearner()
+    running = start(learner)
+    learner.dismiss(learner_pb2.Goodbye.EVICTED)
+    assert running.exit_code() == ExitCode.EVICTED
 
 
 def test_a_snapshot_with_another_digest_than_granted_is_not_used(start):
@@ -228,7 +264,7 @@ def test_a_snapshot_with_another_digest_than_granted_is_not_used(start):
     grant = learner_pb2.LaneGrant(lane=0, incarnation=1, seq=2, snapshot_seq=2, snapshot_sha256="0" * 64)
     learner.snapshots[0, 2] = b"other bytes"
     learner.say(grant=grant)
-    assert "sha256" in learner.next("log").log.text
+    assert "sha256" in learner.next("lane_failure").lane_failure.traceback
     assert running.exit_code() == ExitCode.CRASHED
 
 

@@ -4,15 +4,26 @@ import os
 import socket
 import threading
 
+from workers.actor import Outcome
+
 
 class TrivialActor:
     """Runs until it is drained, or ends at once if its name says so."""
 
     def __init__(self, learner: str, token: str, tls: str, name: str, run_id: str, logs_dir: str) -> None:
-        self._name = name
+        self._name, self._learner = name, learner
         self._drained = threading.Event()
+        self._outcome = Outcome(linger_s=0.5)
 
     def run(self) -> int:
+        code = self._work()
+        self._outcome.settle(code)
+        return code
+
+    def outcome(self, timeout_s: float) -> int | None:
+        return self._outcome.wait(timeout_s)
+
+    def _work(self) -> int:
         if self._name.startswith("raises"):
             raise RuntimeError("on purpose")
         if self._name.startswith("exits"):
@@ -20,8 +31,8 @@ class TrivialActor:
         self._drained.wait()
         return 0
 
-    def whereabouts(self) -> tuple[str, int]:
-        return socket.gethostname(), os.getpid()
+    def whereabouts(self) -> tuple[str, int, str]:
+        return socket.gethostname(), os.getpid(), self._learner
 
     def drain(self, reason: str) -> None:
         self._drained.set()

@@ -134,7 +134,7 @@ class WorkerMessage(_message.Message):
     def __init__(self, heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., push: _Optional[_Union[GradientEstimatorOut, _Mapping]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., chunk: _Optional[_Union[_common_pb2.Chunk, _Mapping]] = ..., lane_return: _Optional[_Union[LaneReturn, _Mapping]] = ..., log: _Optional[_Union[LogLine, _Mapping]] = ..., lane_failure: _Optional[_Union[LaneFailure, _Mapping]] = ..., stack: _Optional[_Union[StackDump, _Mapping]] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("phase", "phase_age_s", "progress", "resident_bytes", "waiting_for", "inner_steps_per_s", "lanes", "workers")
+    __slots__ = ("phase", "phase_age_s", "progress", "resident_bytes", "waiting_for", "inner_steps_per_s", "lanes", "workers", "lane")
     class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         PHASE_UNSPECIFIED: _ClassVar[Heartbeat.Phase]
@@ -157,6 +157,7 @@ class Heartbeat(_message.Message):
     INNER_STEPS_PER_S_FIELD_NUMBER: _ClassVar[int]
     LANES_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
     phase: Heartbeat.Phase
     phase_age_s: float
     progress: int
@@ -165,7 +166,8 @@ class Heartbeat(_message.Message):
     inner_steps_per_s: float
     lanes: _containers.RepeatedCompositeFieldContainer[HeldLane]
     workers: int
-    def __init__(self, phase: _Optional[_Union[Heartbeat.Phase, str]] = ..., phase_age_s: _Optional[float] = ..., progress: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., waiting_for: _Optional[str] = ..., inner_steps_per_s: _Optional[float] = ..., lanes: _Optional[_Iterable[_Union[HeldLane, _Mapping]]] = ..., workers: _Optional[int] = ...) -> None: ...
+    lane: int
+    def __init__(self, phase: _Optional[_Union[Heartbeat.Phase, str]] = ..., phase_age_s: _Optional[float] = ..., progress: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., waiting_for: _Optional[str] = ..., inner_steps_per_s: _Optional[float] = ..., lanes: _Optional[_Iterable[_Union[HeldLane, _Mapping]]] = ..., workers: _Optional[int] = ..., lane: _Optional[int] = ...) -> None: ...
 
 class GradientEstimatorOut(_message.Message):
     __slots__ = ("push_id", "lane", "incarnation", "seq", "theta_version", "weight", "mean_loss", "grad", "unroll_info", "metrics", "compute_s", "wait_s", "parts")

@@ -11,7 +11,7 @@ _CAPACITY: Final = 1024
 
 
 class Mailbox:
-    """The learner's side of one open stream. Any thread puts; one thread iterates until it is closed."""
+    """The serving side of one open stream. Any thread puts; one thread iterates until it is closed."""
 
     def __init__(self, capacity: int = _CAPACITY) -> None:
         self._capacity = capacity

@@ -1,0 +1,82 @@
+"""Who is alive and who gets on: silence ends a session, work that does not move loses its lanes.
+
+A heartbeat says that a process lives; a hung kernel beats on. So progress is judged by itself, by how long
+each phase may take.
+"""
+
+import statistics
+from typing import Final
+
+from learner.departures import Departures
+from learner.leases import Leases
+from learner.run import Run
+from learner.sessions import SessionState, WorkerSession
+from learner.stacks import Stacks
+from protos.unspool.v1 import learner_pb2
+from protos.unspool.v1.learner_pb2 import Goodbye, Heartbeat
+
+_COMPILING_BUDGET_S: Final = 15 * 60.0
+_COMPUTING_BUDGET_S: Final = 60.0
+_COMPUTING_MEDIANS: Final = 10.0
+
+
+class Liveness:
+    """Looks at every session."""
+
+    def __init__(self, run: Run, leases: Leases, departures: Departures, stacks: Stacks) -> None:
+        self._run = run
+        self._leases = leases
+        self._departures = departures
+        self._stacks = stacks
+
+    def look(self) -> None:
+        """Judge the silence and the progress of workers as they are now."""
+        now_s = self._run.clock()
+        for session in list(self._run.sessions):
+            silent_s = now_s - session.last_heard_s
+            if silent_s > self._run.settings.lease_ttl_s:
+                self._departures.expire(session, Goodbye.EXPIRED, f"nothing heard for {silent_s:.1f} s")
+            else:
+                self._watch(session, now_s)
+
+    def _watch(self, session: WorkerSession, now_s: float) -> None:
+        events, heartbeat_s = self._run.events, self._run.settings.heartbeat_s
+        state = session.state(now_s, heartbeat_s)
+        if state in (SessionState.ACTIVE, SessionState.DRAINING) and (why := overdue(self._run, session)):
+            session.stuck_at = session.heartbeat.progress
+            lost = self._leases.release_all(session)
+            events.add("warning", "worker_stuck", f"{session.name}: {why}; lanes {lost} go to others")
+            self._stacks.record(session)
+        elif state is SessionState.SUSPECT and session.reported is not SessionState.SUSPECT:
+            silent = "its stream broke" if session.stream is None else "no heartbeat"
+            events.add("warning", "worker_suspect", f"{session.name}: {silent}; it keeps its lanes for now")
+        elif state is SessionState.ACTIVE and session.reported in (SessionState.SUSPECT, SessionState.STUCK):
+            events.add("info", "worker_back", session.name)
+        session.reported = session.state(now_s, heartbeat_s)
+
+
+def overdue(run: Run, session: WorkerSession) -> str:
+    """Say how a worker's phase exceeds what it may take; empty if it does not.
+
+    What a push may take is not judged here: heartbeats travel in its stream, between its chunks. A connection
+    that does not carry it is silent.
+    """
+    heartbeat = session.heartbeat
+    budget_s = _budget_s(run, heartbeat)
+    if budget_s is None or heartbeat.phase_age_s <= budget_s:
+        return ""
+    phase = learner_pb2.Heartbeat.Phase.Name(heartbeat.phase).lower()
+    lane = f" lane {heartbeat.lane}" if heartbeat.HasField("lane") else ""
+    return f"{phase}{lane} for {heartbeat.phase_age_s:.0f} s (allowed: {budget_s:.0f} s)"
+
+
+def _budget_s(run: Run, heartbeat: Heartbeat) -> float | None:
+    if heartbeat.phase in (Heartbeat.COMPILING, Heartbeat.RESTORING):
+        return _COMPILING_BUDGET_S
+    if heartbeat.phase != Heartbeat.COMPUTING:
+        return None
+    known = heartbeat.HasField("lane") and heartbeat.lane < len(run.lanes)
+    times_s = run.lanes[heartbeat.lane].compute_times_s if known else ()
+    if not times_s:
+        return _COMPILING_BUDGET_S
+    return max(_COMPUTING_BUDGET_S, _COMPUTING_MEDIANS * statistics.median(times_s))

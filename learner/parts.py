@@ -1,0 +1,51 @@
+"""What a push consists of: one estimate, or the several whose weighted mean it carries."""
+
+import math
+from collections.abc import Sequence
+
+from learner.buffer import Contribution, Estimate
+from protos.unspool.v1.learner_pb2 import GradientEstimatorOut, Part
+
+
+def parts_of(push: GradientEstimatorOut) -> Sequence[Part]:
+    """Return the estimates in a push; one that was not merged is its own only part."""
+    return push.parts or [
+        Part(
+            lane=push.lane,
+            incarnation=push.incarnation,
+            seq=push.seq,
+            theta_version=push.theta_version,
+            weight=push.weight,
+            mean_loss=push.mean_loss,
+            unroll_info=push.unroll_info,
+            compute_s=push.compute_s,
+        )
+    ]
+
+
+def contribution_of(
+    push: GradientEstimatorOut, parts: Sequence[Part], worker_id: str, arrived_s: float
+) -> Contribution:
+    """Return what a push contributes, its gradient left out.
+
+    Of several parts, weight and loss are what the parts say, so that they agree with what is on record of
+    each; it is as old as its oldest part.
+    """
+    weight, mean_loss = push.weight, push.mean_loss
+    if push.parts:
+        weight = math.fsum(part.weight for part in parts)
+        losses = math.fsum(part.weight * part.mean_loss for part in parts if part.weight)
+        mean_loss = losses / weight if weight else 0.0
+    return Contribution(
+        lane=parts[0].lane,
+        seq=parts[0].seq,
+        theta_version=min(part.theta_version for part in parts),
+        worker_id=worker_id,
+        push_id=push.push_id,
+        weight=weight,
+        mean_loss=mean_loss,
+        grad=None,
+        inner_steps=sum(part.unroll_info.inner_steps for part in parts),
+        arrived_s=arrived_s,
+        merged=tuple(Estimate(part.lane, part.seq, part.theta_version) for part in push.parts),
+    )

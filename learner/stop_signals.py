@@ -1,0 +1,40 @@
+"""SIGTERM and SIGINT as the learner takes them: how insistently somebody wants it to end."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Final
+
+ABANDONED_EXIT_CODE: Final = 75
+_PATIENCE: Final = 2
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextlib.contextmanager
+def stop_signals(put: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Hand the first two signals to `put`; a third ends the process at once, without a checkpoint.
+
+    `put` is called in the middle of anything, so it must take no lock: `SimpleQueue.put` is made for this.
+    Only a main thread can catch signals; in another one they stay what they were.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received = 0
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal received
+        received += 1
+        if received > _PATIENCE:
+            os._exit(ABANDONED_EXIT_CODE)
+        put(signal.Signals(number))
+
+    before = {number: signal.signal(number, note) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

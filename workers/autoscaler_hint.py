@@ -1,0 +1,51 @@
+"""What Ray's autoscaler is asked for: room for every worker that there is to be, and nothing afterwards."""
+
+import logging
+from collections.abc import Callable, Mapping
+
+_logger = logging.getLogger(__name__)
+
+_ASK_AGAIN_S = 300.0
+
+Request = Callable[[list[dict[str, float]]], None]
+
+
+class AutoscalerHint:
+    """A standing request for machines, of which a cluster has one: the last one counts, whoever made it.
+
+    Without it the autoscaler starts a machine only for actors that wait already, and takes one away between
+    two lives of a worker.
+    """
+
+    def __init__(self, request: Request, bundle: Mapping[str, float], clock: Callable[[], float]) -> None:
+        """Ask for nothing yet.
+
+        Args:
+            request: `ray.autoscaler.sdk.request_resources`, of bundles.
+            bundle: what one worker needs; amounts of zero are left out.
+            clock: monotonic seconds.
+        """
+        self._request = request
+        self._bundle = {name: amount for name, amount in bundle.items() if amount}
+        self._clock = clock
+        self._workers = 0
+        self._asked_at = 0.0
+
+    def ask(self, workers: int) -> None:
+        """Ask for room for `workers`, if that is new, or the last time is a while ago."""
+        is_old = workers > 0 and self._clock() - self._asked_at >= _ASK_AGAIN_S
+        if self._bundle and (workers != self._workers or is_old):
+            self._send(workers)
+
+    def release(self) -> None:
+        """Ask for nothing any more."""
+        if self._workers:
+            self._send(0)
+
+    def _send(self, workers: int) -> None:
+        self._workers, self._asked_at = workers, self._clock()
+        try:
+            self._request([dict(self._bundle) for _ in range(workers)])
+        except Exception as error:
+            # Of whatever kind: it is a hint, and Ray's control plane may be away for a while.
+            _logger.warning("the autoscaler could not be asked for %d workers: %s", workers, error)
