@@ -46,11 +46,7 @@ class ChildProcess:
 
     def last_words(self) -> str:
         """Return the last line that it printed, if any, and where the rest is."""
-        with self._log_path.open("rb") as log:
-            log.seek(max(self._log_start, self._log_path.stat().st_size - _LAST_WORDS_BYTES))
-            lines = log.read().decode(errors="replace").strip().splitlines()
-        said = lines[-1].removeprefix("unspool: ") if lines else ""
-        return said if "(log: " in said else f"{said} (log: {self._log_path})".lstrip()
+        return last_line(self._log_path, self._log_start)
 
     def terminate(self) -> None:
         """Ask it to end."""
@@ -70,3 +66,12 @@ class ChildProcess:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_END_S)
         self.kill()
+
+
+def last_line(log_path: Path, start: int = 0) -> str:
+    """Return the last line of a log beyond byte `start`, if any, and where the rest is."""
+    with log_path.open("rb") as log:
+        log.seek(max(start, log_path.stat().st_size - _LAST_WORDS_BYTES))
+        lines = log.read().decode(errors="replace").strip().splitlines()
+    said = lines[-1].removeprefix("unspool: ") if lines else ""
+    return said if "(log: " in said else f"{said} (log: {log_path})".lstrip()

@@ -16,6 +16,7 @@ from service.run_directory import RunDirectory
 
 _DEADLINE_S = 10.0
 _SAVE_S = 70.0
+_STACK_S = 30.0  # the learner waits for the worker meanwhile
 
 
 class Admin(abc.ABC):
@@ -34,8 +35,24 @@ class Admin(abc.ABC):
         """Set how many workers there should be; return how many there should have been."""
 
     @abc.abstractmethod
+    def scale_between(self, fewest: int, most: int) -> int:
+        """Let the learner choose how many workers there should be; return how many there should have been."""
+
+    @abc.abstractmethod
     def drain(self, worker: str, deadline_s: float, reason: str) -> None:
         """Ask a worker, through the learner, to give its lanes back and end."""
+
+    @abc.abstractmethod
+    def evict(self, worker: str, reason: str) -> None:
+        """Take a worker's lanes away and end its session, whatever it is doing."""
+
+    @abc.abstractmethod
+    def stack(self, worker: str) -> str:
+        """Return what every thread of a worker is doing."""
+
+    @abc.abstractmethod
+    def reset_lane(self, lane: int, fresh: bool) -> None:
+        """Lift a lane's quarantine; `fresh` begins its unrolls anew."""
 
     @abc.abstractmethod
     def pause(self) -> None:
@@ -72,6 +89,13 @@ class GrpcAdmin(Admin):
         self._metadata = (("authorization", f"Bearer {token}"),)
         self._open_channel()
 
+    def move(self, address: str) -> None:
+        """Speak to "host:port" from now on: the learner's next life may listen elsewhere."""
+        if address != self._address:
+            self._channel.close()
+            self._address = address
+            self._open_channel()
+
     def close(self) -> None:
         """Close the connection; the object cannot be used any more."""
         self._channel.close()
@@ -91,10 +115,28 @@ class GrpcAdmin(Admin):
             reply = self._stub.Scale(admin_pb2.ScaleRequest(workers=workers), **self._options)
             return int(reply.workers_before)
 
+    def scale_between(self, fewest: int, most: int) -> int:
+        request = admin_pb2.ScaleRequest(range=admin_pb2.WorkersRange(min=fewest, max=most))
+        with self._typed_errors():
+            return int(self._stub.Scale(request, **self._options).workers_before)
+
     def drain(self, worker: str, deadline_s: float, reason: str) -> None:
         request = admin_pb2.DrainRequest(worker_name=worker, deadline_s=deadline_s, reason=reason)
         with self._typed_errors():
             self._stub.Drain(request, **self._options)
+
+    def evict(self, worker: str, reason: str) -> None:
+        with self._typed_errors():
+            self._stub.Evict(admin_pb2.EvictRequest(worker_name=worker, reason=reason), **self._options)
+
+    def stack(self, worker: str) -> str:
+        options = {**self._options, "timeout": _STACK_S}
+        with self._typed_errors():
+            return str(self._stub.GetStack(admin_pb2.GetStackRequest(worker_name=worker), **options).text)
+
+    def reset_lane(self, lane: int, fresh: bool) -> None:
+        with self._typed_errors():
+            self._stub.ResetLane(admin_pb2.ResetLaneRequest(lane=lane, fresh=fresh), **self._options)
 
     def pause(self) -> None:
         with self._typed_errors():

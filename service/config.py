@@ -219,7 +219,7 @@ class Liveness:
             "liveness",
             self,
             ("heartbeat_s", 0 < self.heartbeat_s <= 3600, "must be above 0, at most 3600"),
-            ("patience", self.patience >= 1, "must be at least 1"),
+            ("patience", self.patience >= 2, "must be at least 2: a lease outlives two missed heartbeats"),
             ("orphan_ttl_s", self.orphan_ttl_s > 0, "must be above 0"),
         )
 

@@ -11,6 +11,7 @@ ServiceError
 ├── RunInUseError           73  another learner has this run directory
 ├── CheckpointError         74  no checkpoint of the run can be resumed from
 ├── InterruptedRunError     75  the run ended early; launch it again
+├── FencedError             76  another learner has taken the run over
 └── RefusedError            77  the learner does not let this caller in, or TLS does not
 ```
 """
@@ -32,7 +33,9 @@ class ExitCode(enum.IntEnum):
     RUN_IN_USE = 73
     CHECKPOINT = 74
     TEMPORARY = 75
+    FENCED = 76
     REFUSED = 77
+    UNFIT = 78
 
     @property
     def meaning(self) -> str:
@@ -51,7 +54,9 @@ _MEANINGS = {
     ExitCode.RUN_IN_USE: "another learner has this run directory",
     ExitCode.CHECKPOINT: "no checkpoint of the run can be used",
     ExitCode.TEMPORARY: "the run ended early; launch it again to resume",
+    ExitCode.FENCED: "another learner has taken the run over",
     ExitCode.REFUSED: "the learner refused the caller, or its certificate was refused",
+    ExitCode.UNFIT: "doctor found something that will not work",
 }
 
 
@@ -118,6 +123,12 @@ class InterruptedRunError(ServiceError):
     """The run ended early and can be launched again."""
 
     exit_code = ExitCode.TEMPORARY
+
+
+class FencedError(ServiceError):
+    """Another learner has taken the run over."""
+
+    exit_code = ExitCode.FENCED
 
 
 class RefusedError(ServiceError):

@@ -17,14 +17,14 @@ def last_status(run: RunDirectory) -> Status:
 
     Its state is one of `ENDED` if the learner said so before it left, and `DOWN` if it had no time to.
     """
-    status = _left_behind(run)
+    status = status_left_behind(run)
     if status is None or status.state not in ENDED:
         status = _at_newest_checkpoint(run)
     return status
 
 
-def _left_behind(run: RunDirectory) -> Status | None:
-    """What the learner wrote when it left, if that was its last life."""
+def status_left_behind(run: RunDirectory) -> Status | None:
+    """Return what the learner wrote when it left, if that was its last life."""
     try:
         epoch = int((run.path / "epoch").read_text())
         text = (run.path / "status.json").read_text()

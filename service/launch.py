@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -18,10 +18,12 @@ from service.environments import learner_environment, worker_environment
 from service.exits import FailedError, InterruptedRunError, LearnerUnreachableError, ServiceError
 from service.fleet import Fleet
 from service.last_status import last_status
+from service.learner_lives import LearnerLives
+from service.learner_process import LearnerProcess, living_learner
 from service.progress import Display
 from service.run_directory import Endpoints, RunDirectory
 from service.stop_signals import StopSignals
-from service.supervision import end_supervision, note_supervision
+from service.supervision import note_supervision, supervising
 from service.supervisor import Supervisor, failure_of
 from service.toml_document import read_tables
 from workers.local_pool import LocalPool
@@ -29,6 +31,7 @@ from workers.pool import LearnerAccess, WorkerPool
 
 _STEP_S = 0.5
 _START_S = 180.0
+_HANDOVER_S = 60.0
 _STOPPING = (
     "stopping after the running outer step, with a checkpoint; Ctrl-C again not to wait for the step",
     "stopping at once, with a checkpoint; Ctrl-C again to kill everything",
@@ -48,10 +51,17 @@ class Backend:
     address: str | None = None
 
 
-def supervise(run: RunDirectory, backend: Backend, display: Display) -> Status:
+def supervise(run: RunDirectory, backend: Backend, display: Display, *, takeover: bool = False) -> Status:
     """Run the learner and the workers of `run` from here, until it ends; return how it did.
 
-    No process is left behind, however it ends.
+    A learner and workers that live without a supervisor are taken on as they are. No process is left behind,
+    however the run ends.
+
+    Args:
+        run: whose.
+        backend: where workers run.
+        display: where a person watches.
+        takeover: take the run from the learner and the supervisor that have it.
 
     Raises:
         ServiceError: the run did not start, or did not end as it should.
@@ -61,25 +71,44 @@ def supervise(run: RunDirectory, backend: Backend, display: Display) -> Status:
         stack.callback(display.close)
         signals = stack.enter_context(StopSignals())
         display.note(f"run {run.name} in {run.path}")
-        learner = ChildProcess(
-            ["learner", str(run.path.resolve())], run.log_path("learner"), learner_environment(config)
-        )
-        stack.callback(learner.end)
+        if not takeover:
+            stack.enter_context(supervising(run))
+        learner = _first_learner(run, config, takeover, display)
+        lives = LearnerLives(learner, lambda: _start_learner(run, config), time.monotonic)
+        stack.callback(lives.end)
         try:
             endpoints = _await_learner(run, learner, signals)
+            if takeover:
+                stack.enter_context(supervising(run, handover_s=_HANDOVER_S))
             if endpoints is not None:
                 _warn_of_exposure(config, display)
                 display.note(f"status page {endpoints.page}, or: unspool status {run.path}")
                 pool = _start_pool(backend, run, config, endpoints)
                 admin = GrpcAdmin(endpoints.admin, run.token(), config.tls.of(Role.ADMIN))
-                with _supervisor(run, learner, pool, admin) as supervisor:
+                with _supervisor(run, lives, pool, admin, endpoints) as supervisor:
                     _follow(run, supervisor, signals, display)
         except KeyboardInterrupt:
-            learner.kill()
+            lives.no_more()
+            lives.kill()
             raise InterruptedRunError(f"killed; launch {run.path} again to resume it") from None
         status = last_status(run)
         display.show(status)
         return status
+
+
+def _first_learner(run: RunDirectory, config: RunConfig, takeover: bool, display: Display) -> LearnerProcess:
+    if takeover:
+        return _start_learner(run, config, "--takeover")
+    adopted = living_learner(run)
+    if adopted is None:
+        return _start_learner(run, config)
+    display.note(f"its learner lives (pid {adopted.pid}) and goes on with the configuration that it has")
+    return adopted
+
+
+def _start_learner(run: RunDirectory, config: RunConfig, *options: str) -> ChildProcess:
+    arguments = ["learner", str(run.path.resolve()), *options]
+    return ChildProcess(arguments, run.log_path("learner"), learner_environment(config))
 
 
 def current_status(run: RunDirectory) -> Status:
@@ -91,14 +120,20 @@ def current_status(run: RunDirectory) -> Status:
         return last_status(run)
 
 
-def detach(run: RunDirectory, backend: Backend) -> None:
+def detach(run: RunDirectory, backend: Backend, *, takeover: bool = False) -> None:
     """Leave the supervision of `run` to a process of its own; returns once a worker has joined.
+
+    Args:
+        run: whose.
+        backend: where workers run.
+        takeover: take the run from the learner and the supervisor that have it.
 
     Raises:
         ServiceError: none has, and the message says why.
     """
     address = ["--address", backend.address] if backend.address else []
-    arguments = ["supervise", str(run.path.resolve()), "--backend", backend.kind, *address]
+    options = [*address, *["--takeover"] * takeover]
+    arguments = ["supervise", str(run.path.resolve()), "--backend", backend.kind, *options]
     supervisor = ChildProcess(arguments, run.log_path("supervisor"), {})
     give_up_at = time.monotonic() + _START_S
     while not _is_under_way(run):
@@ -124,7 +159,7 @@ def _is_under_way(run: RunDirectory) -> bool:
     return bool(status.workers) or status.workers_desired == 0
 
 
-def _await_learner(run: RunDirectory, learner: ChildProcess, signals: StopSignals) -> Endpoints | None:
+def _await_learner(run: RunDirectory, learner: LearnerProcess, signals: StopSignals) -> Endpoints | None:
     """Where the learner listens; None if it had nothing to do and has left."""
     give_up_at = time.monotonic() + _START_S
     while True:
@@ -188,22 +223,32 @@ def _folder(identity: Identity | None) -> Path | None:
 
 @contextlib.contextmanager
 def _supervisor(
-    run: RunDirectory, learner: ChildProcess, pool: WorkerPool, admin: GrpcAdmin
+    run: RunDirectory, lives: LearnerLives, pool: WorkerPool, admin: GrpcAdmin, endpoints: Endpoints
 ) -> Iterator[Supervisor]:
+    def follow(pid: int) -> str:
+        """Speak to the life with this process number, once it listens."""
+        with contextlib.suppress(LearnerUnreachableError):
+            now = run.endpoints()
+            if now.pid == pid:
+                admin.move(now.admin)
+                if now.learner != endpoints.learner:
+                    return f"the learner listens at {now.learner} now, workers seek it at {endpoints.learner}"
+        return ""
+
     with contextlib.closing(pool), contextlib.closing(admin):
-        supervisor = Supervisor(learner, admin, Fleet(pool, admin, time.monotonic), time.monotonic)
+        fleet = Fleet(pool, admin, time.monotonic)
+        supervisor = Supervisor(lives, admin, fleet, time.monotonic, follow)
         try:
             yield supervisor
         except KeyboardInterrupt:
             supervisor.kill()
             raise
-        finally:
-            end_supervision(run)
 
 
 def _follow(run: RunDirectory, supervisor: Supervisor, signals: StopSignals, display: Display) -> None:
     """Supervise until the end, and tell what there is to tell, each thing once."""
     told: list[str] = []
+    ends: Mapping[str, tuple[int, str]] = {}
     note_supervision(run, [])
     has_ended = False
     while not has_ended:
@@ -214,7 +259,8 @@ def _follow(run: RunDirectory, supervisor: Supervisor, signals: StopSignals, dis
         news = [text for text in [*_STOPPING[: signals.count], *supervisor.problems] if text not in told]
         for text in news:
             display.note(text)
-        if news:
+        if news or supervisor.ends != ends:
             told += news
-            note_supervision(run, supervisor.problems)
+            ends = supervisor.ends
+            note_supervision(run, supervisor.problems, ends)
         time.sleep(0 if has_ended else _STEP_S)

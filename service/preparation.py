@@ -1,6 +1,5 @@
 """From a configuration file to a run directory that can be launched, once everything has been checked."""
 
-import fcntl
 import json
 import os
 import subprocess
@@ -12,15 +11,21 @@ from protos.connection import advertised_host
 from protos.roles import Role
 from protos.tls import TlsError, check_client, check_server
 from service.config import RunConfig
-from service.exits import ExitCode, FailedError, RunInUseError, UsageError
+from service.exits import ExitCode, FailedError, UsageError
+from service.learner_process import living_learner
 from service.run_directory import RunDirectory, claim_free_directory
+from service.supervision import check_unsupervised
 from service.toml_document import Tables, changed_keys, read_tables, with_overrides, write_tables
 from unspool.config_error import ConfigError, Problem
 from unspool.toml_values import as_toml
 
 
 def prepare(
-    config_path: Path, overrides: Sequence[str], run_dir: Path | None, accept_config_change: bool
+    config_path: Path,
+    overrides: Sequence[str],
+    run_dir: Path | None,
+    accept_config_change: bool,
+    takeover: bool = False,
 ) -> RunDirectory:
     """Return the directory of a new run, or of one to be resumed, with a valid configuration in it.
 
@@ -29,6 +34,7 @@ def prepare(
         overrides: `key=value` each.
         run_dir: of the run; by default a new one below `runs`, named after the configuration.
         accept_config_change: resume even if that changes what is trained.
+        takeover: of a run that is going on, too.
 
     Raises:
         ConfigError: the configuration cannot be used.
@@ -43,7 +49,8 @@ def prepare(
     check_tls_files(config)
     run = claim_free_directory(config_path.stem) if run_dir is None else RunDirectory(run_dir)
     if run.exists:
-        check_not_in_use(run)
+        if not takeover:
+            check_not_in_use(run)
         check_resumable(run, config, accept_config_change)
     elif run.path.exists() and (not run.path.is_dir() or (run_dir and any(run.path.iterdir()))):
         raise UsageError(f"--run-dir {run.path}: is there and is no run; name a new or an empty directory")
@@ -114,26 +121,10 @@ def check_resumable(run: RunDirectory, config: RunConfig, accept_config_change: 
 
 
 def check_not_in_use(run: RunDirectory) -> None:
-    """Refuse a run whose learner lives.
+    """Refuse a run that somebody looks after. One whose learner lives alone is taken on.
 
     Raises:
-        RunInUseError: naming the learner.
+        RunInUseError: naming the supervisor, or the learner.
     """
-    try:
-        with (run.path / "LOCK").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return
-    except BlockingIOError as error:
-        raise RunInUseError(
-            f"{run.path} is in use by a learner ({_holder(run)}); stop it with `unspool stop {run.path}`, "
-            "or launch in another --run-dir"
-        ) from error
-
-
-def _holder(run: RunDirectory) -> str:
-    try:
-        holder = json.loads((run.path / "LOCK").read_text())
-        return f"pid {holder['pid']} on {holder['host']}"
-    except (OSError, ValueError, KeyError):
-        return "it has not said who it is"
+    check_unsupervised(run)
+    living_learner(run)

@@ -1,6 +1,7 @@
 """The two bare processes of a run: the learner, and a worker. What is heavy is imported inside them."""
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from protos.roles import Role
@@ -13,8 +14,12 @@ from service.toml_document import read_tables
 from workers.bootstrap import Devices
 
 
-def run_learner(run: RunDirectory) -> int:
+def run_learner(run: RunDirectory, *, takeover: bool = False) -> int:
     """Be the learner of `run`, from its newest checkpoint on; return the exit code.
+
+    Args:
+        run: whose.
+        takeover: take it from a learner that has it.
 
     Raises:
         ServiceError: it cannot be.
@@ -60,7 +65,7 @@ def run_learner(run: RunDirectory) -> int:
         max_workers=config.workers.max_count,
     )
     try:
-        exit_code: int = serve(settings)
+        exit_code: int = serve(settings, takeover=takeover)
     except LearnerError as error:
         raise error_for(error.exit_code, str(error)) from error
     return exit_code
@@ -85,6 +90,47 @@ def run_worker(
         tls=None if tls is None else _usable(tls),
     )
     return run(settings, device_environment(devices))
+
+
+def run_relay(
+    learner: str,
+    token_path: Path,
+    name: str | None,
+    listen: tuple[str, int],
+    max_workers: int,
+    tls: Path | None,
+    announce: Callable[[str], None],
+) -> int:
+    """Be a relay of the learner at `learner`, listening on `listen`; return the exit code.
+
+    Args:
+        learner: "host:port" of the learner's data plane, or of another relay.
+        token_path: holds the run's token for workers, which the relay presents and demands.
+        name: by which the learner knows it; None: after this host.
+        listen: host and port.
+        max_workers: behind it at once.
+        tls: folder of its TLS files.
+        announce: told "host:port" once workers may come.
+
+    Raises:
+        RunNotFoundError: there is no token at `token_path`.
+        UsageError: it cannot listen there, or the files in the folder `tls` cannot be used.
+    """
+    from workers.relay import RelaySettings
+    from workers.relay_main import run
+    from workers.settings import WorkerSettings
+
+    upstream = WorkerSettings(
+        learner=learner,
+        token=read_token(token_path),
+        name=name or f"relay-{socket.gethostname()}",
+        tls=None if tls is None else _usable(tls),
+    )
+    host, port = listen
+    try:
+        return run(RelaySettings(upstream, host, port, max_workers), announce)
+    except (OSError, TlsError, ValueError) as error:
+        raise UsageError(str(error)) from error
 
 
 def _usable(tls: Path) -> Identity:

@@ -1,24 +1,85 @@
-"""What a supervisor leaves in the run directory for `unspool status`: that it is there, and its problems."""
+"""One supervisor to a run, and what it leaves there for `unspool status`: its name and its problems."""
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Final
 
+from service.exits import RunInUseError
 from service.run_directory import RunDirectory, write_atomically
 
+_PROBES_S: Final = 0.5
+_POLL_S: Final = 0.05
 
-def note_supervision(run: RunDirectory, problems: Sequence[str]) -> None:
-    """Write down that this process supervises `run`, and its problems."""
-    facts = {"pid": os.getpid(), "host": socket.gethostname(), "problems": list(problems)}
+
+@contextlib.contextmanager
+def supervising(run: RunDirectory, *, handover_s: float | None = None) -> Iterator[None]:
+    """Be the one supervisor of `run`; that ends with the process, however that ends.
+
+    Args:
+        run: whose.
+        handover_s: how long to wait for another one, whose learner has been taken over; one that has not
+            left then hangs, and is not waited for. By default another one is a reason to refuse.
+
+    Raises:
+        RunInUseError: there is another one.
+    """
+    path = _lock_path(run)
+    file = _locked(path, _PROBES_S if handover_s is None else handover_s)
+    if file is None and handover_s is not None:
+        path.unlink(missing_ok=True)  # what it holds is nobody's name any more
+        file = _locked(path, _PROBES_S)
+    if file is None:
+        raise RunInUseError(_in_use(run))
+    with file:
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+        try:
+            yield
+        finally:
+            run.supervisor_path.unlink(missing_ok=True)
+
+
+def check_unsupervised(run: RunDirectory) -> None:
+    """Refuse a run that has a supervisor.
+
+    Raises:
+        RunInUseError: naming it.
+    """
+    if is_supervised(run):
+        raise RunInUseError(_in_use(run))
+
+
+def is_supervised(run: RunDirectory) -> bool:
+    """Whether a supervisor of `run` lives."""
+    try:
+        with _lock_path(run).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def note_supervision(
+    run: RunDirectory, problems: Sequence[str], ends: Mapping[str, tuple[int, str]] | None = None
+) -> None:
+    """Write down that this process supervises `run`, its problems, and how workers ended: `Fleet.ends`."""
+    workers = {name: {"ended": count, "last": last} for name, (count, last) in (ends or {}).items()}
+    facts = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "problems": list(problems),
+        "workers": workers,
+    }
     with contextlib.suppress(OSError):  # a full disk must not end the supervision
         write_atomically(run.supervisor_path, json.dumps(facts))
-
-
-def end_supervision(run: RunDirectory) -> None:
-    """Take the note back."""
-    run.supervisor_path.unlink(missing_ok=True)
 
 
 def supervision_problems(run: RunDirectory) -> list[str]:
@@ -26,21 +87,45 @@ def supervision_problems(run: RunDirectory) -> list[str]:
     try:
         facts = json.loads(run.supervisor_path.read_text())
         pid, host, problems = int(facts["pid"]), facts["host"], list(facts["problems"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-    if host == socket.gethostname() and not _is_alive(pid):
-        return [
-            f"supervisor: process {pid} is gone, nobody starts or ends workers; "
-            f"stop the run and launch {run.path} again"
+        ends = [
+            f"worker {name} ended {one['ended']}x, the last time {one['last']}"
+            for name, one in facts.get("workers", {}).items()
         ]
-    return [f"supervisor: {problem}" for problem in problems]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    if not is_supervised(run):
+        return [
+            f"supervisor: process {pid} on {host} is gone, nobody starts or ends workers; "
+            f"launch {run.path} again to supervise it"
+        ]
+    return [f"supervisor: {problem}" for problem in problems + ends]
 
 
-def _is_alive(pid: int) -> bool:
+def _lock_path(run: RunDirectory) -> Path:
+    return run.path / "SUPERVISOR"
+
+
+def _locked(path: Path, patience_s: float) -> IO[bytes] | None:
+    """Return the locked file. Whoever only looks holds it for a moment, too."""
+    give_up_at = time.monotonic() + patience_s
+    while True:
+        file = path.open("ab", buffering=0)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        file.close()
+        if time.monotonic() > give_up_at:
+            return None
+        time.sleep(_POLL_S)
+
+
+def _in_use(run: RunDirectory) -> str:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        holder = json.loads(_lock_path(run).read_text())
+        who = f"pid {holder['pid']} on {holder['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        who = "it has not said who it is"
+    return (
+        f"{run.path} is in use: it has a supervisor ({who}); stop it with `unspool stop {run.path}`, or "
+        "launch in another --run-dir"
+    )

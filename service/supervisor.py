@@ -1,8 +1,7 @@
 """Keeps a run going: keeps its workers to their number, passes stops on, and ends when the learner does."""
 
-import signal
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from protos.unspool.v1.admin_pb2 import Status
 from service.client import Admin
@@ -15,43 +14,41 @@ from service.exits import (
     error_for,
 )
 from service.fleet import Fleet
+from service.last_status import DOWN
+from service.learner_lives import LearnerLives, cause_of
 
 _ENDING: Final = ("STOPPING", "STOPPED", "FINISHED", "FAILED")
+_STOPPING: Final = ("STOPPING", "STOPPED")
 _SILENCE_S = 120.0
+_START_S = 60.0
 _FAREWELL_S = 20.0
 _STOP_S = 60.0
-
-
-class LearnerProcess(Protocol):
-    """The process that holds theta, as its parent sees it."""
-
-    def poll(self) -> int | None:
-        """Return its exit code, negative for a signal; None while it lives."""
-        ...
-
-    def last_words(self) -> str:
-        """Return the last line that it printed."""
-        ...
-
-    def kill(self) -> None:
-        """End it at once."""
-        ...
 
 
 class Supervisor:
     """One run's supervision, a step at a time. Not thread-safe; waits for nothing.
 
     Args:
-        learner: its process.
+        lives: of the learner.
         admin: its operator's port.
         fleet: its workers.
         clock: monotonic seconds.
+        follow: lets `admin` speak to the life with this process number; returns what keeps workers from
+            finding that, or nothing.
     """
 
     def __init__(
-        self, learner: LearnerProcess, admin: Admin, fleet: Fleet, clock: Callable[[], float]
+        self,
+        lives: LearnerLives,
+        admin: Admin,
+        fleet: Fleet,
+        clock: Callable[[], float],
+        follow: Callable[[int], str] = lambda pid: "",
     ) -> None:
-        self._learner = learner
+        self._lives = lives
+        self._pid = lives.pid
+        self._is_new = False
+        self._follow = follow
         self._admin = admin
         self._fleet = fleet
         self._clock = clock
@@ -66,21 +63,35 @@ class Supervisor:
 
     @property
     def status(self) -> Status | None:
-        """The last that the learner said of itself."""
+        """The last that the learner said of itself; that it is down, between two of its lives."""
+        if self._status is not None and self._lives.is_down:
+            self._status.state, self._status.waiting_for = DOWN, "the learner, which is started again"
         return self._status
 
     @property
     def problems(self) -> list[str]:
         """What a person should know."""
-        return self._fleet.problems + [self._refusal] * bool(self._refusal)
+        of_the_learner = [text for text in (self._lives.problem, self._refusal) if text]
+        return of_the_learner + self._fleet.problems
+
+    @property
+    def ends(self) -> Mapping[str, tuple[int, str]]:
+        """How often workers ended without being asked to, and how the last time."""
+        return self._fleet.ends
 
     def ask_to_stop(self, times: int) -> None:
-        """End the run with a checkpoint; asked twice, without waiting for the running outer step."""
+        """End the run with a checkpoint; asked twice, without waiting for the running outer step.
+
+        A learner that is down is not started again for this: its newest checkpoint is on the disk.
+        """
         self._stops_wanted = max(self._stops_wanted, times)
+        if self._stops_wanted:
+            self._lives.no_more()
 
     def kill(self) -> None:
         """End everything at once."""
-        self._learner.kill()
+        self._lives.no_more()
+        self._lives.kill()
         self._fleet.kill()
 
     def step(self) -> bool:
@@ -89,9 +100,13 @@ class Supervisor:
         Raises:
             ServiceError: nothing of it is left, and it did not end as it should.
         """
-        exit_code = self._learner.poll()
+        exit_code = self._lives.poll()
         if exit_code is not None:
             return self._wind_up(exit_code)
+        if self._lives.is_down:
+            self._fleet.reap()
+            return False
+        self._greet_next_life()
         self._pass_stops_on()
         try:
             self._status = self._admin.status()
@@ -104,8 +119,17 @@ class Supervisor:
         else:
             self._refusal = ""
             self._answered_at = self._clock()
+            self._look_after_learner(self._status)
             self._look_after_workers(self._status)
         return False
+
+    def _look_after_learner(self, status: Status) -> None:
+        self._lives.moved(status.outer_step)
+        if status.state in _STOPPING:
+            self._lives.no_more()  # whoever has asked for that: a next life would not know
+        if self._is_new:
+            self._is_new = False
+            self._find()
 
     def _look_after_workers(self, status: Status) -> None:
         if status.state in _ENDING:
@@ -116,12 +140,25 @@ class Supervisor:
             self._failure = FailedError("no worker is left:\n" + "\n".join(self.problems))
             self.ask_to_stop(2)
 
+    def _greet_next_life(self) -> None:
+        if self._lives.pid == self._pid:
+            return
+        self._pid, self._is_new = self._lives.pid, True
+        self._answered_at = self._clock() + _START_S  # it has to start before it can answer
+
+    def _find(self) -> None:
+        problem = self._follow(self._pid)
+        if problem and self._failure is None:
+            self._failure = InterruptedRunError(f"{problem}; launch again to resume")
+            self.ask_to_stop(2)
+
     def _judge_silence(self) -> None:
+        self._find()
         if self._clock() - self._answered_at > _SILENCE_S:
-            self._failure = InterruptedRunError(
-                f"the learner has not answered for {_SILENCE_S:.0f} s and was killed; launch again to resume"
-            )
-            self._learner.kill()
+            verdict = f"has not answered for {_SILENCE_S:.0f} s and was killed"
+            if self._stops_wanted:
+                self._failure = self._failure or InterruptedRunError(f"the learner {verdict}")
+            self._lives.kill(verdict)
 
     def _pass_stops_on(self) -> None:
         if self._stops_sent and self._clock() - self._stopped_at > _STOP_S:
@@ -130,7 +167,7 @@ class Supervisor:
             return
         if self._stops_wanted > 2:
             self._failure = self._failure or InterruptedRunError("the learner did not stop and was killed")
-            self._learner.kill()
+            self._lives.kill()
             return
         try:
             self._admin.stop(now=self._stops_wanted == 2)
@@ -150,15 +187,20 @@ class Supervisor:
         if self._fleet.running and ended_for_s < 2 * _FAREWELL_S:
             return False
         if self._failure is None and exit_code != 0:
-            self._failure = failure_of(exit_code, self._learner.last_words())
+            self._failure = self._failure_of(exit_code)
         if self._failure is not None:
             raise self._failure
         return True
+
+    def _failure_of(self, exit_code: int) -> ServiceError:
+        if self._lives.is_worn_out:
+            text = f"{self._lives.problem}; launch again to resume. {self._lives.last_words()}"
+            return InterruptedRunError(text)
+        return failure_of(exit_code, self._lives.last_words())
 
 
 def failure_of(exit_code: int, last_words: str) -> ServiceError:
     """Return the error that the learner has ended with: its own, or that somebody killed it."""
     if exit_code < 0:
-        name = signal.Signals(-exit_code).name
-        return InterruptedRunError(f"the learner was killed by {name}; launch again to resume. {last_words}")
+        return InterruptedRunError(f"the learner {cause_of(exit_code)}; launch again to resume. {last_words}")
     return error_for(exit_code, last_words)

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from protos.unspool.v1.admin_pb2 import Event, LaneStatus, Status, WorkerStatus
+from service.finding import Finding
 from service.progress import duration, facts
 from service.run_directory import RunDirectory, page_url
 
@@ -19,6 +20,12 @@ def status_report(status: Status) -> RenderableType:
     lines = [head, Text("  ".join(facts(status)))]
     if status.theta_sha256:
         lines.append(Text(f"theta {status.theta_sha256[:16]}  {duration(status.elapsed_s)} so far"))
+    if status.workers_min < status.workers_max:
+        lines.append(
+            Text(f"workers: {status.workers_desired} of {status.workers_min} to {status.workers_max}")
+        )
+    if status.excluded_hosts:
+        lines.append(Text(f"no workers on: {', '.join(status.excluded_hosts)}", style="red"))
     if status.HasField("checkpoint"):
         lines.append(Text(f"checkpoint of step {status.checkpoint.outer_step}: {status.checkpoint.path}"))
     if status.endpoints.get("http"):
@@ -34,20 +41,30 @@ def workers_table(workers: Iterable[WorkerStatus]) -> Table:
     """Return one row for each worker."""
     rows = (
         (
-            worker.name,
+            worker.name + (f" (relay of {worker.workers})" if worker.workers > 1 else ""),
             worker.state.lower(),
             f"{worker.host}:{worker.pid}",
             _joined(worker.lanes),
             worker.phase.lower() + (f", waiting for {worker.waiting_for}" if worker.waiting_for else ""),
             f"{worker.inner_steps_per_s:,.0f}",
             f"{worker.estimates}",
+            f"{worker.stale_in_a_row}" if worker.stale_in_a_row else "",
             f"{worker.resident_bytes / 2**20:,.0f} MiB",
         )
         for worker in workers
     )
-    return _table(
-        ("worker", "state", "process", "lanes", "phase", "inner steps/s", "estimates", "memory"), rows
+    headings = (
+        "worker",
+        "state",
+        "process",
+        "lanes",
+        "phase",
+        "inner steps/s",
+        "estimates",
+        "too late",
+        "memory",
     )
+    return _table(headings, rows)
 
 
 def lanes_table(lanes: Iterable[LaneStatus]) -> Table:
@@ -61,10 +78,11 @@ def lanes_table(lanes: Iterable[LaneStatus]) -> Table:
             f"{lane.inner_step:.0f}",
             f"{lane.loss:.4g}" if lane.HasField("loss") else "",
             lane.estimator,
+            _last_line(lane.problem),
         )
         for lane in lanes
     )
-    return _table(("lane", "state", "worker", "seq", "inner step", "loss", "estimator"), rows)
+    return _table(("lane", "state", "worker", "seq", "inner step", "loss", "estimator", "problem"), rows)
 
 
 def event_line(event: Event) -> str:
@@ -77,6 +95,17 @@ def rows_table(rows: Sequence[Mapping[str, object]]) -> Table:
     """Return mappings with equal keys as a table with these as headings."""
     headings = tuple(rows[0]) if rows else ()
     return _table(headings, (tuple(map(_cell, row.values())) for row in rows))
+
+
+def findings_table(findings: Iterable[Finding]) -> Table:
+    """Return what `unspool doctor` found, each remedy below what it is for."""
+    table = _table(("", "", ""), ())
+    table.show_header = False
+    for finding in findings:
+        style = {"ok": "green", "warning": "yellow", "problem": "red"}[finding.state]
+        told = finding.said + (f"\n  -> {finding.remedy}" if finding.remedy else "")
+        table.add_row(Text(finding.state, style=style), finding.about, told)
+    return table
 
 
 def summary(status: Status, run: RunDirectory) -> str:
@@ -126,6 +155,11 @@ def _cell(value: object) -> str:
 
 def _mean_in_words(mean: Mapping[str, float]) -> str:
     return f"{mean['mean']:.4g} ± {mean['standard_error']:.2g}"
+
+
+def _last_line(text: str) -> str:
+    """The line of a traceback that says what it is about."""
+    return text.strip().rpartition("\n")[2]
 
 
 def _joined(numbers: Iterable[int]) -> str:

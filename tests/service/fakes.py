@@ -1,6 +1,6 @@
 """A learner, an operator's port and a pool that do what a test says."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from protos.unspool.v1.admin_pb2 import CheckpointInfo, Event, Status, WorkerStatus
 from service.client import Admin
@@ -26,11 +26,33 @@ class FakePool(WorkerPool):
         self.exits: dict[str, Exit | None] = {}
         self.started: list[str] = []
         self.killed: list[str] = []
+        self.orphans: set[str] = set()
+        self.avoided: set[str] = set()
+        self.has_other_hosts = True
+        self.doomed: dict[str, float] = {}
+        self.expected: list[int] = []
 
     def start(self, name: str) -> None:
         assert self.exits.get(name, Exit(0, "")) is not None, f"{name} is running already"
         self.started.append(name)
         self.exits[name] = None
+
+    def adopt(self, name: str, host: str, pid: int) -> bool:
+        if name in self.orphans:
+            self.orphans.remove(name)
+            self.exits[name] = None
+            return True
+        return False
+
+    def avoid(self, hosts: Collection[str]) -> bool:
+        self.avoided = set(hosts)
+        return not hosts or self.has_other_hosts
+
+    def draining(self) -> Mapping[str, float]:
+        return dict(self.doomed)
+
+    def expect(self, workers: int) -> None:
+        self.expected.append(workers)
 
     def poll(self) -> Mapping[str, Exit | None]:
         return dict(self.exits)
@@ -48,6 +70,9 @@ class FakePool(WorkerPool):
     def end(self, name: str, code: int | None = ExitCode.CRASHED, cause: str = "crashed") -> None:
         self.exits[name] = Exit(code, cause)
 
+    def run_out_of_memory(self, name: str) -> None:
+        self.exits[name] = Exit(None, "out of memory", out_of_memory=True)
+
     def preempt(self, name: str) -> None:
         self.exits[name] = Exit(None, "the machine is gone", preempted=True)
 
@@ -64,6 +89,10 @@ class FakeAdmin(Admin):
         self.is_reachable = True
         self.refusal = ""
         self.drained: list[str] = []
+        self.drains: list[tuple[str, float, str]] = []
+        self.evicted: list[str] = []
+        self.ranges: list[tuple[int, int]] = []
+        self.resets: list[tuple[int, bool]] = []
         self.joined: set[str] | None = None
         self.stops: list[bool] = []
 
@@ -78,11 +107,27 @@ class FakeAdmin(Admin):
         before, self.answer.workers_desired = self.answer.workers_desired, workers
         return before
 
-    def drain(self, worker: str, deadline_s: float, reason: str) -> None:
+    def scale_between(self, fewest: int, most: int) -> int:
         self._check()
-        if self.joined is not None and worker not in self.joined:
-            raise UsageError(f"no worker {worker}")
+        self.ranges.append((fewest, most))
+        return self.answer.workers_desired
+
+    def drain(self, worker: str, deadline_s: float, reason: str) -> None:
+        self._check_worker(worker)
         self.drained.append(worker)
+        self.drains.append((worker, deadline_s, reason))
+
+    def evict(self, worker: str, reason: str) -> None:
+        self._check_worker(worker)
+        self.evicted.append(worker)
+
+    def stack(self, worker: str) -> str:
+        self._check_worker(worker)
+        return f"the stack of {worker}"
+
+    def reset_lane(self, lane: int, fresh: bool) -> None:
+        self._check()
+        self.resets.append((lane, fresh))
 
     def pause(self) -> None:
         self._check()
@@ -103,9 +148,16 @@ class FakeAdmin(Admin):
         self.stops.append(now)
         return 0
 
-    def sees(self, *workers: str, estimates: int = 0) -> None:
+    def sees(self, *workers: str, estimates: int = 0, state: str = "active") -> None:
         del self.answer.workers[:]
-        self.answer.workers.extend(WorkerStatus(name=name, estimates=estimates) for name in workers)
+        self.answer.workers.extend(
+            WorkerStatus(name=name, estimates=estimates, state=state, host="here", pid=1) for name in workers
+        )
+
+    def _check_worker(self, worker: str) -> None:
+        self._check()
+        if self.joined is not None and worker not in self.joined:
+            raise UsageError(f"no worker {worker}")
 
     def _check(self) -> None:
         if self.refusal:
@@ -117,7 +169,8 @@ class FakeAdmin(Admin):
 class FakeLearner:
     """A learner's process."""
 
-    def __init__(self) -> None:
+    def __init__(self, pid: int = 1) -> None:
+        self.pid = pid
         self.exit_code: int | None = None
         self.was_killed = False
 
@@ -130,3 +183,6 @@ class FakeLearner:
     def kill(self) -> None:
         self.was_killed = True
         self.exit_code = -9
+
+    def end(self) -> None:
+        self.exit_code = 0

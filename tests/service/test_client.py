@@ -48,6 +48,18 @@ class Operators(admin_pb2_grpc.AdminServicer):
         self._note(request, context)
         return admin_pb2.DrainReply()
 
+    def Evict(self, request: Any, context: Any) -> admin_pb2.EvictReply:  # noqa: N802
+        self._note(request, context)
+        return admin_pb2.EvictReply()
+
+    def GetStack(self, request: Any, context: Any) -> admin_pb2.GetStackReply:  # noqa: N802
+        self._note(request, context)
+        return admin_pb2.GetStackReply(text=f"the stack of {request.worker_name}")
+
+    def ResetLane(self, request: Any, context: Any) -> admin_pb2.ResetLaneReply:  # noqa: N802
+        self._note(request, context)
+        return admin_pb2.ResetLaneReply()
+
     def Stop(self, request: Any, context: Any) -> admin_pb2.StopReply:  # noqa: N802
         self._note(request, context)
         return admin_pb2.StopReply(outer_step=9)
@@ -99,6 +111,26 @@ def test_a_drain_names_worker_deadline_and_reason(admin: GrpcAdmin, operators: O
     admin.drain("w3", 60.0, "scaled down")
     expected = admin_pb2.DrainRequest(worker_name="w3", deadline_s=60.0, reason="scaled down")
     assert operators.requests == [expected]
+
+
+def test_scaling_to_a_range_leaves_the_number_to_the_learner(admin: GrpcAdmin, operators: Operators) -> None:
+    assert admin.scale_between(1, 8) == 2
+    expected = admin_pb2.ScaleRequest(range=admin_pb2.WorkersRange(min=1, max=8))
+    assert operators.requests == [expected]
+
+
+def test_an_eviction_names_worker_and_reason(admin: GrpcAdmin, operators: Operators) -> None:
+    admin.evict("w3", "because")
+    assert operators.requests == [admin_pb2.EvictRequest(worker_name="w3", reason="because")]
+
+
+def test_a_stack_is_the_workers(admin: GrpcAdmin) -> None:
+    assert admin.stack("w3") == "the stack of w3"
+
+
+def test_a_lanes_reset_says_whether_it_begins_anew(admin: GrpcAdmin, operators: Operators) -> None:
+    admin.reset_lane(2, fresh=True)
+    assert operators.requests == [admin_pb2.ResetLaneRequest(lane=2, fresh=True)]
 
 
 def test_a_stop_says_whether_to_wait(admin: GrpcAdmin, operators: Operators) -> None:

@@ -48,7 +48,7 @@ def test_every_exit_code_is_documented() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["frob"], ["launch"], ["scale", "run", "many"], ["checkpoint"], ["status", "--wacth"]]
+    "arguments", [["frob"], ["launch"], ["scale", "run"], ["checkpoint"], ["status", "--wacth"]]
 )
 def test_a_bad_command_line_is_a_usage_error(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -181,7 +181,7 @@ def test_a_workers_tls_files_that_are_not_there_are_named(
 def test_an_unexpected_error_is_one_line_unless_it_is_to_be_debugged(
     capsys: pytest.CaptureFixture[str], run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.cli.connected", lambda run: 1 / 0)
+    monkeypatch.setattr("service.operator_commands.connected", lambda run: 1 / 0)
     exit_code, error = told(capsys, "pause", run.path)
     assert exit_code == ExitCode.FAILED
     assert error == "unspool: internal error, ZeroDivisionError: division by zero (--debug shows where)\n"

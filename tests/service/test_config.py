@@ -157,7 +157,7 @@ def test_an_experiment_can_be_built_from_the_training_part() -> None:
         ("checkpoint.every=0", "checkpoint.every", "at least 1"),
         ("checkpoint.keep=0", "checkpoint.keep", "at least 1"),
         ("liveness.heartbeat_s=0", "liveness.heartbeat_s", "above 0"),
-        ("liveness.patience=0", "liveness.patience", "at least 1"),
+        ("liveness.patience=1", "liveness.patience", "at least 2"),
         ("liveness.orphan_ttl_s=0", "liveness.orphan_ttl_s", "above 0"),
         ("checkpoint=3", "checkpoint", "must be a table"),
     ],

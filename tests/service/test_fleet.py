@@ -151,7 +151,211 @@ def test_the_loss_of_a_machine_is_no_crash() -> None:
     for _ in range(5):
         world.pool.preempt("w0")
         world.reconcile()
+        world.reconcile(100.0)
     assert world.pool.running == ["w0"]
+
+
+@pytest.mark.parametrize("code", [ExitCode.OK, ExitCode.EVICTED])
+def test_an_end_that_another_party_has_asked_for_is_no_crash(code: ExitCode) -> None:
+    world = World(1)
+    world.reconcile()
+    for _ in range(5):
+        world.pool.end("w0", code, code.name.lower())
+        world.reconcile()
+        world.reconcile(100.0)
+    assert world.pool.running == ["w0"]
+    assert world.fleet.ends["w0"][0] == 5
+
+
+def test_a_machine_that_flaps_is_waited_for_longer_and_longer() -> None:
+    world = World(1)
+    world.reconcile()
+    starts = []
+    for _ in range(8):
+        world.pool.preempt("w0")
+        world.reconcile()
+        before_s = world.clock.now_s
+        while not world.pool.running:
+            world.reconcile(0.5)
+        starts.append(world.clock.now_s - before_s)
+    assert starts == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_a_worker_whose_machines_never_last_is_given_up() -> None:
+    world = World(1)
+    world.fleet = Fleet(world.pool, world.admin, world.clock, RestartPolicy(preemptions=3))
+    world.reconcile()
+    for _ in range(3):
+        world.pool.preempt("w0")
+        world.reconcile()
+        world.reconcile(100.0)
+    assert world.pool.running == []
+    assert "w0 was preempted 3 times" in world.fleet.problems[0]
+
+
+def test_how_workers_ended_is_kept() -> None:
+    world = World(2)
+    world.reconcile()
+    world.pool.end("w0", None, "a long story\nkilled by SIGSEGV\n")
+    world.reconcile()
+    world.reconcile(100.0)
+    world.pool.preempt("w0")
+    world.reconcile()
+    assert world.fleet.ends == {"w0": (2, "preempted: the machine is gone")}
+
+
+def test_being_scaled_down_costs_nothing() -> None:
+    world = World(1)
+    world.reconcile()
+    for _ in range(5):
+        world.scale(0)
+        world.pool.end("w0", ExitCode.CRASHED)
+        world.scale(1)
+    assert world.pool.running == ["w0"]
+    assert world.fleet.ends == {}
+
+
+def test_a_worker_on_a_machine_that_will_be_taken_away_is_drained_before() -> None:
+    world = World(1)
+    world.reconcile()
+    world.pool.doomed = {"w0": 30.0}
+    world.reconcile(5.0)
+    world.reconcile(5.0)
+    assert world.admin.drains == [("w0", 25.0, "preempted")]
+
+
+def test_a_worker_that_has_left_a_doomed_machine_is_started_elsewhere_without_a_crash() -> None:
+    world = World(1)
+    world.reconcile()
+    for _ in range(5):
+        world.pool.doomed = {"w0": 30.0}
+        world.reconcile(5.0)
+        world.pool.doomed = {}
+        world.pool.end("w0", None, "killed by SIGKILL")
+        world.reconcile()
+        world.reconcile(100.0)
+    assert world.pool.running == ["w0"]
+    assert world.fleet.ends["w0"][1].startswith("preempted")
+
+
+def test_a_worker_that_is_stuck_is_killed_after_a_while_and_started_again() -> None:
+    world = World(1)
+    world.reconcile()
+    world.admin.sees("w0", state="stuck")
+    world.reconcile()
+    world.reconcile(19.0)
+    assert world.pool.killed == []
+    world.reconcile(1.0)
+    assert world.pool.killed == ["w0"]
+    world.admin.sees()
+    world.reconcile()
+    world.reconcile(1.0)
+    assert world.pool.running == ["w0"]
+    assert "stuck for 20 s" in world.fleet.ends["w0"][1]
+
+
+def test_a_worker_that_moves_again_is_not_killed() -> None:
+    world = World(1)
+    world.reconcile()
+    for state in ("stuck", "active", "stuck"):
+        world.admin.sees("w0", state=state)
+        world.reconcile(15.0)
+    assert world.pool.killed == []
+
+
+def test_workers_keep_off_machines_on_which_estimates_fail() -> None:
+    world = World(1)
+    world.admin.answer.excluded_hosts.append("bad")
+    world.reconcile()
+    assert world.pool.avoided == {"bad"}
+    assert world.pool.running == ["w0"]
+
+
+def test_where_every_machine_is_excluded_no_worker_is_started_and_it_is_said() -> None:
+    world = World(1)
+    world.pool.has_other_hosts = False
+    world.admin.answer.excluded_hosts.append("here")
+    world.reconcile()
+    assert world.pool.running == []
+    assert "estimates fail on here" in world.fleet.problems[0]
+    del world.admin.answer.excluded_hosts[:]
+    world.reconcile()
+    assert world.pool.running == ["w0"]
+    assert world.fleet.problems == []
+
+
+def test_a_worker_that_is_refused_for_its_machine_is_started_again() -> None:
+    world = World(1)
+    world.reconcile()
+    world.admin.answer.excluded_hosts.append("here")
+    world.pool.end("w0", ExitCode.REFUSED)
+    world.reconcile()
+    world.reconcile(1.0)
+    assert world.pool.running == ["w0"]
+
+
+def test_one_worker_fewer_runs_after_two_have_run_out_of_memory() -> None:
+    world = World(3)
+    world.reconcile()
+    for name in ("w0", "w2"):
+        world.pool.run_out_of_memory(name)
+        world.reconcile()
+    world.reconcile(100.0)
+    assert world.pool.running == ["w0", "w1"]
+    assert "here: workers ran out of memory 2 times" in world.fleet.problems[0]
+
+
+def test_an_operator_may_try_again_what_ran_out_of_memory() -> None:
+    world = World(2)
+    world.reconcile()
+    for name in ("w0", "w1"):
+        world.pool.run_out_of_memory(name)
+    world.reconcile()
+    world.scale(3)
+    world.reconcile(100.0)
+    assert world.pool.running == ["w0", "w1", "w2"]
+    assert world.fleet.problems == []
+
+
+def test_the_last_worker_runs_on_however_often_it_runs_out_of_memory() -> None:
+    world = World(1)
+    world.reconcile()
+    for _ in range(2):
+        world.pool.run_out_of_memory("w0")
+        world.reconcile()
+        world.reconcile(100.0)
+    assert world.pool.running == ["w0"]
+
+
+def test_workers_of_an_earlier_supervisor_are_adopted_and_not_started() -> None:
+    world = World(2)
+    world.pool.orphans = {"w0"}
+    world.reconcile()
+    assert world.pool.started == ["w1"]
+    assert world.pool.running == ["w0", "w1"]
+
+
+def test_a_surplus_worker_of_an_earlier_supervisor_is_drained() -> None:
+    world = World(1)
+    world.admin.sees("w0", "w3")
+    world.pool.orphans = {"w0", "w3"}
+    world.reconcile()
+    assert world.admin.drained == ["w3"]
+
+
+def test_workers_that_others_have_started_are_left_alone() -> None:
+    world = World(0)
+    world.admin.sees("a0", "w7")
+    world.pool.orphans = {"a0"}
+    world.reconcile()
+    assert world.admin.drained == []
+
+
+def test_machines_are_asked_for_as_many_workers_as_are_wanted() -> None:
+    world = World(2)
+    world.reconcile()
+    world.scale(0)
+    assert world.pool.expected == [2, 0]
 
 
 @pytest.mark.parametrize("workers", [0, 3])

@@ -1,5 +1,6 @@
 import json
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +9,10 @@ import pytest
 from protos.roles import Role
 from protos.unspool.v1.admin_pb2 import Status
 from service.events import events_of
-from service.exits import LearnerUnreachableError, RunNotFoundError
+from service.exits import LearnerUnreachableError, RunInUseError, RunNotFoundError
 from service.last_status import last_status
 from service.run_directory import RunDirectory, claim_free_directory, find_run, known_runs
-from service.supervision import end_supervision, note_supervision, supervision_problems
+from service.supervision import check_unsupervised, note_supervision, supervising, supervision_problems
 
 
 @pytest.fixture
@@ -114,21 +115,36 @@ def test_a_run_without_anything_but_a_configuration_is_down(run: RunDirectory) -
 
 
 def test_problems_of_a_living_supervisor_are_shown(run: RunDirectory) -> None:
-    note_supervision(run, ["w0 only crashes"])
-    assert supervision_problems(run) == ["supervisor: w0 only crashes"]
+    with supervising(run):
+        note_supervision(run, ["w0 only crashes"])
+        assert supervision_problems(run) == ["supervisor: w0 only crashes"]
 
 
 def test_a_supervisor_that_died_is_a_problem(run: RunDirectory) -> None:
     note_supervision(run, [])
-    facts = json.loads(run.supervisor_path.read_text())
-    run.supervisor_path.write_text(json.dumps({**facts, "pid": 2**22 + os.getpid()}))
-    assert "is gone" in supervision_problems(run)[0]
+    (problem,) = supervision_problems(run)
+    assert f"process {os.getpid()} on {socket.gethostname()} is gone" in problem
+    assert f"launch {run.path} again to supervise it" in problem
 
 
 def test_a_run_that_nobody_supervises_has_no_problem(run: RunDirectory) -> None:
-    note_supervision(run, ["w0 only crashes"])
-    end_supervision(run)
+    with supervising(run):
+        note_supervision(run, ["w0 only crashes"])
     assert supervision_problems(run) == []
+
+
+def test_a_run_has_one_supervisor(run: RunDirectory) -> None:
+    holder = f"pid {os.getpid()} on {socket.gethostname()}"
+    with supervising(run):
+        for refused in (supervising(run).__enter__, lambda: check_unsupervised(run)):
+            with pytest.raises(RunInUseError, match=holder):
+                refused()
+    check_unsupervised(run)
+
+
+def test_a_supervisor_that_hangs_is_not_waited_for_once_its_learner_is_taken_over(run: RunDirectory) -> None:
+    with supervising(run), supervising(run, handover_s=0.01), pytest.raises(RunInUseError):
+        check_unsupervised(run)
 
 
 def test_events_of_a_run_that_has_ended_are_read_from_its_log(run: RunDirectory) -> None:

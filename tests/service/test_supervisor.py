@@ -1,5 +1,8 @@
-from service.exits import ExitCode, FailedError, InterruptedRunError, PortInUseError, ServiceError
+import pytest
+
+from service.exits import CheckpointError, ExitCode, FailedError, InterruptedRunError, ServiceError
 from service.fleet import Fleet, RestartPolicy
+from service.learner_lives import LearnerLives
 from service.supervisor import Supervisor
 from tests.service.fakes import Clock, FakeAdmin, FakeLearner, FakePool
 
@@ -10,8 +13,14 @@ class World:
     def __init__(self, workers_desired: int = 1) -> None:
         self.clock, self.pool, self.admin = Clock(), FakePool(), FakeAdmin(workers_desired)
         self.learner = FakeLearner()
+        self.moved_to = ""
         fleet = Fleet(self.pool, self.admin, self.clock, RestartPolicy(crashes=1))
-        self.supervisor = Supervisor(self.learner, self.admin, fleet, self.clock)
+        lives = LearnerLives(self.learner, self.begin_life, self.clock)
+        self.supervisor = Supervisor(lives, self.admin, fleet, self.clock, lambda pid: self.moved_to)
+
+    def begin_life(self) -> FakeLearner:
+        self.learner = FakeLearner(self.learner.pid + 1)
+        return self.learner
 
     def step(self, after_s: float = 0.0) -> bool:
         self.clock.now_s += after_s
@@ -19,11 +28,12 @@ class World:
 
     def outcome(self) -> ServiceError:
         try:
-            while not self.step(100.0):
-                pass
+            for _ in range(100):
+                if self.step(100.0):
+                    break
         except ServiceError as error:
             return error
-        raise AssertionError("the run ended as it should")
+        raise AssertionError("the run goes on, or ended as it should")
 
 
 def test_workers_are_kept_to_the_number_that_the_learner_wants() -> None:
@@ -77,21 +87,121 @@ def test_workers_that_do_not_leave_with_the_learner_are_killed() -> None:
     assert world.pool.killed == ["w0"]
 
 
-def test_the_death_of_the_learner_ends_the_run_for_now() -> None:
+def test_a_learner_that_dies_is_started_again_and_its_workers_are_left_alone() -> None:
     world = World()
     world.step()
     world.learner.exit_code = -9
+    assert not world.step()
+    assert "was killed by SIGKILL" in world.supervisor.problems[0]
+    assert world.supervisor.status is not None
+    assert world.supervisor.status.state == "DOWN"
+    world.step(1.0)
+    assert (world.learner.pid, world.pool.killed, world.pool.running) == (2, [], ["w0"])
+
+
+def test_an_outer_step_shows_that_the_learner_is_well_again() -> None:
+    world = World()
+    for outer_step in range(1, 10):
+        world.learner.exit_code = -9
+        world.step()
+        world.admin.answer.state, world.admin.answer.outer_step = "RUNNING", outer_step
+        world.step(1.0)
+        assert world.supervisor.problems == []
+
+
+def test_steps_that_a_death_undid_do_not_count_twice() -> None:
+    world = World()
+    world.admin.answer.outer_step = 7
+    world.step()
+    world.learner.exit_code = -9
+    world.step()
+    world.admin.answer.outer_step = 5
+    world.step(1.0)
+    assert "1 of at most 5 times" in world.supervisor.problems[0]
+
+
+def test_a_learner_that_only_dies_ends_the_run_for_now() -> None:
+    world = World()
+    world.step()
+    while world.learner.pid < 5:
+        world.learner.exit_code = 70
+        world.step(20.0)
+    world.learner.exit_code = -11
     outcome = world.outcome()
     assert isinstance(outcome, InterruptedRunError)
-    assert "SIGKILL" in str(outcome)
+    assert "killed by SIGSEGV (5 of at most 5 times" in str(outcome)
     assert world.pool.killed == ["w0"]
+
+
+def test_the_next_life_waits_longer_after_each_death() -> None:
+    world = World()
+    for delay_s in (1.0, 2.0, 4.0, 8.0):
+        before = world.learner.pid
+        world.learner.exit_code = -9
+        world.step()
+        world.step(0.9 * delay_s)
+        assert world.learner.pid == before
+        world.step(0.2 * delay_s)
+        assert world.learner.pid == before + 1
+
+
+@pytest.mark.parametrize("exit_code", [2, 65, 73, 74, 75, 76, 77])
+def test_a_learner_that_says_what_no_start_can_mend_is_not_started_again(exit_code: int) -> None:
+    world = World(0)
+    world.learner.exit_code = exit_code
+    assert (world.outcome().exit_code, world.learner.pid) == (exit_code, 1)
+
+
+def test_a_stop_while_the_learner_is_down_ends_the_run_for_now() -> None:
+    world = World()
+    world.step()
+    world.learner.exit_code = -9
+    world.step()
+    world.supervisor.ask_to_stop(1)
+    assert isinstance(world.outcome(), InterruptedRunError)
+    assert (world.learner.pid, world.admin.stops, world.pool.running) == (1, [], [])
+
+
+def test_a_stop_reaches_a_learner_that_was_started_again() -> None:
+    world = World(0)
+    world.learner.exit_code = -9
+    world.step()
+    world.step(1.0)
+    world.supervisor.ask_to_stop(1)
+    world.step()
+    assert (world.learner.pid, world.admin.stops) == (2, [False])
+
+
+def test_a_learner_that_dies_while_somebody_has_it_stopped_is_not_started_again() -> None:
+    world = World(0)
+    world.admin.answer.state = "STOPPING"
+    world.step()
+    world.learner.exit_code = -9
+    assert isinstance(world.outcome(), InterruptedRunError)
+    assert world.learner.pid == 1
+
+
+@pytest.mark.parametrize("is_reachable", [False, True])
+def test_a_learner_that_listens_elsewhere_in_its_next_life_is_stopped(is_reachable: bool) -> None:
+    world = World()
+    world.step()
+    world.learner.exit_code = -9
+    world.step()
+    world.admin.is_reachable = is_reachable
+    world.moved_to = "the learner listens at b, workers seek it at a"
+    world.step(1.0)
+    world.admin.is_reachable = True
+    world.step()
+    assert world.admin.stops == [True]
+    world.learner.exit_code = 0
+    assert "launch again" in str(world.outcome())
 
 
 def test_the_learners_own_exit_code_and_last_words_are_passed_on() -> None:
     world = World()
-    world.learner.exit_code = 71
+    world.learner.exit_code = 74
     outcome = world.outcome()
-    assert isinstance(outcome, PortInUseError)
+    assert isinstance(outcome, CheckpointError)
     assert "its last words" in str(outcome)
 
 
@@ -130,14 +240,26 @@ def test_a_learner_that_does_not_stop_is_pressed_and_then_killed() -> None:
     assert world.learner.was_killed
 
 
-def test_a_silent_learner_is_killed_in_the_end() -> None:
+def test_a_silent_learner_is_killed_and_started_again() -> None:
+    world = World()
+    world.step()
+    silent, world.admin.is_reachable = world.learner, False
+    world.step(60.0)
+    assert not silent.was_killed
+    world.step(61.0)
+    assert silent.was_killed
+    world.step()
+    assert "has not answered for 120 s and was killed" in world.supervisor.problems[0]
+    world.step(1.0)
+    assert (world.learner.pid, world.pool.killed) == (2, [])
+
+
+def test_a_learner_that_is_only_silent_is_given_up() -> None:
     world = World()
     world.step()
     world.admin.is_reachable = False
-    world.step(60.0)
-    assert not world.learner.was_killed
     assert "has not answered" in str(world.outcome())
-    assert world.learner.was_killed
+    assert world.learner.pid > 1
 
 
 def test_a_run_whose_workers_only_crash_is_stopped_and_fails() -> None:

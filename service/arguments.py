@@ -1,0 +1,36 @@
+"""Arguments that several commands take."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro import conf
+
+A_RUN = "a run directory, or the name of a run below ./runs"
+
+Run = Annotated[str, conf.Positional, conf.arg(metavar="RUN", help=A_RUN)]
+NewestRun = Annotated[
+    str | None, conf.Positional, conf.arg(metavar="[RUN]", help=f"{A_RUN}; by default the newest there")
+]
+Worker = Annotated[str, conf.Positional, conf.arg(metavar="WORKER", help="its name, as `workers` lists it")]
+Json = Annotated[bool, conf.arg(help="print facts as JSON")]
+Config = Annotated[
+    Path,
+    conf.Positional,
+    conf.arg(metavar="CONFIG.toml", help="a configuration, or a run directory to resume"),
+]
+Overrides = Annotated[
+    tuple[str, ...],
+    conf.UseAppendAction,
+    conf.arg(name="set", metavar="KEY=VALUE", help="change one key, e.g. estimators.0.std=0.02"),
+]
+BackendKind = Annotated[
+    Literal["ray", "local"],
+    conf.arg(help="where workers run: as Ray actors, or as processes of this machine"),
+]
+Address = Annotated[
+    str | None, conf.arg(metavar="auto|HOST:PORT", help="of a running Ray cluster; by default one is started")
+]
+Takeover = Annotated[
+    bool,
+    conf.arg(help="take the run from a learner that has it, which ends; for one that hangs or is cut off"),
+]

@@ -1,0 +1,115 @@
+"""How much one learner carries: the capacity rule, from what a message costs it.
+
+A learner spends `c(|theta|)` seconds of a core on each gradient that arrives. With W workers that take T
+seconds for a gradient, its load is `W / T * c(|theta|)` cores. Half a core is what it should have to spend:
+the rest is for the outer update, checkpoints and status.
+"""
+
+import bisect
+import dataclasses
+from typing import Final
+
+KIB: Final = 2**10
+MIB: Final = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """What was measured for one size.
+
+    Attributes:
+        theta_bytes: of a push's gradient.
+        message_s: of the learner's CPU time for one push: received, checked, added up.
+    """
+
+    theta_bytes: int
+    message_s: float
+
+
+MEASURED: Final = (
+    Point(10 * KIB, 0.25e-3),
+    Point(1 * MIB, 1.3e-3),
+    Point(8 * MIB, 13e-3),
+    Point(32 * MIB, 42e-3),
+)
+"""Pushes over bidirectional streams into one learner process, on two contended cores: a faster machine
+carries more."""
+
+LOAD: Final = 0.5
+"""Cores that a learner should have to spend on messages."""
+
+RELAY_THETA_BYTES: Final = 8 * MIB
+RELAY_WORKERS_PER_NODE: Final = 2
+"""From these sizes on one stream a node costs less than one a worker: workers of a node share a relay."""
+
+STREAMS: Final = 500
+"""Workers that one learner was measured to hold connected, whatever they send."""
+
+_LEARNER_BYTES: Final = 400 * MIB  # Python, JAX, gRPC
+_RECENT_VERSIONS: Final = 5
+_OPTIMIZER_THETAS: Final = 4  # theta, two moments, and the update on its way
+
+
+def message_s(theta_bytes: float) -> float:
+    """Return a push's cost in seconds of the learner's CPU: between measured points, straight lines."""
+    sizes = [point.theta_bytes for point in MEASURED]
+    if theta_bytes <= sizes[0]:
+        return MEASURED[0].message_s
+    above = min(bisect.bisect_left(sizes, theta_bytes), len(MEASURED) - 1)
+    low, high = MEASURED[above - 1], MEASURED[above]
+    slope = (high.message_s - low.message_s) / (high.theta_bytes - low.theta_bytes)
+    return low.message_s + slope * (theta_bytes - low.theta_bytes)
+
+
+def gradients_per_s(theta_bytes: float, load: float = LOAD) -> float:
+    """Return W/T: how many gradients a second one learner takes with so much of a core."""
+    return load / message_s(theta_bytes)
+
+
+def workers_carried(theta_bytes: float, gradient_s: float) -> int:
+    """Return how many directly connected workers one learner carries that take `gradient_s` a gradient."""
+    return max(1, min(STREAMS, int(gradients_per_s(theta_bytes) * gradient_s)))
+
+
+def wants_relay(theta_bytes: float, workers_per_node: int) -> bool:
+    """Whether the workers of a node should share one connection, whatever their number in all."""
+    return theta_bytes >= RELAY_THETA_BYTES and workers_per_node >= RELAY_WORKERS_PER_NODE
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnerMemory:
+    """What a learner holds at most, in bytes.
+
+    Attributes:
+        ring: published thetas, back to the oldest lane snapshot where lanes are replayed exactly.
+        buffer: gradients that have arrived and are not applied.
+        optimizer: theta, its update, and what the outer optimizer keeps.
+        process: all the rest.
+    """
+
+    ring: int
+    buffer: int
+    optimizer: int
+    process: int = _LEARNER_BYTES
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.ring + self.buffer + self.optimizer + self.process
+
+
+def learner_memory(theta_bytes: int, buffered: int, snapshot_every: int, *, is_exact: bool) -> LearnerMemory:
+    """Return what a learner holds at most.
+
+    Args:
+        theta_bytes: of one theta.
+        buffered: gradients that may wait.
+        snapshot_every: estimates of a lane between its snapshots, `checkpoint.every`.
+        is_exact: whether lanes are replayed with the thetas that they had, as in `sync`.
+    """
+    versions = _RECENT_VERSIONS + (2 * snapshot_every if is_exact else 0)
+    return LearnerMemory(
+        ring=versions * theta_bytes,
+        buffer=buffered * theta_bytes,
+        optimizer=_OPTIMIZER_THETAS * theta_bytes,
+    )

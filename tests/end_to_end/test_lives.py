@@ -1,0 +1,78 @@
+"""Learners and supervisors that die, hang up, or are taken over: the run goes on, with the workers it has."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.launched import LaunchedRun, config_text, launched, processes_naming, unspool
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
+
+LOCAL = ("--backend", "local", "--workers", "1")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "digits.toml"
+    path.write_text(config_text(outer_steps=100_000, checkpoint_every=5))
+    return path
+
+
+def pids(status: dict[str, Any]) -> list[int]:
+    return [worker["pid"] for worker in status["workers"]]
+
+
+def computing(run: LaunchedRun, epoch: int, beyond_step: int = 2) -> dict[str, Any]:
+    """The first status of a life of the learner in which theta has moved."""
+    return run.wait_for(
+        lambda status: status["epoch"] >= epoch and status["outer_step"] > beyond_step and pids(status) != []
+    )
+
+
+def test_a_learner_that_is_killed_is_started_again_and_keeps_its_workers(
+    config: Path, tmp_path: Path
+) -> None:
+    with launched(config, tmp_path / "run", *LOCAL) as run:
+        before = computing(run, 1)
+        os.kill(run.pid_of_learner(), signal.SIGKILL)
+        after = computing(run, 2, before["outer_step"])
+        assert (pids(after), after["endpoints"]) == (pids(before), before["endpoints"])
+        run.process.send_signal(signal.SIGINT)
+        assert run.finish() == 0, run.output()
+        assert "the learner was killed by SIGKILL (1 of at most 5 times" in run.output()
+        assert processes_naming(str(run.run_dir)) == []
+
+
+def test_a_run_without_its_supervisor_goes_on_and_is_adopted(config: Path, tmp_path: Path) -> None:
+    with launched(config, tmp_path / "run", *LOCAL) as first:
+        before = computing(first, 1)
+        first.process.kill()
+        first.process.wait()
+        assert (
+            "to supervise it" in json.loads(unspool("status", first.run_dir, "--json").stdout)["problems"][0]
+        )
+        with launched(first.run_dir, tmp_path / "run", *LOCAL) as second:
+            after = computing(second, 1, before["outer_step"] + 1)
+            assert (after["epoch"], pids(after)) == (1, pids(before))
+            assert unspool("launch", second.run_dir, "--backend", "local").returncode == 73
+            os.kill(second.pid_of_learner(), signal.SIGKILL)
+            assert pids(computing(second, 2, after["outer_step"])) == pids(before)
+            second.process.send_signal(signal.SIGINT)
+            assert second.finish() == 0, second.output()
+        assert processes_naming(str(first.run_dir)) == []
+
+
+def test_a_run_is_taken_over(config: Path, tmp_path: Path) -> None:
+    with launched(config, tmp_path / "run", *LOCAL) as first:
+        before = computing(first, 1)
+        with launched(first.run_dir, tmp_path / "run", *LOCAL, "--takeover") as second:
+            computing(second, 2)
+            assert first.finish() == 76
+            computing(second, 2, before["outer_step"])
+            second.process.send_signal(signal.SIGINT)
+            assert second.finish() == 0, second.output()
+        assert processes_naming(str(first.run_dir)) == []

@@ -1,0 +1,32 @@
+"""What the command line shows of a run to people."""
+
+from rich.console import Console
+
+from protos.unspool.v1.admin_pb2 import Status, WorkerStatus
+from service import tables
+
+
+def shown(status: Status) -> str:
+    console = Console(width=400)
+    with console.capture() as captured:
+        console.print(tables.status_report(status))
+    return captured.get()
+
+
+def test_a_range_of_workers_is_shown_and_a_fixed_number_is_not() -> None:
+    assert "workers: 3 of 1 to 8" in shown(Status(workers_desired=3, workers_min=1, workers_max=8))
+    assert "3 to 3" not in shown(Status(workers_desired=3, workers_min=3, workers_max=3))
+
+
+def test_machines_that_are_avoided_are_named() -> None:
+    assert "no workers on: bad-1, bad-2" in shown(Status(excluded_hosts=["bad-1", "bad-2"]))
+
+
+def test_problems_are_shown() -> None:
+    assert "the disk is full" in shown(Status(problems=["the disk is full"]))
+
+
+def test_a_relay_is_shown_with_how_many_it_speaks_for() -> None:
+    status = Status(workers=[WorkerStatus(name="r0", workers=4), WorkerStatus(name="w0", workers=1)])
+    assert "r0 (relay of 4)" in shown(status)
+    assert "w0 (" not in shown(status)
