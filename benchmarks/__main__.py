@@ -3,7 +3,18 @@
 import argparse
 from collections.abc import Callable, Iterator
 
-from benchmarks import devices, first_update, fused_scan, per_estimator, scaling, service
+from benchmarks import (
+    devices,
+    first_update,
+    fused_scan,
+    per_estimator,
+    recovery,
+    relay_simulation,
+    scaling,
+    service,
+    streams,
+    transport,
+)
 
 BENCHMARKS: dict[str, Callable[[float], object]] = {
     "quadratic": fused_scan.quadratic,
@@ -13,6 +24,10 @@ BENCHMARKS: dict[str, Callable[[float], object]] = {
     "first_update": first_update.cold_and_warm,
     "devices": devices.two_against_one,
     "service": service.against_in_process,
+    "transport": transport.all_parts,
+    "streams": streams.idle_and_flat,
+    "recovery": recovery.after_kills,
+    "relays": relay_simulation.on_paper,
 }
 
 

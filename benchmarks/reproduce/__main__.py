@@ -19,6 +19,8 @@ EXPERIMENTS = {
     "b3": "b3_lorenz",
     "b4": "b4_variance",
     "b5": "b5_unbiasedness",
+    "b6": "b6_survival",
+    "b7": "b7_staleness",
     "b8": "b8_learned_optimizer",
     "service": "through_service",
 }

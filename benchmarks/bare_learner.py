@@ -1,0 +1,193 @@
+"""A learner's data plane by itself, in a process of its own: what a push costs without anybody's arithmetic.
+
+`python -m benchmarks.bare_learner LANES BODY_BYTES BATCH RUN_DIR` prints its address and serves until its
+standard input ends. Everything that a push passes is the learner's own: gRPC, tokens, chunks, checksums,
+leases, verdicts, credits, announcements. Only the outer update is left out: theta counts on unchanged.
+"""
+
+import contextlib
+import dataclasses
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from learner.auth import Access, Tokens
+from learner.core import LearnerCore
+from learner.data_plane import LearnerServicer
+from learner.events import EventLog
+from learner.grpc_server import GrpcServer
+from learner.lanes import LaneTable
+from learner.outcome import Effect, Outcome
+from learner.refusals import Refusals
+from learner.ring import Published, ThetaRing
+from learner.run import Run
+from learner.runtime import Runtime
+from learner.settings import LearnerSettings
+from learner.snapshots import SnapshotStore
+from learner.tally import Tally
+from learner.ticker import Ticker
+from protos import codec
+from protos.memory import reuse_large_blocks
+from protos.unspool.v1 import learner_pb2_grpc
+from unspool.experiment import Experiment
+
+TOKEN = "token-of-workers"
+_MANY = 1 << 30
+_MOST_WORKERS = 600
+_TICK_S = 0.25
+_JOIN_S = 10.0
+_EXPERIMENT = """
+seed = 0
+outer_steps = 1000000000
+[learned_optimizer]
+type = "LearnableSGD"
+[outer_optimizer]
+type = "sgd"
+learning_rate = 0.01
+[aggregation]
+lanes = {lanes}
+[[estimators]]
+type = "TruncatedPES"
+trunc_length = 10
+num_tasks = 2
+truncation_schedule = {{ type = "ConstantTruncationSchedule", total_length = 20 }}
+task_family = {{ type = "FixedDimQuadraticFamily", dim = 3 }}
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class BareLearner:
+    """Such a process, as its parent sees it."""
+
+    address: str
+    pid: int
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU seconds that it has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def resident_mb(self) -> float:
+        """Megabytes of memory that it has now."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@contextlib.contextmanager
+def bare_learner(folder: str, *, lanes: int, body_bytes: int, batch: int) -> Iterator[BareLearner]:
+    """Runs one for as long as the block lasts."""
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.bare_learner",
+        str(lanes),
+        str(body_bytes),
+        str(batch),
+        folder,
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield BareLearner(process.stdout.readline().strip(), process.pid)
+        finally:
+            process.stdin.close()
+
+
+def main(lanes: str, body_bytes: str, batch: str, folder: str) -> None:
+    """Serves."""
+    reuse_large_blocks()
+    settings = settings_of(int(lanes), int(batch), Path(folder))
+    theta = Published.of(0, bytes(int(body_bytes)))
+    runtime = Runtime(LearnerCore(run_of(settings, theta)))
+    schema = codec.schema_of([np.zeros(int(body_bytes) // 4, np.float32)])
+    servicer = LearnerServicer(runtime, schema, SnapshotStore(settings.run_dir / "lanes"))
+    access = Access(settings.tokens, settings.run_id, Refusals(report=lambda *_: None), is_mutual=False)
+    server = GrpcServer("data-plane", settings.max_workers + 32, access)
+    port = server.bind("127.0.0.1", 0)
+    learner_pb2_grpc.add_LearnerServicer_to_server(servicer, server.server)
+    server.start()
+    stopping = threading.Event()
+    ticker = Ticker("ticker", _TICK_S, lambda: _tick(runtime), lambda _: None)
+    ticker.start()
+    updates = threading.Thread(target=_count_on, args=(runtime, theta, stopping), name="update")
+    updates.start()
+    print(f"127.0.0.1:{port}", flush=True)
+    sys.stdin.read()
+    stopping.set()
+    runtime.hang_up()
+    server.stop(1.0)
+    ticker.stop()
+    with runtime.locked() as core:
+        core.run.broken = "the benchmark is over"
+    updates.join(_JOIN_S)
+
+
+def settings_of(lanes: int, batch: int, folder: Path) -> LearnerSettings:
+    """An `async` learner that has room for any number of pushes."""
+    experiment_toml = _EXPERIMENT.format(lanes=lanes)
+    return LearnerSettings(
+        run_dir=folder,
+        run_id="benchmark",
+        experiment=Experiment.from_toml(experiment_toml),
+        experiment_toml=experiment_toml,
+        config_sha256="0" * 64,
+        mode="async",
+        batch=batch,
+        max_staleness=_MANY,
+        credits_per_lane=batch,  # the last stream that pushes must be able to fill one by itself
+        host="127.0.0.1",
+        port=0,
+        admin_port=0,
+        http_port=0,
+        tokens=Tokens(admin="admin", worker=TOKEN, viewer="viewer"),
+        heartbeat_s=5.0,
+        lease_ttl_s=300.0,
+        orphan_ttl_s=600.0,
+        checkpoint_every=_MANY,
+        checkpoint_keep=1,
+        workers_desired=lanes,  # the first lanes go out once they are here: one to each
+        max_workers=_MOST_WORKERS,
+        gather_s=60.0,
+    )
+
+
+def run_of(settings: LearnerSettings, theta: Published) -> Run:
+    """A run at its beginning."""
+    return Run(
+        settings=settings,
+        epoch=1,
+        lanes=LaneTable(settings.experiment.lanes, 1),
+        ring=ThetaRing([theta]),
+        events=EventLog(settings.run_dir / "events.jsonl"),
+        tally=Tally(time.monotonic()),
+        clock=time.monotonic,
+        workers_desired=settings.workers_desired,
+    )
+
+
+def _tick(runtime: Runtime) -> None:
+    with runtime.locked() as core:
+        core.tick()
+
+
+def _count_on(runtime: Runtime, theta: Published, stopping: threading.Event) -> None:
+    while not stopping.is_set():
+        runtime.wait_until(lambda core: core.batch_ready() or bool(core.run.broken))
+        with runtime.locked() as core:
+            if core.take_batch() is None:
+                return
+            published = dataclasses.replace(theta, version=core.run.version + 1)
+            core.applied(Outcome(published, Effect.MOVED, loss=1.0, grad_norm=1.0, update_norm=1.0))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,137 @@
+"""How long a run stands still: from a worker's death until its lanes move, from the learner's until theta.
+
+A run of the local backend with its supervisor, as `unspool launch` starts it, and SIGKILL.
+"""
+
+import dataclasses
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from protos.unspool.v1 import admin_pb2, learner_pb2
+from service.client import connected
+from service.exits import LearnerUnreachableError, RunNotFoundError
+from service.run_directory import find_run
+
+KILLS = 3
+DEADLINE_S = 120.0
+_POLL_S = 0.02
+_SETTLE_S = 3.0
+_CONFIG = """
+seed = 0
+outer_steps = 1000000
+
+[learned_optimizer]
+type = "LearnableSGD"
+
+[outer_optimizer]
+type = "adam"
+learning_rate = 1e-3
+
+[aggregation]
+mode = "sync"
+lanes = 4
+
+[checkpoint]
+every = 50
+
+[workers]
+count = 2
+
+[[estimators]]
+type = "TruncatedPES"
+trunc_length = 50
+num_tasks = 16
+truncation_schedule = { type = "ConstantTruncationSchedule", total_length = 100 }
+task_family = { type = "FixedDimQuadraticFamily", dim = 10 }
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recovery:
+    """Seconds that each kill cost."""
+
+    what: str
+    seconds: tuple[float, ...]
+
+    def __str__(self) -> str:
+        """One line."""
+        each = ", ".join(f"{one:.1f}" for one in self.seconds)
+        return f"{self.what:<55} median {statistics.median(self.seconds):5.1f} s   ({each})"
+
+
+def after_kills(seconds: float) -> Iterator[Recovery]:
+    """Kills workers and the learner of one run, a few times each; `seconds` is ignored."""
+    del seconds
+    with tempfile.TemporaryDirectory() as folder:
+        config, run_dir = Path(folder) / "recovery.toml", Path(folder) / "run"
+        config.write_text(_CONFIG)
+        command = [sys.executable, "-m", "service"]
+        options = ["--backend", "local", "--run-dir", str(run_dir), "--detach"]
+        subprocess.run([*command, "launch", str(config), *options], check=True, capture_output=True)
+        try:
+            run = str(run_dir)
+            _await(run, lambda status: status.outer_step > 0 and len(status.workers) == 2)
+            workers = tuple(worker_killed(run) for _ in range(KILLS))
+            yield Recovery("worker killed -> all of its lanes past where they were", workers)
+            learners = tuple(learner_killed(run) for _ in range(KILLS))
+            yield Recovery("learner killed -> the first update of its next life", learners)
+        finally:
+            subprocess.run([*command, "stop", str(run_dir), "--now"], check=False, capture_output=True)
+
+
+def worker_killed(run: str) -> float:
+    """Kills a worker that has lanes; returns the seconds until each of them has another estimate."""
+    time.sleep(_SETTLE_S)
+    status = _await(run, lambda status: all(worker.lanes for worker in status.workers))
+    victim = status.workers[0]
+    os.kill(victim.pid, signal.SIGKILL)
+    start = time.perf_counter()
+    lost = {lane: _seq(status, lane) for lane in victim.lanes}
+    incarnations = {lane.lane: lane.incarnation for lane in status.lanes}
+    _await(
+        run,
+        lambda now: all(
+            now.lanes[lane].incarnation != incarnations[lane] and _seq(now, lane) > seq
+            for lane, seq in lost.items()
+        ),
+    )
+    return time.perf_counter() - start
+
+
+def learner_killed(run: str) -> float:
+    """Kills the learner; returns the seconds until its next life has made an update."""
+    time.sleep(_SETTLE_S)
+    epoch = _await(run, lambda status: status.state == "RUNNING").epoch
+    os.kill(find_run(run).endpoints().pid, signal.SIGKILL)
+    start = time.perf_counter()
+    applied = learner_pb2.Verdict.Name(learner_pb2.APPLIED)
+    _await(run, lambda status: status.epoch > epoch and status.verdicts[applied] > 0)
+    return time.perf_counter() - start
+
+
+def _seq(status: admin_pb2.Status, lane: int) -> Any:
+    return status.lanes[lane].seq
+
+
+def _await(run: str, holds: Callable[[admin_pb2.Status], bool]) -> admin_pb2.Status:
+    """Returns the first status of which `holds` holds."""
+    end = time.perf_counter() + DEADLINE_S
+    while time.perf_counter() < end:
+        try:
+            with connected(find_run(run)) as admin:
+                while time.perf_counter() < end:
+                    status = admin.status()
+                    if holds(status):
+                        return status
+                    time.sleep(_POLL_S)
+        except (LearnerUnreachableError, RunNotFoundError):
+            time.sleep(_POLL_S)
+    raise TimeoutError(f"{run}: what was waited for did not happen in {DEADLINE_S:.0f} s")

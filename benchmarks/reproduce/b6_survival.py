@@ -1,0 +1,150 @@
+"""B6, survival bias: workers that die move the optimum, unless lanes outlive them.
+
+Where each window of an unroll is the last with probability p, and unrolls then begin anew, window k is seen
+`(1 - p)^k` times as often as the first: another objective, with another optimum. Here a worker process dies
+for real, by SIGKILL in the middle of an estimate, and the service either restores its lane or cannot.
+"""
+
+import dataclasses
+import math
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from benchmarks.reproduce.mortal_workers import MortalRun
+from benchmarks.reproduce.report import Result, Row
+
+NAME = "Survival bias"
+
+DEATH_PROBABILITY: Final = 0.05
+_WINDOW, _EPISODE = 5, 100
+_WINDOWS = _EPISODE // _WINDOW
+_STEPS, _QUICK_STEPS = 200, 50
+_LEARNING_RATE = 1e-3
+_BURN_IN = 1 / 3
+TOLERANCE: Final = 0.002
+_STRATUM = 50
+_NOTES = f"""Influence balancing, the mean loss of episodes of {_EPISODE} steps in windows of {_WINDOW}.
+`NRES` with 500 antithetic pairs, SGD, `async`, {_STEPS} outer steps of {_WINDOWS} windows each. A worker
+process kills itself by SIGKILL with probability {DEATH_PROBABILITY:g} after each window, and is started anew.
+Its lane is restored from its snapshot; or there are none and it begins anew; or it begins anew and
+`death_probability` weighs windows by their inverse survival. Shown is theta, averaged over the last two
+thirds of the run, which begins half-way between the two optima."""
+
+_CONFIG = """
+seed = 0
+outer_steps = {steps}
+outer_optimizer = {{ type = "sgd", learning_rate = {learning_rate} }}
+
+[aggregation]
+mode = "async"
+lanes = 1
+batch = {windows}
+credits = {windows}
+max_staleness = 1000
+
+[[estimators]]
+type = "NRES"
+unroll_length = {window}
+std = 0.1
+num_tasks = 500
+death_probability = {death_probability}
+truncated_step = {{ type = "InfluenceBalancing", episode_length = {episode}, initial_drive = {start} }}
+
+[checkpoint]
+every = {snapshot_every}
+keep = 1
+
+[workers]
+count = 1
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One way of dealing with death.
+
+    Attributes:
+        name: of it.
+        is_restored: whether lanes have snapshots to be restored from.
+        is_weighted: whether windows count by their inverse survival.
+    """
+
+    name: str
+    is_restored: bool
+    is_weighted: bool
+
+    @property
+    def optimum(self) -> float:
+        """Where theta should go."""
+        return optimum(0.0 if self.is_restored or self.is_weighted else DEATH_PROBABILITY)
+
+
+def optimum(death_probability: float) -> float:
+    """Where the mean loss of an episode is least, if window `k` counts `(1 - death_probability)^k`."""
+    survival = (1 - death_probability) ** np.arange(_WINDOWS)
+    at_zero, at_one = survival @ _window_gradients(0.0), survival @ _window_gradients(1.0)
+    return float(at_zero / (at_zero - at_one))  # the gradient is linear in theta
+
+
+RESTORED: Final = Case("lanes restored from snapshots", is_restored=True, is_weighted=False)
+ANEW: Final = Case("lanes begin anew", is_restored=False, is_weighted=False)
+WEIGHTED: Final = Case("lanes begin anew, inverse-survival weights", is_restored=False, is_weighted=True)
+
+
+def run(quick: bool) -> Result:
+    """The three ways."""
+    rows = [_row(case, _QUICK_STEPS if quick else _STEPS) for case in (RESTORED, ANEW, WEIGHTED)]
+    columns = ("after a death", "deaths", "optimum predicted", "theta")
+    return Result("B6: survival bias", columns, rows, None, _NOTES)
+
+
+def trained(case: Case, steps: int) -> tuple[float, int]:
+    """Theta at the end of a run whose workers die, averaged, and how often they did."""
+    config = _CONFIG.format(
+        steps=steps,
+        learning_rate=_LEARNING_RATE if steps >= _STEPS else 2 * _LEARNING_RATE,
+        windows=_WINDOWS,
+        window=_WINDOW,
+        episode=_EPISODE,
+        start=(optimum(0.0) + optimum(DEATH_PROBABILITY)) / 2,
+        death_probability=DEATH_PROBABILITY if case.is_weighted else 0.0,
+        snapshot_every=1 if case.is_restored else 10**9,
+    )
+    with tempfile.TemporaryDirectory() as directory, MortalRun(Path(directory) / "run", config) as run:
+        thetas = run.train(lifetimes(np.random.default_rng(0)))
+    drives = [np.frombuffer(body, np.float32)[0] for body in thetas.values()]
+    every_version = np.arange(int(_BURN_IN * steps), steps)
+    return float(np.interp(every_version, list(thetas), drives).mean()), run.deaths
+
+
+def lifetimes(draws: np.random.Generator) -> Iterator[int]:
+    """Windows that the worker lives to finish, life after life: geometric, drawn stratum by stratum.
+
+    Stratified draws have the distribution of independent ones, and come near to it with fewer deaths.
+    """
+    while True:
+        uniform = (draws.permutation(_STRATUM) + draws.random(_STRATUM)) / _STRATUM
+        yield from (1 + int(math.log1p(-u) / math.log1p(-DEATH_PROBABILITY)) for u in uniform)
+
+
+def _window_gradients(drive: float) -> np.ndarray:
+    """The exact gradient of each window's mean loss, `[windows]`."""
+    sign = np.where(np.arange(23) < 10, 1.0, -1.0)
+    units, influence = np.ones(23), np.zeros(23)
+    gradients = np.zeros(_WINDOWS)
+    for step in range(_EPISODE):
+        units = 0.5 * (units + np.append(units[1:], 0.0)) + drive * sign
+        influence = 0.5 * (influence + np.append(influence[1:], 0.0)) + sign
+        gradients[step // _WINDOW] += (units[0] - 1.0) * influence[0] / _WINDOW
+    return gradients
+
+
+def _row(case: Case, steps: int) -> Row:
+    theta, deaths = trained(case, steps)
+    bar = f"within {TOLERANCE:g} of {case.optimum:.4f}"
+    cells = (case.name, str(deaths), f"{case.optimum:.4f}", f"{theta:.4f}")
+    return Row(cells, bar, abs(theta - case.optimum) <= TOLERANCE)

@@ -1,0 +1,175 @@
+"""B7, the staleness limit: how far theta may move at once where gradients are some versions old.
+
+Gradient descent on a quadratic of curvature `c` with gradients that are exactly `s` versions old is stable up
+to a learning rate of `2 sin(pi / (2 (2 s + 1))) / c`: the first root of `z^(s + 1) - z^s + lr c` to leave the
+unit circle. Here the gradients go through the learner itself, in `async`, from a scripted worker.
+"""
+
+import functools
+import itertools
+import math
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from benchmarks.reproduce.report import Result, Row
+from learner.admission import Body
+from learner.auth import Tokens
+from learner.checkpoint_store import CheckpointStore
+from learner.core import LearnerCore
+from learner.events import EventLog
+from learner.outer import OuterLearner
+from learner.resume import restore
+from learner.settings import LearnerSettings
+from learner.snapshots import SnapshotStore
+from protos import codec
+from protos.unspool.v1 import learner_pb2
+from unspool.experiment import Experiment
+
+NAME = "Staleness limit"
+
+STALENESSES: Final = (0, 10, 50)
+SHARES: Final = (0.5, 2.0)
+GONE, FAR = 1e-2, 1e2
+_STEPS_PER_VERSION, _STEPS = 20, 60
+_ASTRONOMICAL = 1e12
+_NOTES = f"""The real learner in `async` with `max_staleness = s`, and a worker that sends it the gradient of
+`x^2 / 2` at theta as it was exactly s updates before. SGD, at half the predicted limit of the learning rate
+and at twice that; {_STEPS} + {_STEPS_PER_VERSION} s updates. Shown is the greatest |theta| of the last
+s + 1 updates, as a multiple of where it began."""
+
+_EXPERIMENT = """
+seed = 0
+outer_steps = 100000
+outer_optimizer = {{ type = "sgd", learning_rate = {learning_rate!r} }}
+aggregation = {{ lanes = 1 }}
+[[estimators]]
+type = "NRES"
+unroll_length = 5
+num_tasks = 1
+truncated_step = {{ type = "InfluenceBalancing" }}
+"""
+
+
+def run(quick: bool) -> Result:
+    """Half and twice the predicted limit, for each staleness."""
+    del quick  # it takes seconds
+    courses = {(s, share): course(s, share * limit(s)) for s in STALENESSES for share in SHARES}
+    rows = [_row(s, share, distances) for (s, share), distances in courses.items()]
+    columns = ("staleness", "predicted limit", "learning rate x curvature", "|theta| at the end")
+    return Result("B7: the staleness limit", columns, rows, functools.partial(_draw, courses), _NOTES)
+
+
+def limit(staleness: int) -> float:
+    """The greatest stable product of learning rate and curvature."""
+    return 2 * math.sin(math.pi / (2 * (2 * staleness + 1)))
+
+
+def course(staleness: int, learning_rate: float) -> NDArray[np.float64]:
+    """|theta| after each update, as a multiple of the first; ends early where it is astronomical."""
+    with tempfile.TemporaryDirectory() as directory:
+        return _course(Path(directory), staleness, learning_rate)
+
+
+def at_the_end(distances: NDArray[np.float64], staleness: int) -> float:
+    """The greatest of the last versions: theta swings."""
+    return float(distances[-staleness - 1 :].max())
+
+
+def _course(directory: Path, staleness: int, learning_rate: float) -> NDArray[np.float64]:
+    settings = _settings(directory, staleness, learning_rate)
+    outer = OuterLearner(settings.experiment, settings.batch)
+    checkpoints, snapshots = CheckpointStore(directory, keep=1), SnapshotStore(directory / "lanes")
+    steps = itertools.count()
+    run = restore(
+        settings, 1, outer, checkpoints, snapshots, EventLog(directory / "events"), lambda: float(next(steps))
+    )
+    core = LearnerCore(run)
+    worker_id = _enter(core)
+    bodies = [run.ring.newest.body]
+    for version in range(_STEPS + _STEPS_PER_VERSION * staleness):
+        made_with = max(0, version - staleness)
+        _push(core, worker_id, version, made_with, bodies[made_with], outer)
+        batch = core.take_batch()
+        if batch is None:
+            raise RuntimeError(f"the gradient of theta {made_with} was not taken at {version}")
+        core.applied(outer.apply(version, batch))
+        run.mail.take()
+        bodies.append(run.ring.newest.body)
+        if abs(_drive(bodies[-1])) > _ASTRONOMICAL:
+            break
+    drives = np.abs([_drive(body) for body in bodies])
+    return drives / drives[0]
+
+
+def _settings(directory: Path, staleness: int, learning_rate: float) -> LearnerSettings:
+    toml = _EXPERIMENT.format(learning_rate=learning_rate)
+    return LearnerSettings(
+        run_dir=directory,
+        run_id="staleness",
+        experiment=Experiment.from_toml(toml),
+        experiment_toml=toml,
+        config_sha256="",
+        mode="async",
+        batch=1,
+        max_staleness=staleness,
+        credits_per_lane=1,
+        host="127.0.0.1",
+        port=0,
+        admin_port=0,
+        http_port=0,
+        tokens=Tokens(admin="a", worker="w", viewer="v"),
+        heartbeat_s=1e6,
+        lease_ttl_s=1e8,
+        orphan_ttl_s=1.0,
+        checkpoint_every=1_000_000,
+        checkpoint_keep=1,
+        workers_desired=1,
+        max_workers=1,
+    )
+
+
+def _enter(core: LearnerCore) -> str:
+    request = learner_pb2.JoinRequest(protocol_min=1, protocol_max=1, worker_name="w0", incarnation="i0")
+    worker_id = core.join(request).worker_id
+    core.attach(worker_id)
+    return worker_id
+
+
+def _push(
+    core: LearnerCore, worker_id: str, version: int, made_with: int, theta: bytes, outer: OuterLearner
+) -> None:
+    """Send the gradient of `x^2 / 2`, which is x: theta's own bytes."""
+    push = learner_pb2.GradientEstimatorOut(
+        push_id=version + 1,
+        lane=0,
+        incarnation=core.run.lanes[0].incarnation,
+        seq=version + 1,
+        theta_version=made_with,
+        weight=1.0,
+    )
+    checksum = codec.tensors(theta, 0, len(theta)).crc32
+    core.push(worker_id, push, Body.read(theta, checksum, outer.schema))
+
+
+def _drive(body: bytes) -> float:
+    return float(np.frombuffer(body, np.float32)[0])
+
+
+def _row(staleness: int, share: float, distances: NDArray[np.float64]) -> Row:
+    end = at_the_end(distances, staleness)
+    is_stable = share < 1
+    bar, holds = (f"<= {GONE:g}", end <= GONE) if is_stable else (f">= {FAR:g}", end >= FAR)
+    rate = f"{share * limit(staleness):.4f}"
+    return Row((str(staleness), f"{limit(staleness):.4f}", rate, f"{end:.2g}"), bar, holds)
+
+
+def _draw(courses: dict[tuple[int, float], NDArray[np.float64]], axes: Axes) -> None:
+    for (staleness, share), distances in courses.items():
+        axes.plot(distances, label=f"s = {staleness}, {share:g} x limit")
+    axes.set(xlabel="outer step", ylabel="|theta| / |theta at first|", yscale="log", ylim=(1e-9, 1e9))
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -1,0 +1,31 @@
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.processes import FaultyRun
+from workers.bootstrap import Devices, environment
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _processes_share_a_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What one process has compiled, those that follow read: most of them live for seconds."""
+    cache = environment(Devices(cpu_threads=1), tmp_path_factory.mktemp("compiled"))
+    for name, value in cache.items():
+        os.environ.setdefault(name, value)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Iterator[Callable[..., FaultyRun]]:
+    """Makes a run of a configuration; nothing of it is left after the test."""
+    made: list[FaultyRun] = []
+
+    def make(config: str, name: str = "run") -> FaultyRun:
+        made.append(FaultyRun(tmp_path / name, config))
+        return made[-1]
+
+    yield make
+    for run in made:
+        run.end()

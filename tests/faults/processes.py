@@ -1,0 +1,217 @@
+"""A run whose learner and workers are real processes, started in a fraction of a second and killed at will.
+
+They are forked from a server that has imported everything, so that a test can afford to kill dozens of them.
+The learner and the workers are the command line's own: `service.processes` is what `unspool learner` and
+`unspool worker` call.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from protos.facts import facts_of
+from protos.roles import Role
+from service.client import Admin, connected
+from service.config import RunConfig
+from service.exits import ServiceError
+from service.processes import run_learner, run_worker
+from service.run_directory import RunDirectory
+from service.toml_document import write_tables
+from workers.bootstrap import Devices
+
+PATIENCE_S: Final = 90.0
+"""Longest that anything in these tests may take; only a failing test waits for it."""
+
+_POLL_S: Final = 0.02
+_PRELOADED: Final = [
+    "learner.main",
+    "workers.main",
+    "workers.worker",
+    "service.processes",
+    "unspool.experiment",
+]
+
+Status = dict[str, Any]
+
+
+def fork_server() -> Any:
+    """What starts processes; it starts with the first of them, and keeps the environment of then."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*_PRELOADED, "tests.faults.one_hot"])
+    return context
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class FaultyRun:
+    """A run directory, and the processes that a test has let loose on it."""
+
+    def __init__(self, run_dir: Path, config: str) -> None:
+        self.directory = RunDirectory(run_dir)
+        self.port = free_port()
+        tables = tomllib.loads(config)
+        tables["learner"] = {"port": self.port}
+        self.config = RunConfig.from_tables(tables)
+        self.directory.create(write_tables(self.config.to_tables()))
+        self.processes: dict[str, Any] = {}
+        self._context = fork_server()
+
+    @property
+    def path(self) -> Path:
+        return self.directory.path
+
+    @property
+    def address(self) -> str:
+        """Of the data plane, in every life of the learner."""
+        return f"127.0.0.1:{self.port}"
+
+    def start_learner(self) -> None:
+        """Begin a life of the learner; it listens some time later."""
+        self._start("learner", _be_learner, str(self.path), str(self.directory.log_path("learner")))
+
+    def start_worker(self, name: str, address: str = "") -> None:
+        """Start a worker, at the learner's own address or that of something in between."""
+        log, token = self.directory.log_path(name), self.directory.token_path(Role.WORKER)
+        self._start(name, _be_worker, address or self.address, str(token), name, str(log))
+
+    def start(self, *workers: str, address: str = "") -> None:
+        """Start the learner and these workers."""
+        self.start_learner()
+        for name in workers:
+            self.start_worker(name, address)
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send one of them a signal."""
+        os.kill(self.processes[name].pid, number)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, and wait until the process is gone."""
+        process = self.processes[name]
+        process.kill()
+        process.join(PATIENCE_S)
+
+    def exit_code(self, name: str) -> int:
+        """Waited for; negative for a signal."""
+        process = self.processes[name]
+        process.join(PATIENCE_S)
+        assert process.exitcode is not None, f"{name} is still running\n{self.logs()}"
+        return int(process.exitcode)
+
+    def has_ended(self, name: str) -> bool:
+        return self.processes[name].exitcode is not None
+
+    def status(self) -> Status:
+        """How the run stands; empty while its learner does not answer."""
+        with contextlib.suppress(ServiceError), self.admin() as admin:
+            return dict(facts_of(admin.status()))
+        return {}
+
+    def admin(self) -> contextlib.AbstractContextManager[Admin]:
+        """The operator's connection."""
+        return connected(self.directory)
+
+    def wait_for(self, what: Callable[[Status], Any]) -> Status:
+        """The first status that `what` holds for."""
+        status: Status = {}
+
+        def holds() -> bool:
+            nonlocal status
+            status = self.status()
+            return bool(status) and bool(what(status))
+
+        until(holds, lambda: f"last status: {status}\n{self.logs()}")
+        return status
+
+    def wait_for_step(self, step: int) -> Status:
+        """The first status at or after outer step `step`."""
+        return self.wait_for(lambda status: status["outer_step"] >= step)
+
+    def events(self) -> str:
+        """The learner's log of events, over all its lives."""
+        path = self.path / "logs" / "events.jsonl"
+        return path.read_text() if path.exists() else ""
+
+    def wait_for_event(self, *words: str) -> None:
+        """Wait for a line of the event log in which all these words occur."""
+        until(
+            lambda: any(all(word in line for word in words) for line in self.events().splitlines()),
+            lambda: f"no event with {words}\n{self.logs()}",
+        )
+
+    def logs(self) -> str:
+        """The last that everybody said."""
+        paths = sorted((self.path / "logs").iterdir())
+        return "\n".join(f"--- {path.name}\n{path.read_text()[-2000:]}" for path in paths)
+
+    def end(self) -> None:
+        """Whatever is left of it is killed."""
+        for process in self.processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            process.join(PATIENCE_S)
+
+    def _start(self, name: str, target: Callable[..., None], *arguments: str) -> None:
+        process = self._context.Process(target=target, args=arguments, name=name)
+        process.start()
+        self.processes[name] = process
+
+
+def lanes_of(status: Status, name: str) -> list[int]:
+    """The lanes that a worker holds; none if the learner has forgotten it."""
+    return next((list(worker["lanes"]) for worker in status["workers"] if worker["name"] == name), [])
+
+
+def state_of(status: Status, name: str) -> str:
+    """What the learner thinks of a worker."""
+    return next((str(worker["state"]) for worker in status["workers"] if worker["name"] == name), "gone")
+
+
+@contextlib.contextmanager
+def faulty_run(run_dir: Path, config: str) -> Iterator[FaultyRun]:
+    """A run of which nothing is left after the block."""
+    run = FaultyRun(run_dir, config)
+    try:
+        yield run
+    finally:
+        run.end()
+
+
+def until(holds: Callable[[], Any], otherwise: Callable[[], str] = lambda: "") -> None:
+    """Ask again and again; fails with `otherwise` when patience ends."""
+    give_up_at = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < give_up_at, f"not within {PATIENCE_S:g} s\n{otherwise()}"
+        time.sleep(_POLL_S)
+
+
+def _be_learner(run_dir: str, log: str) -> None:
+    _write_to(log)
+    try:
+        sys.exit(run_learner(RunDirectory(Path(run_dir))))
+    except ServiceError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(int(error.exit_code))
+
+
+def _be_worker(address: str, token: str, name: str, log: str) -> None:
+    _write_to(log)
+    sys.exit(run_worker(address, Path(token), name, Devices(cpu_threads=1)))
+
+
+def _write_to(log: str) -> None:
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)

@@ -1,0 +1,141 @@
+"""A relay without processes: the test is the learner on one side and the workers on the other."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from protos import codec
+from protos.unspool.v1 import learner_pb2
+from tests.workers.fake_learner import PATIENCE_S, FakeStream
+from workers.mailbox import Joined, Mailbox
+from workers.relay_core import RelayCore
+
+SCHEMA = codec.schema_of([np.zeros(3, np.float32), np.zeros((), np.float32)])
+TTL_S = 30.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def body(*values: float) -> bytes:
+    """Four numbers as the bytes of a gradient; one number is repeated."""
+    return np.asarray(values if len(values) == 4 else values * 4, np.float32).tobytes()
+
+
+class Peer:
+    """A worker behind the relay, as the relay's plane would act for it."""
+
+    def __init__(self, node: "RelayNode", name: str, incarnation: str, held: Any = ()) -> None:
+        self._node = node
+        self.name = name
+        self._push_ids = itertools.count(1)
+        request = learner_pb2.JoinRequest(
+            protocol_min=1, protocol_max=1, worker_name=name, incarnation=incarnation, held=held
+        )
+        self.reply = node.core.join(request)
+        self.worker_id, self._stream = node.core.attach(self.reply.session_secret)
+
+    def told(self, kind: str) -> list[Any]:
+        """What it has been told since it was last asked, of one kind."""
+        taking = iter(self._stream)
+        messages = [next(taking) for _ in range(len(self._stream))]
+        return [getattr(message, kind) for message in messages if message.HasField(kind)]
+
+    def beat(self, **fields: Any) -> None:
+        self._node.core.heartbeat(self.worker_id, learner_pb2.Heartbeat(**fields))
+
+    def break_stream(self) -> None:
+        self._node.core.detach(self.worker_id, self._stream)
+
+    def push(
+        self, grant: learner_pb2.LaneGrant, seq: int, data: bytes, **fields: Any
+    ) -> learner_pb2.GradientEstimatorOut:
+        defaults = {"push_id": next(self._push_ids), "weight": 1.0, "theta_version": 0}
+        push = learner_pb2.GradientEstimatorOut(
+            lane=grant.lane,
+            incarnation=grant.incarnation,
+            seq=seq,
+            grad=codec.tensors(data, 1, 1 << 16),
+            **(defaults | fields),
+        )
+        self._node.core.push(self.worker_id, push, data)
+        return push
+
+
+class RelayNode:
+    """A relay that has joined, and what it says to the learner."""
+
+    def __init__(self, *, merges: bool = False, max_workers: int = 4) -> None:
+        self.clock = Clock()
+        self.mailbox = Mailbox(forwards=True)
+        self.core = RelayCore(self.mailbox, max_workers, self.clock)
+        self.reply = learner_pb2.JoinReply(
+            run_id="run",
+            epoch=1,
+            worker_id="relay#1",
+            heartbeat_s=5.0,
+            lease_ttl_s=TTL_S,
+            chunk_bytes=1 << 16,
+            schema=SCHEMA,
+            lanes_total=8,
+            exact_versions=not merges,
+            merges=merges,
+        )
+        self.join(fresh=True)
+
+    def join(self, *, fresh: bool, held: frozenset[tuple[int, int]] = frozenset()) -> None:
+        self.mailbox.joined(Joined(self.reply, held, fresh))
+        self._stream = FakeStream(self.mailbox.new_stream(self.core.report))
+        self._obey()
+
+    def worker(self, name: str, incarnation: str = "i0", held: Any = ()) -> Peer:
+        return Peer(self, name, incarnation, held)
+
+    def hear(self, **message: Any) -> None:
+        self.mailbox.hear(learner_pb2.LearnerMessage(**message))
+        self._obey()
+
+    def grant(
+        self, lane: int, incarnation: int = 7, *, seq: int = 0, credits: int = 9
+    ) -> learner_pb2.LaneGrant:
+        grant = learner_pb2.LaneGrant(lane=lane, incarnation=incarnation, seq=seq, credits=credits)
+        self.hear(grant=grant)
+        return grant
+
+    def judge(
+        self,
+        push: learner_pb2.GradientEstimatorOut,
+        verdict: learner_pb2.Verdict,
+        credits: int = 9,
+        parts: Any = (),
+    ) -> None:
+        about = learner_pb2.PushVerdict(
+            push_id=push.push_id, verdict=verdict, version=3, credits=credits, parts=parts
+        )
+        self.hear(verdict=about)
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.now_s += seconds
+        self.core.tick()
+
+    def said(self, kind: str) -> Any:
+        """The next thing said to the learner of a kind; heartbeats before it are passed over."""
+        while True:
+            message = self._stream.heard.get(timeout=PATIENCE_S)
+            found = message.WhichOneof("body")
+            if found == kind:
+                return getattr(message, kind)
+            assert found == "heartbeat", f"expected {kind}, got {message}"
+
+    def _obey(self) -> None:
+        for order in self.mailbox.orders():
+            if isinstance(order, Joined):
+                self.core.joined(order)
+            elif isinstance(order, learner_pb2.LearnerMessage):
+                self.core.hear(order)

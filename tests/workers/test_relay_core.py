@@ -1,0 +1,352 @@
+"""What a relay does between a learner and workers that the test plays."""
+
+import numpy as np
+import pytest
+
+from protos import codec
+from protos.unspool.v1 import learner_pb2
+from tests.workers.relay_node import TTL_S, RelayNode, body
+from workers.relay_core import RelayRefusalError
+
+Verdict = learner_pb2.Verdict
+Goodbye = learner_pb2.Goodbye
+
+
+def test_a_grant_goes_to_the_least_loaded_worker():
+    node = RelayNode()
+    w0, w1 = node.worker("w0"), node.worker("w1")
+    for lane in range(3):
+        node.grant(lane)
+    assert [grant.lane for grant in w0.told("grant")] == [0, 2]
+    assert [grant.lane for grant in w1.told("grant")] == [1]
+
+
+def test_a_grant_goes_to_a_worker_that_still_has_the_state():
+    node = RelayNode()
+    node.worker("w0")
+    w1 = node.worker("w1", held=[learner_pb2.HeldLane(lane=5, incarnation=1, seq=3)])
+    node.grant(5, seq=3)
+    assert [grant.lane for grant in w1.told("grant")] == [5]
+
+
+def test_a_grant_waits_for_a_worker_and_goes_back_if_none_comes():
+    node = RelayNode()
+    node.grant(0)
+    node.pass_time(11.0)
+    assert node.said("lane_return").lane == 0
+
+
+def test_without_merging_a_push_passes_unchanged():
+    node = RelayNode()
+    w0 = node.worker("w0")
+    sent = w0.push(node.grant(2), 1, body(1, 2, 3, 4), mean_loss=0.5, theta_version=0)
+    passed = node.said("push")
+    assert passed.grad == sent.grad
+    assert (passed.lane, passed.incarnation, passed.seq, passed.mean_loss) == (2, 7, 1, 0.5)
+    assert not passed.parts
+
+
+def test_a_verdict_reaches_the_sender_under_its_own_push_id():
+    node = RelayNode()
+    w0, w1 = node.worker("w0"), node.worker("w1")
+    grants = [node.grant(0), node.grant(1)]
+    w0.push(grants[0], 1, body(1), push_id=41)
+    w1.push(grants[1], 1, body(2), push_id=41)
+    node.said("push")
+    node.judge(node.said("push"), Verdict.APPLIED)
+    assert [(verdict.push_id, verdict.lane) for verdict in w1.told("verdict")] == [(41, 1)]
+    assert not w0.told("verdict")
+
+
+def test_pushes_that_come_before_the_learners_answer_go_up_as_one():
+    node = RelayNode(merges=True)
+    w0, w1 = node.worker("w0"), node.worker("w1")
+    grants = [node.grant(lane) for lane in range(2)]
+    w0.push(grants[0], 1, body(9), theta_version=2)
+    w1.push(grants[1], 1, body(1, 2, 3, 4), weight=1.0, theta_version=2, mean_loss=1.0)
+    w0.push(grants[0], 2, body(5, 6, 7, 8), weight=3.0, theta_version=1, mean_loss=2.0)
+    first = node.said("push")
+    node.judge(first, Verdict.ACCEPTED)
+    merged = node.said("push")
+    assert not first.parts
+    assert np.frombuffer(merged.grad.inline, np.float32).tolist() == [4, 5, 6, 7]
+    assert (merged.weight, merged.mean_loss, merged.theta_version) == (4.0, 1.75, 1)
+    assert [(part.lane, part.seq, part.weight) for part in merged.parts] == [(1, 1, 1.0), (0, 2, 3.0)]
+
+
+def merged_push(node: RelayNode, workers: list) -> learner_pb2.GradientEstimatorOut:
+    """One push for each of three lanes, of which the last two go up merged."""
+    for lane, worker in enumerate(workers):
+        worker.push(node.grant(lane), 1, body(lane))
+    node.judge(node.said("push"), Verdict.ACCEPTED)
+    return node.said("push")
+
+
+def test_parts_that_are_objected_to_are_dropped_and_the_rest_is_sent_again():
+    node = RelayNode(merges=True)
+    workers = [node.worker(f"w{lane}") for lane in range(3)]
+    push = merged_push(node, workers)
+    for worker in workers:
+        worker.told("verdict")
+    objection = learner_pb2.PartVerdict(lane=1, seq=1, verdict=Verdict.STALE)
+    node.judge(push, Verdict.STALE, parts=[objection])
+    again = node.said("push")
+    assert (again.lane, again.grad.inline, list(again.parts)) == (2, body(2), [])
+    assert [verdict.verdict for verdict in workers[1].told("verdict")] == [Verdict.STALE]
+    assert not workers[2].told("verdict")
+
+
+def test_a_word_on_a_merged_push_as_a_whole_reaches_every_sender():
+    node = RelayNode(merges=True)
+    workers = [node.worker(f"w{lane}") for lane in range(3)]
+    push = merged_push(node, workers)
+    for worker in workers:
+        worker.told("verdict")
+    node.judge(push, Verdict.ACCEPTED)
+    node.judge(push, Verdict.APPLIED)
+    told = [[verdict.verdict for verdict in worker.told("verdict")] for worker in workers]
+    assert told == [[], *[[Verdict.ACCEPTED, Verdict.APPLIED]] * 2]
+
+
+def test_a_gradient_that_is_not_finite_is_part_of_no_mean():
+    node = RelayNode(merges=True)
+    workers = [node.worker(f"w{lane}") for lane in range(3)]
+    grants = [node.grant(lane) for lane in range(3)]
+    for worker, grant, value in zip(workers, grants, (1.0, float("nan"), 3.0), strict=True):
+        worker.push(grant, 1, body(value))
+    for lane in range(3):
+        push = node.said("push")
+        assert (push.lane, list(push.parts)) == (lane, [])
+        node.judge(push, Verdict.ACCEPTED)
+
+
+def test_a_push_that_is_sent_again_is_passed_on_once():
+    node = RelayNode()
+    w0 = node.worker("w0")
+    grant = node.grant(0)
+    w0.push(grant, 1, body(1), push_id=5)
+    node.judge(node.said("push"), Verdict.ACCEPTED)
+    w0.told("verdict")
+    w0.push(grant, 1, body(1), push_id=5)
+    assert [verdict.verdict for verdict in w0.told("verdict")] == [Verdict.ACCEPTED]
+    node.core.return_lane(w0.worker_id, learner_pb2.LaneReturn(lane=0, incarnation=7, seq=1))
+    node.said("lane_return")
+
+
+def test_a_push_under_another_lease_is_refused_here():
+    node = RelayNode()
+    w0 = node.worker("w0")
+    node.grant(0, incarnation=7)
+    w0.push(learner_pb2.LaneGrant(lane=0, incarnation=6), 1, body(1))
+    assert [verdict.verdict for verdict in w0.told("verdict")] == [Verdict.NOT_LEASED]
+
+
+@pytest.mark.parametrize(
+    ("data", "crc32", "verdict"),
+    [
+        (body(1), 0, Verdict.CORRUPT),
+        (b"short", None, Verdict.SCHEMA_MISMATCH),
+        (body(1) * 2, None, Verdict.TOO_LARGE),
+    ],
+)
+def test_a_body_that_is_not_the_schemas_is_refused_here(data, crc32, verdict):
+    node = RelayNode()
+    w0 = node.worker("w0")
+    tensors = codec.tensors(data, 1, 1 << 16)
+    tensors.crc32 = tensors.crc32 if crc32 is None else crc32
+    push = learner_pb2.GradientEstimatorOut(push_id=1, lane=0, incarnation=7, seq=1, grad=tensors)
+    node.grant(0)
+    node.core.push(w0.worker_id, push, data)
+    assert [answer.verdict for answer in w0.told("verdict")] == [verdict]
+
+
+def test_a_worker_is_told_its_share_of_the_learners_credits():
+    node = RelayNode()
+    w0, w1 = node.worker("w0"), node.worker("w1")
+    grants = [node.grant(lane, credits=2 * (lane + 1)) for lane in range(3)]  # two for each lane
+    w0.push(grants[0], 1, body(1))
+    node.judge(node.said("push"), Verdict.ACCEPTED, credits=5)
+    for worker in (w0, w1):
+        worker.told("verdict")
+        worker.beat()
+    assert [ack.credits for worker in (w0, w1) for ack in worker.told("heartbeat_ack")] == [3, 2]
+
+
+def test_what_one_worker_may_leave_here_is_bounded():
+    node = RelayNode()
+    w0 = node.worker("w0")
+    grant = node.grant(0, credits=1)
+    for seq in range(1, 5):
+        w0.push(grant, seq, body(seq))
+    assert [verdict.verdict for verdict in w0.told("verdict")] == [Verdict.NO_CREDIT] * 2
+
+
+def test_lanes_of_a_worker_that_stays_silent_go_back_after_its_pushes():
+    node = RelayNode(merges=True)
+    w0 = node.worker("w0")
+    grants = [node.grant(0), node.grant(1)]
+    w0.push(grants[0], 1, body(1))
+    w0.push(grants[1], 4, body(2))
+    w0.break_stream()
+    node.pass_time(TTL_S - 1.0)
+    node.pass_time(2.0)
+    assert [node.said("push").lane for _ in range(2)] == [0, 1]
+    assert [(gone.lane, gone.seq) for gone in (node.said("lane_return"), node.said("lane_return"))] == [
+        (0, 1), (1, 4),
+    ]  # fmt: skip
+
+
+def test_a_new_process_of_a_worker_frees_the_lanes_of_the_old_one_at_once():
+    node = RelayNode()
+    before = node.worker("w0", "i0")
+    node.grant(3)
+    node.worker("w0", "i1")
+    assert node.said("lane_return").lane == 3
+    assert [goodbye.reason for goodbye in before.told("goodbye")] == [Goodbye.SUPERSEDED]
+
+
+def test_a_relay_without_workers_says_so_before_it_returns_their_lanes():
+    node = RelayNode()
+    w0 = node.worker("w0")
+    node.grant(0)
+    node.core.leave(w0.worker_id, "drained")
+    heartbeats, message = [], None
+    while message is None or not message.HasField("lane_return"):
+        message = node._stream.heard.get(timeout=5.0)
+        heartbeats += [message.heartbeat.workers] * message.HasField("heartbeat")
+    assert heartbeats[-1] == 0
+
+
+def test_a_worker_that_joins_again_keeps_the_leases_that_it_names():
+    node = RelayNode()
+    w0 = node.worker("w0")
+    node.grant(0)
+    node.grant(1)
+    w0.break_stream()
+    node.worker("w0", held=[learner_pb2.HeldLane(lane=0, incarnation=7, seq=0)])
+    assert node.said("lane_return").lane == 1
+    assert [lane.lane for lane in node.core.report().lanes] == [0]
+
+
+def test_a_broken_stream_to_the_learner_leaves_workers_alone():
+    node = RelayNode()
+    w0 = node.worker("w0")
+    push = w0.push(node.grant(0), 1, body(1))
+    node.said("push")
+    node.join(fresh=False, held=frozenset({(0, 7)}))
+    assert node.said("push").grad == push.grad
+    assert not w0.told("goodbye")
+
+
+def test_a_lease_that_did_not_survive_is_taken_from_its_worker():
+    node = RelayNode()
+    w0 = node.worker("w0")
+    node.grant(0)
+    node.join(fresh=False, held=frozenset())
+    assert [(lost.lane, lost.incarnation) for lost in w0.told("revocation")] == [(0, 7)]
+
+
+def test_after_a_restart_of_the_learner_lanes_go_to_whoever_still_has_their_states():
+    node = RelayNode()
+    node.worker("w0")
+    w1 = node.worker("w1")
+    node.reply.epoch = 2
+    node.join(fresh=True)
+    assert [goodbye.reason for goodbye in w1.told("goodbye")] == [Goodbye.EXPIRED]
+    node.worker("w0")
+    node.grant(4, incarnation=8, seq=6)
+    again = node.worker("w1", held=[learner_pb2.HeldLane(lane=4, incarnation=7, seq=6)])
+    assert [grant.lane for grant in again.told("grant")] == [4]
+
+
+def test_a_new_worker_is_given_lanes_of_the_others():
+    node = RelayNode()
+    w0 = node.worker("w0")
+    for lane in range(2):
+        node.grant(lane)
+    node.worker("w1")
+    node.pass_time(0.1)
+    (revocation,) = w0.told("revocation")
+    node.core.return_lane(
+        w0.worker_id, learner_pb2.LaneReturn(lane=revocation.lane, incarnation=7, seq=3, reason="moved")
+    )
+    assert node.said("lane_return").seq == 3
+
+
+def test_a_worker_that_hangs_loses_its_lanes_and_is_asked_for_its_stack():
+    node = RelayNode()
+    w0, w1 = node.worker("w0"), node.worker("w1")
+    node.grant(0)
+    w0.push(learner_pb2.LaneGrant(lane=0, incarnation=7), 1, body(1), compute_s=1.0)
+    node.said("push")
+    w0.beat(phase=learner_pb2.Heartbeat.COMPUTING, phase_age_s=61.0)
+    w1.beat(phase=learner_pb2.Heartbeat.COMPUTING, phase_age_s=2.0)
+    node.pass_time(0.1)
+    assert "w0 hangs" in node.said("log").text
+    assert node.said("lane_return").lane == 0
+    assert len(w0.told("stack_request")) == 1
+    assert node.core.report().phase_age_s == 2.0
+
+
+def test_a_snapshot_passes_only_under_the_lanes_lease():
+    node = RelayNode()
+    w0 = node.worker("w0")
+    node.grant(0)
+    for incarnation, data in ((6, b"old"), (7, b"new")):
+        snapshot = learner_pb2.Snapshot(lane=0, incarnation=incarnation, seq=1, bytes=3)
+        node.core.snapshot(w0.worker_id, snapshot, data)
+    assert node.said("snapshot").incarnation == 7
+    assert node.said("chunk").data == b"new"
+
+
+def test_a_revocation_reaches_the_worker_that_has_the_lane():
+    node = RelayNode()
+    w0, w1 = node.worker("w0"), node.worker("w1")
+    for lane in range(2):
+        node.grant(lane)
+    node.hear(revocation=learner_pb2.LaneRevocation(lane=1, incarnation=7))
+    assert [revocation.lane for revocation in w1.told("revocation")] == [1]
+    assert not w0.told("revocation")
+
+
+def test_failures_stacks_and_log_lines_name_their_worker():
+    node = RelayNode()
+    w0 = node.worker("w0")
+    node.grant(0)
+    failure = learner_pb2.LaneFailure(lane=0, incarnation=7, seq=1, traceback="boom")
+    for message in (
+        learner_pb2.WorkerMessage(lane_failure=failure),
+        learner_pb2.WorkerMessage(stack=learner_pb2.StackDump(text="main")),
+        learner_pb2.WorkerMessage(log=learner_pb2.LogLine(level="info", text="hello")),
+    ):
+        node.core.pass_on(w0.worker_id, message)
+    assert node.said("lane_failure") == failure
+    assert node.said("stack").text == "w0:\nmain"
+    assert node.said("log").text == "w0: hello"
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_passing"),
+    [
+        ({"run_id": "another"}, False),
+        ({"protocol_min": 2, "protocol_max": 2}, False),
+        ({"worker_name": ""}, False),
+        ({"worker_name": "w9"}, True),
+    ],
+)
+def test_a_worker_that_does_not_fit_is_refused(changes, is_passing):
+    node = RelayNode(max_workers=1)
+    node.worker("w0")
+    fields = {"protocol_min": 1, "protocol_max": 1, "worker_name": "w0", "incarnation": "i0"}
+    with pytest.raises(RelayRefusalError) as refusal:
+        node.core.join(learner_pb2.JoinRequest(**(fields | changes)))
+    assert refusal.value.is_passing == is_passing
+
+
+def test_a_draining_relay_lets_nobody_in_and_tells_its_workers():
+    node = RelayNode()
+    w0 = node.worker("w0")
+    node.core.drain(learner_pb2.Drain(reason="SIGTERM"))
+    assert [drain.reason for drain in w0.told("drain")] == ["SIGTERM"]
+    with pytest.raises(RelayRefusalError, match="draining"):
+        node.worker("w1")

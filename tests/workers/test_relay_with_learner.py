@@ -1,0 +1,175 @@
+"""A real learner, a relay over loopback, and real workers behind it: theta is what it is without a relay."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+
+import pytest
+
+from protos.unspool.v1 import learner_pb2
+from tests.workers.cluster import TOKEN, Cluster
+from tests.workers.fake_learner import PATIENCE_S
+from workers.client import GrpcLearnerClient, LearnerStream
+from workers.exits import ExitCode
+from workers.relay import Relay, RelaySettings
+from workers.settings import WorkerSettings
+
+
+class RunningRelay:
+    """A relay in a thread of the test's process."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        name: str = "relay",
+        *,
+        learner: str = "",
+        client: GrpcLearnerClient | None = None,
+    ) -> None:
+        upstream = WorkerSettings(learner=learner or cluster.address, token=TOKEN, name=name)
+        self.relay = Relay(RelaySettings(upstream), client or GrpcLearnerClient(upstream.learner, TOKEN))
+        self.address = self.relay.address
+        self._codes: list[int] = []
+        self._thread = threading.Thread(target=lambda: self._codes.append(self.relay.run()), name=name)
+        self._thread.start()
+
+    def exit_code(self) -> int:
+        self._thread.join(PATIENCE_S)
+        assert self._codes, "the relay is still running"
+        return self._codes[0]
+
+
+class Watched(LearnerStream):
+    """Another stream, of which every message is looked at before it is passed on."""
+
+    def __init__(self, stream: LearnerStream, look: Callable[[learner_pb2.LearnerMessage], None]) -> None:
+        self._stream = stream
+        self._look = look
+
+    def __iter__(self) -> Iterator[learner_pb2.LearnerMessage]:
+        for message in self._stream:
+            self._look(message)
+            yield message
+
+    def cancel(self) -> None:
+        self._stream.cancel()
+
+
+class WatchingClient(GrpcLearnerClient):
+    """Does something, once, when some theta is announced."""
+
+    def __init__(self, address: str, at_version: int) -> None:
+        super().__init__(address, TOKEN)
+        self._at_version = at_version
+        self._is_done = False
+
+    def open_session(
+        self, session_secret: str, outgoing: Iterable[learner_pb2.WorkerMessage]
+    ) -> LearnerStream:
+        self.stream = super().open_session(session_secret, outgoing)
+        return Watched(self.stream, self._look)
+
+    def act(self) -> None:
+        raise NotImplementedError
+
+    def _look(self, message: learner_pb2.LearnerMessage) -> None:
+        if message.theta.version >= self._at_version and not self._is_done:
+            self._is_done = True
+            self.act()
+
+
+class DyingClient(WatchingClient):
+    """Its worker's session crashes without a word of farewell."""
+
+    def act(self) -> None:
+        self.close()
+        raise RuntimeError("as if killed")
+
+
+class BreakingClient(WatchingClient):
+    def __init__(self, address: str) -> None:
+        super().__init__(address, at_version=4)
+
+    def act(self) -> None:
+        self.stream.cancel()
+
+
+class DrainingClient(WatchingClient):
+    def __init__(self, relay: RunningRelay, at_version: int) -> None:
+        super().__init__(relay.address, at_version)
+        self._relay = relay
+
+    def act(self) -> None:
+        self._relay.relay.drain("SIGTERM")
+
+
+@pytest.fixture
+def relayed(tmp_path, request) -> Iterator[Cluster]:
+    """A cluster whose two workers are behind one relay; ends with no thread of the relay left."""
+    changes = getattr(request, "param", {})
+    cluster = Cluster(tmp_path, **changes)
+    relay = RunningRelay(cluster)
+    for _ in range(2):
+        cluster.start_worker(GrpcLearnerClient(relay.address, TOKEN))
+    yield cluster
+    assert relay.exit_code() == ExitCode.OK
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("relay")]
+
+
+def test_theta_is_the_same_behind_a_relay(relayed, expected):
+    assert relayed.finish()["theta_sha256"] == expected
+    assert relayed.codes == {"w0": ExitCode.OK, "w1": ExitCode.OK}
+
+
+ASYNC = {"mode": "async", "max_staleness": 4, "credits_per_lane": 2, "batch": 4}
+
+
+@pytest.mark.parametrize("relayed", [ASYNC], indirect=True)
+def test_in_async_the_run_ends_as_well(relayed):
+    status = relayed.finish()
+    assert status["state"] == "FINISHED"
+    assert relayed.codes == {"w0": ExitCode.OK, "w1": ExitCode.OK}
+
+
+def test_theta_does_not_depend_on_a_worker_that_dies_behind_a_relay(tmp_path, expected):
+    cluster = Cluster(tmp_path, heartbeat_s=0.5, lease_ttl_s=2.0)
+    relay = RunningRelay(cluster)
+    cluster.start_worker(DyingClient(relay.address, at_version=3))
+    cluster.start_worker(GrpcLearnerClient(relay.address, TOKEN))
+    assert cluster.finish()["theta_sha256"] == expected
+    assert cluster.codes == {"w0": ExitCode.CRASHED, "w1": ExitCode.OK}
+    assert relay.exit_code() == ExitCode.OK
+
+
+def test_theta_does_not_depend_on_a_relay_whose_stream_breaks(tmp_path, expected):
+    cluster = Cluster(tmp_path)
+    relay = RunningRelay(cluster, client=BreakingClient(cluster.address))
+    cluster.start_worker(GrpcLearnerClient(relay.address, TOKEN))
+    assert cluster.finish()["theta_sha256"] == expected
+    assert relay.exit_code() == ExitCode.OK
+
+
+def test_a_drained_relay_takes_its_workers_along(tmp_path, expected):
+    cluster = Cluster(tmp_path)
+    leaving = RunningRelay(cluster)
+    cluster.start_worker(DrainingClient(leaving, at_version=3))
+    relay = RunningRelay(cluster, "another")
+    cluster.start_worker(GrpcLearnerClient(relay.address, TOKEN))
+    assert cluster.finish()["theta_sha256"] == expected
+    assert (leaving.exit_code(), relay.exit_code()) == (ExitCode.OK, ExitCode.OK)
+
+
+def test_a_relay_behind_a_relay_changes_nothing(tmp_path, expected):
+    cluster = Cluster(tmp_path)
+    outer = RunningRelay(cluster)
+    inner = RunningRelay(cluster, "inner", learner=outer.address)
+    cluster.start_worker(GrpcLearnerClient(inner.address, TOKEN))
+    assert cluster.finish()["theta_sha256"] == expected
+    assert (outer.exit_code(), inner.exit_code()) == (ExitCode.OK, ExitCode.OK)
+
+
+def test_a_relay_with_a_wrong_token_is_refused(tmp_path):
+    cluster = Cluster(tmp_path)
+    relay = RunningRelay(cluster, client=cluster.client(token="another"))
+    assert relay.exit_code() == ExitCode.REFUSED
+    cluster.start_worker()
+    cluster.finish()

@@ -1,0 +1,302 @@
+"""A relay without its transport: every event, from the learner or from a worker behind it, is a method.
+
+Towards the learner it is one worker that holds all of its workers' lanes. Leases, seqs and verdicts pass
+through unchanged, so the learner's fences and watermarks mean behind a relay what they mean without one.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+from protos import codec
+from protos.mailbox import Mailbox as Stream
+from protos.unspool.v1 import learner_pb2
+from workers.client import PROTOCOL
+from workers.mailbox import Joined, Mailbox
+from workers.relay_custody import RelayCustody
+from workers.relay_leasing import RelayLeasing
+from workers.relay_sessions import RelayedWorker, total_heartbeat
+from workers.relay_state import RelayState
+
+
+class RelayRefusalError(Exception):
+    """A worker is not let in."""
+
+    def __init__(self, text: str, *, is_passing: bool) -> None:
+        """Refuse for now if it `is_passing`, else for good."""
+        super().__init__(text)
+        self.is_passing = is_passing
+
+
+class RelayCore:
+    """All of a relay's coordination, as the events that move it. Safe to use from any thread."""
+
+    def __init__(
+        self, mailbox: Mailbox, max_workers: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Speak to the learner through `mailbox`, for at most `max_workers` workers."""
+        # Held while the mailbox's own lock is taken, never the other way round.
+        self._lock = threading.RLock()
+        self._max_workers = max_workers
+        self._state = RelayState(mailbox, clock)
+        self._leasing = RelayLeasing(self._state)
+        self._custody = RelayCustody(self._state)
+        self._report = total_heartbeat(self._state.workers, [], 0)
+
+    @property
+    def reply(self) -> learner_pb2.JoinReply:
+        """What the learner said at the last Join; empty before the first."""
+        return self._state.reply
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no worker is left."""
+        return len(self._state.workers) == 0
+
+    def report(self) -> learner_pb2.Heartbeat:
+        """Return what a heartbeat to the learner says. Takes no lock: the mailbox asks in its own."""
+        return self._report
+
+    # What the learner says.
+
+    def joined(self, joined: Joined) -> None:
+        """Take note that the learner has let this relay in, for the first time or again.
+
+        If it knows of no earlier session, all leases are void: the workers join afresh, as they would without
+        a relay, and name the states that they still have.
+        """
+        with self._lock:
+            if joined.fresh:
+                names = {worker.name for worker in self._state.workers}
+                self.dismiss(learner_pb2.Goodbye.EXPIRED, "the relay's session with the learner began anew")
+                self._state.begin_afresh(joined.reply)
+                self._leasing.await_again(names)
+            else:
+                self._state.reply = joined.reply
+                self._leasing.keep_only(joined.held)
+            self._renew_report()
+
+    def hear(self, message: learner_pb2.LearnerMessage) -> None:
+        """Pass on what the learner says, to whom it concerns."""
+        with self._lock:
+            match message.WhichOneof("body"):
+                case "heartbeat_ack":
+                    self._state.credits = message.heartbeat_ack.credits
+                case "verdict":
+                    self._custody.hear(message.verdict)
+                case "theta":
+                    self._state.theta = message
+                    self._state.workers.tell(message)
+                case "grant":
+                    self._state.credits = message.grant.credits
+                    self._leasing.hear_grant(message.grant)
+                    self._renew_report()
+                case "revocation":
+                    self._leasing.hear_revocation(message.revocation)
+                case "stack_request":
+                    self._ask_for_stack(message)
+            self._state.pushes.flush()
+
+    def drain(self, order: learner_pb2.Drain) -> None:
+        """Ask every worker to return its lanes and go; nobody is let in any more."""
+        with self._lock:
+            self._state.draining = self._state.draining or order
+            for worker in self._state.workers:
+                worker.draining = True
+            self._state.workers.tell(learner_pb2.LearnerMessage(drain=order))
+            self._leasing.give_back_unwanted(order.reason, age_s=0.0)
+
+    def give_back(self, reason: str) -> None:
+        """Return every lane that a worker has not returned itself."""
+        with self._lock:
+            for lane in self._state.lanes:
+                self._leasing.give_back(lane, reason)
+
+    def dismiss(self, reason: learner_pb2.Goodbye.Reason, detail: str) -> None:
+        """Say goodbye to everyone."""
+        with self._lock:
+            goodbye = learner_pb2.Goodbye(reason=reason, detail=detail)
+            self._state.workers.tell(learner_pb2.LearnerMessage(goodbye=goodbye))
+
+    def tick(self) -> None:
+        """Judge the silence of workers, and even out their loads. Called a few times a second."""
+        with self._lock:
+            if not self._state.has_joined:
+                return
+            for worker in self._state.workers:
+                silent_s = self._state.clock() - worker.last_heard_s
+                if silent_s > self._state.lease_ttl_s:
+                    self._close(worker, learner_pb2.Goodbye.EXPIRED, f"nothing heard for {silent_s:.1f} s")
+                elif worker.stuck_at is None and worker.hangs():
+                    self._unburden(worker)
+            self._leasing.route()
+            self._leasing.give_back_unwanted("no worker behind the relay takes it")
+            self._leasing.even_out()
+            self._renew_report()
+
+    # What workers do.
+
+    def join(self, request: learner_pb2.JoinRequest) -> learner_pb2.JoinReply:
+        """Admit a worker, or one again whose stream broke and which keeps the leases that it still has.
+
+        Raises:
+            RelayRefusalError: it does not fit; or there is no learner, or no room, at the moment.
+        """
+        with self._lock:
+            self._check(request)
+            worker = self._state.workers.named(request.worker_name)
+            if worker is not None and worker.introduction.incarnation != request.incarnation:
+                self._close(worker, learner_pb2.Goodbye.SUPERSEDED, "a newer process of this worker joined")
+                worker = None
+            if worker is None:
+                worker = self._state.workers.open(request, self._state.clock())
+            worker.join(request, self._state.clock())
+            self._leasing.keep_of(worker)
+            welcome = learner_pb2.JoinReply()
+            welcome.CopyFrom(self._state.reply)
+            welcome.worker_id, welcome.session_secret = worker.worker_id, worker.secret
+            welcome.version = self._state.version
+            return welcome
+
+    def attach(self, secret: str) -> tuple[str, Stream] | None:
+        """Open a session's stream in place of any earlier one; None if there is no such session."""
+        with self._lock:
+            worker = self._state.workers.with_secret(secret)
+            if worker is None:
+                return None
+            if worker.stream is not None:
+                worker.stream.close()
+            worker.stream, worker.last_heard_s = Stream(), self._state.clock()
+            if self._state.theta is not None:
+                worker.send(self._state.theta)
+            self._leasing.is_here(worker)
+            self._renew_report()
+            return worker.worker_id, worker.stream
+
+    def detach(self, worker_id: str, stream: Stream) -> None:
+        """Take note that a stream broke. The lanes stay for the lease's time to live."""
+        with self._lock:
+            stream.close()
+            worker = self._state.workers.get(worker_id)
+            if worker is not None and worker.stream is stream:
+                worker.stream = None
+                self._renew_report()
+
+    def heartbeat(self, worker_id: str, heartbeat: learner_pb2.Heartbeat) -> None:
+        """Take a sign of life and answer it."""
+        with self._lock:
+            worker = self._state.heard(worker_id)
+            if worker is not None:
+                worker.beat(heartbeat)
+                ack = learner_pb2.HeartbeatAck(version=self._state.version, credits=self._state.share(worker))
+                worker.send(learner_pb2.LearnerMessage(heartbeat_ack=ack))
+
+    def refuse_unread(self, worker_id: str, push: learner_pb2.GradientEstimatorOut) -> bool:
+        """Answer a push whose body is still to come, if nothing is wanted of that; returns whether."""
+        with self._lock:
+            worker = self._state.heard(worker_id)
+            return worker is None or self._custody.refuse(worker, push)
+
+    def push(
+        self, worker_id: str, push: learner_pb2.GradientEstimatorOut, body: codec.Buffer | codec.CodecError
+    ) -> None:
+        """Take a push into custody, or say why not."""
+        with self._lock:
+            worker = self._state.heard(worker_id)
+            if worker is not None and not self._custody.refuse(worker, push):
+                self._custody.take(worker, push, body)
+
+    def wants_snapshot(self, worker_id: str, snapshot: learner_pb2.Snapshot) -> bool:
+        """Whether a snapshot is worth receiving: the fence holds here as it does at the learner."""
+        with self._lock:
+            self._state.heard(worker_id)
+            return self._state.lanes.leased(worker_id, snapshot.lane, snapshot.incarnation) is not None
+
+    def snapshot(self, worker_id: str, snapshot: learner_pb2.Snapshot, body: bytes) -> None:
+        """Pass on a lane's unroll state."""
+        with self._lock:
+            if self.wants_snapshot(worker_id, snapshot):
+                self._state.mailbox.snapshot(snapshot, body)
+
+    def return_lane(self, worker_id: str, message: learner_pb2.LaneReturn) -> None:
+        """Pass a lane back, after everything that its worker had to say of it."""
+        with self._lock:
+            self._state.heard(worker_id)
+            lane = self._state.lanes.leased(worker_id, message.lane, message.incarnation)
+            if lane is not None:
+                self._leasing.give_back(lane, message.reason, message.seq)
+                self._renew_report()
+
+    def leave(self, worker_id: str, reason: str, *, is_unfit: bool = False) -> None:
+        """Let a worker go that says so, perhaps because it has found that it does not fit this run."""
+        with self._lock:
+            worker = self._state.workers.get(worker_id)
+            if worker is not None:
+                level = "error" if is_unfit else "info"
+                self._state.mailbox.log(level, f"{worker.name} leaves its relay: {reason}")
+                self._close(worker, learner_pb2.Goodbye.DRAINED, reason)
+
+    def pass_on(self, worker_id: str, message: learner_pb2.WorkerMessage) -> None:
+        """Pass on what changes nothing here: an estimate that failed, a stack, a log line."""
+        with self._lock:
+            worker = self._state.heard(worker_id)
+            if worker is None:
+                return
+            match message.WhichOneof("body"):
+                case "lane_failure":
+                    failure = message.lane_failure
+                    if self._state.lanes.leased(worker_id, failure.lane, failure.incarnation) is not None:
+                        self._state.mailbox.report_failure(failure)
+                case "stack":
+                    self._state.mailbox.answer_stack(f"{worker.name}:\n{message.stack.text}")
+                case "log":
+                    self._state.mailbox.log(message.log.level, f"{worker.name}: {message.log.text}")
+
+    # Under these.
+
+    def _check(self, request: learner_pb2.JoinRequest) -> None:
+        state = self._state
+        if not state.has_joined or state.draining is not None:
+            why = "is draining" if state.draining is not None else "has not reached its learner yet"
+            raise RelayRefusalError(f"this relay {why}; try again later", is_passing=True)
+        if not request.protocol_min <= PROTOCOL <= request.protocol_max:
+            raise RelayRefusalError(
+                f"this relay speaks protocol {PROTOCOL}, the worker {request.protocol_min} to "
+                f"{request.protocol_max}; install the same version of unspool on both",
+                is_passing=False,
+            )
+        if request.run_id not in ("", state.reply.run_id):
+            text = f"this relay serves run {state.reply.run_id!r}, the worker asked for {request.run_id!r}"
+            raise RelayRefusalError(text, is_passing=False)
+        if not request.worker_name or not request.incarnation:
+            text = f"Join(worker_name={request.worker_name!r}): name and incarnation must not be empty"
+            raise RelayRefusalError(text, is_passing=False)
+        if state.workers.named(request.worker_name) is None and len(state.workers) >= self._max_workers:
+            text = f"all {self._max_workers} places of this relay are taken (--max-workers); try again later"
+            raise RelayRefusalError(text, is_passing=True)
+
+    def _close(self, worker: RelayedWorker, reason: learner_pb2.Goodbye.Reason, detail: str) -> None:
+        goodbye = learner_pb2.Goodbye(reason=reason, detail=detail)
+        worker.send(learner_pb2.LearnerMessage(goodbye=goodbye))
+        self._state.workers.close(worker)
+        # First the heartbeat, which overtakes everything: an empty relay must not be granted its lanes again.
+        self._renew_report()
+        self._state.mailbox.beat(self._report)
+        self._leasing.give_back_all_of(worker, f"{worker.name}: {detail}")
+
+    def _unburden(self, worker: RelayedWorker) -> None:
+        worker.stuck_at = worker.heartbeat.progress
+        text = f"{worker.name} hangs behind its relay, for {worker.heartbeat.phase_age_s:.0f} s"
+        self._state.mailbox.log("warning", text)
+        self._leasing.give_back_all_of(worker, text)
+        worker.send(learner_pb2.LearnerMessage(stack_request=learner_pb2.StackRequest()))
+
+    def _ask_for_stack(self, message: learner_pb2.LearnerMessage) -> None:
+        """Ask the worker whose work has not moved for longest."""
+        here = [worker for worker in self._state.workers if worker.stream is not None]
+        if here:
+            max(here, key=lambda worker: worker.heartbeat.phase_age_s).send(message)
+
+    def _renew_report(self) -> None:
+        lanes = [lane.held() for lane in self._state.lanes]
+        self._report = total_heartbeat(self._state.workers, lanes, self._state.progress)

@@ -1,0 +1,116 @@
+"""Pushes between a worker and the learner: taken or refused here, and answered when the learner has."""
+
+from protos import codec
+from protos.unspool.v1 import learner_pb2
+from workers.relay_merging import HeldPush, is_mergeable, parts_of
+from workers.relay_pushes import Answer
+from workers.relay_sessions import RelayedWorker
+from workers.relay_state import RelayState
+
+_CUSTODY = 2
+"""Pushes that a worker may have here, as a multiple of what the learner has room for."""
+
+_VERDICTS = {
+    codec.TooLargeError: learner_pb2.TOO_LARGE,
+    codec.SchemaMismatchError: learner_pb2.SCHEMA_MISMATCH,
+}
+
+
+class RelayCustody:
+    """Judges what a relay can judge, and leaves the rest to the learner. The relay's lock guards it."""
+
+    def __init__(self, state: RelayState) -> None:
+        self._state = state
+
+    def refuse(self, worker: RelayedWorker, push: learner_pb2.GradientEstimatorOut) -> bool:
+        """Answer a push that is here already, or is of no use whatever its body holds; returns whether."""
+        known = self._state.pushes.find(worker.worker_id, push.push_id)
+        if known is not None:
+            # Sent again over a new stream. What is not answered yet will be.
+            if known == learner_pb2.ACCEPTED:
+                self._answer(worker, push, known, "")
+            return True
+        lost = [part for part in parts_of(push) if not self._has_lease(worker, part)]
+        if lost:
+            self._answer(
+                worker, push, learner_pb2.NOT_LEASED, f"lane {lost[0].lane} is not leased to it", lost
+            )
+            return True
+        room = _CUSTODY * max(self._state.allowance(worker), len(self._state.lanes.of(worker.worker_id)))
+        if self._state.pushes.count(worker.worker_id) >= room:
+            self._answer(worker, push, learner_pb2.NO_CREDIT, "")
+            return True
+        return False
+
+    def take(
+        self,
+        worker: RelayedWorker,
+        push: learner_pb2.GradientEstimatorOut,
+        body: codec.Buffer | codec.CodecError,
+    ) -> None:
+        """Take a push that was not refused, unless its body is not what the schema says."""
+        if not isinstance(body, codec.CodecError):
+            is_inline = push.grad.WhichOneof("body") != "transfer"
+            body = _checked(body, push.grad.crc32 if is_inline else None, self._state.reply)
+        if isinstance(body, codec.CodecError):
+            self._answer(worker, push, _VERDICTS.get(type(body), learner_pb2.CORRUPT), str(body))
+            return
+        for part in parts_of(push):
+            lane = self._state.lanes.leased(worker.worker_id, part.lane, part.incarnation)
+            if lane is not None:
+                lane.seq = max(lane.seq, part.seq)
+        worker.compute_times_s.append(push.compute_s)
+        self._state.progress += 1
+        can_merge = self._state.reply.merges and is_mergeable(push, body, self._state.reply.schema)
+        self._state.pushes.add(HeldPush(worker.worker_id, push, body, can_merge))
+
+    def hear(self, verdict: learner_pb2.PushVerdict) -> None:
+        """Tell those concerned what the learner thinks of what it was sent."""
+        self._state.credits = verdict.credits
+        for answer in self._state.pushes.settle(verdict):
+            self._pass_on(answer)
+
+    def _pass_on(self, answer: Answer) -> None:
+        worker = self._state.workers.get(answer.held.worker_id)
+        if worker is not None:
+            answer.verdict.credits = self._state.share(worker)
+            worker.send(learner_pb2.LearnerMessage(verdict=answer.verdict))
+
+    def _has_lease(self, worker: RelayedWorker, part: learner_pb2.Part) -> bool:
+        return self._state.lanes.leased(worker.worker_id, part.lane, part.incarnation) is not None
+
+    def _answer(
+        self,
+        worker: RelayedWorker,
+        push: learner_pb2.GradientEstimatorOut,
+        verdict: learner_pb2.Verdict,
+        detail: str,
+        about: list[learner_pb2.Part] | None = None,
+    ) -> None:
+        answer = learner_pb2.PushVerdict(
+            push_id=push.push_id,
+            lane=push.lane,
+            seq=push.seq,
+            verdict=verdict,
+            version=self._state.version,
+            credits=0 if verdict == learner_pb2.NO_CREDIT else self._state.share(worker),
+            detail=detail,
+        )
+        if push.parts:
+            answer.parts.extend(
+                learner_pb2.PartVerdict(lane=part.lane, seq=part.seq, verdict=verdict, detail=detail)
+                for part in about or ()
+            )
+        worker.send(learner_pb2.LearnerMessage(verdict=answer))
+
+
+def _checked(
+    body: codec.Buffer, crc32: int | None, reply: learner_pb2.JoinReply
+) -> codec.Buffer | codec.CodecError:
+    try:
+        codec.decode(body, reply.schema)
+        if crc32 is not None:
+            codec.check_body(body, crc32)
+    except codec.CodecError as error:
+        return error
+    return body

@@ -1,0 +1,101 @@
+"""Several estimates as one push: what a relay sends in their place where the learner takes means.
+
+A weighted mean of weighted means is the weighted mean of everything behind them, so the learner's update is
+the same, up to one rounding, as if every estimate had come by itself.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from protos import codec
+from protos.unspool.v1 import common_pb2, learner_pb2
+
+
+@dataclass(frozen=True)
+class HeldPush:
+    """A push that a relay answers for until the learner's last word on it.
+
+    Attributes:
+        worker_id: the session it came from, to which the answer goes.
+        push: as it came; its `push_id` is its sender's.
+        body: the gradient's bytes, already checked against the schema.
+        can_merge: whether it may be part of a mean: finite, and with weight.
+    """
+
+    worker_id: str
+    push: learner_pb2.GradientEstimatorOut
+    body: codec.Buffer = field(repr=False)
+    can_merge: bool
+
+    @property
+    def parts(self) -> Sequence[learner_pb2.Part]:
+        """The estimates in it: one, or those that another relay merged."""
+        return parts_of(self.push)
+
+
+def parts_of(push: learner_pb2.GradientEstimatorOut) -> Sequence[learner_pb2.Part]:
+    """Return what the learner has to know of each estimate in a push."""
+    if push.parts:
+        return list(push.parts)
+    return [
+        learner_pb2.Part(
+            lane=push.lane,
+            incarnation=push.incarnation,
+            seq=push.seq,
+            theta_version=push.theta_version,
+            weight=push.weight,
+            mean_loss=push.mean_loss,
+            unroll_info=push.unroll_info,
+            compute_s=push.compute_s,
+        )
+    ]
+
+
+def is_mergeable(
+    push: learner_pb2.GradientEstimatorOut, body: codec.Buffer, schema: common_pb2.Schema
+) -> bool:
+    """Whether a checked push may be part of a mean: it has weight, and everything in it is finite."""
+    if not (math.isfinite(push.weight) and push.weight > 0 and math.isfinite(push.mean_loss)):
+        return False
+    return all(
+        not np.issubdtype(leaf.dtype, np.integer) and leaf.dtype != np.bool_ and bool(np.isfinite(leaf).all())
+        for leaf in codec.decode(body, schema)
+    )
+
+
+def merged(
+    pushes: Sequence[HeldPush], schema: common_pb2.Schema
+) -> tuple[learner_pb2.GradientEstimatorOut, bytes]:
+    """Return one push, and its body, in the place of several: `grad = sum(w g) / sum(w)`, `weight = sum(w)`.
+
+    Sums are in float64; each element is rounded once, to the schema's dtype. Its gradient's description is
+    left to whoever sends it.
+
+    Args:
+        pushes: at least one, all mergeable.
+        schema: of their bodies.
+    """
+    weights = [held.push.weight for held in pushes]
+    weight = math.fsum(weights)
+    push = learner_pb2.GradientEstimatorOut(
+        theta_version=min(held.push.theta_version for held in pushes),
+        weight=weight,
+        mean_loss=math.fsum(held.push.weight * held.push.mean_loss for held in pushes) / weight,
+        compute_s=max(held.push.compute_s for held in pushes),
+        wait_s=max(held.push.wait_s for held in pushes),
+        parts=[part for held in pushes for part in held.parts],
+    )
+    bodies = [codec.decode(held.body, schema) for held in pushes]
+    leaves = [_weighted_mean(leaves_of_one, weights, weight) for leaves_of_one in zip(*bodies, strict=True)]
+    return push, b"".join(leaf.tobytes() for leaf in leaves)
+
+
+def _weighted_mean(leaves: Sequence[codec.Array], weights: Sequence[float], weight: float) -> codec.Array:
+    total = np.zeros(leaves[0].shape, np.float64)
+    for leaf, own in zip(leaves, weights, strict=True):
+        total += own * leaf.astype(np.float64)
+    total /= weight
+    return total.astype(leaves[0].dtype)

@@ -1,0 +1,153 @@
+"""The pushes that a relay answers for: when they go up, alone or merged, and who is told what became of them.
+
+Merging clocks itself: while the learner has not answered the last merged push, those that come are kept, and
+go up as one when it has. An idle learner is sent each push at once; a busy one is sent few and large means.
+"""
+
+import collections
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from protos.unspool.v1 import common_pb2, learner_pb2
+from workers.mailbox import Mailbox
+from workers.relay_merging import HeldPush, merged
+
+_SENT_AGAIN = frozenset({learner_pb2.NO_CREDIT, learner_pb2.CORRUPT})
+"""Verdicts after which the outbox sends the same push again by itself."""
+
+
+class Answer(NamedTuple):
+    """A verdict on a held push, for its sender."""
+
+    held: HeldPush
+    verdict: learner_pb2.PushVerdict
+
+
+class RelayPushes:
+    """Custody of pushes. Not thread-safe: the relay's lock guards it."""
+
+    def __init__(self, mailbox: Mailbox, schema: common_pb2.Schema, most_merged: int) -> None:
+        """Send through `mailbox`, where the learner takes means of several, of `most_merged` at a time."""
+        self._mailbox = mailbox
+        self._schema = schema
+        self._most_merged = most_merged
+        self._waiting: collections.deque[HeldPush] = collections.deque()
+        self._sent: dict[int, Sequence[HeldPush]] = {}
+        self._unanswered: set[int] = set()
+        self._accepted: set[int] = set()
+
+    def count(self, worker_id: str) -> int:
+        """Return how many estimates of a worker have had no last word."""
+        return sum(len(held.parts) for held in self._all() if held.worker_id == worker_id)
+
+    def accepted(self, worker_id: str | None = None) -> int:
+        """Return how many estimates, of one worker or of all, the learner has taken and not yet applied."""
+        return sum(
+            len(held.parts)
+            for push_id in self._accepted
+            for held in self._sent[push_id]
+            if worker_id in (None, held.worker_id)
+        )
+
+    def find(self, worker_id: str, push_id: int) -> learner_pb2.Verdict | None:
+        """Return what is known of a push that is here: ACCEPTED, or nothing yet; None if it is not here."""
+        if any(_is(held, worker_id, push_id) for held in self._waiting):
+            return learner_pb2.VERDICT_UNSPECIFIED
+        for sent_id, group in self._sent.items():
+            if any(_is(held, worker_id, push_id) for held in group):
+                return learner_pb2.ACCEPTED if sent_id in self._accepted else learner_pb2.VERDICT_UNSPECIFIED
+        return None
+
+    def add(self, held: HeldPush) -> None:
+        """Take a push into custody, and send it now if nothing speaks for waiting."""
+        self._waiting.append(held)
+        self.flush()
+
+    def flush(self, *, force: bool = False) -> None:
+        """Send what may go now; with `force` everything, whatever the learner has yet to answer."""
+        while self._waiting and (force or self._may_send()):
+            group = self._next_group()
+            if len(group) == 1:
+                push = learner_pb2.GradientEstimatorOut()
+                push.CopyFrom(group[0].push)
+                body = bytes(group[0].body)
+            else:
+                push, body = merged(group, self._schema)
+            self._mailbox.push(push, body)
+            self._sent[push.push_id] = group
+            self._unanswered.add(push.push_id)
+
+    def settle(self, verdict: learner_pb2.PushVerdict) -> list[Answer]:
+        """Take the learner's word on what was sent; returns what to tell the senders.
+
+        Of a merged push that was objected to, the estimates that are good are sent again without the others.
+        """
+        push_id = verdict.push_id
+        group = self._sent.get(push_id)
+        if group is None or verdict.verdict in _SENT_AGAIN:
+            return []
+        self._unanswered.discard(push_id)
+        if verdict.verdict == learner_pb2.ACCEPTED:
+            self._accepted.add(push_id)
+        else:
+            self._accepted.discard(push_id)
+            del self._sent[push_id]
+        answers = self._objected(group, verdict)
+        if answers:
+            told = {id(answer.held) for answer in answers}
+            self._waiting.extendleft(held for held in reversed(group) if id(held) not in told)
+            return answers
+        return [Answer(held, _about(held, verdict)) for held in group]
+
+    def _objected(self, group: Sequence[HeldPush], verdict: learner_pb2.PushVerdict) -> list[Answer]:
+        objections = {(part.lane, part.seq): part for part in verdict.parts}
+        answers = []
+        for held in group:
+            found = [objections[key] for part in held.parts if (key := (part.lane, part.seq)) in objections]
+            if found:
+                answers.append(Answer(held, _about(held, verdict, found)))
+        return answers
+
+    def _may_send(self) -> bool:
+        if self._most_merged < 2:
+            return True
+        return not self._unanswered and self._mailbox.free_credits > 0
+
+    def _next_group(self) -> Sequence[HeldPush]:
+        first = self._waiting.popleft()
+        group = [first]
+        if not first.can_merge:
+            return group
+        room = min(self._most_merged, self._mailbox.free_credits) - len(first.parts)
+        while self._waiting and self._waiting[0].can_merge and len(self._waiting[0].parts) <= room:
+            room -= len(self._waiting[0].parts)
+            group.append(self._waiting.popleft())
+        return group
+
+    def _all(self) -> Iterator[HeldPush]:
+        yield from self._waiting
+        for group in self._sent.values():
+            yield from group
+
+
+def _is(held: HeldPush, worker_id: str, push_id: int) -> bool:
+    return held.worker_id == worker_id and held.push.push_id == push_id
+
+
+def _about(
+    held: HeldPush, verdict: learner_pb2.PushVerdict, objections: Sequence[learner_pb2.PartVerdict] = ()
+) -> learner_pb2.PushVerdict:
+    """Return a verdict in the sender's own terms."""
+    answer = learner_pb2.PushVerdict(
+        push_id=held.push.push_id,
+        lane=held.push.lane,
+        seq=held.push.seq,
+        verdict=verdict.verdict,
+        version=verdict.version,
+        detail=verdict.detail,
+    )
+    if objections:
+        answer.verdict, answer.detail = objections[0].verdict, objections[0].detail
+        if held.push.parts:
+            answer.parts.extend(objections)
+    return answer

@@ -1,0 +1,55 @@
+"""Thetas as a relay serves them: each fetched from the learner once, however many workers ask at once."""
+
+import collections
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from protos import codec
+
+_KEPT = 4
+"""Versions kept: the newest, and those that replays have asked for last."""
+
+
+class RelayThetas:
+    """Immutable bodies by epoch and version: a restarted learner may reach a version with another theta."""
+
+    def __init__(self, fetch: Callable[[int], codec.Buffer], kept: int = _KEPT) -> None:
+        """Fetch what is not here with `fetch`, which has a deadline of its own; keep the last `kept`."""
+        self._fetch = fetch
+        self._kept = kept
+        self._lock = threading.Lock()
+        self._bodies: collections.OrderedDict[tuple[int, int], Future[codec.Buffer]] = (
+            collections.OrderedDict()
+        )
+
+    def get(self, epoch: int, version: int) -> codec.Buffer:
+        """Return a body; who asks while it is being fetched waits for the same fetch.
+
+        Raises:
+            RefusedError: the learner keeps that version no longer.
+            UnavailableError: it could not be reached. The next call tries again.
+        """
+        key = (epoch, version)
+        with self._lock:
+            body = self._bodies.get(key)
+            is_first = body is None
+            if body is None:
+                body = self._bodies[key] = Future()
+                self._make_room()
+            self._bodies.move_to_end(key)
+        if is_first:
+            self._fill(key, body)
+        return body.result()
+
+    def _fill(self, key: tuple[int, int], body: Future[codec.Buffer]) -> None:
+        try:
+            body.set_result(self._fetch(key[1]))
+        except Exception as error:  # whoever waits for this fetch gets its error, and nobody after them
+            with self._lock:
+                self._bodies.pop(key, None)
+            body.set_exception(error)
+
+    def _make_room(self) -> None:
+        while len(self._bodies) > self._kept:
+            self._bodies.popitem(last=False)
