@@ -3,7 +3,8 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -12,6 +13,7 @@ from learner.board import Board
 from learner.durable_file import write_durably
 
 _BOARD_INTERVAL_S: Final = 0.2  # a point in an event file costs as much as the update; the table has them all
+_WAITING: Final = 20_000
 
 
 class UpdateRecord(NamedTuple):
@@ -49,23 +51,29 @@ class UpdateRecord(NamedTuple):
 
 
 class Records:
-    """The table `outer.csv` and the event files of one directory. One thread uses it."""
+    """The table `outer.csv` and the event files of one directory. One thread uses it.
+
+    Rows that the disk refused wait for the next attempt, up to a bound: a run that survives a full disk has a
+    table without a gap.
+    """
 
     def __init__(self, directory: Path, outer_step: int) -> None:
         """Continue after `outer_step`: later rows belong to updates that a crash undid, and are removed."""
         path = directory / "outer.csv"
         _truncate(path, outer_step)
         self._table = AppendFile(path)
+        self._waiting: deque[UpdateRecord] = deque(maxlen=_WAITING)
         self._board_time_s = -math.inf
         self._board = Board(directory, outer_step + 1)
 
     def write(self, record: UpdateRecord) -> None:
-        """Append an update.
+        """Append an update, after those that wait.
 
         Raises:
             OSError: the disk refused; the table has whole rows all the same.
         """
-        self._table.append(_rows([record]))
+        self._waiting.append(record)
+        self._flush()
         if record.unix_time_s - self._board_time_s >= _BOARD_INTERVAL_S:
             self._board_time_s = record.unix_time_s
             self._plot(record)
@@ -76,9 +84,20 @@ class Records:
         self._board.add(finite, record.outer_step, record.unix_time_s)
 
     def close(self) -> None:
-        """Close the files."""
-        self._table.close()
-        self._board.close()
+        """Close the files.
+
+        Raises:
+            OSError: the disk refused rows that waited for it.
+        """
+        try:
+            self._flush()
+        finally:
+            self._table.close()
+            self._board.close()
+
+    def _flush(self) -> None:
+        self._table.append(_rows(self._waiting))
+        self._waiting.clear()
 
 
 def read_records(path: Path) -> list[UpdateRecord]:
@@ -107,7 +126,7 @@ def _truncate(path: Path, outer_step: int) -> None:
     write_durably(path, _rows([UpdateRecord._fields, *kept]))
 
 
-def _rows(rows: Sequence[Sequence[object]]) -> bytes:
+def _rows(rows: Iterable[Sequence[object]]) -> bytes:
     text = io.StringIO()
     csv.writer(text).writerows(rows)
     return text.getvalue().encode()

@@ -45,7 +45,7 @@ Status = dict[str, Any]
 def fork_server() -> Any:
     """What starts processes; it starts with the first of them, and keeps the environment of then."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*_PRELOADED, "tests.faults.one_hot"])
+    context.set_forkserver_preload([*_PRELOADED, "tests.faults.one_hot", "tests.learner.checkpoints"])
     return context
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from learner import checkpoint as checkpoint_format
-from learner.checkpoint import Checkpoint, LaneMark, load_theta, read_header, verify
+from learner.checkpoint import Checkpoint, load_theta, read_header, verify
 from learner.checkpoint_store import CheckpointStore
 from learner.errors import (
     ConfigChangedError,
@@ -18,36 +18,8 @@ from learner.errors import (
     CorruptSnapshotError,
     NoValidCheckpointError,
 )
-from learner.ring import Published
-from learner.snapshots import SnapshotRef
+from tests.learner.checkpoints import CONFIG, LIKE, make_checkpoint, theta_of
 from unspool.serialization import digest
-
-CONFIG = "c" * 64
-LIKE = {"theta": {"w": np.zeros(3, np.float32)}, "learner_state": {"count": np.zeros((), np.int32)}}
-
-
-def theta_of(version: int) -> dict[str, Any]:
-    return {"w": np.full(3, version, np.float32)}
-
-
-def make_checkpoint(version: int = 5, **changes: Any) -> Checkpoint:
-    ring = tuple(Published.of(v, theta_of(v)["w"].tobytes()) for v in range(version - 2, version + 1))
-    made = Checkpoint(
-        run_id="run",
-        epoch=2,
-        config_sha256=CONFIG,
-        seed=7,
-        theta=theta_of(version),
-        learner_state={"count": np.int32(version)},
-        ring=ring,
-        lanes=(
-            LaneMark(0, version, 1 << 32, SnapshotRef(0, version - 2, "s" * 64)),
-            LaneMark(1, version, 3, None),
-        ),
-        inner_steps=1234,
-        elapsed_s=56.5,
-    )
-    return dataclasses.replace(made, **changes)
 
 
 def accept(_: Checkpoint) -> None:
