@@ -22,8 +22,8 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., FaultyRun]]:
     """Makes a run of a configuration; nothing of it is left after the test."""
     made: list[FaultyRun] = []
 
-    def make(config: str, name: str = "run") -> FaultyRun:
-        made.append(FaultyRun(tmp_path / name, config))
+    def make(config: str, name: str = "run", host: str = "127.0.0.1") -> FaultyRun:
+        made.append(FaultyRun(tmp_path / name, config, host))
         return made[-1]
 
     yield make

@@ -25,6 +25,7 @@ from service.exits import ServiceError
 from service.processes import run_learner, run_worker
 from service.run_directory import RunDirectory
 from service.toml_document import write_tables
+from tests.faults.namespace import Namespace
 from workers.bootstrap import Devices
 
 PATIENCE_S: Final = 90.0
@@ -59,15 +60,19 @@ def free_port() -> int:
 class FaultyRun:
     """A run directory, and the processes that a test has let loose on it."""
 
-    def __init__(self, run_dir: Path, config: str) -> None:
+    def __init__(self, run_dir: Path, config: str, host: str = "127.0.0.1") -> None:
         self.directory = RunDirectory(run_dir)
-        self.port = free_port()
-        tables = tomllib.loads(config)
-        tables["learner"] = {"port": self.port}
-        self.config = RunConfig.from_tables(tables)
-        self.directory.create(write_tables(self.config.to_tables()))
+        self._tables = tomllib.loads(config)
+        self.listen(host)
         self.processes: dict[str, Any] = {}
         self._context = fork_server()
+
+    def listen(self, host: str = "127.0.0.1") -> None:
+        """Let learners that start from now on listen on a free port of `host`."""
+        self.host, self.port = host, free_port()
+        self._tables["learner"] = {"host": host, "port": self.port, "insecure": host != "127.0.0.1"}
+        self.config = RunConfig.from_tables(self._tables)
+        self.directory.create(write_tables(self.config.to_tables()))
 
     @property
     def path(self) -> Path:
@@ -76,16 +81,16 @@ class FaultyRun:
     @property
     def address(self) -> str:
         """Of the data plane, in every life of the learner."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
-    def start_learner(self) -> None:
+    def start_learner(self, *, takeover: bool = False) -> None:
         """Begin a life of the learner; it listens some time later."""
-        self._start("learner", _be_learner, str(self.path), str(self.directory.log_path("learner")))
+        self._start("learner", _be_learner, self.path, self.directory.log_path("learner"), takeover)
 
-    def start_worker(self, name: str, address: str = "") -> None:
+    def start_worker(self, name: str, address: str = "", inside: Namespace | None = None) -> None:
         """Start a worker, at the learner's own address or that of something in between."""
         log, token = self.directory.log_path(name), self.directory.token_path(Role.WORKER)
-        self._start(name, _be_worker, address or self.address, str(token), name, str(log))
+        self._start(name, _be_worker, address or self.address, token, name, log, inside)
 
     def start(self, *workers: str, address: str = "") -> None:
         """Start the learner and these workers."""
@@ -163,7 +168,7 @@ class FaultyRun:
                 process.kill()
             process.join(PATIENCE_S)
 
-    def _start(self, name: str, target: Callable[..., None], *arguments: str) -> None:
+    def _start(self, name: str, target: Callable[..., None], *arguments: Any) -> None:
         process = self._context.Process(target=target, args=arguments, name=name)
         process.start()
         self.processes[name] = process
@@ -197,21 +202,23 @@ def until(holds: Callable[[], Any], otherwise: Callable[[], str] = lambda: "") -
         time.sleep(_POLL_S)
 
 
-def _be_learner(run_dir: str, log: str) -> None:
+def _be_learner(run_dir: Path, log: Path, takeover: bool) -> None:
     _write_to(log)
     try:
-        sys.exit(run_learner(RunDirectory(Path(run_dir))))
+        sys.exit(run_learner(RunDirectory(run_dir), takeover=takeover))
     except ServiceError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(int(error.exit_code))
 
 
-def _be_worker(address: str, token: str, name: str, log: str) -> None:
+def _be_worker(address: str, token: Path, name: str, log: Path, inside: Namespace | None) -> None:
     _write_to(log)
-    sys.exit(run_worker(address, Path(token), name, Devices(cpu_threads=1)))
+    if inside is not None:
+        inside.enter()
+    sys.exit(run_worker(address, token, name, Devices(cpu_threads=1)))
 
 
-def _write_to(log: str) -> None:
+def _write_to(log: Path) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

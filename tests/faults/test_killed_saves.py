@@ -1,4 +1,4 @@
-"""A learner that is killed while it saves: what it had saved before is there, whole, and so is what is newer."""
+"""A learner that is killed while it saves: the newest checkpoint that there is, is whole."""
 
 import random
 import time

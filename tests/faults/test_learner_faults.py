@@ -1,15 +1,17 @@
 """A learner that is killed, frozen, started twice, fed nonsense, or finds its own files damaged."""
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from service.exits import ExitCode
 from tests.faults import ledger
 from tests.faults.configs import LANES, one_hot_toml
 from tests.faults.ledger import assert_exactly_once
-from tests.faults.processes import FaultyRun, state_of
+from tests.faults.processes import PATIENCE_S, FaultyRun, lanes_of, state_of
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
@@ -63,6 +65,21 @@ def test_a_frozen_learner_still_holds_its_run(run: FaultyRun) -> None:
     run.processes["learner"] = first
     run.signal("learner", signal.SIGCONT)
     run.wait_for_step(run.status()["outer_step"] + 3)
+    assert_exactly_once(run)
+
+
+def test_a_frozen_learner_whose_run_is_taken_over_finds_itself_fenced(run: FaultyRun) -> None:
+    frozen, before = run.processes["learner"], run.status()
+    run.signal("learner", signal.SIGSTOP)
+    run.listen()  # the frozen one keeps its port
+    run.start_learner(takeover=True)
+    run.start_worker("w2")
+    taken = run.wait_for(lambda status: lanes_of(status, "w2"))
+    assert taken["epoch"] > before["epoch"]
+    os.kill(frozen.pid, signal.SIGCONT)
+    frozen.join(PATIENCE_S)
+    assert frozen.exitcode == ExitCode.FENCED
+    run.wait_for_step(run.status()["outer_step"] + 10)
     assert_exactly_once(run)
 
 
