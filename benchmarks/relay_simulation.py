@@ -1,7 +1,7 @@
 """Workers, relays and one learner as queues: what a tree of relays carries, from measured costs of messages.
 
 Each process is one server with one queue, as Python's lock makes it. A worker makes an estimate every
-`period_s`, and waits if its last was not answered yet. A relay merges as `workers.relay_pushes` does: what
+`period_s`, and waits if its last was not answered yet. A relay merges as `workers.relay.pushes` does: what
 comes while its last push is unanswered goes up as one. Every theta goes from the learner down the tree.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks import transport
 from protos import codec
 from protos.unspool.v1 import learner_pb2
-from workers.relay_merging import HeldPush, merged
+from workers.relay.merging import HeldPush, merged
 
 WORKERS = (10, 100, 300, 1000, 3000, 10_000)
 TREES = ((), (8,), (64,), (32, 32))

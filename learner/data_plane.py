@@ -2,10 +2,9 @@
 # ruff: noqa: N802  # gRPC names the methods
 
 import hmac
-import threading
 import zlib
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 import grpc
 
@@ -18,23 +17,19 @@ from learner.runtime import Runtime
 from learner.sessions import WorkerSession
 from learner.snapshots import SnapshotStore
 from protos import codec
-from protos.mailbox import Mailbox
+from protos.session_stream import SESSION_METADATA, SessionStreams
 from protos.unspool.v1 import learner_pb2, learner_pb2_grpc
 from protos.unspool.v1.common_pb2 import Chunk, Schema
 
-SESSION_METADATA: Final = "unspool-session"
-_JOIN_READERS_S: Final = 5.0
-
 
 class LearnerServicer(learner_pb2_grpc.LearnerServicer):
-    """Serves `unspool.v1.Learner`. A stream has two threads: the pool's writes, one of its own reads."""
+    """Serves `unspool.v1.Learner`."""
 
     def __init__(self, runtime: Runtime, schema: Schema, snapshots: SnapshotStore) -> None:
         self._runtime = runtime
         self._schema = schema
         self._snapshots = snapshots
-        self._readers: set[threading.Thread] = set()
-        self._readers_lock = threading.Lock()
+        self._streams = SessionStreams()
 
     def Join(self, request: learner_pb2.JoinRequest, context: Any) -> learner_pb2.JoinReply:
         """Introduce a worker."""
@@ -58,12 +53,11 @@ class LearnerServicer(learner_pb2_grpc.LearnerServicer):
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no such session; Join afresh")
             return
         stream, mailbox = attached
-        if not context.add_callback(mailbox.close):
-            mailbox.close()  # the call ended before it began
         inbound = Inbound(self._runtime, worker_id, self._schema, self._snapshots)
-        self._start_reader(f"session-{worker_id}", request_iterator, inbound, mailbox)
         try:
-            yield from mailbox
+            yield from self._streams.carry(
+                f"session-{worker_id}", request_iterator, inbound, mailbox, context
+            )
         finally:
             self._runtime.detach(worker_id, stream, mailbox)
 
@@ -106,10 +100,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServicer):
 
     def join_readers(self) -> None:
         """Wait for the reading threads, once the server has ended their streams."""
-        with self._readers_lock:
-            readers = list(self._readers)
-        for reader in readers:
-            reader.join(_JOIN_READERS_S)
+        self._streams.join_readers()
 
     def _welcome(self, core: LearnerCore, session: WorkerSession) -> learner_pb2.JoinReply:
         run, settings = core.run, core.run.settings
@@ -149,31 +140,3 @@ class LearnerServicer(learner_pb2_grpc.LearnerServicer):
     def _chunk_bytes(self) -> int:
         with self._runtime.locked() as core:
             return core.run.settings.chunk_bytes
-
-    def _start_reader(
-        self,
-        name: str,
-        messages: Iterator[learner_pb2.WorkerMessage],
-        inbound: Inbound,
-        mailbox: Mailbox,
-    ) -> None:
-        reader = threading.Thread(
-            target=self._read, args=(messages, inbound, mailbox), name=name, daemon=True
-        )
-        with self._readers_lock:
-            self._readers.add(reader)
-        reader.start()
-
-    def _read(
-        self, messages: Iterator[learner_pb2.WorkerMessage], inbound: Inbound, mailbox: Mailbox
-    ) -> None:
-        try:
-            for message in messages:
-                inbound.take(message)
-        except grpc.RpcError:
-            pass  # the stream broke: what follows is the same as when it ends
-        finally:
-            inbound.close()
-            mailbox.close()
-            with self._readers_lock:
-                self._readers.discard(threading.current_thread())

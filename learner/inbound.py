@@ -10,6 +10,8 @@ from learner.errors import CorruptSnapshotError, FencedError
 from learner.runtime import Runtime
 from learner.snapshots import SnapshotReceiver, SnapshotRef, SnapshotStore
 from protos import codec
+from protos.incoming_push import IncomingPush
+from protos.session_stream import StreamReader
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.common_pb2 import Chunk, Schema
 
@@ -25,19 +27,13 @@ _FOR_THE_CORE: Final[dict[str, Callable[[LearnerCore, str, Any], None]]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class _OpenPush:
-    push: learner_pb2.GradientEstimatorOut
-    assembler: codec.Assembler
-
-
-@dataclasses.dataclass(frozen=True)
 class _OpenSnapshot:
     transfer: int
     incarnation: int
     receiver: SnapshotReceiver
 
 
-class Inbound:
+class Inbound(StreamReader):
     """Takes what one stream brings, in order. At most one push and one snapshot are open at a time.
 
     What it holds is bounded by the schema (a push) and by the learner's limit (a snapshot, on disk). Chunks
@@ -50,11 +46,10 @@ class Inbound:
         self._schema = schema
         self._snapshots = snapshots
         self._body_bytes = codec.body_bytes(schema)
-        self._push: _OpenPush | None = None
+        self._push: IncomingPush | None = None
         self._snapshot: _OpenSnapshot | None = None
 
     def take(self, message: learner_pb2.WorkerMessage) -> None:
-        """Act on a message. Nothing that a worker can send makes this raise."""
         match message.WhichOneof("body"):
             case "push":
                 self._take_push(message.push)
@@ -67,7 +62,6 @@ class Inbound:
                     _FOR_THE_CORE[kind](core, self._worker_id, getattr(message, kind))
 
     def close(self) -> None:
-        """Drop what was left half received; its sender begins again."""
         self._push = None
         self._give_up_snapshot()
 
@@ -77,8 +71,7 @@ class Inbound:
             return
         with self._runtime.locked() as core:
             refused = core.refuse_unread(self._worker_id, push)
-        assembler = codec.Assembler(push.grad.transfer, self._body_bytes)
-        self._push = None if refused else _OpenPush(push, assembler)
+        self._push = None if refused else IncomingPush(push, self._body_bytes)
 
     def _finish_push(self, push: learner_pb2.GradientEstimatorOut, body: Body) -> None:
         with self._runtime.locked() as core:
@@ -99,22 +92,21 @@ class Inbound:
         self._snapshot = _OpenSnapshot(snapshot.transfer, snapshot.incarnation, receiver)
 
     def _take_chunk(self, chunk: Chunk) -> None:
-        if self._push is not None and chunk.transfer == self._push.assembler.transfer:
+        if self._push is not None and self._push.is_continued_by(chunk):
             self._extend_push(self._push, chunk)
         elif self._snapshot is not None and chunk.transfer == self._snapshot.transfer:
             self._extend_snapshot(self._snapshot, chunk)
 
-    def _extend_push(self, pending: _OpenPush, chunk: Chunk) -> None:
-        try:
-            pending.assembler.add(chunk)
-        except codec.CodecError as error:
-            self._push = None
-            self._finish_push(pending.push, Body(error=error))
+    def _extend_push(self, pending: IncomingPush, chunk: Chunk) -> None:
+        received = pending.add(chunk)
+        if received is None:
             return
-        if pending.assembler.complete:
-            self._push = None
-            body = Body.read(pending.assembler.body(), None, self._schema)
-            self._finish_push(pending.push, body)
+        self._push = None
+        if isinstance(received, codec.CodecError):
+            body = Body(error=received)
+        else:
+            body = Body.read(received, None, self._schema)
+        self._finish_push(pending.push, body)
 
     def _extend_snapshot(self, pending: _OpenSnapshot, chunk: Chunk) -> None:
         try:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from learner.snapshots import SnapshotRef
+from protos.liveness import COMPUTE_TIMES
 
-_COMPUTE_TIMES: Final = 32
 _EPOCH_SHIFT: Final = 32
 
 
@@ -55,7 +55,7 @@ class Lane:
     snapshots: dict[int, SnapshotRef] = dataclasses.field(default_factory=dict)
     inner_step: float = 0.0
     loss: float | None = None
-    compute_times_s: deque[float] = dataclasses.field(default_factory=lambda: deque(maxlen=_COMPUTE_TIMES))
+    compute_times_s: deque[float] = dataclasses.field(default_factory=lambda: deque(maxlen=COMPUTE_TIMES))
     problem: str = ""
     nonfinite_in_a_row: int = 0
     anew: bool = False

@@ -4,20 +4,14 @@ A heartbeat says that a process lives; a hung kernel beats on. So progress is ju
 each phase may take.
 """
 
-import statistics
-from typing import Final
-
 from learner.departures import Departures
 from learner.leases import Leases
 from learner.run import Run
 from learner.sessions import SessionState, WorkerSession
 from learner.stacks import Stacks
+from protos.liveness import phase_budget_s
 from protos.unspool.v1 import learner_pb2
-from protos.unspool.v1.learner_pb2 import Goodbye, Heartbeat
-
-_COMPILING_BUDGET_S: Final = 15 * 60.0
-_COMPUTING_BUDGET_S: Final = 60.0
-_COMPUTING_MEDIANS: Final = 10.0
+from protos.unspool.v1.learner_pb2 import Goodbye
 
 
 class Liveness:
@@ -62,21 +56,10 @@ def overdue(run: Run, session: WorkerSession) -> str:
     that does not carry it is silent.
     """
     heartbeat = session.heartbeat
-    budget_s = _budget_s(run, heartbeat)
+    known = heartbeat.HasField("lane") and heartbeat.lane < len(run.lanes)
+    budget_s = phase_budget_s(heartbeat, run.lanes[heartbeat.lane].compute_times_s if known else ())
     if budget_s is None or heartbeat.phase_age_s <= budget_s:
         return ""
     phase = learner_pb2.Heartbeat.Phase.Name(heartbeat.phase).lower()
     lane = f" lane {heartbeat.lane}" if heartbeat.HasField("lane") else ""
     return f"{phase}{lane} for {heartbeat.phase_age_s:.0f} s (allowed: {budget_s:.0f} s)"
-
-
-def _budget_s(run: Run, heartbeat: Heartbeat) -> float | None:
-    if heartbeat.phase in (Heartbeat.COMPILING, Heartbeat.RESTORING):
-        return _COMPILING_BUDGET_S
-    if heartbeat.phase != Heartbeat.COMPUTING:
-        return None
-    known = heartbeat.HasField("lane") and heartbeat.lane < len(run.lanes)
-    times_s = run.lanes[heartbeat.lane].compute_times_s if known else ()
-    if not times_s:
-        return _COMPILING_BUDGET_S
-    return max(_COMPUTING_BUDGET_S, _COMPUTING_MEDIANS * statistics.median(times_s))

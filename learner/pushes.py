@@ -7,12 +7,13 @@ from typing import Any, Final
 from learner.admission import Body, is_finite
 from learner.aggregation import Objection
 from learner.buffer import Contribution
+from learner.contributions import contribution_of
 from learner.leases import Leases
-from learner.parts import contribution_of, parts_of
 from learner.refusals import Reason
 from learner.run import Run
 from learner.sessions import WorkerSession
 from learner.strikes import Strikes
+from protos.parts import parts_of
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import (
     GradientEstimatorOut,

@@ -8,11 +8,9 @@ import dataclasses
 import enum
 from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import Final
 
+from protos.liveness import SUSPECT_HEARTBEATS, gets_on
 from protos.unspool.v1 import learner_pb2
-
-_SUSPECT_HEARTBEATS: Final = 2
 
 
 class SessionState(enum.StrEnum):
@@ -88,7 +86,7 @@ class WorkerSession:
         """Return what the session is at `now_s`."""
         if self.stream is None and not self.streams:
             return SessionState.JOINED
-        if self.stream is None or now_s - self.last_heard_s > _SUSPECT_HEARTBEATS * heartbeat_s:
+        if self.stream is None or now_s - self.last_heard_s > SUSPECT_HEARTBEATS * heartbeat_s:
             return SessionState.SUSPECT
         if self.stuck_at is not None:
             return SessionState.STUCK
@@ -96,10 +94,9 @@ class WorkerSession:
 
     def beat(self, heartbeat: learner_pb2.Heartbeat) -> None:
         """Take a heartbeat; work that moves again ends being stuck."""
-        is_other_phase = heartbeat.phase_age_s < self.heartbeat.phase_age_s
-        self.heartbeat = heartbeat
-        if self.stuck_at is not None and (heartbeat.progress > self.stuck_at or is_other_phase):
+        if self.stuck_at is not None and gets_on(self.heartbeat, heartbeat, self.stuck_at):
             self.stuck_at = None
+        self.heartbeat = heartbeat
 
 
 class SessionTable:

@@ -248,8 +248,8 @@ def _supervisor(
 def _follow(run: RunDirectory, supervisor: Supervisor, signals: StopSignals, display: Display) -> None:
     """Supervise until the end, and tell what there is to tell, each thing once."""
     told: list[str] = []
-    ends: Mapping[str, tuple[int, str]] = {}
-    note_supervision(run, [])
+    noted: tuple[list[str], Mapping[str, tuple[int, str]]] = [], {}
+    note_supervision(run, *noted)
     has_ended = False
     while not has_ended:
         supervisor.ask_to_stop(signals.count)
@@ -259,8 +259,8 @@ def _follow(run: RunDirectory, supervisor: Supervisor, signals: StopSignals, dis
         news = [text for text in [*_STOPPING[: signals.count], *supervisor.problems] if text not in told]
         for text in news:
             display.note(text)
-        if news or supervisor.ends != ends:
-            told += news
-            ends = supervisor.ends
-            note_supervision(run, supervisor.problems, ends)
+        told += news
+        if (supervisor.problems, supervisor.ends) != noted:
+            noted = supervisor.problems, supervisor.ends
+            note_supervision(run, *noted)
         time.sleep(0 if has_ended else _STEP_S)

@@ -70,7 +70,7 @@ def disk(folder: Path, needed_bytes: int) -> Iterator[Finding]:
     """Judge the space below `folder`, and how fast what is written there is durable."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     free, needed = shutil.disk_usage(there).free, needed_bytes + _SPARE_DISK_BYTES
-    said = f"{_gib(free)} free at {there}; checkpoints take about {_gib(needed_bytes)}"
+    said = f"{_gib(free)} free at {there}; checkpoints take about {needed_bytes / 2**20:.1f} MiB"
     if free >= needed:
         yield Finding("disk", "ok", said)
     else:

@@ -116,8 +116,8 @@ def run_relay(
         RunNotFoundError: there is no token at `token_path`.
         UsageError: it cannot listen there, or the files in the folder `tls` cannot be used.
     """
-    from workers.relay import RelaySettings
-    from workers.relay_main import run
+    from workers.relay.main import run
+    from workers.relay.relay import RelaySettings
     from workers.settings import WorkerSettings
 
     upstream = WorkerSettings(

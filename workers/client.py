@@ -12,6 +12,7 @@ import grpc
 
 from protos import codec
 from protos.connection import CONNECTION_OPTIONS
+from protos.session_stream import SESSION_METADATA
 from protos.tls import Identity, TlsError, handshake_problem
 from protos.unspool.v1 import common_pb2, learner_pb2, learner_pb2_grpc
 
@@ -142,7 +143,7 @@ class GrpcLearnerClient(LearnerClient):
     def open_session(
         self, session_secret: str, outgoing: Iterable[learner_pb2.WorkerMessage]
     ) -> LearnerStream:
-        metadata = (*self._metadata, ("unspool-session", session_secret))
+        metadata = (*self._metadata, (SESSION_METADATA, session_secret))
         with self._typed_errors():
             call = self._stub.Session(iter(outgoing), metadata=metadata, wait_for_ready=True)
         return _GrpcStream(self, call)

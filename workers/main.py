@@ -13,7 +13,7 @@ from workers.bootstrap import bind_to_cpus
 from workers.settings import WorkerSettings
 
 if TYPE_CHECKING:
-    from workers.relay import Relay
+    from workers.relay.relay import Relay
     from workers.worker import UnrollWorker
 
 _SIGNAL_LATENCY_S = 0.2

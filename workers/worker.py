@@ -1,7 +1,6 @@
 """The worker's life: join, work on lanes, leave. Knows neither Ray nor gRPC; someone hands it a client."""
 
 import logging
-import os
 import time
 import traceback
 from collections.abc import Callable
@@ -10,13 +9,13 @@ import jax
 
 from protos.unspool.v1 import learner_pb2
 from workers import stack
-from workers.client import PROTOCOL, LearnerClient, RefusedError, UnavailableError
+from workers.client import LearnerClient, RefusedError, UnavailableError
 from workers.exits import End, ExitCode
+from workers.introduction import introduction
 from workers.mailbox import Joined, Mailbox, Order, Rejected
 from workers.progress import Progress
 from workers.session import Session
 from workers.settings import WorkerSettings
-from workers.version import client_version
 from workers.workload import Workload
 
 _logger = logging.getLogger(__name__)
@@ -171,15 +170,6 @@ def _hand_on(order: Order, workload: Workload) -> None:
 
 
 def _introduction(settings: WorkerSettings) -> learner_pb2.JoinRequest:
-    return learner_pb2.JoinRequest(
-        protocol_min=PROTOCOL,
-        protocol_max=PROTOCOL,
-        client_version=client_version(),
-        run_id=settings.run_id,
-        worker_name=settings.name,
-        incarnation=settings.incarnation,
-        host=settings.host,
-        pid=os.getpid(),
-        device_kind=jax.devices()[0].device_kind,
-        device_count=jax.device_count(),
-    )
+    request = introduction(settings)
+    request.device_kind, request.device_count = jax.devices()[0].device_kind, jax.device_count()
+    return request

@@ -1,56 +1,25 @@
-"""A run without processes: the real core, files and arithmetic, and workers that a random schedule moves.
+"""A run without processes: the real core, files and arithmetic, and workers that a random schedule moves."""
 
-An estimate is a function of (lane, seq, theta, the lane's state), and the state remembers every theta it was
-made with. So a replay with a wrong theta, an estimate applied twice, or a lane restored from the wrong state
-changes theta's bits.
-"""
-
-import dataclasses
-import hashlib
 import random
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from learner.buffer import Contribution
 from learner.checkpoint_store import CheckpointStore
 from learner.checkpointing import CheckpointSchedule, SaveJob
 from learner.core import LearnerCore
 from learner.events import EventLog
-from learner.inbound import Inbound
 from learner.outer import OuterLearner
 from learner.resume import restore
 from learner.runtime import Runtime
 from learner.saver import Saver
 from learner.settings import LearnerSettings
-from learner.snapshots import SnapshotRef, SnapshotStore
+from learner.snapshots import SnapshotStore
 from protos import codec
-from protos.mailbox import Mailbox
 from protos.unspool.v1 import learner_pb2
-from protos.unspool.v1.learner_pb2 import WorkerMessage
-from tests.learner.builders import SCHEMA, Clock, gradient_body
-
-State = NDArray[np.float32]
-_CHUNK_BYTES = 8
-
-
-def init_state(lane: int, theta: bytes) -> State:
-    """The state of a lane before its first estimate."""
-    return _mix(np.zeros(4, np.float32), theta, lane, 0)
-
-
-def estimate(lane: int, seq: int, theta: bytes, state: State) -> tuple[bytes, State]:
-    """A gradient's body, and the state after it."""
-    state = _mix(state, theta, lane, seq)
-    return gradient_body(float(state.sum())), state
-
-
-def _mix(state: State, theta: bytes, lane: int, seq: int) -> State:
-    seen = hashlib.sha256(state.tobytes() + theta + bytes([lane, seq % 256])).digest()[:16]
-    return (np.frombuffer(seen, np.uint32) / np.float32(2**32) - np.float32(0.5)).astype(np.float32)
+from tests.learner.builders import SCHEMA, Clock
+from tests.learner.simulated_worker import SimulatedWorker, estimate, init_state
 
 
 def straight_loop(settings: LearnerSettings, steps: int) -> list[str]:
@@ -69,192 +38,6 @@ def straight_loop(settings: LearnerSettings, steps: int) -> list[str]:
         theta = outer.apply(version, batch).published
         digests.append(theta.sha256)
     return digests
-
-
-@dataclasses.dataclass
-class HeldLane:
-    """A lane in a worker's memory."""
-
-    lane: int
-    incarnation: int
-    seq: int
-    state: State
-    leased: bool = True
-
-
-class SimulatedWorker:
-    """A worker's process: its memory is gone when it is killed, its messages wait in two queues."""
-
-    def __init__(self, simulation: "Simulation", name: str, incarnation: str) -> None:
-        self.simulation = simulation
-        self.name = name
-        self.incarnation = incarnation
-        self.lanes: dict[int, HeldLane] = {}
-        self.unsettled: dict[int, WorkerMessage] = {}
-        self.downlink = Mailbox()
-        self.uplink: deque[WorkerMessage] = deque()
-        self.theta: learner_pb2.ThetaAnnouncement | None = None
-        self.identity: tuple[int, str] | None = None
-        self.stream: int | None = None
-        self.worker_id = ""
-        self.messages = 0
-        self.draining = False
-        self.gone = False
-
-    def connect(self) -> None:
-        """Join and open a stream; what has no last word yet is said again."""
-        held = [
-            learner_pb2.HeldLane(lane=lane.lane, incarnation=lane.incarnation, seq=lane.seq)
-            for lane in self.lanes.values()
-        ]
-        request = learner_pb2.JoinRequest(
-            protocol_min=1, protocol_max=1, worker_name=self.name, incarnation=self.incarnation, held=held
-        )
-        with self.simulation.runtime.locked() as core:
-            self.worker_id = core.join(request).worker_id
-            identity = (core.run.epoch, self.worker_id)
-        if identity != self.identity:
-            for lane in self.lanes.values():
-                lane.leased = False
-        self.identity = identity
-        self.theta = None
-        self.uplink = deque(self.unsettled.values())
-        self.inbound = Inbound(self.simulation.runtime, self.worker_id, SCHEMA, self.simulation.snapshots)
-        attached = self.simulation.runtime.attach(self.worker_id)
-        assert attached is not None
-        self.stream, self.downlink = attached
-
-    def disconnect(self) -> None:
-        """Lose the stream, and with it everything that was under way."""
-        if self.stream is not None:
-            self.inbound.close()
-            self.simulation.runtime.detach(self.worker_id, self.stream, self.downlink)
-        self.stream = None
-        self.uplink.clear()
-
-    def hear(self) -> None:
-        """Act on the learner's next message."""
-        message = next(iter(self.downlink))
-        match message.WhichOneof("body"):
-            case "theta":
-                self.theta = message.theta
-            case "grant":
-                self._take(message.grant)
-            case "revocation":
-                lane = self.lanes.get(message.revocation.lane)
-                if lane is not None and lane.leased and lane.incarnation == message.revocation.incarnation:
-                    self._give_back(lane)
-            case "verdict":
-                self._settle(message.verdict)
-            case "drain":
-                self.draining = True
-            case "goodbye":
-                self.disconnect()
-                self.gone = message.goodbye.reason != learner_pb2.Goodbye.EXPIRED
-
-    def compute(self) -> None:
-        """Estimate the first lane whose theta is here, or leave if that was asked."""
-        if self.draining:
-            self._leave()
-            return
-        for lane in self.lanes.values():
-            if lane.leased and self.theta is not None and self.theta.version == lane.seq:
-                self._estimate(lane, self.theta)
-                return
-
-    def speak(self) -> None:
-        """Let the learner read the next message."""
-        self.inbound.take(self.uplink.popleft())
-
-    def _estimate(self, lane: HeldLane, theta: learner_pb2.ThetaAnnouncement) -> None:
-        lane.seq += 1
-        body, lane.state = estimate(lane.lane, lane.seq, theta.inline, lane.state)
-        self.messages += 1
-        push = learner_pb2.GradientEstimatorOut(
-            push_id=self.messages,
-            lane=lane.lane,
-            incarnation=lane.incarnation,
-            seq=lane.seq,
-            theta_version=theta.version,
-            weight=1.0,
-            grad=codec.tensors(body, self.messages, 1 << 20),
-            unroll_info=learner_pb2.UnrollInfo(inner_steps=1),
-            compute_s=1.0 + 2.0 * (ord(self.name[-1]) % 2),  # so that lanes move to the quick
-        )
-        self.unsettled[self.messages] = WorkerMessage(push=push)
-        self.uplink.append(self.unsettled[self.messages])
-        if lane.seq % self.simulation.settings.checkpoint_every == 0:
-            self._snapshot(lane)
-
-    def _snapshot(self, lane: HeldLane) -> None:
-        body = lane.state.tobytes()
-        self.messages += 1
-        snapshot = learner_pb2.Snapshot(
-            lane=lane.lane,
-            incarnation=lane.incarnation,
-            seq=lane.seq,
-            bytes=len(body),
-            sha256=hashlib.sha256(body).hexdigest(),
-            transfer=self.messages,
-        )
-        self.uplink.append(WorkerMessage(snapshot=snapshot))
-        self.uplink.extend(
-            WorkerMessage(chunk=chunk) for chunk in codec.chunks(body, self.messages, _CHUNK_BYTES)
-        )
-
-    def _give_back(self, lane: HeldLane) -> None:
-        self._snapshot(lane)
-        self.uplink.append(
-            WorkerMessage(
-                lane_return=learner_pb2.LaneReturn(lane=lane.lane, incarnation=lane.incarnation, seq=lane.seq)
-            )
-        )
-        del self.lanes[lane.lane]
-
-    def _take(self, grant: learner_pb2.LaneGrant) -> None:
-        held = self.lanes.get(grant.lane)
-        if held is not None and held.seq == grant.seq:
-            held.incarnation, held.leased = grant.incarnation, True
-            return
-        self.simulation.seen["restored"] += 1
-        self.simulation.seen["replayed"] += len(grant.replay_versions)
-        self.lanes[grant.lane] = HeldLane(grant.lane, grant.incarnation, grant.seq, self._restored(grant))
-
-    def _restored(self, grant: learner_pb2.LaneGrant) -> State:
-        if grant.snapshot_seq:
-            ref = SnapshotRef(grant.lane, grant.snapshot_seq, grant.snapshot_sha256)
-            state = np.frombuffer(b"".join(self.simulation.snapshots.read(ref, 1 << 20)), np.float32)
-        else:
-            state = init_state(grant.lane, self._theta(grant.init_version))
-        for version in grant.replay_versions:
-            _, state = estimate(grant.lane, version + 1, self._theta(version), state)
-        return state
-
-    def _theta(self, version: int) -> bytes:
-        published = self.simulation.core.run.ring.get(version)
-        assert published is not None, f"theta {version} is needed for a replay, and is not in the ring"
-        return published.body
-
-    def _settle(self, verdict: learner_pb2.PushVerdict) -> None:
-        name = learner_pb2.Verdict.Name(verdict.verdict)
-        assert name in ("ACCEPTED", "APPLIED", "DUPLICATE", "NOT_LEASED"), f"{name} {verdict.detail}"
-        if name != "ACCEPTED":
-            self.unsettled.pop(verdict.push_id, None)
-        if name == "NOT_LEASED":
-            # The lane may be leased again under a newer incarnation; then this is about an older push.
-            lane = self.lanes.get(verdict.lane)
-            if lane is not None and lane.seq == verdict.seq:
-                lane.leased = False
-
-    def _leave(self) -> None:
-        for lane in [lane for lane in self.lanes.values() if lane.leased]:
-            self._give_back(lane)
-        while self.uplink and self.stream is not None:
-            self.speak()
-        with self.simulation.runtime.locked() as core:
-            core.leave(self.worker_id, "drained")
-        self.disconnect()
-        self.gone = True
 
 
 class Simulation:

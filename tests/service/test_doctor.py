@@ -183,4 +183,4 @@ def test_a_large_theta_calls_for_relays(theta_bytes: int, expected: list[tuple[s
 def test_the_capacity_is_told_in_gradients_and_workers() -> None:
     capacity, *_ = learner_load(config_with("workers.count=2"), 10 * 1024)
     assert "2,000 gradients/s" in capacity.said
-    assert "500 workers" in capacity.said
+    assert "256 workers" in capacity.said

@@ -1,11 +1,12 @@
 """Workers and a real learner over loopback: theta is what one process alone would have made."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 
 import pytest
 
 from protos.unspool.v1 import learner_pb2
 from tests.workers.cluster import TOKEN, Cluster
+from tests.workers.watched_stream import WatchedStream
 from workers.client import GrpcLearnerClient, LearnerStream
 from workers.exits import ExitCode
 
@@ -21,7 +22,7 @@ class DrainingClient(GrpcLearnerClient):
     def open_session(
         self, session_secret: str, outgoing: Iterable[learner_pb2.WorkerMessage]
     ) -> LearnerStream:
-        return Watched(super().open_session(session_secret, outgoing), self._look)
+        return WatchedStream(super().open_session(session_secret, outgoing), self._look)
 
     def _look(self, message: learner_pb2.LearnerMessage) -> None:
         if message.theta.version == self._version:
@@ -41,23 +42,7 @@ class BreakingClient(GrpcLearnerClient):
     ) -> LearnerStream:
         stream = super().open_session(session_secret, outgoing)
         left = iter(range(next(self._breaks, 10**6)))
-        return Watched(stream, lambda message: stream.cancel() if next(left, None) is None else None)
-
-
-class Watched(LearnerStream):
-    """A stream that shows a function what it hears."""
-
-    def __init__(self, stream: LearnerStream, look: Callable[[learner_pb2.LearnerMessage], None]) -> None:
-        self._stream = stream
-        self._look = look
-
-    def __iter__(self) -> Iterator[learner_pb2.LearnerMessage]:
-        for message in self._stream:
-            self._look(message)
-            yield message
-
-    def cancel(self) -> None:
-        self._stream.cancel()
+        return WatchedStream(stream, lambda message: stream.cancel() if next(left, None) is None else None)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])

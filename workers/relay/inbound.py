@@ -3,17 +3,13 @@
 import dataclasses
 
 from protos import codec
+from protos.incoming_push import IncomingPush
+from protos.session_stream import StreamReader
 from protos.unspool.v1 import common_pb2, learner_pb2
-from workers.relay_core import RelayCore
+from workers.relay.core import RelayCore
 
 MAX_SNAPSHOT_BYTES = 1 << 30
 """Of one lane's unroll state. The learner has a limit of its own, which may be lower."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _OpenPush:
-    push: learner_pb2.GradientEstimatorOut
-    assembler: codec.Assembler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +20,7 @@ class _OpenSnapshot:
     body: bytearray
 
 
-class RelayInbound:
+class RelayInbound(StreamReader):
     """Takes what one stream brings, in order. At most one push and one snapshot are open at a time."""
 
     def __init__(self, core: RelayCore, worker_id: str) -> None:
@@ -32,11 +28,10 @@ class RelayInbound:
         self._core = core
         self._worker_id = worker_id
         self._body_bytes = codec.body_bytes(core.reply.schema)
-        self._push: _OpenPush | None = None
+        self._push: IncomingPush | None = None
         self._snapshot: _OpenSnapshot | None = None
 
     def take(self, message: learner_pb2.WorkerMessage) -> None:
-        """Act on a message."""
         match message.WhichOneof("body"):
             case "heartbeat":
                 self._core.heartbeat(self._worker_id, message.heartbeat)
@@ -51,12 +46,15 @@ class RelayInbound:
             case "log" | "lane_failure" | "stack":
                 self._core.pass_on(self._worker_id, message)
 
+    def close(self) -> None:
+        self._push = self._snapshot = None
+
     def _take_push(self, push: learner_pb2.GradientEstimatorOut) -> None:
         self._push = None
         if push.grad.WhichOneof("body") != "transfer":
             self._core.push(self._worker_id, push, push.grad.inline)
         elif not self._core.refuse_unread(self._worker_id, push):
-            self._push = _OpenPush(push, codec.Assembler(push.grad.transfer, self._body_bytes))
+            self._push = IncomingPush(push, self._body_bytes)
 
     def _take_snapshot(self, snapshot: learner_pb2.Snapshot) -> None:
         self._snapshot = None
@@ -64,21 +62,16 @@ class RelayInbound:
             self._snapshot = _OpenSnapshot(snapshot, bytearray())
 
     def _take_chunk(self, chunk: common_pb2.Chunk) -> None:
-        if self._push is not None and chunk.transfer == self._push.assembler.transfer:
+        if self._push is not None and self._push.is_continued_by(chunk):
             self._extend_push(self._push, chunk)
         elif self._snapshot is not None and chunk.transfer == self._snapshot.snapshot.transfer:
             self._extend_snapshot(self._snapshot, chunk)
 
-    def _extend_push(self, pending: _OpenPush, chunk: common_pb2.Chunk) -> None:
-        try:
-            pending.assembler.add(chunk)
-        except codec.CodecError as error:
+    def _extend_push(self, pending: IncomingPush, chunk: common_pb2.Chunk) -> None:
+        body = pending.add(chunk)
+        if body is not None:
             self._push = None
-            self._core.push(self._worker_id, pending.push, error)
-            return
-        if pending.assembler.complete:
-            self._push = None
-            self._core.push(self._worker_id, pending.push, pending.assembler.body())
+            self._core.push(self._worker_id, pending.push, body)
 
     def _extend_snapshot(self, pending: _OpenSnapshot, chunk: common_pb2.Chunk) -> None:
         header, body = pending.snapshot, pending.body

@@ -9,7 +9,7 @@ from protos import codec
 from protos.unspool.v1 import learner_pb2
 from tests.workers.fake_learner import PATIENCE_S, FakeStream
 from workers.mailbox import Joined, Mailbox
-from workers.relay_core import RelayCore
+from workers.relay.core import RelayCore
 
 SCHEMA = codec.schema_of([np.zeros(3, np.float32), np.zeros((), np.float32)])
 TTL_S = 30.0

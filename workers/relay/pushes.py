@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from protos.unspool.v1 import common_pb2, learner_pb2
 from workers.mailbox import Mailbox
-from workers.relay_merging import HeldPush, merged
+from workers.relay.merging import HeldPush, merged
 
 _SENT_AGAIN = frozenset({learner_pb2.NO_CREDIT, learner_pb2.CORRUPT})
 """Verdicts after which the outbox sends the same push again by itself."""

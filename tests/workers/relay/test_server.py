@@ -8,7 +8,7 @@ import pytest
 from protos.tls import TlsError
 from protos.unspool.v1 import learner_pb2
 from tests.workers.fake_learner import PATIENCE_S, FakeLearner
-from workers.relay import Relay, RelaySettings
+from workers.relay.relay import Relay, RelaySettings
 from workers.settings import WorkerSettings
 
 METHODS = list(learner_pb2.DESCRIPTOR.services_by_name["Learner"].methods)

@@ -6,7 +6,7 @@ import pytest
 
 from protos import codec
 from protos.unspool.v1 import learner_pb2
-from workers.relay_merging import HeldPush, is_mergeable, merged
+from workers.relay.merging import HeldPush, is_mergeable, merged
 
 DTYPES = (np.float32, np.float16, ml_dtypes.bfloat16)
 

@@ -7,17 +7,11 @@ lease's time to live is.
 import collections
 import dataclasses
 import secrets
-import statistics
 from collections.abc import Iterator
 
+from protos.liveness import COMPUTE_TIMES, SUSPECT_HEARTBEATS, gets_on, phase_budget_s
 from protos.mailbox import Mailbox
 from protos.unspool.v1 import learner_pb2
-
-_SUSPECT_HEARTBEATS = 2.0
-_COMPILING_BUDGET_S = 15 * 60.0
-_COMPUTING_BUDGET_S = 60.0
-_COMPUTING_MEDIANS = 10.0
-_COMPUTE_TIMES = 32
 
 
 @dataclasses.dataclass
@@ -47,7 +41,7 @@ class RelayedWorker:
     draining: bool = False
     stuck_at: int | None = None
     compute_times_s: collections.deque[float] = dataclasses.field(
-        default_factory=lambda: collections.deque(maxlen=_COMPUTE_TIMES)
+        default_factory=lambda: collections.deque(maxlen=COMPUTE_TIMES)
     )
 
     @property
@@ -62,7 +56,7 @@ class RelayedWorker:
 
     def can_work(self, now_s: float, heartbeat_s: float) -> bool:
         """Whether lanes may be given to it."""
-        is_silent = now_s - self.last_heard_s > _SUSPECT_HEARTBEATS * heartbeat_s
+        is_silent = now_s - self.last_heard_s > SUSPECT_HEARTBEATS * heartbeat_s
         is_empty = self.introduction.relay and not self.heartbeat.workers
         return not (
             self.stream is None or is_silent or self.draining or is_empty or self.stuck_at is not None
@@ -75,20 +69,15 @@ class RelayedWorker:
 
     def beat(self, heartbeat: learner_pb2.Heartbeat) -> None:
         """Take a heartbeat; work that moves again ends being stuck."""
+        if self.stuck_at is not None and gets_on(self.heartbeat, heartbeat, self.stuck_at):
+            self.stuck_at = None
         self.heartbeat = heartbeat
         self.held = {lane.lane: lane.seq for lane in heartbeat.lanes}
-        if self.stuck_at is not None and heartbeat.progress > self.stuck_at:
-            self.stuck_at = None
 
     def hangs(self) -> bool:
-        """Whether its estimate takes longer than any of its own should."""
-        phases = learner_pb2.Heartbeat
-        if self.heartbeat.phase == phases.COMPILING:
-            return bool(self.heartbeat.phase_age_s > _COMPILING_BUDGET_S)
-        if self.heartbeat.phase != phases.COMPUTING:
-            return False
-        usual_s = statistics.median(self.compute_times_s) if self.compute_times_s else _COMPILING_BUDGET_S
-        return bool(self.heartbeat.phase_age_s > max(_COMPUTING_BUDGET_S, _COMPUTING_MEDIANS * usual_s))
+        """Whether it takes longer over what it does than it should, by its own latest estimates."""
+        budget_s = phase_budget_s(self.heartbeat, self.compute_times_s)
+        return budget_s is not None and self.heartbeat.phase_age_s > budget_s
 
     def send(self, message: learner_pb2.LearnerMessage) -> None:
         """Write to it. What one without a stream misses, it is told when it opens one."""

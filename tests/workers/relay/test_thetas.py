@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from workers.client import UnavailableError
-from workers.relay_thetas import RelayThetas
+from workers.relay.thetas import RelayThetas
 
 
 def test_however_many_ask_a_theta_is_fetched_once():

@@ -10,7 +10,7 @@ import grpc
 from protos.connection import SERVER_OPTIONS, address_of, advertised_host, is_loopback
 from protos.tls import Identity, TlsError, check_server
 from protos.unspool.v1 import learner_pb2_grpc
-from workers.relay_plane import RelayServicer
+from workers.relay.plane import RelayServicer
 
 _SPARE_THREADS = 16
 _GOODBYE_S = 3.0

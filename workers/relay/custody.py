@@ -1,11 +1,12 @@
 """Pushes between a worker and the learner: taken or refused here, and answered when the learner has."""
 
 from protos import codec
+from protos.parts import parts_of
 from protos.unspool.v1 import learner_pb2
-from workers.relay_merging import HeldPush, is_mergeable, parts_of
-from workers.relay_pushes import Answer
-from workers.relay_sessions import RelayedWorker
-from workers.relay_state import RelayState
+from workers.relay.merging import HeldPush, is_mergeable
+from workers.relay.pushes import Answer
+from workers.relay.sessions import RelayedWorker
+from workers.relay.state import RelayState
 
 _CUSTODY = 2
 """Pushes that a worker may have here, as a multiple of what the learner has room for."""

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 from protos.unspool.v1 import learner_pb2
 from workers.mailbox import Mailbox
-from workers.relay_lanes import RelayedLanes
-from workers.relay_pushes import RelayPushes
-from workers.relay_sessions import RelayedWorker, RelayedWorkers
+from workers.relay.lanes import RelayedLanes
+from workers.relay.pushes import RelayPushes
+from workers.relay.sessions import RelayedWorker, RelayedWorkers
 
 _DEFAULT_TTL_HEARTBEATS = 6.0
 

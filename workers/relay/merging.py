@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from protos import codec
+from protos.parts import parts_of
 from protos.unspool.v1 import common_pb2, learner_pb2
 
 
@@ -34,24 +35,6 @@ class HeldPush:
     def parts(self) -> Sequence[learner_pb2.Part]:
         """The estimates in it: one, or those that another relay merged."""
         return parts_of(self.push)
-
-
-def parts_of(push: learner_pb2.GradientEstimatorOut) -> Sequence[learner_pb2.Part]:
-    """Return what the learner has to know of each estimate in a push."""
-    if push.parts:
-        return list(push.parts)
-    return [
-        learner_pb2.Part(
-            lane=push.lane,
-            incarnation=push.incarnation,
-            seq=push.seq,
-            theta_version=push.theta_version,
-            weight=push.weight,
-            mean_loss=push.mean_loss,
-            unroll_info=push.unroll_info,
-            compute_s=push.compute_s,
-        )
-    ]
 
 
 def is_mergeable(

@@ -1,16 +1,17 @@
 """A real learner, a relay over loopback, and real workers behind it: theta is what it is without a relay."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 
 from protos.unspool.v1 import learner_pb2
 from tests.workers.cluster import TOKEN, Cluster
 from tests.workers.fake_learner import PATIENCE_S
+from tests.workers.watched_stream import WatchedStream
 from workers.client import GrpcLearnerClient, LearnerStream
 from workers.exits import ExitCode
-from workers.relay import Relay, RelaySettings
+from workers.relay.relay import Relay, RelaySettings
 from workers.settings import WorkerSettings
 
 
@@ -38,22 +39,6 @@ class RunningRelay:
         return self._codes[0]
 
 
-class Watched(LearnerStream):
-    """Another stream, of which every message is looked at before it is passed on."""
-
-    def __init__(self, stream: LearnerStream, look: Callable[[learner_pb2.LearnerMessage], None]) -> None:
-        self._stream = stream
-        self._look = look
-
-    def __iter__(self) -> Iterator[learner_pb2.LearnerMessage]:
-        for message in self._stream:
-            self._look(message)
-            yield message
-
-    def cancel(self) -> None:
-        self._stream.cancel()
-
-
 class WatchingClient(GrpcLearnerClient):
     """Does something, once, when some theta is announced."""
 
@@ -66,7 +51,7 @@ class WatchingClient(GrpcLearnerClient):
         self, session_secret: str, outgoing: Iterable[learner_pb2.WorkerMessage]
     ) -> LearnerStream:
         self.stream = super().open_session(session_secret, outgoing)
-        return Watched(self.stream, self._look)
+        return WatchedStream(self.stream, self._look)
 
     def act(self) -> None:
         raise NotImplementedError

@@ -13,10 +13,10 @@ from protos.mailbox import Mailbox as Stream
 from protos.unspool.v1 import learner_pb2
 from workers.client import PROTOCOL
 from workers.mailbox import Joined, Mailbox
-from workers.relay_custody import RelayCustody
-from workers.relay_leasing import RelayLeasing
-from workers.relay_sessions import RelayedWorker, total_heartbeat
-from workers.relay_state import RelayState
+from workers.relay.custody import RelayCustody
+from workers.relay.leasing import RelayLeasing
+from workers.relay.sessions import RelayedWorker, total_heartbeat
+from workers.relay.state import RelayState
 
 
 class RelayRefusalError(Exception):

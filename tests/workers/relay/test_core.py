@@ -5,8 +5,8 @@ import pytest
 
 from protos import codec
 from protos.unspool.v1 import learner_pb2
-from tests.workers.relay_node import TTL_S, RelayNode, body
-from workers.relay_core import RelayRefusalError
+from tests.workers.relay.relay_node import TTL_S, RelayNode, body
+from workers.relay.core import RelayRefusalError
 
 Verdict = learner_pb2.Verdict
 Goodbye = learner_pb2.Goodbye

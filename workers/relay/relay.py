@@ -5,7 +5,6 @@ the learner takes means sends one gradient in the place of several.
 """
 
 import logging
-import os
 import time
 import traceback
 from dataclasses import dataclass
@@ -13,15 +12,15 @@ from dataclasses import dataclass
 from protos.connection import address_of, advertised_host
 from protos.tls import Identity
 from protos.unspool.v1 import learner_pb2
-from workers.client import PROTOCOL, LearnerClient
+from workers.client import LearnerClient
 from workers.exits import End, ExitCode
+from workers.introduction import introduction
 from workers.mailbox import Joined, Mailbox
-from workers.relay_core import RelayCore
-from workers.relay_plane import RelayServicer
-from workers.relay_server import RelayServer
+from workers.relay.core import RelayCore
+from workers.relay.plane import RelayServicer
+from workers.relay.server import RelayServer
 from workers.session import Session
 from workers.settings import WorkerSettings
-from workers.version import client_version
 
 _logger = logging.getLogger(__name__)
 
@@ -163,14 +162,6 @@ class Relay:
 
 
 def _introduction(settings: WorkerSettings) -> learner_pb2.JoinRequest:
-    return learner_pb2.JoinRequest(
-        protocol_min=PROTOCOL,
-        protocol_max=PROTOCOL,
-        client_version=client_version(),
-        run_id=settings.run_id,
-        worker_name=settings.name,
-        incarnation=settings.incarnation,
-        host=settings.host,
-        pid=os.getpid(),
-        relay=True,
-    )
+    request = introduction(settings)
+    request.relay = True
+    return request

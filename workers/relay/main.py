@@ -6,7 +6,7 @@ from collections.abc import Callable
 from protos.memory import reuse_large_blocks
 from workers.bootstrap import Devices, environment
 from workers.main import log_to, run_until_signalled
-from workers.relay import Relay, RelaySettings
+from workers.relay.relay import Relay, RelaySettings
 
 
 def run(settings: RelaySettings, announce: Callable[[str], None]) -> int:

@@ -1,9 +1,9 @@
 """Which worker behind a relay has which of its lanes, and how they get back to the learner."""
 
 from protos.unspool.v1 import learner_pb2
-from workers.relay_lanes import RelayedLane
-from workers.relay_sessions import RelayedWorker
-from workers.relay_state import RelayState
+from workers.relay.lanes import RelayedLane
+from workers.relay.sessions import RelayedWorker
+from workers.relay.state import RelayState
 
 _GATHER_HEARTBEATS = 2.0
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from protos.unspool.v1 import learner_pb2
-from workers.relay_sessions import RelayedWorker
+from workers.relay.sessions import RelayedWorker
 
 
 @dataclasses.dataclass

@@ -1,0 +1,20 @@
+from collections.abc import Callable, Iterator
+
+from protos.unspool.v1 import learner_pb2
+from workers.client import LearnerStream
+
+
+class WatchedStream(LearnerStream):
+    """Another stream, of which every message is shown to a function before it is passed on."""
+
+    def __init__(self, stream: LearnerStream, look: Callable[[learner_pb2.LearnerMessage], None]) -> None:
+        self._stream = stream
+        self._look = look
+
+    def __iter__(self) -> Iterator[learner_pb2.LearnerMessage]:
+        for message in self._stream:
+            self._look(message)
+            yield message
+
+    def cancel(self) -> None:
+        self._stream.cancel()
