@@ -6,8 +6,7 @@ from benchmarks.reproduce import b6_survival as b6
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
-_STEPS = 50  # of 20 windows each: some fifty deaths
-_TOLERANCE = 2 * b6.TOLERANCE  # a quarter of the benchmark's deaths; the optima are 0.016 apart
+_TOLERANCE = 2 * b6.TOLERANCE  # some fifty deaths, a quarter of the benchmark's; the optima are 0.016 apart
 
 
 def test_the_two_optima_are_those_that_the_theory_predicts() -> None:
@@ -18,6 +17,6 @@ def test_the_two_optima_are_those_that_the_theory_predicts() -> None:
 
 @pytest.mark.parametrize("case", [b6.RESTORED, b6.ANEW], ids=["restored", "anew"])
 def test_theta_goes_where_the_fate_of_lanes_sends_it(case: b6.Case) -> None:
-    theta, deaths = b6.trained(case, _STEPS)
+    theta, deaths = b6.trained(case, b6.SHORT)
     assert deaths > 30
     assert theta == pytest.approx(case.optimum, abs=_TOLERANCE)
