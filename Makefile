@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv demo test test-library test-service check bench reproduce protos clean
+.PHONY: venv demo test test-library test-runs test-service check bench reproduce protos clean
 .DEFAULT_GOAL := demo
 
 venv: .venv/.ready
@@ -18,14 +18,17 @@ demo: venv
 	$(BIN)/python examples/demo.py
 
 test: venv
-	$(MAKE) --jobs=2 --output-sync=target test-library test-service
+	$(MAKE) --jobs=3 --output-sync=target test-library test-runs test-service
 
-# The two halves of `make test`, side by side: one computes, the other mostly waits for processes of its own.
+# The parts of `make test`, side by side: one computes, the others mostly wait for processes of their own.
 test-library: venv
 	$(BIN)/python -m pytest tests/unspool tests/benchmarks
 
+test-runs: venv
+	$(BIN)/python -m pytest tests/end_to_end tests/faults
+
 test-service: venv
-	$(BIN)/python -m pytest --ignore=tests/unspool --ignore=tests/benchmarks
+	$(BIN)/python -m pytest tests --ignore=tests/unspool --ignore=tests/benchmarks --ignore=tests/end_to_end --ignore=tests/faults
 
 check: venv
 	$(BIN)/ruff check .

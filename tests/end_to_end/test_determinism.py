@@ -3,12 +3,12 @@
 import contextlib
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.end_to_end.launched import LaunchedRun, config_text, in_process_digest, launched, unspool
+from tests.end_to_end.launched import config_text, in_process_digest, launched, unspool
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
@@ -26,7 +26,7 @@ def undisturbed(config: Path) -> str:
     return in_process_digest(config)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [1, 3])
 def test_theta_does_not_depend_on_the_number_of_workers(
     config: Path, undisturbed: str, workers: int, tmp_path: Path
 ) -> None:
@@ -35,46 +35,33 @@ def test_theta_does_not_depend_on_the_number_of_workers(
         assert run.digest() == undisturbed
 
 
-def scale(run: LaunchedRun) -> None:
+def test_theta_does_not_depend_on_scaling(config: Path, undisturbed: str, tmp_path: Path) -> None:
     """1 -> 3 -> 2, each awaited, so that lanes do move with their unroll state."""
-    for step, workers in ((3, 3), (12, 2)):
-        run.wait_for_step(step)
-        unspool("pause", run.run_dir)
-        unspool("scale", run.run_dir, str(workers))
-        run.wait_for(lambda s, n=workers: sum(bool(worker["lanes"]) for worker in s["workers"]) == n)
-        unspool("resume", run.run_dir)
-
-
-def kill_a_worker(run: LaunchedRun) -> None:
-    """kill -9 on the worker of lane 0, in the middle of things."""
-    status = run.wait_for(lambda s: s["outer_step"] >= 9 and s["lanes"][0]["worker"] != "")
-    holder = next(w for w in status["workers"] if w["name"] == status["lanes"][0]["worker"])
-    os.kill(holder["pid"], signal.SIGKILL)
-
-
-@pytest.mark.parametrize(
-    ("disturb", "workers"), [(scale, 1), (kill_a_worker, 2)], ids=["scaled", "worker killed"]
-)
-def test_theta_does_not_depend_on_what_happened_to_the_workers(
-    config: Path, undisturbed: str, disturb: Callable[[LaunchedRun], None], workers: int, tmp_path: Path
-) -> None:
-    with launched(config, tmp_path / "run", "--backend", "local", "--workers", str(workers)) as run:
-        disturb(run)
+    with launched(config, tmp_path / "run", "--backend", "local", "--workers", "1") as run:
+        for step, workers in ((3, 3), (12, 2)):
+            run.wait_for_step(step)
+            unspool("pause", run.run_dir)
+            unspool("scale", run.run_dir, str(workers))
+            run.wait_for(lambda s, n=workers: sum(bool(worker["lanes"]) for worker in s["workers"]) == n)
+            unspool("resume", run.run_dir)
         assert run.finish() == 0, run.output()
         assert run.digest() == undisturbed
 
 
-def test_a_killed_learner_is_resumed_by_launching_again(
-    config: Path, undisturbed: str, tmp_path: Path
-) -> None:
+def kill_workers(status: dict[str, Any]) -> None:
+    for worker in status["workers"]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker["pid"], signal.SIGKILL)
+
+
+def test_theta_does_not_depend_on_deaths(config: Path, undisturbed: str, tmp_path: Path) -> None:
+    """All workers, then the learner, by kill -9 in the middle of things; `launch` starts them again."""
     with launched(config, tmp_path / "run", "--backend", "local", "--workers", "2") as run:
-        run.wait_for_step(10)
+        kill_workers(run.wait_for(lambda s: s["outer_step"] >= 8 and len(s["workers"]) == 2))
+        run.wait_for_step(16)
         os.kill(run.pid_of_learner(), signal.SIGKILL)
-        assert run.finish() == 75, run.output()
-        assert "launch" in run.output()
-    with launched(config, tmp_path / "run", "--backend", "local", "--workers", "2") as again:
-        assert again.finish() == 0, again.output()
-        assert again.digest() == undisturbed
+        assert run.finish() == 0, run.output()
+        assert run.digest() == undisturbed
 
 
 def test_a_stopped_run_is_resumed_with_another_number_of_workers(
@@ -98,13 +85,3 @@ def test_a_finished_run_trains_on_when_given_more_outer_steps(
     with launched(config, tmp_path / "run", *options) as longer:
         assert longer.finish() == 0, longer.output()
         assert longer.digest() == undisturbed
-
-
-def test_a_run_survives_losing_all_of_its_workers(config: Path, undisturbed: str, tmp_path: Path) -> None:
-    with launched(config, tmp_path / "run", "--backend", "local", "--workers", "2") as run:
-        status = run.wait_for(lambda s: s["outer_step"] >= 8 and len(s["workers"]) == 2)
-        for worker in status["workers"]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(worker["pid"], signal.SIGKILL)
-        assert run.finish() == 0, run.output()
-        assert run.digest() == undisturbed

@@ -33,6 +33,12 @@ def computing(run: LaunchedRun, epoch: int, beyond_step: int = 2) -> dict[str, A
     )
 
 
+def problems_told(run: LaunchedRun) -> list[str]:
+    """By the command line, which adds those of the supervisor."""
+    told: list[str] = json.loads(unspool("status", run.run_dir, "--json").stdout)["problems"]
+    return told
+
+
 def test_a_learner_that_is_killed_is_started_again_and_keeps_its_workers(
     config: Path, tmp_path: Path
 ) -> None:
@@ -41,6 +47,7 @@ def test_a_learner_that_is_killed_is_started_again_and_keeps_its_workers(
         os.kill(run.pid_of_learner(), signal.SIGKILL)
         after = computing(run, 2, before["outer_step"])
         assert (pids(after), after["endpoints"]) == (pids(before), before["endpoints"])
+        run.wait_for(lambda _: problems_told(run) == [])
         run.process.send_signal(signal.SIGINT)
         assert run.finish() == 0, run.output()
         assert "the learner was killed by SIGKILL (1 of at most 5 times" in run.output()
@@ -52,9 +59,7 @@ def test_a_run_without_its_supervisor_goes_on_and_is_adopted(config: Path, tmp_p
         before = computing(first, 1)
         first.process.kill()
         first.process.wait()
-        assert (
-            "to supervise it" in json.loads(unspool("status", first.run_dir, "--json").stdout)["problems"][0]
-        )
+        assert "to supervise it" in problems_told(first)[0]
         with launched(first.run_dir, tmp_path / "run", *LOCAL) as second:
             after = computing(second, 1, before["outer_step"] + 1)
             assert (after["epoch"], pids(after)) == (1, pids(before))
