@@ -166,14 +166,14 @@ def test_a_run_whose_checkpoints_are_given_up_fails_between_updates(tmp_path: Pa
     assert core.ending() is RunState.FAILED
 
 
-def test_rows_and_events_that_found_no_room_cut_no_others_off(tmp_path: Path, disk: Disk) -> None:
+def test_rows_that_found_no_room_come_later_and_events_cut_no_others_off(tmp_path: Path, disk: Disk) -> None:
     records, log = Records(tmp_path, 0), EventLog(tmp_path / "events.jsonl")
     for number in (1, 2, 3):
         disk.is_full = number == 2
         log.add("info", f"kind-{number}", "text")
         with contextlib.suppress(OSError):
             records.write(record(number))
-    assert [row.outer_step for row in read_records(tmp_path / "outer.csv")] == [1, 3]
+    assert [row.outer_step for row in read_records(tmp_path / "outer.csv")] == [1, 2, 3]
     assert [event.kind for event in EventLog(tmp_path / "events.jsonl").latest(5)] == ["kind-1", "kind-3"]
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from tensorboardX.record_writer import RecordWriter
 
-from learner.append_file import AppendFile
 from learner.events import EventLog
 from learner.records import Records, UpdateRecord, read_records
 from learner.series import Series
@@ -68,24 +67,6 @@ def test_a_loss_that_is_no_number_is_written_as_such(tmp_path: Path) -> None:
     records.write(record(1, loss=float("nan")))
     records.close()
     assert read_records(tmp_path / "outer.csv")[0].loss != 0.5
-
-
-def refuse(_file: AppendFile, _rows: bytes) -> None:
-    raise OSError("the disk is full")
-
-
-def test_rows_that_the_disk_refused_are_written_when_it_does_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    records = Records(tmp_path, 0)
-    with monkeypatch.context() as full:
-        full.setattr(AppendFile, "append", refuse)
-        for step in (1, 2):
-            with pytest.raises(OSError, match="full"):
-                records.write(record(step))
-    records.write(record(3))
-    records.close()
-    assert [row.outer_step for row in read_records(tmp_path / "outer.csv")] == [1, 2, 3]
 
 
 def test_event_files_are_written_for_tensorboard(tmp_path: Path) -> None:
