@@ -190,7 +190,8 @@ class Assembler:
 
     def __init__(self, transfer: int, size: int) -> None:
         self.transfer = transfer
-        self._buffer = bytearray(size)
+        # Not zeroed: for a large body that would cost as much as a copy, and `body` is whole or an error.
+        self._buffer = memoryview(np.empty(size, np.uint8))
         self._received = 0
 
     @property
@@ -218,7 +219,7 @@ class Assembler:
             raise OutOfOrderError(
                 f"transfer {self.transfer}: {self._received} of {len(self._buffer)} bytes came"
             )
-        return memoryview(self._buffer).toreadonly()
+        return self._buffer.toreadonly()
 
 
 def _describe(path: str, leaf: Any) -> Leaf:
