@@ -191,7 +191,7 @@ class Assembler:
     def __init__(self, transfer: int, size: int) -> None:
         self.transfer = transfer
         # Not zeroed: for a large body that would cost as much as a copy, and `body` is whole or an error.
-        self._buffer = memoryview(np.empty(size, np.uint8))
+        self._buffer = np.empty(size, np.uint8).data
         self._received = 0
 
     @property
