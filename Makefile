@@ -18,9 +18,9 @@ demo: venv
 	$(BIN)/python examples/demo.py
 
 test: venv
-	$(MAKE) --jobs=3 --output-sync=target test-library test-runs test-service
+	$(MAKE) --jobs=2 --output-sync=target test-library test-runs test-service
 
-# The parts of `make test`, side by side: one computes, the others mostly wait for processes of their own.
+# The parts of `make test`, two at a time: one computes, the others mostly wait for processes of their own.
 test-library: venv
 	$(BIN)/python -m pytest tests/unspool tests/benchmarks
 

@@ -99,8 +99,11 @@ class FaultyRun:
             self.start_worker(name, address)
 
     def signal(self, name: str, number: signal.Signals) -> None:
-        """Send one of them a signal."""
-        os.kill(self.processes[name].pid, number)
+        """Send one of them a signal; after SIGSTOP it stands still when this returns."""
+        pid = self.processes[name].pid
+        os.kill(pid, number)
+        if number == signal.SIGSTOP:
+            until(lambda: all(_is_stopped(task) for task in Path(f"/proc/{pid}/task").iterdir()))
 
     def kill(self, name: str) -> None:
         """SIGKILL, and wait until the process is gone."""
@@ -200,6 +203,13 @@ def until(holds: Callable[[], Any], otherwise: Callable[[], str] = lambda: "") -
     while not holds():
         assert time.monotonic() < give_up_at, f"not within {PATIENCE_S:g} s\n{otherwise()}"
         time.sleep(_POLL_S)
+
+
+def _is_stopped(task: Path) -> bool:
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except (FileNotFoundError, ProcessLookupError):
+        return True  # a thread that has ended
 
 
 def _be_learner(run_dir: Path, log: Path, takeover: bool) -> None:

@@ -116,7 +116,7 @@ def test_in_async_the_run_ends_as_well(relayed):
 
 
 def test_theta_does_not_depend_on_a_worker_that_dies_behind_a_relay(tmp_path, expected):
-    cluster = Cluster(tmp_path, heartbeat_s=0.5, lease_ttl_s=2.0)
+    cluster = Cluster(tmp_path, heartbeat_s=0.5, lease_ttl_s=6.0)
     relay = RunningRelay(cluster)
     cluster.start_worker(DyingClient(relay.address, at_version=3))
     cluster.start_worker(GrpcLearnerClient(relay.address, TOKEN))
