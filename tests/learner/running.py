@@ -18,7 +18,7 @@ from protos import codec
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc, learner_pb2, learner_pb2_grpc
 from protos.unspool.v1.learner_pb2 import LearnerMessage, WorkerMessage
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 
 class RunningLearner:
