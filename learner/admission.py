@@ -4,7 +4,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from learner.refusals import Reason
 from learner.sessions import SessionTable
 from learner.settings import LearnerSettings
 from protos import codec
+from protos.incoming_push import leaves_of, verdict_on
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.common_pb2 import Schema
 
@@ -87,18 +88,11 @@ class Body:
     error: codec.CodecError | None = None
     finite: bool = True
 
-    _verdicts: ClassVar = {
-        codec.TooLargeError: learner_pb2.TOO_LARGE,
-        codec.SchemaMismatchError: learner_pb2.SCHEMA_MISMATCH,
-    }
-
     @classmethod
     def read(cls, data: codec.Buffer, crc32: int | None, schema: Schema) -> Self:
         """Read the bytes of a whole body; `crc32` is None where they came in chunks, which have their own."""
         try:
-            leaves = codec.decode(data, schema)
-            if crc32 is not None:
-                codec.check_body(data, crc32)
+            leaves = leaves_of(data, crc32, schema)
         except codec.CodecError as error:
             return cls(error=error)
         return cls(leaves, finite=all(bool(np.isfinite(leaf).all()) for leaf in leaves))
@@ -107,7 +101,7 @@ class Body:
         """Say why the body is of no use, or None."""
         if self.error is None:
             return None
-        return Objection(self._verdicts.get(type(self.error), learner_pb2.CORRUPT), str(self.error))
+        return Objection(verdict_on(self.error), str(self.error))
 
 
 def is_finite(body: Body, weight: float, mean_loss: float) -> bool:

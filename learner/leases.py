@@ -88,8 +88,7 @@ class Leases:
     def rebalance(self, now_s: float) -> None:
         """Lease free lanes, and ask for some back where loads are uneven."""
         candidates = self._candidates(now_s)
-        workers = sum(max(1, session.heartbeat.workers) for session in self._able(now_s))
-        if not candidates or not self._has_gathered(workers, now_s):
+        if not candidates or not self._has_gathered(now_s):
             return
         free = [lane.number for lane in self._run.lanes.free()]
         for number, worker_id in assign(free, candidates):
@@ -139,17 +138,18 @@ class Leases:
     def _kept(self, worker_id: str) -> list[Lane]:
         return [lane for lane in self._run.lanes.held_by(worker_id) if lane.state is LaneState.GRANTED]
 
-    def _has_gathered(self, workers: int, now_s: float) -> bool:
+    def _has_gathered(self, now_s: float) -> bool:
         """Whether the first lanes may go out: all wanted workers are here, or the others took too long.
 
         Without this, the first to come would get every lane and be asked for some back while it still
         compiles; and after a restart of the learner it would get those whose states the others hold.
         """
+        if self._gathered:
+            return True
         if self._gathering_until_s is None:
             self._gathering_until_s = now_s + self._run.settings.gather_s
-        self._gathered = (
-            self._gathered or workers >= self._run.workers_desired or now_s >= self._gathering_until_s
-        )
+        workers = sum(max(1, session.heartbeat.workers) for session in self._able(now_s))
+        self._gathered = workers >= self._run.workers_desired or now_s >= self._gathering_until_s
         return self._gathered
 
     def _grant(self, lane: Lane, worker_id: str) -> None:

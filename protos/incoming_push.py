@@ -1,8 +1,16 @@
-"""A push whose gradient follows in chunks."""
+"""The gradient of a push as it arrives: put together from chunks, and read against the schema."""
+
+from typing import Final
 
 from protos import codec
-from protos.unspool.v1.common_pb2 import Chunk
+from protos.unspool.v1 import learner_pb2
+from protos.unspool.v1.common_pb2 import Chunk, Schema
 from protos.unspool.v1.learner_pb2 import GradientEstimatorOut
+
+_VERDICTS: Final = {
+    codec.TooLargeError: learner_pb2.TOO_LARGE,
+    codec.SchemaMismatchError: learner_pb2.SCHEMA_MISMATCH,
+}
 
 
 class IncomingPush:
@@ -24,3 +32,20 @@ class IncomingPush:
         except codec.CodecError as error:
             return error
         return self._assembler.body() if self._assembler.complete else None
+
+
+def leaves_of(body: codec.Buffer, crc32: int | None, schema: Schema) -> list[codec.Array]:
+    """Return a gradient's leaves; `crc32` is None where it came in chunks, which have their own.
+
+    Raises:
+        CodecError: it is not what the schema says, or not what was sent.
+    """
+    leaves = codec.decode(body, schema)
+    if crc32 is not None:
+        codec.check_body(body, crc32)
+    return leaves
+
+
+def verdict_on(error: codec.CodecError) -> learner_pb2.Verdict:
+    """Return what the sender of a gradient that cannot be read is told."""
+    return _VERDICTS.get(type(error), learner_pb2.CORRUPT)

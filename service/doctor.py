@@ -42,7 +42,8 @@ def examine(path: Path | None, overrides: Sequence[str]) -> list[Finding]:
 
 
 def _of_the_run(config: RunConfig, folder: Path) -> Iterator[Finding]:
-    theta_bytes, needs = _theta_bytes(config), _learner_memory(config)
+    theta_bytes = _theta_bytes(config)
+    needs = _learner_memory(config, theta_bytes)
     yield from _ports(config, RunDirectory(folder))
     yield from certificates(config)
     yield from timeouts(config)
@@ -151,11 +152,11 @@ def _theta_bytes(config: RunConfig) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
-def _learner_memory(config: RunConfig) -> capacity.LearnerMemory:
+def _learner_memory(config: RunConfig, theta_bytes: int) -> capacity.LearnerMemory:
     from learner.settings import BUFFERED_BATCHES
 
     return capacity.learner_memory(
-        _theta_bytes(config),
+        theta_bytes,
         BUFFERED_BATCHES * config.aggregation.batch_size,
         config.checkpoint.every,
         is_exact=config.aggregation.mode == "sync",

@@ -1,8 +1,6 @@
 """The learner's process as its supervisor sees it: a child, or one that an earlier supervisor has left."""
 
 import contextlib
-import fcntl
-import json
 import signal
 import socket
 from typing import Final, Protocol
@@ -11,6 +9,7 @@ from service.child_process import last_line
 from service.client import connected
 from service.exits import ExitCode, RunInUseError, ServiceError
 from service.last_status import ENDED, status_left_behind
+from service.lock_file import holder_of, is_locked
 from service.run_directory import Endpoints, RunDirectory
 from workers.local_process import AdoptedProcess
 
@@ -88,9 +87,10 @@ def living_learner(run: RunDirectory) -> AdoptedLearner | None:
     Raises:
         RunInUseError: one lives, and it cannot be supervised from here.
     """
-    if not _is_locked(run):
+    lock = run.path / "LOCK"
+    if not is_locked(lock):
         return None
-    pid, host = _holder(run)
+    pid, host = holder_of(lock) or (0, "a machine that has not said its name")
     if host == socket.gethostname():
         with contextlib.suppress(ServiceError, OSError):
             process = AdoptedProcess(pid)
@@ -101,25 +101,6 @@ def living_learner(run: RunDirectory) -> AdoptedLearner | None:
         f"{run.path} is in use by a learner that cannot be supervised from here (pid {pid} on {host}); "
         f"launch there, stop it with `unspool stop {run.path}`, or take the run over with --takeover"
     )
-
-
-def _is_locked(run: RunDirectory) -> bool:
-    try:
-        with (run.path / "LOCK").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
-
-
-def _holder(run: RunDirectory) -> tuple[int, str]:
-    try:
-        holder = json.loads((run.path / "LOCK").read_text())
-        return int(holder["pid"]), str(holder["host"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0, "a machine that has not said its name"
 
 
 def _answers(run: RunDirectory, endpoints: Endpoints) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from service.exits import RunInUseError
+from service.lock_file import holder_of, is_locked
 from service.run_directory import RunDirectory, write_atomically
 
 _PROBES_S: Final = 0.5
@@ -51,20 +52,8 @@ def check_unsupervised(run: RunDirectory) -> None:
     Raises:
         RunInUseError: naming it.
     """
-    if is_supervised(run):
+    if is_locked(_lock_path(run)):
         raise RunInUseError(_in_use(run))
-
-
-def is_supervised(run: RunDirectory) -> bool:
-    """Whether a supervisor of `run` lives."""
-    try:
-        with _lock_path(run).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def note_supervision(
@@ -93,7 +82,7 @@ def supervision_problems(run: RunDirectory) -> list[str]:
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
-    if not is_supervised(run):
+    if not is_locked(_lock_path(run)):
         return [
             f"supervisor: process {pid} on {host} is gone, nobody starts or ends workers; "
             f"launch {run.path} again to supervise it"
@@ -120,11 +109,8 @@ def _locked(path: Path, patience_s: float) -> IO[bytes] | None:
 
 
 def _in_use(run: RunDirectory) -> str:
-    try:
-        holder = json.loads(_lock_path(run).read_text())
-        who = f"pid {holder['pid']} on {holder['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        who = "it has not said who it is"
+    holder = holder_of(_lock_path(run))
+    who = "it has not said who it is" if holder is None else f"pid {holder[0]} on {holder[1]}"
     return (
         f"{run.path} is in use: it has a supervisor ({who}); stop it with `unspool stop {run.path}`, or "
         "launch in another --run-dir"

@@ -1,6 +1,7 @@
 """Pushes between a worker and the learner: taken or refused here, and answered when the learner has."""
 
 from protos import codec
+from protos.incoming_push import leaves_of, verdict_on
 from protos.parts import parts_of
 from protos.unspool.v1 import learner_pb2
 from workers.relay.merging import HeldPush, is_mergeable
@@ -10,11 +11,6 @@ from workers.relay.state import RelayState
 
 _CUSTODY = 2
 """Pushes that a worker may have here, as a multiple of what the learner has room for."""
-
-_VERDICTS = {
-    codec.TooLargeError: learner_pb2.TOO_LARGE,
-    codec.SchemaMismatchError: learner_pb2.SCHEMA_MISMATCH,
-}
 
 
 class RelayCustody:
@@ -54,7 +50,7 @@ class RelayCustody:
             is_inline = push.grad.WhichOneof("body") != "transfer"
             body = _checked(body, push.grad.crc32 if is_inline else None, self._state.reply)
         if isinstance(body, codec.CodecError):
-            self._answer(worker, push, _VERDICTS.get(type(body), learner_pb2.CORRUPT), str(body))
+            self._answer(worker, push, verdict_on(body), str(body))
             return
         for part in parts_of(push):
             lane = self._state.lanes.leased(worker.worker_id, part.lane, part.incarnation)
@@ -109,9 +105,7 @@ def _checked(
     body: codec.Buffer, crc32: int | None, reply: learner_pb2.JoinReply
 ) -> codec.Buffer | codec.CodecError:
     try:
-        codec.decode(body, reply.schema)
-        if crc32 is not None:
-            codec.check_body(body, crc32)
+        leaves_of(body, crc32, reply.schema)
     except codec.CodecError as error:
         return error
     return body
