@@ -276,8 +276,10 @@ class LearnerCore:
         self._trim_ring()
 
     def end(self, final: RunState) -> None:
-        """Close the run and say goodbye to everyone."""
+        """Close the run, answer the pushes that no update will use, and say goodbye to everyone."""
         self.run.phase.final = final
+        for item in self.run.buffer.drop(lambda waiting: True):
+            self._pushes.settle(item, learner_pb2.CLOSED, f"the run is {final}; no update has used it")
         for session in self.run.sessions:
             self._departures.dismiss(session)
         level: Level = "error" if final is RunState.FAILED else "info"

@@ -75,11 +75,13 @@ class Pushes:
             self._strikes.estimated(self._run.lanes[part.lane], finite=finite or bool(push.parts))
 
     def settle(self, item: Contribution, verdict: learner_pb2.Verdict, detail: str = "") -> None:
-        """Tell the sender of an accepted push what became of it, if it is still here."""
+        """Count what became of an accepted push, and tell its sender if that is still here."""
         session = self._run.sessions.get(item.worker_id)
-        if session is not None:
-            about = PushVerdict(push_id=item.push_id, lane=item.lane, seq=item.seq)
-            self._send(session, about, verdict, detail)
+        if session is None:
+            self._run.tally.judged(verdict)
+            return
+        about = PushVerdict(push_id=item.push_id, lane=item.lane, seq=item.seq)
+        self._send(session, about, verdict, detail)
 
     def _advance(self, session: WorkerSession, part: Part) -> None:
         """Put an estimate on record."""

@@ -124,3 +124,10 @@ def test_the_state_says_whether_anybody_is_there(core: LearnerCore) -> None:
     assert core.run.state is RunState.RUNNING
     peer.break_stream()
     assert core.run.state is RunState.WAITING_FOR_WORKERS
+
+
+def test_a_push_that_no_update_will_use_is_answered_when_the_run_ends(core: LearnerCore, peer: Peer) -> None:
+    peer.push(0, 1)
+    core.end(RunState.STOPPED)
+    assert peer.verdicts() == ["ACCEPTED", "CLOSED"]
+    assert (core.run.tally.verdicts, len(core.run.buffer)) == ({"ACCEPTED": 1, "CLOSED": 1}, 0)

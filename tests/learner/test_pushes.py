@@ -279,3 +279,11 @@ class TestAsync:
         peer.push(0, 3)
         assert peer.verdicts()[6:7] == ["NO_CREDIT"]
         assert peer.verdicts()[-1] == "ACCEPTED"
+
+
+def test_a_push_of_a_worker_that_has_left_counts_as_applied(core: LearnerCore, peer: Peer) -> None:
+    for lane in range(3):
+        peer.push(lane, 1)
+    core.leave(peer.worker_id, "test")
+    update(core)
+    assert core.run.tally.verdicts == {"ACCEPTED": 3, "APPLIED": 3}

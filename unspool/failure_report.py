@@ -1,0 +1,176 @@
+"""What an exception says to the person whose code raised it: type, message, and their own innermost line.
+
+A traceback through JAX ends in JAX, or in a note that JAX appends; one of a callback arrives as the text of
+another exception. The line to look at is the last one that belongs to neither this program, nor an installed
+package, nor the standard library.
+"""
+
+import re
+import sysconfig
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple, TypeAlias
+
+MESSAGE_CHARACTERS: Final = 300
+"""A longer message is cut."""
+
+_OURS: Final = ("unspool", "protos", "learner", "workers", "service")
+_ROOT: Final = str(Path(__file__).resolve().parent.parent)
+_STANDARD: Final = tuple({str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib")})
+_INSTALLED: Final = re.compile(r"[/\\](?:site|dist)-packages[/\\]")
+_FRAMEWORK: Final = re.compile(
+    r"[/\\](?:site|dist)-packages[/\\]"
+    r"(?:jax|jaxlib|jax_plugins|numpy|scipy|optax|chex|flax|haiku|grpc|ray|google|tyro|rich)[/\\]"
+)
+_EMBEDDED: Final = "Traceback (most recent call last):"
+_FRAME: Final = re.compile(r'\s*File "(?P<path>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>.*))?')
+_USERS, _OF_A_PACKAGE, _OF_THIS_PROGRAM, _OF_A_FRAMEWORK = range(4)
+_Rank: TypeAlias = tuple[int, bool]  # of the frame, and whether this program raised below it
+
+
+class Frame(NamedTuple):
+    """A place in the code.
+
+    Attributes:
+        path: of the file, as Python has it.
+        line: from 1.
+        function: what the line is in, or empty.
+    """
+
+    path: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        path = Path(self.path)
+        name = f"{path.parent.name}/{path.name}" if path.stem == "__init__" else path.name
+        where = f" in {self.function}" if self.function and self.function != "<module>" else ""
+        return f"{name}:{self.line}{where}"
+
+    @property
+    def rank(self) -> int:
+        """Whose it is: the lower, the more likely it is the line to look at."""
+        if self.path.startswith("<"):
+            return _OF_A_FRAMEWORK
+        path = str(Path(self.path).resolve())
+        if _INSTALLED.search(path):
+            return _rank_of_installed(path)
+        if path.startswith(tuple(f"{_ROOT}/{package}/" for package in _OURS)):
+            return _OF_THIS_PROGRAM
+        return _OF_A_FRAMEWORK if path.startswith(_STANDARD) else _USERS
+
+
+class FailureReport(NamedTuple):
+    """An exception in one line.
+
+    Attributes:
+        type: its class.
+        message: the first line of what it says, cut to `MESSAGE_CHARACTERS`.
+        frame: the line to look at, or None if it has no traceback.
+    """
+
+    type: str
+    message: str
+    frame: Frame | None
+
+    @classmethod
+    def of(cls, error: BaseException) -> "FailureReport":
+        """Return the report of `error`, or of the one behind it in which the user's code appears.
+
+        Of several exceptions that led to each other it is the last one that the user's own line raised, or
+        else the last one.
+        """
+        reports = [report for one in _chain(error) for report in _reports(one)]
+        return min(reports, key=lambda ranked: ranked[0])[1]
+
+    @property
+    def is_users(self) -> bool:
+        """Whether `frame` is in code that is not this program's, nor one of the packages below it."""
+        return self.frame is not None and self.frame.rank in (_USERS, _OF_A_PACKAGE)
+
+    def __str__(self) -> str:
+        said = f"{self.type}: {self.message}" if self.message else self.type
+        return f"{said} ({self.frame})" if self.frame is not None else said
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return the whole chain of tracebacks of `error`, and its report as the last line."""
+    return f"{''.join(traceback.format_exception(error)).rstrip()}\n\n{FailureReport.of(error)}"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error` and what led to it, the last one raised first."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        one = waiting.pop(0)
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        if isinstance(one, BaseExceptionGroup):
+            waiting += one.exceptions
+        before = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+        if before is not None:
+            waiting.append(before)
+
+
+def _reports(error: BaseException) -> Iterator[tuple[_Rank, FailureReport]]:
+    """Yield what `error` says: what it quotes of a callback's exception, if it does, before its own."""
+    text = _text_of(error)
+    quoted = _quoted(text)
+    if quoted is not None:
+        yield quoted
+    frames = [
+        Frame(one.filename, one.lineno or 0, one.name) for one in traceback.extract_tb(error.__traceback__)
+    ]
+    if isinstance(error, SyntaxError) and error.filename:
+        frames.append(Frame(error.filename, error.lineno or 0, ""))
+        text = error.msg
+    yield _ranked(type(error).__qualname__, text, frames)
+
+
+def _quoted(text: str) -> tuple[_Rank, FailureReport] | None:
+    """Return the report of an exception whose traceback is part of `text`, or None if there is none."""
+    _, found, rest = text.rpartition(_EMBEDDED)
+    if not found:
+        return None
+    frames: list[Frame] = []
+    for line in rest.splitlines():
+        match = _FRAME.match(line)
+        if match:
+            frames.append(Frame(match["path"], int(match["line"]), match["function"] or ""))
+        elif frames and line and not line[0].isspace():
+            name, _, message = line.partition(": ")
+            return _ranked(name.rpartition(".")[2], message, frames)
+    return None
+
+
+def _ranked(kind: str, text: str, frames: Sequence[Frame]) -> tuple[_Rank, FailureReport]:
+    """Return a report that names the last of the frames most likely to be the ones to look at, and its rank."""
+    ranks = [frame.rank for frame in frames]
+    best = min(ranks, default=_OF_A_FRAMEWORK)
+    last = len(ranks) - 1 - ranks[::-1].index(best) if ranks else None
+    is_ours = last is not None and _OF_THIS_PROGRAM in ranks[last:]
+    report = FailureReport(kind, _first_line(text), None if last is None else frames[last])
+    return (best + 1 if last is None else best, is_ours), report
+
+
+def _rank_of_installed(path: str) -> int:
+    if _FRAMEWORK.search(path):
+        return _OF_A_FRAMEWORK
+    within = path[list(_INSTALLED.finditer(path))[-1].end() :]
+    return _OF_THIS_PROGRAM if within.split("/")[0] in _OURS else _OF_A_PACKAGE
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # whatever a user's class does there
+        return "(its message cannot be shown)"
+
+
+def _first_line(text: str) -> str:
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return line if len(line) <= MESSAGE_CHARACTERS else line[: MESSAGE_CHARACTERS - 1] + "…"
