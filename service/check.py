@@ -1,18 +1,30 @@
 """The check of a whole configuration: tables, components, and the data that they need."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from service.config import RunConfig
 from service.toml_document import parse_tables, read_tables, with_overrides
 from unspool.config_error import Problem, ProblemList
-from unspool.experiment import Experiment
+from unspool.numerics import Numerics
 from unspool.toml_values import as_toml
+from workers.numeric_environment import Foreign, pin
+
+if TYPE_CHECKING:
+    from unspool.experiment import Experiment
 
 
-def checked_config(path: Path, overrides: Sequence[str]) -> RunConfig:
+def checked_config(
+    path: Path, overrides: Sequence[str], tell: Callable[[Sequence[Foreign]], object] = len
+) -> RunConfig:
     """Return the configuration at `path`, or from standard input if that is `-`, once all of it holds.
+
+    Args:
+        path: of the file.
+        overrides: `key=value` each.
+        tell: gets the variables of this process's environment that the configuration overrules.
 
     Raises:
         ConfigError: with everything that is wrong.
@@ -23,6 +35,10 @@ def checked_config(path: Path, overrides: Sequence[str]) -> RunConfig:
     with problems.gathered():
         config = RunConfig.from_tables(tables)
     with problems.gathered():
+        tell(pin(Numerics.from_tables(tables)))
+    from unspool.experiment import Experiment  # imports JAX, which reads the environment
+
+    with problems.gathered():
         experiment = Experiment.from_tables(tables)
         experiment.check()
     problems.raise_if_any()
@@ -30,7 +46,7 @@ def checked_config(path: Path, overrides: Sequence[str]) -> RunConfig:
     return config
 
 
-def _check_tasks(experiment: Experiment, devices: int) -> None:
+def _check_tasks(experiment: "Experiment", devices: int) -> None:
     problems = ProblemList()
     for index, estimator in enumerate(experiment.estimators):
         num_tasks = estimator.truncated_step.num_tasks

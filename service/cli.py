@@ -1,7 +1,6 @@
 """The command line: each command says what it takes and hands it to the module that does it."""
 
 import dataclasses
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +14,7 @@ from service.arguments import Address, BackendKind, Config, Json, NewestRun, Ove
 from service.client import connected
 from service.exits import ExitCode, LearnerUnreachableError, UsageError, exit_code_table
 from service.last_status import ENDED, last_status
-from service.output import answer, answer_again
+from service.output import answer, answer_again, report_notes
 from service.progress import display_on
 from service.run_directory import find_run
 from service.supervision import supervision_problems
@@ -99,7 +98,8 @@ def check(config: Config, *, overrides: Overrides = (), json: Json = False) -> N
     """
     from service.check import checked_config
 
-    checked = checked_config(config, overrides)
+    is_asked_by_launch = str(config) == "-"
+    checked = checked_config(config, overrides, len if is_asked_by_launch else report_notes)
     answer(checked.to_tables(), json, write_tables(checked.to_tables()))
 
 
@@ -120,7 +120,6 @@ def doctor(
 
     Exit code 78 if something will not work; warnings are none.
     """
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # it computes nothing, and takes no device from a run
     from service.doctor import examine
 
     findings = examine(config, overrides)

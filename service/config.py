@@ -12,6 +12,7 @@ from service.listening import Learner, Tls, check_exposure
 from service.toml_document import Tables, write_tables
 from unspool.components import called, checked
 from unspool.config_error import ConfigError, Problem, ProblemList, did_you_mean
+from unspool.numerics import DIAGNOSTIC, Numerics
 from unspool.toml_values import as_toml, parameters
 
 
@@ -245,6 +246,7 @@ class RunConfig:
     tls: Tls
     checkpoint: Checkpoint
     liveness: Liveness
+    numerics: Numerics
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any]) -> Self:
@@ -281,15 +283,19 @@ class RunConfig:
         if self.workers.device_count > 1:
             # Unsaid where it is one: what runs were before they could have several keeps its digest.
             workers["devices"] = self.workers.device_count
-        return {**self.experiment, "aggregation": self.aggregation.deciding(), "workers": workers}
+        deciding = {"aggregation": self.aggregation.deciding(), "workers": workers}
+        numerics = self.numerics.deciding()
+        return {**self.experiment, **deciding, **({"numerics": numerics} if numerics else {})}
 
     def training_toml(self) -> str:
         """Return `training_tables` in canonical form."""
         return write_tables(self.training_tables())
 
     def lasting_tables(self) -> Tables:
-        """Return the part of `training_tables` that a run keeps for life: all but when it ends."""
-        return {name: table for name, table in self.training_tables().items() if name != "outer_steps"}
+        """Return the part of `training_tables` that a run keeps for life: without its end and diagnostics."""
+        tables = {name: table for name, table in self.training_tables().items() if name != "outer_steps"}
+        numerics = {key: value for key, value in tables.pop("numerics", {}).items() if key not in DIAGNOSTIC}
+        return tables | ({"numerics": numerics} if numerics else {})
 
     def training_sha256(self) -> str:
         """Return the digest that tells runs apart: of `lasting_tables`."""
@@ -304,6 +310,7 @@ _SECTIONS: Mapping[str, type] = types.MappingProxyType(
         "tls": Tls,
         "checkpoint": Checkpoint,
         "liveness": Liveness,
+        "numerics": Numerics,
     }
 )
 _EXPERIMENT = {"seed", "outer_steps", "learned_optimizer", "outer_optimizer", "estimators"}

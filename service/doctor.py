@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,10 +15,13 @@ from protos.tls import TlsError, check_client, check_server
 from service import capacity, machine
 from service.check import checked_config
 from service.config import RunConfig
+from service.environments import ignored_variables
 from service.exits import LearnerUnreachableError
 from service.finding import Finding
 from service.run_directory import RUNS, RunDirectory
 from service.timeouts import Timeouts, inconsistencies
+from unspool.numerics import Numerics
+from workers.numeric_environment import Foreign, foreign_variables
 
 _DAY_S: Final = 86_400.0
 _SOON_DAYS: Final = 7.0
@@ -35,10 +39,23 @@ def examine(path: Path | None, overrides: Sequence[str]) -> list[Finding]:
     Raises:
         ConfigError: with everything that is wrong with the configuration itself.
     """
+    found = dict(os.environ)
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # it computes nothing, and takes no device from a run
     if path is None:
-        return [*machine.versions(), *machine.disk(RUNS, 0)]
+        variables = foreign_variables(Numerics(), found)
+        return [*machine.versions(), *environment(variables), *machine.disk(RUNS, 0)]
     config = checked_config(path / "config.toml" if path.is_dir() else path, overrides)
-    return [*machine.versions(), *_of_the_run(config, path if path.is_dir() else RUNS)]
+    variables = ignored_variables(config, found)
+    of_the_run = _of_the_run(config, path if path.is_dir() else RUNS)
+    return [*machine.versions(), *environment(variables), *of_the_run]
+
+
+def environment(ignored: Sequence[Foreign]) -> Iterator[Finding]:
+    """Name the variables that would decide how JAX computes, if the configuration did not."""
+    for foreign in ignored:
+        yield Finding("environment", "warning", *foreign.told)
+    if not ignored:
+        yield Finding("environment", "ok", "no variable that theta could depend on")
 
 
 def _of_the_run(config: RunConfig, folder: Path) -> Iterator[Finding]:

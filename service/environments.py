@@ -1,10 +1,15 @@
 """What the environment of a run's processes must say before JAX is imported in them."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from service.config import RunConfig
+from service.run_directory import find_run
+from service.toml_document import read_tables
+from unspool.numerics import Numerics
 from workers import bootstrap
+from workers.numeric_environment import Foreign, foreign_variables, pin, record
 
 
 def worker_environment(config: RunConfig) -> dict[str, str]:
@@ -18,7 +23,8 @@ def worker_environment(config: RunConfig) -> dict[str, str]:
     )
     # Other platforms need the CPU beside them, for what lives on the host.
     platforms = "cpu" if on_cpu else f"{workers.platform},cpu"
-    return device_environment(devices) | {"JAX_PLATFORMS": platforms}
+    computing = {"JAX_PLATFORMS": platforms, **record(config.numerics)}
+    return device_environment(devices) | computing
 
 
 def device_environment(devices: bootstrap.Devices) -> dict[str, str]:
@@ -29,6 +35,34 @@ def device_environment(devices: bootstrap.Devices) -> dict[str, str]:
 def learner_environment(config: RunConfig) -> dict[str, str]:
     """Return the variables of the learner, which updates theta on the CPU."""
     return device_environment(bootstrap.Devices(cpu_threads=config.workers.cpu_threads))
+
+
+def ignored_variables(config: RunConfig, environ: Mapping[str, str] = os.environ) -> list[Foreign]:
+    """Return the variables of `environ` that do not reach the processes of a run."""
+    wanted = worker_environment(config)
+    decided = {"PJRT_NPROC": "workers.cpu_threads", "JAX_PLATFORMS": "workers.platform"}
+    overruled = [
+        Foreign(name, environ[name], key, wanted[name])
+        for name, key in decided.items()
+        if environ.get(name, wanted[name]) != wanted[name]
+    ]
+    return foreign_variables(config.numerics, environ) + overruled
+
+
+def pin_learner(config: RunConfig) -> list[Foreign]:
+    """Make this process compute as the learner of a run does; JAX must not have been imported yet."""
+    os.environ.update(learner_environment(config))
+    return pin(config.numerics)
+
+
+def pin_to(run_or_file: str) -> list[Foreign]:
+    """Make this process compute as a run does whose theta it reads; JAX must not have been imported yet.
+
+    An exported file says it itself when it is read.
+    """
+    if Path(run_or_file).is_file():
+        return pin(Numerics())
+    return pin(RunConfig.from_tables(read_tables(find_run(run_or_file).config_path)).numerics)
 
 
 def use_compilation_cache() -> None:

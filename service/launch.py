@@ -14,12 +14,13 @@ from protos.unspool.v1.admin_pb2 import Status
 from service.child_process import ChildProcess
 from service.client import GrpcAdmin, connected
 from service.config import RunConfig
-from service.environments import learner_environment, worker_environment
+from service.environments import ignored_variables, learner_environment, worker_environment
 from service.exits import FailedError, InterruptedRunError, LearnerUnreachableError, ServiceError
 from service.fleet import Fleet
 from service.last_status import last_status
 from service.learner_lives import LearnerLives
 from service.learner_process import LearnerProcess, living_learner
+from service.output import report_notes
 from service.progress import Display
 from service.run_directory import Endpoints, RunDirectory
 from service.stop_signals import StopSignals
@@ -71,6 +72,8 @@ def supervise(run: RunDirectory, backend: Backend, display: Display, *, takeover
         stack.callback(display.close)
         signals = stack.enter_context(StopSignals())
         display.note(f"run {run.name} in {run.path}")
+        for foreign in ignored_variables(config):
+            display.note(str(foreign))
         if not takeover:
             stack.enter_context(supervising(run))
         learner = _first_learner(run, config, takeover, display)
@@ -134,6 +137,7 @@ def detach(run: RunDirectory, backend: Backend, *, takeover: bool = False) -> No
     address = ["--address", backend.address] if backend.address else []
     options = [*address, *["--takeover"] * takeover]
     arguments = ["supervise", str(run.path.resolve()), "--backend", backend.kind, *options]
+    report_notes(ignored_variables(RunConfig.from_tables(read_tables(run.config_path))))
     supervisor = ChildProcess(arguments, run.log_path("supervisor"), {})
     give_up_at = time.monotonic() + _START_S
     while not _is_under_way(run):

@@ -37,6 +37,12 @@ def answer_again(answers: Iterable[tuple[Any, RenderableType]], as_json: bool) -
             live.update(for_people, refresh=True)
 
 
+def report_notes(notes: Iterable[object]) -> None:
+    """Tell what a person should know, beside the answer."""
+    for note in notes:
+        _say(f"unspool: {note}", sys.stderr)
+
+
 def report_error(error: ServiceError | ConfigError, as_json: bool) -> ExitCode:
     """Tell what went wrong, and return the exit code for it."""
     problems = error.problems if isinstance(error, ConfigError) else ()

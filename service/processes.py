@@ -7,8 +7,9 @@ from pathlib import Path
 from protos.roles import Role
 from protos.tls import Identity, TlsError, check_client
 from service.config import RunConfig
-from service.environments import device_environment
+from service.environments import device_environment, pin_learner
 from service.exits import UsageError, error_for
+from service.output import report_notes
 from service.run_directory import RunDirectory, read_token
 from service.toml_document import read_tables
 from workers.bootstrap import Devices
@@ -24,13 +25,14 @@ def run_learner(run: RunDirectory, *, takeover: bool = False) -> int:
     Raises:
         ServiceError: it cannot be.
     """
+    config = RunConfig.from_tables(read_tables(run.config_path))
+    report_notes(pin_learner(config))
     from learner.auth import Tokens
     from learner.errors import LearnerError
     from learner.main import serve
     from learner.settings import LearnerSettings
     from unspool.experiment import Experiment
 
-    config = RunConfig.from_tables(read_tables(run.config_path))
     settings = LearnerSettings(
         run_dir=run.path.resolve(),
         run_id=run.name,

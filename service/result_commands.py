@@ -10,9 +10,9 @@ from protos.facts import facts_of
 from service import tables
 from service.arguments import A_RUN, Json, Run
 from service.client import connected
-from service.environments import use_compilation_cache
+from service.environments import pin_to, use_compilation_cache
 from service.exits import ExitCode
-from service.output import answer
+from service.output import answer, report_notes
 from service.run_directory import find_run
 
 
@@ -53,6 +53,7 @@ def evaluate(
 ) -> None:
     """Train held-out tasks with theta, with the theta that the run began with, and with Adam."""
     use_compilation_cache()
+    report_notes(pin_to(run))
     from service.evaluation_report import evaluation_report
 
     report = evaluation_report(run, tasks, steps, estimator, out)
@@ -61,6 +62,7 @@ def evaluate(
 
 def export(run: Run, *, out: Annotated[Path, conf.arg(metavar="FILE")], json: Json = False) -> None:
     """Write the theta of the newest checkpoint, with its learned optimizer, for use from optax."""
+    pin_to(run)
     from service.trained import load_trained
 
     trained = load_trained(run)

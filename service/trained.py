@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import tomllib
 from pathlib import Path
 
 from learner.checkpoint import load_theta
@@ -13,8 +14,10 @@ from service.run_directory import RunDirectory, find_run
 from service.toml_document import read_tables
 from unspool.experiment import Experiment
 from unspool.exported import exported_bytes, load_exported
+from unspool.numerics import Numerics
 from unspool.serialization import SerializationError, digest
 from unspool.types import Theta
+from workers.numeric_environment import pin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +84,7 @@ def _from_file(path: Path) -> Trained:
         exported = load_exported(path)
     except SerializationError as error:
         raise RunNotFoundError(f"{path} is neither a run nor an exported theta: {error}") from error
+    pin(Numerics.from_tables(tomllib.loads(exported.experiment_toml)))
     facts = exported.facts
     name, outer_step = facts.get("run", path.stem), int(facts.get("outer_step", 0))
     return Trained(name, outer_step, exported.theta, exported.experiment_toml, path.parent, None)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workers.bootstrap import bind_to_cpus
+from workers.numeric_environment import pin_worker
 from workers.settings import WorkerSettings
 
 if TYPE_CHECKING:
@@ -48,11 +49,13 @@ def run_until_signalled(process: "UnrollWorker | Relay") -> int:
 
 
 def build(settings: WorkerSettings) -> "UnrollWorker":
-    """Connect a worker to its learner. JAX is imported here and not before.
+    """Connect a worker to its learner. JAX is imported here and not before, in an environment that fits.
 
     Raises:
         TlsError: the worker's TLS files cannot be used.
     """
+    for foreign in pin_worker():
+        logging.getLogger(__name__).warning("%s", foreign)
     from workers.client import GrpcLearnerClient
     from workers.worker import UnrollWorker
 

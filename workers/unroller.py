@@ -14,11 +14,13 @@ from protos.unspool.v1 import common_pb2, learner_pb2
 from unspool import lanes
 from unspool.device_mesh import task_mesh
 from unspool.experiment import Experiment
+from unspool.numerics import Numerics
 from unspool.outer_trainers.gradient_learner import GradientEstimator, WorkerWeights
 from workers import lane as lane_module
 from workers.allowed_code import COMPONENT_PACKAGES, check_components
 from workers.client import LearnerClient, RefusedError
 from workers.lane import Lane
+from workers.numeric_environment import foreign_to_libraries
 from workers.thetas import Thetas, weights_of
 
 
@@ -45,6 +47,7 @@ class Unroller:
         """
         self._client = client
         self._clock = clock
+        _compute_as(Numerics.from_tables(tomllib.loads(reply.experiment_toml)), os.environ)
         self._experiment = _experiment(reply.experiment_toml)
         wanted = tomllib.loads(reply.experiment_toml).get("workers", {})
         if reply.exact_versions:
@@ -133,6 +136,16 @@ def _experiment(toml: str) -> Experiment:
         return Experiment.from_toml(toml)
     except ValueError as error:
         raise RefusedError(f"this worker cannot build the learner's experiment: {error}") from error
+
+
+def _compute_as(numerics: Numerics, environ: Mapping[str, str]) -> None:
+    """Compute as the run does, or refuse: XLA has read its variables, and JAX's options can still be set."""
+    for foreign in foreign_to_libraries(numerics, environ):
+        raise RefusedError(
+            f"this worker has {foreign.variable}={foreign.value or 'unset'} but the run's {foreign.key} is "
+            f"{foreign.wanted or 'unset'}: {foreign.remedy}"
+        )
+    numerics.apply()
 
 
 def _check_cpu_threads(wanted: Mapping[str, Any], own: str) -> None:

@@ -100,17 +100,47 @@ def test_a_configuration_written_out_is_the_same_configuration() -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["seed=1", "estimators.0.std=0.5", "aggregation.lanes=2", "workers.cpu_threads=2", "workers.devices=2"],
+    [
+        "seed=1",
+        "estimators.0.std=0.5",
+        "aggregation.lanes=2",
+        "workers.cpu_threads=2",
+        "workers.devices=2",
+        "numerics.enable_x64=true",
+        "numerics.threefry_partitionable=false",
+        "numerics.environment.NVIDIA_TF32_OVERRIDE='0'",
+    ],
 )
 def test_what_changes_theta_changes_the_digest(override: str) -> None:
     assert config(override).training_sha256() != config().training_sha256()
 
 
 @pytest.mark.parametrize(
-    "override", ["workers.count=1", "checkpoint.every=3", "learner.port=1234", "liveness.patience=9"]
+    "override",
+    [
+        "workers.count=1",
+        "checkpoint.every=3",
+        "learner.port=1234",
+        "liveness.patience=9",
+        "numerics.debug_nans=true",
+        "numerics.rank_promotion=raise",
+    ],
 )
 def test_what_only_controls_the_run_does_not_change_the_digest(override: str) -> None:
     assert config(override).training_sha256() == config().training_sha256()
+
+
+def test_workers_are_told_how_to_compute_where_it_is_not_as_jax_does_by_default() -> None:
+    assert "numerics" not in config("numerics.enable_x64=false").training_tables()
+    chosen = config("numerics.enable_x64=true", "numerics.debug_nans=true")
+    assert tomllib.loads(chosen.training_toml())["numerics"] == {"enable_x64": True, "debug_nans": True}
+    assert RunConfig.from_tables(tomllib.loads(write_tables(chosen.to_tables()))) == chosen
+
+
+def test_a_configuration_from_before_there_was_the_table_has_the_defaults() -> None:
+    tables = config().to_tables()
+    del tables["numerics"]
+    assert RunConfig.from_tables(tables) == config()
 
 
 def test_an_experiment_can_be_built_from_the_training_part() -> None:

@@ -78,6 +78,27 @@ def test_remedies_are_shown_to_people(capsys: pytest.CaptureFixture[str]) -> Non
     assert "-> raise liveness.orphan_ttl_s above 30" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("path", [None, QUADRATIC])
+def test_variables_that_theta_could_depend_on_are_named(
+    monkeypatch: pytest.MonkeyPatch, path: Path | None
+) -> None:
+    assert ("environment", "warning") not in troubles(examine(path, []))
+    for name, value in (("JAX_ENABLE_X64", "1"), ("XLA_FLAGS", "--xla_a=1"), ("JAX_DISABLE_JIT", "1")):
+        monkeypatch.setenv(name, value)
+    said = [f"{one.said}; {one.remedy}" for one in examine(path, []) if one.about == "environment"]
+    assert len(said) == 3
+    assert any("JAX_ENABLE_X64=1" in one and "numerics.enable_x64" in one for one in said)
+    assert any("XLA_FLAGS=--xla_a=1" in one and "numerics.environment.XLA_FLAGS" in one for one in said)
+
+
+def test_a_number_of_threads_that_the_configuration_overrules_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PJRT_NPROC", "7")
+    (said,) = [one.said for one in examine(QUADRATIC, []) if one.about == "environment"]
+    assert "PJRT_NPROC=7 is ignored" in said
+
+
 def test_a_port_that_is_taken_is_a_problem() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1]

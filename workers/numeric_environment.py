@@ -1,0 +1,199 @@
+"""What a process's environment says of how it computes, against what its run's configuration says.
+
+Theta is a function of the configuration, so the configuration wins: `pin` makes it so before JAX is imported.
+A variable of JAX that is not known to be harmless counts as one that decides bits. Nothing here imports JAX.
+"""
+
+import dataclasses
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any, Final
+
+from unspool.numerics import OPTIONS, Numerics, is_library_variable
+from unspool.toml_values import as_toml
+
+RECORD: Final = "UNSPOOL_NUMERICS"
+"""Holds the run's `[numerics]` as JSON in workers that a supervisor starts; a bare one learns it at Join."""
+
+_XLA_FLAGS: Final = "XLA_FLAGS"
+_KEY_OF: Final = {option.upper(): key for key, option in OPTIONS.items()}
+_CONTROL_VARIABLES: Final = {"JAX_PLATFORMS": "workers.platform", "JAX_NUM_CPU_DEVICES": "workers.devices"}
+
+# Where JAX computes, what it keeps on disk and what it tells: not how it computes.
+_HARMLESS: Final = frozenset(
+    {
+        *_CONTROL_VARIABLES,
+        "JAX_CAPTURED_CONSTANTS_REPORT_FRAMES",
+        "JAX_CAPTURED_CONSTANTS_WARN_BYTES",
+        "JAX_COMPILER_DETAILED_LOGGING_MIN_OPS",
+        "JAX_CUDA_VISIBLE_DEVICES",
+        "JAX_DEBUG_LOG_MODULES",
+        "JAX_DISTRIBUTED_DEBUG",
+        "JAX_DUMP_IR_MODES",
+        "JAX_DUMP_IR_TO",
+        "JAX_ENABLE_COMPILATION_CACHE",
+        "JAX_EXPLAIN_CACHE_MISSES",
+        "JAX_HLO_SOURCE_FILE_CANONICALIZATION_REGEX",
+        "JAX_INCLUDE_DEBUG_INFO_IN_DUMPS",
+        "JAX_INCLUDE_FULL_TRACEBACKS_IN_LOCATIONS",
+        "JAX_LOGGING_LEVEL",
+        "JAX_LOG_CHECKPOINT_RESIDUALS",
+        "JAX_LOG_COMPILES",
+        "JAX_ONEAPI_VISIBLE_DEVICES",
+        "JAX_PPRINT_USE_COLOR",
+        "JAX_ROCM_VISIBLE_DEVICES",
+        "JAX_SOURCE_URL_SCHEMA",
+        "JAX_TRACEBACK_FILTERING",
+        "JAX_TRACEBACK_IN_LOCATIONS_LIMIT",
+        "JAX_TRACER_ERROR_NUM_TRACEBACK_FRAMES",
+    }
+)
+_HARMLESS_PREFIXES: Final = ("JAX_COMPILATION_CACHE_", "JAX_PERSISTENT_CACHE_")
+_HARMLESS_FLAGS: Final = (
+    "--xla_dump_",
+    "--xla_force_host_platform_device_count",
+    "--xla_gpu_cuda_data_dir",
+    "--xla_gpu_force_compilation_parallelism",
+    "--xla_gpu_per_fusion_autotune_cache_dir",
+    "--xla_hlo_profile",
+    "--xla_log_",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Foreign:
+    """A variable by which a process would compute otherwise than its run.
+
+    Attributes:
+        variable: its name.
+        value: what the process has, as far as it matters; None: the variable is unset.
+        key: of the configuration, which decides instead; empty: JAX's default does.
+        wanted: what the configuration says; None: nothing.
+    """
+
+    variable: str
+    value: str | None
+    key: str
+    wanted: str | None
+
+    def __str__(self) -> str:
+        return "{}; {}".format(*self.told)
+
+    @property
+    def told(self) -> tuple[str, str]:
+        """What becomes of the variable, and what decides instead."""
+        said = f"{self.variable}={shlex.quote(self.value or '')} is ignored by every process of a run"
+        if not self.key:
+            return said, "theta could depend on it: the default of JAX is taken"
+        return said, f"{self.key} decides, which is {self.wanted or 'unset'}"
+
+    @property
+    def remedy(self) -> str:
+        """How to start a process that computes as the run does."""
+        if self.wanted is None:
+            return f"start it without {self.variable} in its environment"
+        return f"start it with {self.variable}={shlex.quote(self.wanted)} in its environment"
+
+
+def foreign_variables(numerics: Numerics, environ: Mapping[str, str]) -> list[Foreign]:
+    """Return the variables of `environ` by which a process would compute otherwise than `numerics` say."""
+    variables = [*_foreign_options(numerics, environ), *_foreign_library_variables(numerics, environ)]
+    return [foreign for foreign in variables if foreign.value is not None]
+
+
+def foreign_to_libraries(numerics: Numerics, environ: Mapping[str, str]) -> list[Foreign]:
+    """Return those that nothing can be done about once XLA has read them."""
+    return list(_foreign_library_variables(numerics, environ))
+
+
+def pin(numerics: Numerics, environ: MutableMapping[str, str] = os.environ) -> list[Foreign]:
+    """Make this process compute as `numerics` say; returns what its environment said otherwise.
+
+    It should come before JAX is imported. Where JAX is there already, only options of JAX itself follow.
+
+    Args:
+        numerics: of the run's configuration.
+        environ: is changed.
+    """
+    foreign = foreign_variables(numerics, environ)
+    flags = [*_harmless_flags(environ), *_deciding_flags(numerics.environment)]
+    for name in [name for name in environ if _is_option(name) or is_library_variable(name)]:
+        del environ[name]
+    environ.update(numerics.environment)
+    if flags:
+        environ[_XLA_FLAGS] = shlex.join(flags)
+    deciding = numerics.deciding()
+    environ.update({name: _as_variable(deciding[key]) for name, key in _KEY_OF.items() if key in deciding})
+    if "jax" in sys.modules:
+        numerics.apply()
+    return foreign
+
+
+def record(numerics: Numerics) -> dict[str, str]:
+    """Return the variable that tells a worker's process how its run computes."""
+    return {RECORD: json.dumps(numerics.deciding())}
+
+
+def pin_worker(environ: MutableMapping[str, str] = os.environ) -> list[Foreign]:
+    """Pin a worker's process, before JAX is imported, as far as it knows its run.
+
+    A worker that was not started by the run's supervisor forgets what the environment says of JAX's options,
+    which it is told at Join, and keeps what libraries read, which is compared there.
+    """
+    recorded = environ.get(RECORD)
+    if recorded is not None:
+        return pin(Numerics(**json.loads(recorded)), environ)
+    kept = {name: value for name, value in environ.items() if is_library_variable(name)}
+    return pin(Numerics(environment=kept), environ)
+
+
+def _foreign_options(numerics: Numerics, environ: Mapping[str, str]) -> Iterator[Foreign]:
+    for name in sorted(filter(_is_option, environ)):
+        key, value = _KEY_OF.get(name, ""), environ[name]
+        if not key:
+            yield Foreign(name, value, "", None)
+        elif _normal(value) != _normal(_as_variable(getattr(numerics, key))):
+            wanted = getattr(numerics, key)
+            yield Foreign(name, value, f"numerics.{key}", None if wanted is None else as_toml(wanted))
+
+
+def _foreign_library_variables(numerics: Numerics, environ: Mapping[str, str]) -> Iterator[Foreign]:
+    names = {name for name in environ if is_library_variable(name)} | set(numerics.environment)
+    for name in sorted(names):
+        key, value, wanted = f"numerics.environment.{name}", environ.get(name), numerics.environment.get(name)
+        if name == _XLA_FLAGS:
+            own, runs = _deciding_flags(environ), _deciding_flags(numerics.environment)
+            value, wanted = shlex.join(own) or None, shlex.join(runs) or None
+        if value != wanted:
+            yield Foreign(name, value, key, wanted)
+
+
+def _is_option(name: str) -> bool:
+    """Whether JAX may read from the variable `name` how it computes."""
+    return name.startswith("JAX_") and name not in _HARMLESS and not name.startswith(_HARMLESS_PREFIXES)
+
+
+def _flags(environ: Mapping[str, str]) -> list[str]:
+    # What does not begin with a dash is the name of a file with flags.
+    return shlex.split(environ.get(_XLA_FLAGS, ""))
+
+
+def _harmless_flags(environ: Mapping[str, str]) -> list[str]:
+    return [flag for flag in _flags(environ) if flag.startswith(_HARMLESS_FLAGS)]
+
+
+def _deciding_flags(environ: Mapping[str, str]) -> list[str]:
+    return [flag for flag in _flags(environ) if not flag.startswith(_HARMLESS_FLAGS)]
+
+
+def _as_variable(value: Any) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def _normal(value: str) -> str:
+    truths = dict.fromkeys(("y", "yes", "t", "true", "on"), "1")
+    truths |= dict.fromkeys(("n", "no", "f", "false", "off"), "0")
+    return truths.get(value.lower(), value.lower())
