@@ -14,6 +14,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)  # as `python -m` does: a run's own code may lie here
+    from service.standard_streams import mend_standard_streams
+
+    mend_standard_streams()  # before anything opens a file
     from service.command import run_command
 
     return run_command(arguments)

@@ -29,7 +29,7 @@ def checked_config(
     Raises:
         ConfigError: with everything that is wrong.
     """
-    tables = parse_tables(sys.stdin.read(), "standard input") if str(path) == "-" else read_tables(path)
+    tables = parse_tables(_standard_input(), "standard input") if str(path) == "-" else read_tables(path)
     tables = with_overrides(tables, overrides)
     problems = ProblemList()
     with problems.gathered():
@@ -44,6 +44,13 @@ def checked_config(
     problems.raise_if_any()
     _check_tasks(experiment, config.workers.device_count)
     return config
+
+
+def _standard_input() -> bytes:
+    try:
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard input") from error
 
 
 def _check_tasks(experiment: "Experiment", devices: int) -> None:

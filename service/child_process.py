@@ -28,7 +28,7 @@ class ChildProcess:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "service", *arguments],
-                env=os.environ | dict(environment),
+                env=os.environ | {"PYTHONUTF8": "1"} | dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -61,8 +61,9 @@ def launch(  # noqa: PLR0913 (a command's options)
     from service.preparation import prepare
 
     count = () if workers is None else (f"workers.count={workers}",)
-    run = prepare(config, (*overrides, *count), run_dir, accept_config_change, takeover)
     chosen = launching.Backend(backend, address)
+    chosen.check()
+    run = prepare(config, (*overrides, *count), run_dir, accept_config_change, takeover)
     if detach:
         launching.detach(run, chosen, takeover=takeover)
         status = launching.current_status(run)

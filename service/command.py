@@ -1,6 +1,5 @@
 """One command, from its arguments to its exit code: the only place where errors become messages."""
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -10,6 +9,8 @@ from tyro import conf
 from service.cli import DESCRIPTION, app
 from service.exits import ExitCode, FailedError, ServiceError
 from service.output import report_error
+from service.standard_streams import writing_output
+from service.system_errors import system_error
 from unspool.config_error import ConfigError
 
 _INTERRUPTED: Final = 130
@@ -18,24 +19,36 @@ _INTERRUPTED: Final = 130
 def run_command(arguments: Sequence[str]) -> int:
     """Run the command that `arguments` name; return the exit code."""
     is_debugged = "--debug" in arguments
+    as_json = "--json" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        return _flushed(arguments)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        return ExitCode.OK  # whoever read the output has seen enough
+    except Exception as error:
+        if is_debugged:
+            raise
+        return report_error(_told(error), as_json)
+
+
+def _flushed(arguments: Sequence[str]) -> int:
+    """Run the command and pass on all that it has printed, so that whatever goes wrong does so here."""
     try:
         result = app.cli(
             prog="unspool", description=DESCRIPTION, args=arguments, config=(conf.FlagCreatePairsOff,)
         )
         return int(result or ExitCode.OK)
-    except (ServiceError, ConfigError) as error:
-        if is_debugged:
-            raise
-        return report_error(error, as_json="--json" in arguments)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the output has seen enough; the interpreter must not try to flush it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
-    except Exception as error:
-        if is_debugged:
-            raise
-        told = FailedError(f"internal error, {type(error).__name__}: {error} (--debug shows where)")
-        return report_error(told, as_json="--json" in arguments)
+    finally:
+        with writing_output():
+            sys.stdout.flush()
+
+
+def _told(error: Exception) -> ServiceError | ConfigError:
+    """Return what to tell a person of an error."""
+    if isinstance(error, ServiceError | ConfigError):
+        return error
+    if isinstance(error, OSError):
+        return system_error(error)
+    return FailedError(f"internal error, {type(error).__name__}: {error} (--debug shows where)")

@@ -19,6 +19,7 @@ from service.environments import ignored_variables
 from service.exits import LearnerUnreachableError
 from service.finding import Finding
 from service.run_directory import RUNS, RunDirectory
+from service.temporary_folder import temporary_folder
 from service.timeouts import Timeouts, inconsistencies
 from unspool.numerics import Numerics
 from workers.numeric_environment import Foreign, foreign_variables
@@ -43,7 +44,7 @@ def examine(path: Path | None, overrides: Sequence[str]) -> list[Finding]:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # it computes nothing, and takes no device from a run
     if path is None:
         variables = foreign_variables(Numerics(), found)
-        return [*machine.versions(), *environment(variables), *machine.disk(RUNS, 0)]
+        return [*machine.versions(), *environment(variables), temporary_folder(), *machine.disk(RUNS, 0)]
     config = checked_config(path / "config.toml" if path.is_dir() else path, overrides)
     variables = ignored_variables(config, found)
     of_the_run = _of_the_run(config, path if path.is_dir() else RUNS)
@@ -61,6 +62,7 @@ def environment(ignored: Sequence[Foreign]) -> Iterator[Finding]:
 def _of_the_run(config: RunConfig, folder: Path) -> Iterator[Finding]:
     theta_bytes = _theta_bytes(config)
     needs = _learner_memory(config, theta_bytes)
+    yield temporary_folder()
     yield from _ports(config, RunDirectory(folder))
     yield from certificates(config)
     yield from timeouts(config)

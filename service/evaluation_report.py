@@ -7,7 +7,7 @@ from typing import Any
 
 from service.evaluate import Contender, evaluate, longest_episode
 from service.figures import draw_inner_curves, draw_outer_loss
-from service.run_directory import write_atomically
+from service.run_directory import make_writable, write_atomically
 from service.trained import Trained, load_trained
 
 
@@ -25,12 +25,14 @@ def evaluation_report(
 
     Raises:
         ServiceError: there is no theta, or there are no tasks for it.
+        OSError: the results could not be written to the folder.
     """
     trained = load_trained(run_or_file)
+    directory = out or trained.directory
+    make_writable(directory)
     experiment = trained.experiment
     steps = steps or longest_episode(experiment, estimator)
     contenders = list(evaluate(experiment, trained.theta, num_tasks, steps, estimator))
-    directory = out or trained.directory
     family = experiment.estimator(estimator).truncated_step.label()
     pictures = _draw(trained, contenders, directory, title=f"{family}: {num_tasks} held-out tasks")
     report = {

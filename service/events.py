@@ -30,10 +30,10 @@ def events_of(run: RunDirectory, follow: bool) -> Iterator[Event]:
 
 def _events_in_log(run: RunDirectory) -> Iterator[Event]:
     try:
-        lines = run.log_path("events").with_suffix(".jsonl").read_text(errors="replace").splitlines()
+        log = run.log_path("events").with_suffix(".jsonl").read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return
-    for line in lines:
+    for line in log.splitlines():
         try:
             yield Event(**json.loads(line))
         except (ValueError, TypeError):

@@ -8,6 +8,7 @@ ServiceError
 ├── LearnerUnreachableError 69  the run's learner does not answer
 ├── FailedError             70  this program failed, or all of the workers
 ├── PortInUseError          71  another process listens there
+├── SystemRefusalError      72  the operating system refused a file, a folder or something else
 ├── RunInUseError           73  another learner has this run directory
 ├── CheckpointError         74  no checkpoint of the run can be resumed from
 ├── InterruptedRunError     75  the run ended early; launch it again
@@ -30,6 +31,7 @@ class ExitCode(enum.IntEnum):
     UNREACHABLE = 69
     FAILED = 70
     PORT_IN_USE = 71
+    SYSTEM = 72
     RUN_IN_USE = 73
     CHECKPOINT = 74
     TEMPORARY = 75
@@ -51,6 +53,7 @@ _MEANINGS = {
     ExitCode.UNREACHABLE: "the run's learner does not answer; it may be down",
     ExitCode.FAILED: "an internal error, or workers that only crash",
     ExitCode.PORT_IN_USE: "a port is in use",
+    ExitCode.SYSTEM: "a file, a folder or the disk cannot be used; the message names it",
     ExitCode.RUN_IN_USE: "another learner has this run directory",
     ExitCode.CHECKPOINT: "no checkpoint of the run can be used",
     ExitCode.TEMPORARY: "the run ended early; launch it again to resume",
@@ -105,6 +108,12 @@ class PortInUseError(ServiceError):
     """Another process listens on a port of the configuration."""
 
     exit_code = ExitCode.PORT_IN_USE
+
+
+class SystemRefusalError(ServiceError):
+    """The operating system refused something; the message names the path."""
+
+    exit_code = ExitCode.SYSTEM
 
 
 class RunInUseError(ServiceError):

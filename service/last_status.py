@@ -26,8 +26,8 @@ def last_status(run: RunDirectory) -> Status:
 def status_left_behind(run: RunDirectory) -> Status | None:
     """Return what the learner wrote when it left, if that was its last life."""
     try:
-        epoch = int((run.path / "epoch").read_text())
-        text = (run.path / "status.json").read_text()
+        epoch = int((run.path / "epoch").read_text(encoding="utf-8"))
+        text = (run.path / "status.json").read_text(encoding="utf-8")
         status = Status()
         json_format.Parse(text, status, ignore_unknown_fields=True)
     except (OSError, ValueError, json_format.ParseError):

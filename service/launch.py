@@ -26,6 +26,7 @@ from service.run_directory import Endpoints, RunDirectory
 from service.stop_signals import StopSignals
 from service.supervision import note_supervision, supervising
 from service.supervisor import Supervisor, failure_of
+from service.temporary_folder import check_temporary_folder
 from service.toml_document import read_tables
 from workers.local_pool import LocalPool
 from workers.pool import LearnerAccess, WorkerPool
@@ -51,6 +52,15 @@ class Backend:
     kind: Literal["ray", "local"] = "ray"
     address: str | None = None
 
+    def check(self) -> None:
+        """Refuse what cannot work on this machine, before anything is started.
+
+        Raises:
+            UsageError: Ray could not be started here.
+        """
+        if self.kind == "ray" and self.address is None:
+            check_temporary_folder()
+
 
 def supervise(run: RunDirectory, backend: Backend, display: Display, *, takeover: bool = False) -> Status:
     """Run the learner and the workers of `run` from here, until it ends; return how it did.
@@ -67,6 +77,7 @@ def supervise(run: RunDirectory, backend: Backend, display: Display, *, takeover
     Raises:
         ServiceError: the run did not start, or did not end as it should.
     """
+    backend.check()
     config = RunConfig.from_tables(read_tables(run.config_path))
     with contextlib.ExitStack() as stack:
         stack.callback(display.close)

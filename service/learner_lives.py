@@ -9,7 +9,7 @@ from service.exits import ExitCode
 from service.learner_process import LearnerProcess
 
 _UNCAUGHT: Final = 1
-_MENDABLE: Final = (_UNCAUGHT, ExitCode.FAILED, ExitCode.PORT_IN_USE)
+_MENDABLE: Final = (_UNCAUGHT, ExitCode.FAILED, ExitCode.PORT_IN_USE, ExitCode.SYSTEM)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ def is_locked(path: Path) -> bool:
 def holder_of(path: Path) -> tuple[int, str] | None:
     """Return process number and host of who wrote itself down last, or None if nobody can be read."""
     try:
-        holder = json.loads(path.read_text())
+        holder = json.loads(path.read_text(encoding="utf-8"))
         return int(holder["pid"]), str(holder["host"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

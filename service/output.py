@@ -1,28 +1,43 @@
 """How commands answer: facts as JSON for programs, tables for people, errors the same way."""
 
+import contextlib
 import dataclasses
+import errno
 import json
+import os
 import sys
 from collections.abc import Iterable
 from typing import IO, Any, Final
 
-from rich.console import Console, RenderableType
+from rich.console import Console as RichConsole
+from rich.console import RenderableType
 from rich.live import Live
 
 from service.exits import ExitCode, ServiceError
+from service.standard_streams import writing_output
 from unspool.config_error import ConfigError
 
 _UNLIMITED_WIDTH: Final = 1000
 
 
+class Console(RichConsole):
+    """Rich's console, which would end the process by itself, with exit code 1, once nobody reads it."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave the decision to the caller."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def answer(facts: Any, as_json: bool, for_people: RenderableType) -> None:
     """Print `facts` as JSON, or what says the same to people."""
     if as_json:
-        _say(json.dumps(facts), sys.stdout)
+        with writing_output():
+            _say(json.dumps(facts), sys.stdout)
         return
     # Where no terminal limits the width, nothing is to be cut off.
     console = Console(width=None if sys.stdout.isatty() else _UNLIMITED_WIDTH)
-    console.print(for_people, highlight=False, markup=False, soft_wrap=True)
+    with writing_output():
+        console.print(for_people, highlight=False, markup=False, soft_wrap=True)
 
 
 def answer_again(answers: Iterable[tuple[Any, RenderableType]], as_json: bool) -> None:
@@ -44,18 +59,28 @@ def report_notes(notes: Iterable[object]) -> None:
 
 
 def report_error(error: ServiceError | ConfigError, as_json: bool) -> ExitCode:
-    """Tell what went wrong, and return the exit code for it."""
+    """Tell what went wrong, if anybody reads it, and return the exit code for it."""
+    with contextlib.suppress(OSError):
+        _report(error, as_json)
+    return _exit_code_of(error)
+
+
+def _exit_code_of(error: ServiceError | ConfigError) -> ExitCode:
+    return ExitCode.USAGE if isinstance(error, ConfigError) else error.exit_code
+
+
+def _report(error: ServiceError | ConfigError, as_json: bool) -> None:
     problems = error.problems if isinstance(error, ConfigError) else ()
-    exit_code = ExitCode.USAGE if isinstance(error, ConfigError) else error.exit_code
     if as_json:
         listed = [dataclasses.asdict(problem) for problem in problems]
-        _say(json.dumps({"error": str(error), "exit_code": exit_code, "problems": listed}), sys.stdout)
+        told = {"error": str(error), "exit_code": _exit_code_of(error), "problems": listed}
+        with writing_output():
+            _say(json.dumps(told), sys.stdout)
     elif problems:
         count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
         _say("\n  ".join([f"unspool: {count} in the configuration", *map(str, problems)]), sys.stderr)
     else:
         _say(f"unspool: {error}", sys.stderr)
-    return exit_code
 
 
 def _say(text: str, stream: IO[str]) -> None:

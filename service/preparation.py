@@ -1,23 +1,29 @@
 """From a configuration file to a run directory that can be launched, once everything has been checked."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from protos.connection import advertised_host
 from protos.roles import Role
 from protos.tls import TlsError, check_client, check_server
 from service.config import RunConfig
-from service.exits import ExitCode, FailedError, UsageError
+from service.exits import ExitCode, FailedError, ServiceError, UsageError, error_for
+from service.learner_lives import cause_of
 from service.learner_process import living_learner
 from service.run_directory import RunDirectory, claim_free_directory
 from service.supervision import check_unsupervised
 from service.toml_document import Tables, changed_keys, read_tables, with_overrides, write_tables
 from unspool.config_error import ConfigError, Problem
 from unspool.toml_values import as_toml
+
+_LOG_LINES: Final = 5
 
 
 def prepare(
@@ -90,17 +96,29 @@ def check_in_child(tables: Tables) -> None:
     """
     finished = subprocess.run(
         [sys.executable, "-m", "service", "check", "-", "--json"],
-        input=write_tables(tables),
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        input=write_tables(tables).encode(),
+        capture_output=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONUTF8": "1"},
         check=False,
     )
-    if finished.returncode == ExitCode.USAGE:
-        problems = json.loads(finished.stdout)["problems"]
-        raise ConfigError(*(Problem(**problem) for problem in problems))
     if finished.returncode != ExitCode.OK:
-        raise FailedError(f"the configuration could not be checked: exit code {finished.returncode}")
+        raise _failed_check(finished.returncode, finished.stdout, finished.stderr)
+    sys.stderr.write(finished.stderr.decode(errors="replace"))
+
+
+def _failed_check(exit_code: int, answer: bytes, log: bytes) -> ServiceError | ConfigError:
+    """Return the error that the check ended with; if it had no time to name one, how it ended."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        told = json.loads(answer)
+        if told["problems"]:
+            return ConfigError(*(Problem(**problem) for problem in told["problems"]))
+        return error_for(exit_code, f"the configuration could not be checked: {told['error']}")
+    lines = log.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+    how = cause_of(exit_code)
+    if exit_code == -signal.SIGKILL:
+        how += ", as the system does when memory runs out: free memory, or make the experiment smaller"
+    told_last = "\n  ".join(lines[-_LOG_LINES:])
+    return FailedError(f"the configuration could not be checked: the check {how}:\n  {told_last}")
 
 
 def check_resumable(run: RunDirectory, config: RunConfig, accept_config_change: bool) -> None:

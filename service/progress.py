@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable
 from typing import IO
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from protos.unspool.v1.admin_pb2 import Status
+from service.output import Console
 
 _LINE_EVERY_S = 5.0
 _WAITING_CHARACTERS = 80

@@ -54,7 +54,8 @@ class RunDirectory:
     @property
     def name(self) -> str:
         """What the run is called."""
-        return self.path.resolve().name
+        name = self.path.resolve().name
+        return os.fsencode(name).decode(errors="replace")  # a path need not be text
 
     @property
     def config_path(self) -> Path:
@@ -100,7 +101,7 @@ class RunDirectory:
     def accepted_sha256(self) -> str | None:
         """Return the digest that the run's checkpoints go by, if it is not its configuration's."""
         try:
-            return self._accepted_path.read_text().strip()
+            return self._accepted_path.read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             return None
 
@@ -124,7 +125,7 @@ class RunDirectory:
         """
         path = self.path / "endpoints.json"
         try:
-            fields = json.loads(path.read_text())
+            fields = json.loads(path.read_text(encoding="utf-8"))
             known = {field.name for field in dataclasses.fields(Endpoints)}
             return Endpoints(**{name: value for name, value in fields.items() if name in known})
         except FileNotFoundError as error:
@@ -140,9 +141,10 @@ def read_token(path: Path) -> str:
         RunNotFoundError: it cannot be read, or there is none in it.
     """
     try:
-        token = path.read_text().strip()
-    except OSError as error:
-        raise RunNotFoundError(f"token file {path} cannot be read ({error.strerror})") from error
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise RunNotFoundError(f"token file {path} cannot be read ({reason})") from error
     if not token:
         raise RunNotFoundError(f"token file {path} is empty")
     return token
@@ -187,11 +189,28 @@ def claim_free_directory(name: str) -> RunDirectory:
     raise AssertionError("unreachable: numbers do not end")
 
 
+def make_writable(folder: Path) -> None:
+    """Make a folder if it is not there, before work is done whose results are to be written to it.
+
+    Raises:
+        OSError: naming it; nothing can be written there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+
+
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     """Write a small file so that a reader sees all of it or what was there before."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w") as file:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:  # which would name a file that nobody knows
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             os.fchmod(file.fileno(), mode)
         Path(temporary).replace(path)

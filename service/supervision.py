@@ -74,7 +74,7 @@ def note_supervision(
 def supervision_problems(run: RunDirectory) -> list[str]:
     """Return what the supervisor of `run` cannot mend, or that it has died; nothing if there is none."""
     try:
-        facts = json.loads(run.supervisor_path.read_text())
+        facts = json.loads(run.supervisor_path.read_text(encoding="utf-8"))
         pid, host, problems = int(facts["pid"]), facts["host"], list(facts["problems"])
         ends = [
             f"worker {name} ended {one['ended']}x, the last time {one['last']}"

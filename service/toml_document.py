@@ -1,6 +1,8 @@
 """Configuration files as nested tables: reading, overriding single keys, comparing, writing."""
 
+import codecs
 import copy
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,22 +24,35 @@ def read_tables(path: Path) -> Tables:
         ConfigError: there is no such file, or it is not TOML.
     """
     try:
-        return parse_tables(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        written = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or str(error)
         raise ConfigError(Problem(str(path), None, f"cannot be read: {reason}")) from error
+    return parse_tables(written, str(path))
 
 
-def parse_tables(text: str, name: str) -> Tables:
-    """Parse `text`, which messages call `name`.
+def parse_tables(written: bytes, name: str) -> Tables:
+    """Parse the bytes of a TOML file, which messages call `name`. A byte order mark of UTF-8 is left out.
 
     Raises:
         ConfigError: it is not TOML.
     """
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(_decoded(written, name))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(Problem(name, None, f"is not TOML: {error}")) from error
+
+
+def _decoded(written: bytes, name: str) -> str:
+    if written.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConfigError(Problem(name, None, "is UTF-16; TOML is UTF-8", "save it as UTF-8"))
+    try:
+        text = written.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = written.count(b"\n", 0, error.start) + 1
+        rule = f"is not UTF-8: byte 0x{written[error.start]:02x} in line {line}"
+        raise ConfigError(Problem(name, None, rule, "save it as UTF-8")) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def with_overrides(tables: Mapping[str, Any], overrides: Sequence[str]) -> Tables:
@@ -84,7 +99,11 @@ def _lines(table: Mapping[str, Any]) -> list[str]:
 
 
 def _parse_override(override: str) -> tuple[list[str | int], Any]:
-    key, equals, text = override.partition("=")
+    try:
+        written = os.fsencode(override).decode()  # in a locale without UTF-8 it came as escaped bytes
+    except UnicodeError as error:
+        raise ConfigError(Problem(f"--set {override}", None, "is not UTF-8")) from error
+    key, equals, text = written.partition("=")
     parts = [part for part in re.split(r"[.\[\]]+", key.strip()) if part]
     if not equals or not parts:
         raise ConfigError(Problem(f"--set {override}", None, "must have the form key=value"))

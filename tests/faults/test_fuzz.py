@@ -307,9 +307,8 @@ def test_checkpoints(tmp_path: Path, outer: OuterLearner) -> None:
 
 def test_what_a_run_directory_says_of_itself(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
-    run.create(
-        write_tables(RunConfig.from_tables(parse_tables(one_hot_toml(outer_steps=9), "x")).to_tables())
-    )
+    tables = parse_tables(one_hot_toml(outer_steps=9).encode(), "x")
+    run.create(write_tables(RunConfig.from_tables(tables).to_tables()))
     (tmp_path / "epoch").write_text("1")
     about = {"run": "r", "pid": 1, "epoch": 1, "learner": "h:1", "admin": "h:2", "http": "h:3", "tls": False}
 
@@ -330,7 +329,7 @@ def test_configurations() -> None:
     valid = one_hot_toml(outer_steps=9).encode()
 
     def read(data: bytes) -> None:
-        RunConfig.from_tables(parse_tables(data.decode(errors="replace"), "x"))
+        RunConfig.from_tables(parse_tables(data, "x"))
 
     fuzzed(20_000, 13, valid, read, ConfigError)
 

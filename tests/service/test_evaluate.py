@@ -62,6 +62,15 @@ def test_means_leave_out_what_diverged() -> None:
     assert (mean.mean, mean.standard_error) == (2.0, pytest.approx(1.0))
 
 
+def test_results_that_could_not_be_written_are_refused_before_anything_is_trained(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.evaluation_report.evaluate", lambda *arguments: pytest.fail("trained"))
+    (tmp_path / "out").touch()
+    with pytest.raises(FileExistsError, match="out"):
+        evaluation_report(str(exported), num_tasks=3, steps=10, estimator=0, out=tmp_path / "out")
+
+
 def test_a_report_is_written_with_its_pictures(exported: Path, tmp_path: Path) -> None:
     report = evaluation_report(str(exported), num_tasks=3, steps=10, estimator=0, out=tmp_path / "out")
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == report

@@ -6,7 +6,7 @@ import pytest
 
 from service import preparation
 from service.config import RunConfig
-from service.exits import RunInUseError, UsageError
+from service.exits import FailedError, RunInUseError, UsageError
 from service.run_directory import RunDirectory
 from service.toml_document import read_tables
 from unspool.config_error import ConfigError
@@ -111,3 +111,33 @@ def test_nothing_is_made_for_a_configuration_with_problems(
     keys = {problem.key for problem in caught.value.problems}
     assert keys == {"workers.count", "estimators[0].trunc_lenght", "outer_optimizer.type"}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_check_that_fails_tells_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAX_PLATFORM_NAME", "cpu")
+    monkeypatch.setenv("JAX_TRANSFER_GUARD", "nonsense")
+    with pytest.raises(FailedError, match="nonsense"):
+        preparation.check_in_child(read_tables(QUADRATIC))
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+            "was killed by SIGKILL, as .* memory runs out",
+        ),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "was killed by SIGSEGV"),
+        ("raise MemoryError('no room for a table')", "MemoryError: no room for a table"),
+        ("print('half an answer'); raise SystemExit(3)", "ended with exit code 3"),
+    ],
+)
+def test_a_check_that_dies_tells_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, told: str
+) -> None:
+    (tmp_path / "dying.py").write_text(code, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    tables = read_tables(QUADRATIC)
+    tables["learned_optimizer"] = {"type": "dying:Optimizer"}
+    with pytest.raises((FailedError, ConfigError), match=told):
+        preparation.check_in_child(tables)

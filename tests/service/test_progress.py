@@ -2,11 +2,11 @@ import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from protos.facts import facts_of
 from protos.unspool.v1.admin_pb2 import CheckpointInfo, Event, LaneStatus, Status, WorkerStatus
 from service import tables
+from service.output import Console
 from service.progress import BarDisplay, LineDisplay, display_on, duration, facts
 from service.run_directory import RunDirectory
 from tests.service.fakes import Clock

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.toml_document import changed_keys, read_tables, with_overrides, write_tables
+from service.toml_document import changed_keys, parse_tables, read_tables, with_overrides, write_tables
 from unspool.config_error import ConfigError
 
 TABLES = {"seed": 0, "estimators": [{"std": 0.01}, {"std": 0.02}], "workers": {"count": 2}}
@@ -96,3 +96,26 @@ def test_a_malformed_file_is_named(tmp_path: Path, text: bytes) -> None:
     path.write_bytes(text)
     with pytest.raises(ConfigError, match=r"bad\.toml"):
         read_tables(path)
+
+
+@pytest.mark.parametrize(
+    "written", [b"\xef\xbb\xbfseed = 1\n", b"\xef\xbb\xbfseed = 1\r\n", b"\xef\xbb\xbf# \xc3\xa4\r\nseed = 1"]
+)
+def test_what_editors_of_windows_write_is_read(tmp_path: Path, written: bytes) -> None:
+    (tmp_path / "windows.toml").write_bytes(written)
+    assert read_tables(tmp_path / "windows.toml") == {"seed": 1}
+    assert parse_tables(written, "standard input") == {"seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("written", "rule"),
+    [
+        ("seed = 1".encode("utf-16"), "is UTF-16"),
+        (b"\xfe\xff" + "seed = 1".encode("utf-16-be"), "is UTF-16"),
+        (b"seed = 1\n# \xe4\n", "is not UTF-8: byte 0xe4 in line 2"),
+    ],
+)
+def test_other_encodings_are_refused_by_name(tmp_path: Path, written: bytes, rule: str) -> None:
+    (tmp_path / "other.toml").write_bytes(written)
+    with pytest.raises(ConfigError, match=rf"other\.toml: {rule}.*save it as UTF-8"):
+        read_tables(tmp_path / "other.toml")

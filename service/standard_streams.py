@@ -1,0 +1,91 @@
+"""Standard input, output and error in whatever state this process was given them: closed, or not UTF-8."""
+
+import codecs
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+_STREAMS: Final = (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w"))
+_DEGRADE: Final = "unspool-degrade"
+_PLAIN: Final = {
+    **dict.fromkeys("─━╌╍═", "-"),
+    **dict.fromkeys("│┃╎╏║", "|"),
+    "±": "+-",
+    "…": "...",
+    "•": "*",
+    "µ": "u",
+}
+_BOX_DRAWING: Final = range(0x2500, 0x2580)
+_ESCAPED_BYTES: Final = range(0xDC80, 0xDD00)
+
+
+def mend_standard_streams() -> None:
+    """Open closed streams on the null device, and let no character that a stream lacks end the program.
+
+    A descriptor below 3 that is free would be taken by the next file or socket that is opened, and a child
+    process, or a stray `print`, would then write into that.
+    """
+    codecs.register_error(_DEGRADE, _degraded)
+    for name, descriptor, mode in _STREAMS:
+        _occupy(descriptor)
+        stream = getattr(sys, name)
+        if stream is None:
+            stream = os.fdopen(descriptor, mode, encoding="utf-8", closefd=False)
+            setattr(sys, name, stream)
+        if isinstance(stream, io.TextIOWrapper) and mode == "w":
+            stream.reconfigure(errors=_DEGRADE)
+
+
+@contextlib.contextmanager
+def writing_output() -> Iterator[None]:
+    """Run a block that writes to standard output; an error of that names it.
+
+    What is still buffered goes nowhere then: the interpreter would fail on it once more when it ends.
+
+    Raises:
+        BrokenPipeError: whoever read it has seen enough.
+        OSError: it cannot be written to.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        _discard_output()
+        raise
+    except OSError as error:
+        _discard_output()
+        raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+def _discard_output() -> None:
+    with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _occupy(descriptor: int) -> None:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        opened = os.open(os.devnull, os.O_RDWR)
+        os.dup2(opened, descriptor)  # which children inherit
+        if opened != descriptor:
+            os.close(opened)
+        else:
+            os.set_inheritable(descriptor, True)
+
+
+def _degraded(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Replace a character that an encoding lacks by what looks like it, or by its number."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character, after = error.object[error.start], error.start + 1
+    code = ord(character)
+    if code in _ESCAPED_BYTES:  # of a path that is not text; as the system has it
+        return bytes([code - 0xDC00]), after
+    if character in _PLAIN:
+        return _PLAIN[character], after
+    if code in _BOX_DRAWING:
+        return "+", after
+    return character.encode("ascii", "backslashreplace").decode("ascii"), after

@@ -1,0 +1,31 @@
+"""Errors of the operating system in words: which path, what the system said, and what to do about it."""
+
+import errno
+import os
+from typing import Final
+
+from service.exits import SystemRefusalError
+
+_REMEDIES: Final = {
+    errno.ENOENT: "make the folder first, or name another path",
+    errno.ENOTDIR: "a file stands where a folder is needed: name another path",
+    errno.EISDIR: "a folder stands where a file is needed: name a file",
+    errno.EEXIST: "a file stands where a folder is needed: move it away, or work in another folder",
+    errno.EACCES: "let this user read and write there, or name another path",
+    errno.EPERM: "let this user read and write there, or name another path",
+    errno.EROFS: "name a path on a disk that can be written to",
+    errno.ENOSPC: "make room, or name a path on another disk",
+    errno.EDQUOT: "make room, or name a path on another disk",
+    errno.ENAMETOOLONG: "name a shorter path",
+    errno.ELOOP: "a symbolic link leads back to itself: name another path",
+    errno.EMFILE: "allow more open files: ulimit -n",
+}
+
+
+def system_error(error: OSError) -> SystemRefusalError:
+    """Return the error with which a command ends that the operating system refused something."""
+    said = error.strerror or str(error) or type(error).__name__
+    paths = [os.fsdecode(path) for path in (error.filename, error.filename2) if isinstance(path, str | bytes)]
+    about = " -> ".join(paths) or "the operating system refused"
+    remedy = _REMEDIES.get(error.errno or 0, "")
+    return SystemRefusalError(f"{about}: {said}" + (f" ({remedy})" if remedy and paths else ""))
