@@ -113,11 +113,19 @@ def test_nothing_is_made_for_a_configuration_with_problems(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_check_that_fails_tells_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JAX_PLATFORM_NAME", "cpu")
-    monkeypatch.setenv("JAX_TRANSFER_GUARD", "nonsense")
-    with pytest.raises(FailedError, match="nonsense"):
-        preparation.check_in_child(read_tables(QUADRATIC))
+def test_a_check_that_fails_tells_what_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = """
+from unspool.learned_optimizers.mlp_lopt import MLPLOpt
+class Optimizer(MLPLOpt):
+    def init(self, key):
+        raise RuntimeError("theta is nowhere")
+"""
+    (tmp_path / "failing.py").write_text(code, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    tables = read_tables(QUADRATIC)
+    tables["learned_optimizer"] = {"type": "failing:Optimizer"}
+    with pytest.raises((FailedError, ConfigError), match="RuntimeError: theta is nowhere"):
+        preparation.check_in_child(tables)
 
 
 @pytest.mark.parametrize(
