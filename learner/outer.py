@@ -58,9 +58,12 @@ class OuterLearner:
     def warm_up(self) -> None:
         """Compile the update with gradients of zero, so that the first real one need not wait.
 
-        Nothing changes.
+        Nothing changes. They have a weight, for the mean loss of none is NaN, at which
+        `numerics.debug_nans` raises.
         """
-        _, metrics = self._learner.update(self._ready(), self._entries([None] * self._batch))
+        model_state = self._learner.get_meta_model_state(self._ready())
+        entry = self._aggregated(self._zeros, model_state, mean_loss=0.0, weight=1.0)
+        _, metrics = self._learner.update(self._ready(), [entry] * self._batch)
         metrics["used"].block_until_ready()
 
     def apply(self, version: int, batch: Batch) -> Outcome:
@@ -94,10 +97,13 @@ class OuterLearner:
 
     def _entry(self, item: Contribution | None, model_state: PyTree) -> AggregatedGradient:
         """Return a batch's entry; what is missing or was not finite is zeros of no weight."""
-        leaves: list[NDArray[Any]] = self._zeros
-        mean_loss = weight = 0.0
-        if item is not None and item.grad is not None:
-            leaves, mean_loss, weight = list(item.grad), item.mean_loss, item.weight
+        if item is None or item.grad is None:
+            return self._aggregated(self._zeros, model_state, mean_loss=0.0, weight=0.0)
+        return self._aggregated(list(item.grad), model_state, item.mean_loss, item.weight)
+
+    def _aggregated(
+        self, leaves: list[NDArray[Any]], model_state: PyTree, mean_loss: float, weight: float
+    ) -> AggregatedGradient:
         grads = jax.tree.unflatten(self._treedef, leaves)
         # The dtypes that an estimate has in a single process: the same program, and so the same bits.
         return AggregatedGradient(grads, model_state, _scalar(mean_loss), _scalar(weight))

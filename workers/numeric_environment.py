@@ -194,6 +194,7 @@ def _as_variable(value: Any) -> str:
 
 
 def _normal(value: str) -> str:
-    truths = dict.fromkeys(("y", "yes", "t", "true", "on"), "1")
-    truths |= dict.fromkeys(("n", "no", "f", "false", "off"), "0")
-    return truths.get(value.lower(), value.lower())
+    said = value.lower()
+    if said in ("y", "yes", "t", "true", "on"):
+        return "1"
+    return "0" if said in ("n", "no", "f", "false", "off") else said

@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from protos.facts import facts_of
@@ -97,11 +98,12 @@ def answer(*arguments: str | Path) -> Any:
 class LaunchedRun:
     """A run in the foreground of a process of its own."""
 
-    def __init__(self, config: Path, run_dir: Path, *options: str) -> None:
+    def __init__(self, config: Path, run_dir: Path, *options: str, variables: Mapping[str, str]) -> None:
         self.run_dir = run_dir
         self._output = run_dir.with_suffix(".out").open("a")
         self.process = subprocess.Popen(
             command("launch", config, "--run-dir", run_dir, *options),
+            env=os.environ | dict(variables),
             stdout=self._output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -156,9 +158,11 @@ class LaunchedRun:
 
 
 @contextlib.contextmanager
-def launched(config: Path, run_dir: Path, *options: str) -> Iterator[LaunchedRun]:
-    """A run that ends with the block."""
-    run = LaunchedRun(config, run_dir, *options)
+def launched(
+    config: Path, run_dir: Path, *options: str, variables: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[LaunchedRun]:
+    """A run that ends with the block; `variables` are added to its environment."""
+    run = LaunchedRun(config, run_dir, *options, variables=variables)
     try:
         yield run
     finally:
