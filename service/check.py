@@ -1,5 +1,6 @@
 """The check of a whole configuration: tables, components, and the data that they need."""
 
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from service.config import RunConfig
 from service.toml_document import parse_tables, read_tables, with_overrides
-from unspool.config_error import Problem, ProblemList
+from unspool.config_error import ConfigError, Problem, ProblemList
 from unspool.numerics import Numerics
 from unspool.toml_values import as_toml
 from workers.numeric_environment import Foreign, pin
@@ -34,13 +35,17 @@ def checked_config(
     problems = ProblemList()
     with problems.gathered():
         config = RunConfig.from_tables(tables)
-    with problems.gathered():
-        tell(pin(Numerics.from_tables(tables)))
+    numerics = Numerics()
+    with contextlib.suppress(ConfigError):  # it is among the problems already
+        numerics = Numerics.from_tables(tables)
+    tell(pin(numerics))
     from unspool.experiment import Experiment  # imports JAX, which reads the environment
 
     with problems.gathered():
         experiment = Experiment.from_tables(tables)
         experiment.check()
+    with problems.gathered():
+        numerics.check_applied()
     problems.raise_if_any()
     _check_tasks(experiment, config.workers.device_count)
     return config

@@ -33,10 +33,12 @@ def run_learner(run: RunDirectory, *, takeover: bool = False) -> int:
     from learner.settings import LearnerSettings
     from unspool.experiment import Experiment
 
+    experiment = Experiment.from_tables(config.training_tables())
+    config.numerics.check_applied()
     settings = LearnerSettings(
         run_dir=run.path.resolve(),
         run_id=run.name,
-        experiment=Experiment.from_tables(config.training_tables()),
+        experiment=experiment,
         experiment_toml=config.training_toml(),
         config_sha256=run.accepted_sha256() or config.training_sha256(),
         mode=config.aggregation.mode,

@@ -18,6 +18,7 @@ from service.run_directory import find_run
 
 def list_checkpoints(run: Run, *, json: Json = False) -> None:
     """List the checkpoints that are kept, oldest first."""
+    pin_to(run)
     from service.checkpoints import checkpoints_of
 
     facts = [dataclasses.asdict(one) for one in checkpoints_of(find_run(run))]
@@ -33,6 +34,7 @@ def save_checkpoint(run: Run, *, json: Json = False) -> None:
 
 def verify_checkpoints(run: Run, *, json: Json = False) -> int:
     """Check every byte of the checkpoints that are kept. Exit code 74 if one is damaged."""
+    pin_to(run)
     from service.checkpoints import verified_checkpoints_of
 
     facts = [dataclasses.asdict(one) for one in verified_checkpoints_of(find_run(run))]

@@ -41,6 +41,7 @@ _LIBRARY_VARIABLES: Final = frozenset(
         "TF_ENABLE_CUDNN_RNN_TENSOR_OP_MATH_FP32",
         "TF_XLA_FLAGS",
         "EAGER_CONSTANT_FOLDING",
+        "CHECK_VMA",
         "OPENBLAS_CORETYPE",
         "MKL_CBWR",
         "NPY_DISABLE_CPU_FEATURES",
@@ -134,6 +135,27 @@ class Numerics:
     def options(self) -> dict[str, Any]:
         """Return the values of JAX's options, by name."""
         return {option: getattr(self, key) for key, option in OPTIONS.items()}
+
+    def check_applied(self) -> None:
+        """Make sure that nobody has changed JAX's options since `apply`, as a component's module might.
+
+        Raises:
+            ConfigError: naming the key of every option that has another value.
+        """
+        import jax
+
+        problems = [
+            Problem(
+                f"numerics.{key}",
+                None if getattr(self, key) is None else as_toml(getattr(self, key)),
+                f"the experiment's own code has set {option} to {getattr(jax.config, option)}",
+                "set the key instead: it decides in every process of a run",
+            )
+            for key, option in OPTIONS.items()
+            if getattr(jax.config, option) != getattr(self, key)
+        ]
+        if problems:
+            raise ConfigError(*problems)
 
     def apply(self) -> None:
         """Make JAX compute like this in this process, from the next program on.

@@ -147,7 +147,8 @@ def pin_worker(environ: MutableMapping[str, str] = os.environ) -> list[Foreign]:
     if recorded is not None:
         return pin(Numerics(**json.loads(recorded)), environ)
     kept = {name: value for name, value in environ.items() if is_library_variable(name)}
-    return pin(Numerics(environment=kept), environ)
+    foreign = pin(Numerics(environment=kept), environ)
+    return [dataclasses.replace(one, wanted="told by the learner") for one in foreign]
 
 
 def _foreign_options(numerics: Numerics, environ: Mapping[str, str]) -> Iterator[Foreign]:

@@ -47,11 +47,13 @@ class Unroller:
         """
         self._client = client
         self._clock = clock
-        _compute_as(Numerics.from_tables(tomllib.loads(reply.experiment_toml)), os.environ)
-        self._experiment = _experiment(reply.experiment_toml)
+        numerics = Numerics.from_tables(tomllib.loads(reply.experiment_toml))
+        _compute_as(numerics, os.environ)
+        self._experiment = _experiment(reply.experiment_toml, numerics)
         wanted = tomllib.loads(reply.experiment_toml).get("workers", {})
         if reply.exact_versions:
             _check_cpu_threads(wanted, os.environ.get("PJRT_NPROC", ""))
+            _check_platform(wanted, jax.local_devices()[0].platform)
         self._mesh = _mesh_of(wanted, jax.local_devices())
         self._root = lanes.root_key(self._experiment.seed)
         theta_shape = self._experiment.theta_shape()
@@ -130,10 +132,12 @@ class Unroller:
         )
 
 
-def _experiment(toml: str) -> Experiment:
+def _experiment(toml: str, numerics: Numerics) -> Experiment:
     check_components(tomllib.loads(toml), os.environ.get(COMPONENT_PACKAGES, ""))
     try:
-        return Experiment.from_toml(toml)
+        experiment = Experiment.from_toml(toml)
+        numerics.check_applied()
+        return experiment
     except ValueError as error:
         raise RefusedError(f"this worker cannot build the learner's experiment: {error}") from error
 
@@ -155,6 +159,20 @@ def _check_cpu_threads(wanted: Mapping[str, Any], own: str) -> None:
         raise RefusedError(
             f"this worker's XLA has PJRT_NPROC={own or 'unset'} but the run's workers.cpu_threads is "
             f"{threads}: start it with --cpu-threads {threads}"
+        )
+
+
+def _check_platform(wanted: Mapping[str, Any], own: str) -> None:
+    """In `sync` theta must not depend on who made an estimate, and no two platforms give the same bits."""
+    platform = wanted.get("platform", own)
+    if {"cuda": "gpu", "rocm": "gpu"}.get(platform, platform) != own:
+        remedy = (
+            "start it with JAX_PLATFORMS=cpu"
+            if platform == "cpu"
+            else "start it with --gpus, where there are some"
+        )
+        raise RefusedError(
+            f"this worker computes on {own} but the run's workers.platform is {platform}: {remedy}"
         )
 
 

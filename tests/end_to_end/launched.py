@@ -50,13 +50,16 @@ heartbeat_s = 0.5
 """
 
 IN_PROCESS = """
-import sys, jax
+import sys, tomllib, jax
 from pathlib import Path
 from unspool import serialization
 from unspool.experiment import Experiment
+from unspool.numerics import Numerics
 from unspool.outer_trainers.gradient_learner import SingleMachineGradientLearner
 
-experiment = Experiment.from_toml(Path(sys.argv[1]).read_text())
+text = Path(sys.argv[1]).read_text()
+Numerics.from_tables(tomllib.loads(text)).apply()
+experiment = Experiment.from_toml(text)
 estimators = [experiment.estimator(lane) for lane in range(experiment.lanes)]
 learner = SingleMachineGradientLearner(experiment.init, estimators, experiment.outer_optimizer)
 key = jax.random.PRNGKey(experiment.seed)

@@ -10,6 +10,7 @@ from service.environments import learner_environment, worker_environment
 from service.toml_document import read_tables, with_overrides, write_tables
 from unspool.config_error import ConfigError
 from unspool.experiment import Experiment
+from unspool.numerics import Numerics
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 QUADRATIC = EXAMPLES / "quadratic_local.toml"
@@ -135,6 +136,22 @@ def test_workers_are_told_how_to_compute_where_it_is_not_as_jax_does_by_default(
     chosen = config("numerics.enable_x64=true", "numerics.debug_nans=true")
     assert tomllib.loads(chosen.training_toml())["numerics"] == {"enable_x64": True, "debug_nans": True}
     assert RunConfig.from_tables(tomllib.loads(write_tables(chosen.to_tables()))) == chosen
+
+
+def test_code_that_computes_otherwise_than_the_configuration_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wide_tasks.py").write_text(
+        "import jax\nfrom unspool.tasks.quadratics import QuadraticTask\n"
+        "jax.config.update('jax_enable_x64', True)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    override = "estimators.0.task_family={type = 'wide_tasks:QuadraticTask'}"
+    try:
+        with pytest.raises(ConfigError, match=r"numerics\.enable_x64 = false.*set jax_enable_x64 to True"):
+            checked_config(QUADRATIC, [override])
+    finally:
+        Numerics().apply()
 
 
 def test_a_configuration_from_before_there_was_the_table_has_the_defaults() -> None:

@@ -191,3 +191,21 @@ print(jax.random.normal(jax.random.key(0), (3,)))
 def test_a_table_that_cannot_be_used_is_refused_by_key(table: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         Numerics.from_tables({"numerics": table})
+
+
+def test_an_experiment_whose_code_changes_an_option_is_refused_by_key() -> None:
+    Numerics().check_applied()
+    try:
+        jax.config.update("jax_enable_x64", True)
+        with pytest.raises(
+            ConfigError, match=r"numerics.enable_x64 = false: .* jax_enable_x64 to True .*set the key"
+        ):
+            Numerics().check_applied()
+        Numerics(enable_x64=True).check_applied()
+    finally:
+        Numerics().apply()
+
+
+def test_a_bare_worker_does_not_claim_to_know_what_its_run_says() -> None:
+    (said,) = pin_worker({"JAX_ENABLE_X64": "1"})
+    assert str(said).endswith("numerics.enable_x64 decides, which is told by the learner")
