@@ -58,6 +58,7 @@ class Checkpoint:
         lanes: in order.
         inner_steps: computed so far.
         elapsed_s: the run's time so far.
+        moved_at: version of the last update that moved theta; 0 if none has.
     """
 
     run_id: str
@@ -70,6 +71,7 @@ class Checkpoint:
     lanes: tuple[LaneMark, ...]
     inner_steps: int
     elapsed_s: float
+    moved_at: int
 
     @property
     def version(self) -> int:
@@ -141,6 +143,8 @@ def decode(data: bytes, metadata: dict[str, str], like: PyTree) -> Checkpoint:
         lanes=_lane_marks(metadata["lanes"]),
         inner_steps=int(metadata["inner_steps"]),
         elapsed_s=float(metadata["elapsed_s"]),
+        # Files of earlier versions do not say: their theta counts as one that moves.
+        moved_at=int(metadata.get("moved_at", metadata["version"])),
     )
 
 
@@ -199,6 +203,7 @@ def _metadata_of(checkpoint: Checkpoint) -> dict[str, str]:
         "lanes": json.dumps(marks),
         "inner_steps": str(checkpoint.inner_steps),
         "elapsed_s": repr(checkpoint.elapsed_s),
+        "moved_at": str(checkpoint.moved_at),
     }
 
 

@@ -25,6 +25,7 @@ class Capture:
         marks: `(watermark, incarnation)` of each lane.
         inner_steps: computed so far.
         elapsed_s: the run's time so far.
+        moved_at: version of the last update that moved theta.
     """
 
     theta: PyTree
@@ -33,6 +34,7 @@ class Capture:
     marks: tuple[tuple[int, int], ...]
     inner_steps: int
     elapsed_s: float
+    moved_at: int
 
     @classmethod
     def of(cls, run: Run, outer: OuterLearner) -> "Capture":
@@ -44,6 +46,7 @@ class Capture:
             marks=tuple((lane.applied, lane.incarnation) for lane in run.lanes),
             inner_steps=run.tally.inner_steps,
             elapsed_s=run.tally.elapsed_s(run.clock()),
+            moved_at=run.phase.moved_at,
         )
 
     @property
@@ -85,6 +88,7 @@ class Capture:
             lanes=marks,
             inner_steps=self.inner_steps,
             elapsed_s=self.elapsed_s,
+            moved_at=self.moved_at,
         )
 
 

@@ -262,7 +262,7 @@ class LearnerCore:
         run.ring.publish(outcome.published)
         run.arrivals.began(run.version, run.clock())
         run.tally.applied(used, outcome, run.clock())
-        run.phase.updated(reverted=outcome.effect is Effect.REVERTED)
+        run.phase.updated(run.version, outcome.effect)
         for number, seq, _ in (estimate for item in used for estimate in item.estimates):
             lane = run.lanes[number]
             lane.applied = max(lane.applied, seq)
@@ -282,8 +282,10 @@ class LearnerCore:
             self._pushes.settle(item, learner_pb2.CLOSED, f"the run is {final}; no update has used it")
         for session in self.run.sessions:
             self._departures.dismiss(session)
-        level: Level = "error" if final is RunState.FAILED else "info"
+        level: Level = "error" if final in (RunState.FAILED, RunState.UNTRAINED) else "info"
         text = f"at outer step {self.run.version}, theta {self.run.ring.newest.sha256}"
+        standstill = self.run.phase.standstill(self.run.version)
+        text += f": theta {standstill}" * bool(standstill)
         self.run.events.add(level, final.lower(), text)
 
     # Under these.

@@ -16,7 +16,6 @@ from learner.auth import Access
 from learner.grpc_server import port_in_use
 from learner.http_guard import CertifiedConnection, Guard
 from learner.metrics import RunMetrics
-from learner.phase import RunState
 from learner.run import Run
 from learner.runtime import Runtime
 from learner.series import Series
@@ -162,6 +161,6 @@ def listen(host: str, port: int) -> socket.socket:
 def _not_ready(run: Run) -> list[str]:
     """Say what keeps workers from being served, and checkpoints from being written."""
     reasons = [f"{about}: {problem}" for about, problem in run.problems.items()]
-    if run.state in (RunState.STOPPED, RunState.FAILED, RunState.FINISHED):
+    if run.phase.final is not None:
         reasons.append(f"the run is {run.state}")
     return reasons

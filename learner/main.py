@@ -52,6 +52,8 @@ from protos.unspool.v1 import admin_pb2, admin_pb2_grpc, learner_pb2, learner_pb
 from protos.unspool.v1.learner_pb2 import Goodbye
 
 FAILED_EXIT_CODE: Final = 65
+UNTRAINED_EXIT_CODE: Final = 67
+_EXIT_CODES: Final = {RunState.FAILED: FAILED_EXIT_CODE, RunState.UNTRAINED: UNTRAINED_EXIT_CODE}
 _SPARE_THREADS: Final = 32
 _ADMIN_THREADS: Final = 32
 _GOODBYE_S: Final = 3.0
@@ -76,7 +78,8 @@ def serve(settings: LearnerSettings, *, takeover: bool = False) -> int:
         takeover: take the run directory from a learner that has it.
 
     Returns:
-        The process's exit code: 0 for a run that finished or was stopped, 65 for one that failed.
+        The process's exit code: 0 for a run that finished or was stopped, 65 for one that failed, 67 for one
+        in which no update ever moved theta.
 
     Raises:
         RunLockedError: another learner has the run directory.
@@ -91,7 +94,7 @@ def serve(settings: LearnerSettings, *, takeover: bool = False) -> int:
     directory, ownership = RunDirectory(settings.run_dir), Ownership(settings.run_dir)
     with ownership.held(takeover=takeover), stop_signals(words.put), contextlib.ExitStack() as cleanup:
         final = _Learner(settings, directory, ownership, words, cleanup).run()
-    return FAILED_EXIT_CODE if final is RunState.FAILED else 0
+    return _EXIT_CODES.get(final, 0)
 
 
 class _Learner:

@@ -1,6 +1,9 @@
 """The run's own state: whether it goes on, stands still, or ends, and how."""
 
 import enum
+from typing import Final
+
+from learner.outcome import Effect
 
 
 class RunState(enum.StrEnum):
@@ -15,15 +18,25 @@ class RunState(enum.StrEnum):
     STOPPED = "STOPPED"
     FINISHED = "FINISHED"
     FAILED = "FAILED"
+    UNTRAINED = "UNTRAINED"
+    """At its last outer step, and no update has ever moved theta."""
 
 
 class RunPhase:
-    """What the operator asked for, and how the run ended."""
+    """What the operator asked for, whether theta moves, and how the run ended.
+
+    Attributes:
+        moved_at: version of the last update that moved theta; 0 if none ever has.
+        paused: whether nothing is applied for now.
+        final: how the run ended; None while it goes on.
+    """
 
     def __init__(self, outer_steps: int) -> None:
         self._outer_steps = outer_steps
         self._stop_at: int | None = None
         self._reverted_in_a_row = 0
+        self._last_effect = Effect.MOVED
+        self.moved_at = 0
         self.paused = False
         self.final: RunState | None = None
 
@@ -47,9 +60,24 @@ class RunPhase:
         at = version if now else version + 1
         self._stop_at = at if self._stop_at is None else min(at, self._stop_at)
 
-    def updated(self, *, reverted: bool) -> None:
-        """Count an update; three in a row that had to be reverted fail the run."""
-        self._reverted_in_a_row = self._reverted_in_a_row + 1 if reverted else 0
+    def updated(self, version: int, effect: Effect) -> None:
+        """Count the update that made `version`.
+
+        Three that had to be reverted fail the run, unless theta has moved between them.
+        """
+        self._last_effect = effect
+        if effect is Effect.MOVED:
+            self.moved_at, self._reverted_in_a_row = version, 0
+        elif effect is Effect.REVERTED:
+            self._reverted_in_a_row += 1
+
+    def standstill(self, version: int) -> str:
+        """Say since when theta has not moved, why, and what to do; empty while that is no reason to worry."""
+        count = version - self.moved_at
+        if count < _STEPS_TO_WORRY:
+            return ""
+        since = f"since outer step {self.moved_at}" if self.moved_at else "at all"
+        return f"has not moved {since} ({count} updates): {_STANDSTILLS.get(self._last_effect, '')}"
 
     def end(self, version: int, *, computing: bool) -> RunState | None:
         """Return how the run ends at this version, or None if it goes on.
@@ -61,10 +89,17 @@ class RunPhase:
         if self._reverted_in_a_row >= _REVERTS_TO_FAIL:
             return RunState.FAILED
         if version >= self._outer_steps:
-            return RunState.FINISHED
+            return RunState.FINISHED if self.moved_at else RunState.UNTRAINED
         if self._stop_at is None:
             return None
         return RunState.STOPPED if version >= self._stop_at or self.paused or not computing else None
 
 
-_REVERTS_TO_FAIL = 3
+_REVERTS_TO_FAIL: Final = 3
+_STEPS_TO_WORRY: Final = 3
+_STANDSTILLS: Final = {
+    Effect.EMPTY: "no gradient had weight: none was finite, or every task diverged; `unspool lanes` shows "
+    "the losses, which the task must keep finite where theta is",
+    Effect.REVERTED: "theta or the outer optimizer's state would not have stayed finite; lower the outer "
+    "learning rate, or set outer_optimizer.clip",
+}

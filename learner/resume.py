@@ -59,6 +59,7 @@ def restore(
         workers_range=settings.scale.bounds,
     )
     if checkpoint is not None:
+        run.phase.moved_at = checkpoint.moved_at
         path = checkpoints.path(checkpoint.version)
         run.checkpoint = (CheckpointFile(path, checkpoint.version, checkpoint.theta_sha256), clock())
     return run

@@ -59,7 +59,7 @@ def build_status(run: Run) -> Status:
 def waiting_for(run: Run) -> str:
     """Say what must happen next, naming who has to do it."""
     match run.state:
-        case RunState.STOPPED | RunState.FINISHED | RunState.FAILED:
+        case RunState.STOPPED | RunState.FINISHED | RunState.FAILED | RunState.UNTRAINED:
             return ""
         case RunState.PAUSED:
             return "a resume command"
@@ -96,7 +96,9 @@ def _whereabouts(run: Run, lane: Lane) -> str:
 def _problems(run: Run) -> list[str]:
     quarantined = run.lanes.quarantined()
     more = len(quarantined) - _LANES_NAMED
+    standstill = run.phase.standstill(run.version)
     return [
+        *([f"theta: {standstill}"] if standstill else []),
         *(f"{about}: {problem}" for about, problem in run.problems.items()),
         *(f"host {host}: excluded: {why}" for host, why in run.excluded_hosts.items()),
         *(

@@ -5,6 +5,7 @@ ServiceError
 ├── UsageError               2  the command line or the configuration cannot be used
 ├── RunFailedError          65  theta could not be moved on
 ├── RunNotFoundError        66  no such run or file
+├── UntrainedError          67  the run is at its end and theta has never moved
 ├── LearnerUnreachableError 69  the run's learner does not answer
 ├── FailedError             70  this program failed, or all of the workers
 ├── PortInUseError          71  another process listens there
@@ -28,6 +29,7 @@ class ExitCode(enum.IntEnum):
     USAGE = 2
     RUN_FAILED = 65
     NOT_FOUND = 66
+    UNTRAINED = 67
     UNREACHABLE = 69
     FAILED = 70
     PORT_IN_USE = 71
@@ -48,8 +50,9 @@ class ExitCode(enum.IntEnum):
 _MEANINGS = {
     ExitCode.OK: "done; for launch, the run finished or was stopped, with a checkpoint",
     ExitCode.USAGE: "the command line or the configuration cannot be used",
-    ExitCode.RUN_FAILED: "the run failed: theta would not have stayed finite",
+    ExitCode.RUN_FAILED: "the run failed: theta would not have stayed finite, or could not be saved",
     ExitCode.NOT_FOUND: "no such run or file",
+    ExitCode.UNTRAINED: "the run is at its end, and no update ever moved theta",
     ExitCode.UNREACHABLE: "the run's learner does not answer; it may be down",
     ExitCode.FAILED: "an internal error, or workers that only crash",
     ExitCode.PORT_IN_USE: "a port is in use",
@@ -84,6 +87,12 @@ class RunFailedError(ServiceError):
     """Theta could not be moved on."""
 
     exit_code = ExitCode.RUN_FAILED
+
+
+class UntrainedError(ServiceError):
+    """The run is at its last outer step, and no update has ever moved theta."""
+
+    exit_code = ExitCode.UNTRAINED
 
 
 class RunNotFoundError(ServiceError):

@@ -9,7 +9,7 @@ from service.run_directory import RunDirectory
 from service.toml_document import read_tables
 
 DOWN: Final = "DOWN"
-ENDED: Final = ("FINISHED", "STOPPED", "FAILED")
+ENDED: Final = ("FINISHED", "STOPPED", "FAILED", "UNTRAINED")
 
 
 def last_status(run: RunDirectory) -> Status:

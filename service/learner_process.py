@@ -14,6 +14,7 @@ from service.run_directory import Endpoints, RunDirectory
 from workers.local_process import AdoptedProcess
 
 _END_S: Final = 20.0
+_FAILURES: Final = {"FAILED": ExitCode.RUN_FAILED, "UNTRAINED": ExitCode.UNTRAINED}
 
 
 class LearnerProcess(Protocol):
@@ -60,7 +61,7 @@ class AdoptedLearner:
         status = status_left_behind(self._run)
         if status is None or status.state not in ENDED:
             return ExitCode.FAILED
-        return ExitCode.RUN_FAILED if status.state == "FAILED" else ExitCode.OK
+        return _FAILURES.get(status.state, ExitCode.OK)
 
     def last_words(self) -> str:
         """Return the last line that it printed, if any, and where the rest is."""

@@ -8,7 +8,8 @@ from protos.roles import Role
 from protos.tls import Identity, TlsError, check_client
 from service.config import RunConfig
 from service.environments import device_environment, pin_learner
-from service.exits import UsageError, error_for
+from service.exits import ExitCode, UsageError, error_for
+from service.last_status import status_left_behind
 from service.output import report_notes
 from service.run_directory import RunDirectory, read_token
 from service.toml_document import read_tables
@@ -72,7 +73,18 @@ def run_learner(run: RunDirectory, *, takeover: bool = False) -> int:
         exit_code: int = serve(settings, takeover=takeover)
     except LearnerError as error:
         raise error_for(error.exit_code, str(error)) from error
+    if exit_code != ExitCode.OK:
+        raise error_for(exit_code, _how_it_ended(run))
     return exit_code
+
+
+def _how_it_ended(run: RunDirectory) -> str:
+    """Return what the learner has left behind of the end of its run, in one line."""
+    status = status_left_behind(run)
+    if status is None:
+        return "the run failed, and its last status could not be written"
+    said = f"{status.state.lower()} at step {status.outer_step}/{status.outer_steps}"
+    return ": ".join([said, "; ".join(status.problems)]) if status.problems else said
 
 
 def run_worker(

@@ -17,7 +17,7 @@ from service.fleet import Fleet
 from service.last_status import DOWN
 from service.learner_lives import LearnerLives, cause_of
 
-_ENDING: Final = ("STOPPING", "STOPPED", "FINISHED", "FAILED")
+_ENDING: Final = ("STOPPING", "STOPPED", "FINISHED", "FAILED", "UNTRAINED")
 _STOPPING: Final = ("STOPPING", "STOPPED")
 _SILENCE_S = 120.0
 _START_S = 60.0

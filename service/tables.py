@@ -10,6 +10,7 @@ from rich.text import Text
 
 from protos.unspool.v1.admin_pb2 import Event, LaneStatus, Status, WorkerStatus
 from service.finding import Finding
+from service.last_status import ENDED
 from service.progress import duration, facts
 from service.run_directory import RunDirectory, page_url
 
@@ -117,7 +118,8 @@ def summary(status: Status, run: RunDirectory) -> str:
         told.append(f"loss {status.loss:.4g}")
     if status.theta_sha256:
         told.append(f"theta {status.theta_sha256[:16]}")
-    return ", ".join(told) + f"; run directory {run.path}"
+    problems = [f"; {problem}" for problem in status.problems] if status.state in ENDED else []
+    return ", ".join(told) + f"; run directory {run.path}" + "".join(problems)
 
 
 def evaluation_table(report: Mapping[str, Any]) -> RenderableType:

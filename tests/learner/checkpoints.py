@@ -33,5 +33,6 @@ def make_checkpoint(version: int = 5, **changes: Any) -> Checkpoint:
         ),
         inner_steps=1234,
         elapsed_s=56.5,
+        moved_at=version - 1,
     )
     return dataclasses.replace(made, **changes)

@@ -7,6 +7,7 @@ import pytest
 from learner.core import LearnerCore
 from learner.outcome import Effect
 from learner.phase import RunState
+from learner.status import build_status
 from protos.unspool.v1.learner_pb2 import Goodbye
 from tests.learner.builders import Peer, make_core, run_one_step, update
 
@@ -116,6 +117,54 @@ def test_a_good_update_between_reverted_ones_keeps_the_run_alive(core: LearnerCo
             peer.push(lane, core.run.version + 1)
         update(core, effect)
     assert core.ending() is None
+
+
+def take_steps(core: LearnerCore, peer: Peer, *effects: Effect) -> None:
+    for effect in effects:
+        for lane in range(3):
+            peer.push(lane, core.run.version + 1)
+        update(core, effect)
+
+
+def test_empty_updates_between_reverted_ones_do_not_hide_them(core: LearnerCore, peer: Peer) -> None:
+    take_steps(core, peer, Effect.REVERTED, Effect.EMPTY, Effect.REVERTED, Effect.EMPTY)
+    assert core.ending() is None
+    take_steps(core, peer, Effect.REVERTED)
+    assert core.ending() is RunState.FAILED
+
+
+def problems(core: LearnerCore) -> list[str]:
+    return [problem for problem in build_status(core.run).problems if problem.startswith("theta: ")]
+
+
+def test_a_run_in_which_no_update_had_weight_ends_untrained(tmp_path: Path) -> None:
+    core = make_core(tmp_path, outer_steps=5)
+    peer = Peer(core)
+    take_steps(core, peer, Effect.EMPTY, Effect.EMPTY)
+    assert problems(core) == []
+    take_steps(core, peer, Effect.EMPTY)
+    assert problems(core)[0].startswith("theta: has not moved at all (3 updates): no gradient had weight")
+    take_steps(core, peer, Effect.EMPTY, Effect.EMPTY)
+    assert core.ending() is RunState.UNTRAINED
+    core.end(RunState.UNTRAINED)
+    event = core.run.events.latest(1)[0]
+    assert (event.level, event.kind) == ("error", "untrained")
+    assert "has not moved at all (5 updates)" in event.text
+
+
+def test_one_update_of_weight_makes_an_end_a_success_and_a_standstill_is_told(tmp_path: Path) -> None:
+    core = make_core(tmp_path, outer_steps=5)
+    peer = Peer(core)
+    take_steps(core, peer, Effect.EMPTY, Effect.MOVED, Effect.EMPTY, Effect.EMPTY, Effect.EMPTY)
+    assert core.ending() is RunState.FINISHED
+    assert problems(core)[0].startswith("theta: has not moved since outer step 2 (3 updates)")
+
+
+def test_a_standstill_is_over_when_theta_moves(core: LearnerCore, peer: Peer) -> None:
+    take_steps(core, peer, *[Effect.EMPTY] * 4)
+    assert problems(core)
+    take_steps(core, peer, Effect.MOVED)
+    assert problems(core) == []
 
 
 def test_the_state_says_whether_anybody_is_there(core: LearnerCore) -> None:
