@@ -3,13 +3,20 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from service.config import RunConfig
 from service.run_directory import find_run
 from service.toml_document import read_tables
 from unspool.numerics import Numerics
 from workers import bootstrap
-from workers.numeric_environment import Foreign, foreign_variables, pin, record
+from workers.numeric_environment import Foreign, cpu_devices_flag, foreign_variables, pin, record
+
+_CONTROLLED: Final = {
+    "PJRT_NPROC": "workers.cpu_threads",
+    "JAX_PLATFORMS": "workers.platform",
+    "JAX_NUM_CPU_DEVICES": "workers.devices",
+}
 
 
 def worker_environment(config: RunConfig) -> dict[str, str]:
@@ -40,12 +47,14 @@ def learner_environment(config: RunConfig) -> dict[str, str]:
 def ignored_variables(config: RunConfig, environ: Mapping[str, str] = os.environ) -> list[Foreign]:
     """Return the variables of `environ` that do not reach the processes of a run."""
     wanted = worker_environment(config)
-    decided = {"PJRT_NPROC": "workers.cpu_threads", "JAX_PLATFORMS": "workers.platform"}
     overruled = [
         Foreign(name, environ[name], key, wanted[name])
-        for name, key in decided.items()
+        for name, key in _CONTROLLED.items()
         if environ.get(name, wanted[name]) != wanted[name]
     ]
+    flag = cpu_devices_flag(environ)
+    if flag:
+        overruled.append(Foreign("XLA_FLAGS", flag, "workers.devices", wanted["JAX_NUM_CPU_DEVICES"]))
     return foreign_variables(config.numerics, environ) + overruled
 
 

@@ -50,7 +50,8 @@ def environment(devices: Devices, cache_dir: Path | None = None) -> dict[str, st
         cache_dir: JAX's compilation cache, one for the workers of a machine; None: no cache. Make it with
             `private_directory`.
     """
-    variables = {"GRPC_VERBOSITY": "ERROR"}
+    # XLA's results on CPUs depend on how many devices it makes of them, used or not.
+    variables = {"GRPC_VERBOSITY": "ERROR", "JAX_NUM_CPU_DEVICES": str(devices.cpu_devices)}
     if devices.gpus == 0:
         # Ray shows every GPU to an actor that asked for none, so not seeing one must be said.
         variables["JAX_PLATFORMS"] = "cpu"
@@ -58,8 +59,6 @@ def environment(devices: Devices, cache_dir: Path | None = None) -> dict[str, st
         variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{_GPU_MEMORY_SHARE * devices.gpus:.3f}"
     if devices.cpu_threads:
         variables["PJRT_NPROC"] = str(devices.cpu_threads)
-    if devices.cpu_devices > 1:
-        variables["JAX_NUM_CPU_DEVICES"] = str(devices.cpu_devices)
     if devices.cpu_affinity:
         variables[AFFINITY] = ",".join(str(cpu) for cpu in devices.cpu_affinity)
     if cache_dir is not None:

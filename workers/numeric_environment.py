@@ -20,12 +20,10 @@ RECORD: Final = "UNSPOOL_NUMERICS"
 
 _XLA_FLAGS: Final = "XLA_FLAGS"
 _KEY_OF: Final = {option.upper(): key for key, option in OPTIONS.items()}
-_CONTROL_VARIABLES: Final = {"JAX_PLATFORMS": "workers.platform", "JAX_NUM_CPU_DEVICES": "workers.devices"}
 
-# Where JAX computes, what it keeps on disk and what it tells: not how it computes.
+# What it keeps on disk and what it tells, and on what it computes, which the table [workers] says.
 _HARMLESS: Final = frozenset(
     {
-        *_CONTROL_VARIABLES,
         "JAX_CAPTURED_CONSTANTS_REPORT_FRAMES",
         "JAX_CAPTURED_CONSTANTS_WARN_BYTES",
         "JAX_COMPILER_DETAILED_LOGGING_MIN_OPS",
@@ -42,7 +40,9 @@ _HARMLESS: Final = frozenset(
         "JAX_LOGGING_LEVEL",
         "JAX_LOG_CHECKPOINT_RESIDUALS",
         "JAX_LOG_COMPILES",
+        "JAX_NUM_CPU_DEVICES",
         "JAX_ONEAPI_VISIBLE_DEVICES",
+        "JAX_PLATFORMS",
         "JAX_PPRINT_USE_COLOR",
         "JAX_ROCM_VISIBLE_DEVICES",
         "JAX_SOURCE_URL_SCHEMA",
@@ -52,9 +52,10 @@ _HARMLESS: Final = frozenset(
     }
 )
 _HARMLESS_PREFIXES: Final = ("JAX_COMPILATION_CACHE_", "JAX_PERSISTENT_CACHE_")
+_CPU_DEVICES_FLAG: Final = "--xla_force_host_platform_device_count"  # JAX_NUM_CPU_DEVICES overrules it
 _HARMLESS_FLAGS: Final = (
+    _CPU_DEVICES_FLAG,
     "--xla_dump_",
-    "--xla_force_host_platform_device_count",
     "--xla_gpu_cuda_data_dir",
     "--xla_gpu_force_compilation_parallelism",
     "--xla_gpu_per_fusion_autotune_cache_dir",
@@ -107,6 +108,11 @@ def foreign_variables(numerics: Numerics, environ: Mapping[str, str]) -> list[Fo
 def foreign_to_libraries(numerics: Numerics, environ: Mapping[str, str]) -> list[Foreign]:
     """Return those that nothing can be done about once XLA has read them."""
     return list(_foreign_library_variables(numerics, environ))
+
+
+def cpu_devices_flag(environ: Mapping[str, str]) -> str:
+    """Return the flag of XLA that asks for a number of CPU devices; empty if there is none."""
+    return next((flag for flag in _flags(environ) if flag.startswith(_CPU_DEVICES_FLAG)), "")
 
 
 def pin(numerics: Numerics, environ: MutableMapping[str, str] = os.environ) -> list[Foreign]:

@@ -19,8 +19,8 @@ from unspool.outer_trainers.gradient_learner import GradientEstimator, WorkerWei
 from workers import lane as lane_module
 from workers.allowed_code import COMPONENT_PACKAGES, check_components
 from workers.client import LearnerClient, RefusedError
+from workers.fitness import check_devices, compute_as
 from workers.lane import Lane
-from workers.numeric_environment import foreign_to_libraries
 from workers.thetas import Thetas, weights_of
 
 
@@ -47,13 +47,12 @@ class Unroller:
         """
         self._client = client
         self._clock = clock
-        numerics = Numerics.from_tables(tomllib.loads(reply.experiment_toml))
-        _compute_as(numerics, os.environ)
-        self._experiment = _experiment(reply.experiment_toml, numerics)
-        wanted = tomllib.loads(reply.experiment_toml).get("workers", {})
+        tables = tomllib.loads(reply.experiment_toml)
+        numerics, wanted = Numerics.from_tables(tables), tables.get("workers", {})
+        compute_as(numerics, os.environ)
         if reply.exact_versions:
-            _check_cpu_threads(wanted, os.environ.get("PJRT_NPROC", ""))
-            _check_platform(wanted, jax.local_devices()[0].platform)
+            check_devices(wanted, os.environ, jax.local_devices())
+        self._experiment = _experiment(reply.experiment_toml, numerics)
         self._mesh = _mesh_of(wanted, jax.local_devices())
         self._root = lanes.root_key(self._experiment.seed)
         theta_shape = self._experiment.theta_shape()
@@ -140,40 +139,6 @@ def _experiment(toml: str, numerics: Numerics) -> Experiment:
         return experiment
     except ValueError as error:
         raise RefusedError(f"this worker cannot build the learner's experiment: {error}") from error
-
-
-def _compute_as(numerics: Numerics, environ: Mapping[str, str]) -> None:
-    """Compute as the run does, or refuse: XLA has read its variables, and JAX's options can still be set."""
-    for foreign in foreign_to_libraries(numerics, environ):
-        raise RefusedError(
-            f"this worker has {foreign.variable}={foreign.value or 'unset'} but the run's {foreign.key} is "
-            f"{foreign.wanted or 'unset'}: {foreign.remedy}"
-        )
-    numerics.apply()
-
-
-def _check_cpu_threads(wanted: Mapping[str, Any], own: str) -> None:
-    """In `sync` theta must not depend on who made an estimate, and on a CPU its bits depend on this."""
-    threads = str(wanted.get("cpu_threads", own))
-    if wanted.get("platform") == "cpu" and own != threads:
-        raise RefusedError(
-            f"this worker's XLA has PJRT_NPROC={own or 'unset'} but the run's workers.cpu_threads is "
-            f"{threads}: start it with --cpu-threads {threads}"
-        )
-
-
-def _check_platform(wanted: Mapping[str, Any], own: str) -> None:
-    """In `sync` theta must not depend on who made an estimate, and no two platforms give the same bits."""
-    platform = wanted.get("platform", own)
-    if {"cuda": "gpu", "rocm": "gpu"}.get(platform, platform) != own:
-        remedy = (
-            "start it with JAX_PLATFORMS=cpu"
-            if platform == "cpu"
-            else "start it with --gpus, where there are some"
-        )
-        raise RefusedError(
-            f"this worker computes on {own} but the run's workers.platform is {platform}: {remedy}"
-        )
 
 
 def _mesh_of(

@@ -12,6 +12,7 @@ import pytest
 from unspool.config_error import ConfigError
 from unspool.numerics import OPTIONS, Numerics
 from workers.client import RefusedError
+from workers.fitness import compute_as
 from workers.numeric_environment import (
     _HARMLESS,
     foreign_to_libraries,
@@ -20,7 +21,6 @@ from workers.numeric_environment import (
     pin_worker,
     record,
 )
-from workers.unroller import _compute_as
 
 HOSTILE = {
     "JAX_THREEFRY_PARTITIONABLE": "0",
@@ -143,14 +143,14 @@ def test_a_worker_whose_libraries_compute_otherwise_is_refused_by_name_with_the_
     runs: dict[str, str], own: dict[str, str], said: str
 ) -> None:
     with pytest.raises(RefusedError, match=said):
-        _compute_as(Numerics(environment=runs), own)
+        compute_as(Numerics(environment=runs), own)
 
 
 def test_a_worker_takes_the_options_of_its_run_at_join() -> None:
     try:
-        _compute_as(Numerics(threefry_partitionable=False), {"XLA_FLAGS": "--xla_dump_to=/tmp/x"})
+        compute_as(Numerics(threefry_partitionable=False), {"XLA_FLAGS": "--xla_dump_to=/tmp/x"})
         assert not jax.config.jax_threefry_partitionable
-        _compute_as(Numerics(), {})
+        compute_as(Numerics(), {})
         assert jax.config.jax_threefry_partitionable
     finally:
         Numerics().apply()
@@ -209,3 +209,25 @@ def test_an_experiment_whose_code_changes_an_option_is_refused_by_key() -> None:
 def test_a_bare_worker_does_not_claim_to_know_what_its_run_says() -> None:
     (said,) = pin_worker({"JAX_ENABLE_X64": "1"})
     assert str(said).endswith("numerics.enable_x64 decides, which is told by the learner")
+
+
+def test_a_worker_is_pinned_before_jax_is_imported_however_it_is_started() -> None:
+    """`build` is where processes and Ray actors come together."""
+    program = """
+import os, sys
+from workers.main import build
+from workers.settings import WorkerSettings
+assert "jax" not in sys.modules
+build(WorkerSettings(learner="127.0.0.1:1", token="t", name="w"))
+import jax
+print(jax.config.jax_enable_x64, jax.config.jax_disable_jit, os.environ["XLA_FLAGS"])
+"""
+    runs = record(Numerics(enable_x64=True, environment={"XLA_FLAGS": "--xla_a=1"}))
+    said = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "JAX_DISABLE_JIT": "1", "XLA_FLAGS": "--xla_b=1", **runs},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.split() == ["True", "False", "--xla_a=1"]

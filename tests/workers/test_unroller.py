@@ -1,7 +1,7 @@
 import pytest
 
 from workers.client import RefusedError
-from workers.unroller import _check_cpu_threads, _check_platform, _mesh_of
+from workers.unroller import _mesh_of
 
 
 class FakeDevice:
@@ -9,34 +9,6 @@ class FakeDevice:
 
 
 DEVICES = [FakeDevice() for _ in range(4)]
-
-
-@pytest.mark.parametrize("own", ["", "1"])
-def test_a_worker_that_would_give_other_bits_is_refused_with_the_remedy(own):
-    with pytest.raises(RefusedError, match="--cpu-threads 2"):
-        _check_cpu_threads({"cpu_threads": 2, "platform": "cpu"}, own)
-
-
-@pytest.mark.parametrize(
-    "wanted", [{"cpu_threads": 2, "platform": "cpu"}, {"cpu_threads": 1, "platform": "cuda"}, {}]
-)
-def test_a_worker_that_fits_or_whose_bits_do_not_depend_on_it_is_taken(wanted):
-    _check_cpu_threads(wanted, "2")
-
-
-@pytest.mark.parametrize(("platform", "own"), [("cpu", "gpu"), ("cuda", "cpu"), ("tpu", "gpu")])
-def test_a_worker_on_another_platform_is_refused(platform, own):
-    with pytest.raises(
-        RefusedError, match=f"computes on {own} but .* workers.platform is {platform}: start it"
-    ):
-        _check_platform({"platform": platform}, own)
-
-
-@pytest.mark.parametrize(
-    ("wanted", "own"), [({"platform": "rocm"}, "gpu"), ({"platform": "cpu"}, "cpu"), ({}, "tpu")]
-)
-def test_a_worker_on_the_runs_platform_is_taken(wanted, own):
-    _check_platform(wanted, own)
 
 
 @pytest.mark.parametrize(("platform", "remedy"), [("cpu", "--cpu-devices 5"), ("cuda", "give it as many")])

@@ -1,0 +1,70 @@
+"""Whether this process gives the bits of its run: a worker that could not is refused at Join, by name."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unspool.numerics import Numerics
+from workers.client import RefusedError
+from workers.numeric_environment import foreign_to_libraries
+
+
+def compute_as(numerics: Numerics, environ: Mapping[str, str]) -> None:
+    """Take JAX's options from the run; what XLA has read when this process began must be the run's already.
+
+    Raises:
+        RefusedError: naming the variable that is not, with the remedy.
+    """
+    for foreign in foreign_to_libraries(numerics, environ):
+        raise RefusedError(
+            f"this worker has {foreign.variable}={foreign.value or 'unset'} but the run's {foreign.key} is "
+            f"{foreign.wanted or 'unset'}: {foreign.remedy}"
+        )
+    numerics.apply()
+
+
+def check_devices(wanted: Mapping[str, Any], environ: Mapping[str, str], own: Sequence[Any]) -> None:
+    """Refuse to compute on other devices than the run's: in `sync` theta must not depend on who estimates.
+
+    Args:
+        wanted: the table `workers` of the run's configuration.
+        environ: of this process.
+        own: its devices, of JAX.
+
+    Raises:
+        RefusedError: naming what differs, with the remedy.
+    """
+    _check_platform(wanted, own[0].platform)
+    _check_cpu_threads(wanted, environ.get("PJRT_NPROC", ""))
+    _check_cpu_devices(wanted, len(own))
+
+
+def _check_cpu_threads(wanted: Mapping[str, Any], own: str) -> None:
+    threads = str(wanted.get("cpu_threads", own))
+    if wanted.get("platform") == "cpu" and own != threads:
+        raise RefusedError(
+            f"this worker's XLA has PJRT_NPROC={own or 'unset'} but the run's workers.cpu_threads is "
+            f"{threads}: start it with --cpu-threads {threads}"
+        )
+
+
+def _check_platform(wanted: Mapping[str, Any], own: str) -> None:
+    platform = wanted.get("platform", own)
+    if {"cuda": "gpu", "rocm": "gpu"}.get(platform, platform) != own:
+        remedy = (
+            "start it with JAX_PLATFORMS=cpu"
+            if platform == "cpu"
+            else "start it with --gpus, where there are some"
+        )
+        raise RefusedError(
+            f"this worker computes on {own} but the run's workers.platform is {platform}: {remedy}"
+        )
+
+
+def _check_cpu_devices(wanted: Mapping[str, Any], own: int) -> None:
+    # XLA divides the work of one CPU device otherwise where there are others, used or not.
+    devices = int(wanted.get("devices", 1))
+    if wanted.get("platform") == "cpu" and own > devices:
+        raise RefusedError(
+            f"this worker's CPUs are {own} devices but the run's workers.devices is {devices}: start it with "
+            f"--cpu-devices {devices}, and without JAX_NUM_CPU_DEVICES"
+        )
