@@ -222,12 +222,12 @@ build(WorkerSettings(learner="127.0.0.1:1", token="t", name="w"))
 import jax
 print(jax.config.jax_enable_x64, jax.config.jax_disable_jit, os.environ["XLA_FLAGS"])
 """
-    runs = record(Numerics(enable_x64=True, environment={"XLA_FLAGS": "--xla_a=1"}))
+    runs = record(Numerics(enable_x64=True, environment={"XLA_FLAGS": "--xla_cpu_enable_fast_math=false"}))
     said = subprocess.run(
         [sys.executable, "-c", program],
-        env={**os.environ, "JAX_DISABLE_JIT": "1", "XLA_FLAGS": "--xla_b=1", **runs},
+        env={**os.environ, "JAX_DISABLE_JIT": "1", "XLA_FLAGS": "--xla_no_such_flag=1", **runs},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert said.stdout.split() == ["True", "False", "--xla_a=1"]
+    assert said.stdout.split() == ["True", "False", "--xla_cpu_enable_fast_math=false"]
