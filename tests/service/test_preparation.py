@@ -8,7 +8,7 @@ from service import preparation
 from service.config import RunConfig
 from service.exits import FailedError, RunInUseError, UsageError
 from service.run_directory import RunDirectory
-from service.toml_document import read_tables
+from service.toml_document import read_tables, write_tables
 from unspool.config_error import ConfigError
 
 QUADRATIC = Path(__file__).parents[2] / "examples" / "quadratic_local.toml"
@@ -66,6 +66,25 @@ def test_training_keys_may_not_and_are_named() -> None:
     prepared(run_dir=Path("mine"))
     with pytest.raises(UsageError, match=r"seed, estimators\[0\]\.std changed"):
         prepared("seed=5", "estimators.0.std=0.5", run_dir=Path("mine"))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_run_is_not_resumed_with_other_numerics_but_with_other_diagnostics() -> None:
+    prepared(run_dir=Path("mine"))
+    with pytest.raises(UsageError, match=r"numerics\.prng_impl changed"):
+        prepared("numerics.prng_impl=rbg", run_dir=Path("mine"))
+    run = prepared("numerics.debug_nans=true", run_dir=Path("mine"))
+    assert RunConfig.from_tables(read_tables(run.config_path)).numerics.debug_nans
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_run_from_before_there_were_numerics_is_resumed_and_records_them() -> None:
+    run = prepared(run_dir=Path("mine"))
+    tables = read_tables(run.config_path)
+    del tables["numerics"]
+    run.config_path.write_text(write_tables(tables))
+    prepared("outer_steps=77", run_dir=Path("mine"))
+    assert read_tables(run.config_path)["numerics"]["threefry_partitionable"] is True
 
 
 @pytest.mark.usefixtures("unchecked")
