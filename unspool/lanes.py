@@ -54,7 +54,7 @@ class LaneEstimate(NamedTuple):
     Attributes:
         grad: like theta.
         mean_loss: `[]` float32.
-        weight: `[]` float32, valid (task, step) pairs behind the means.
+        weight: `[]` float32, tasks (times pairs per task) behind the means.
         unroll_state: what estimate `seq + 1` starts from.
         info: for reports.
     """

@@ -1,4 +1,6 @@
-"""Gradients by backpropagation, task by task, so that one that diverges spoils no other."""
+"""Gradients by backpropagation, task by task, so that one that diverges spoils no other, and no step spoils
+what it has no part in.
+"""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -6,7 +8,9 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from unspool.outer_trainers.floating_leaves import FloatingLeaves
 from unspool.outer_trainers.loss_difference import masked_mean
+from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState
 from unspool.outer_trainers.unroll import where_tasks
 from unspool.types import PyTree, Theta
 
@@ -68,9 +72,11 @@ def mean_gradient(
     (_, of_tasks), grads = jax.value_and_grad(total, has_aux=True)(thetas)
     diverged = ~(jnp.isfinite(of_tasks.loss) & _finite_per_task(grads))
     counts = of_tasks.counts & (~diverged | (divergence == "fail"))
-    number = jnp.sum(counts)
+    number = jnp.sum(counts).astype(of_tasks.loss.dtype)
     return MeanGradient(
-        grad=jax.tree.map(lambda leaf: masked_mean(_sum_over(counts, leaf), number), grads),
+        grad=jax.tree.map(
+            lambda leaf: masked_mean(_sum_over(counts, leaf), number.astype(leaf.dtype)), grads
+        ),
         loss=masked_mean(_sum_over(counts, of_tasks.loss), number),
         counts=counts,
         diverged=diverged,
@@ -87,3 +93,71 @@ def _finite_per_task(tree: Theta) -> jax.Array:
 def _sum_over(tasks: jax.Array, leaf: jax.Array) -> jax.Array:
     """The sum over the tasks `[N]` that are true; those that are not may hold anything."""
     return jnp.sum(where_tasks(tasks, leaf, jnp.zeros_like(leaf)), axis=0)
+
+
+Step = Callable[..., tuple[UnrollState, TruncatedUnrollOut]]
+
+
+def resets_harmless(step: Step) -> Step:
+    """`step(thetas, state, *others)`, differentiated in reverse mode, without what a reset throws away.
+
+    A step that only resets often computes an ordinary step as well and selects the reset. The ordinary step's
+    cotangent is zero, but zero times an infinite derivative is NaN. Whether a step resets is known only when
+    it is over. The backward pass goes the other way: there, the outputs of a step tell its inputs, through
+    the cotangent of a number that passes by the step. Where the cotangents of a reset's outputs are finite
+    and one of its inputs' is not, that one becomes zero. If the initial state depends on the same element of
+    theta, its part is lost with it; a system keeps it by calling `unspool.discarded.not_differentiated`.
+
+    Args:
+        step: with leaves `[N, ...]` of thetas, state and whatever it returns.
+    """
+
+    def harmless(thetas: Theta, state: UnrollState, *others: Any) -> tuple[UnrollState, TruncatedUnrollOut]:
+        given = FloatingLeaves((thetas, state))
+        leaves, told = _entering(given.floating)
+        returned = step(*given.joined(leaves), *others)
+        out = returned[1]
+        only_resets = ~out.mask & ((out.iteration <= 0) | out.is_done)
+        made = FloatingLeaves(returned)
+        moved: tuple[UnrollState, TruncatedUnrollOut] = made.joined(
+            _leaving(made.floating, told, only_resets)
+        )
+        return moved
+
+    return harmless
+
+
+@jax.custom_vjp
+def _entering(leaves: list[jax.Array]) -> tuple[list[jax.Array], jax.Array]:
+    """The leaves `[N, ...]`, and zeros `[N]` whose cotangent says which steps only reset."""
+    return leaves, jnp.zeros(leaves[0].shape[:1], leaves[0].dtype)
+
+
+def _entering_backward(_: None, cotangents: tuple[list[jax.Array], jax.Array]) -> tuple[list[jax.Array]]:
+    leaves, told = cotangents
+
+    def harmless(leaf: jax.Array) -> jax.Array:
+        only_resets = (told > 0).reshape(-1, *(1,) * (leaf.ndim - 1))
+        return jnp.where(only_resets & ~jnp.isfinite(leaf), jnp.zeros_like(leaf), leaf)
+
+    return ([harmless(leaf) for leaf in leaves],)
+
+
+_entering.defvjp(lambda leaves: (_entering(leaves), None), _entering_backward)
+
+
+@jax.custom_vjp
+def _leaving(leaves: list[jax.Array], told: jax.Array, only_resets: jax.Array) -> list[jax.Array]:
+    """The leaves `[N, ...]`; tells `_entering` `[N]` where a step only resets, with finite cotangents."""
+    del told, only_resets
+    return leaves
+
+
+def _leaving_backward(
+    told_and_resets: tuple[jax.Array, jax.Array], leaves: list[jax.Array]
+) -> tuple[list[jax.Array], jax.Array, None]:
+    told, only_resets = told_and_resets
+    return leaves, (only_resets & _finite_per_task(leaves)).astype(told.dtype), None
+
+
+_leaving.defvjp(lambda leaves, told, only_resets: (leaves, (told, only_resets)), _leaving_backward)

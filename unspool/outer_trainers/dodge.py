@@ -4,13 +4,13 @@ Silver et al., "Learning by Directional Gradient Descent" (DODGE), ICLR 2022.
 """
 
 import dataclasses
-import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from unspool.arguments import check_whole_number
+from unspool.outer_trainers.floating_leaves import FloatingLeaves
 from unspool.outer_trainers.loss_difference import Sides
 from unspool.outer_trainers.noise_reuse import NoiseReuse
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState
@@ -56,41 +56,20 @@ class DODGE(NoiseReuse):
         return self.noise_length
 
     def _initial_pair(self, state: UnrollState) -> Pair:
-        return Pair(state, [jnp.zeros_like(leaf) for leaf in _Split(state).floating])
+        return Pair(state, [jnp.zeros_like(leaf) for leaf in FloatingLeaves(state).floating])
 
     def _step_of_pair(
         self, theta: Theta, noise: Theta, states: Pair, key: PyTree, batch: Batch, inputs: Inputs
     ) -> tuple[Pair, TruncatedUnrollOut, Sides]:
-        parts = _Split(states.pos)
+        parts = FloatingLeaves(states.pos)
         thetas = jax.tree.map(lambda leaf, like: jnp.broadcast_to(leaf, like.shape), theta, noise)
 
         def step(thetas: Theta, floating: list[jax.Array]) -> tuple[Any, Any]:
             state = parts.joined(floating)
             state, out = self.system.unroll_step(thetas, state, key, batch, inputs.outer_state, True)
-            return (_Split(state).floating, out.loss), (state, out)
+            return (FloatingLeaves(state).floating, out.loss), (state, out)
 
         (_, loss), (derivatives, slope), (state, out) = jax.jvp(
             step, (thetas, parts.floating), (noise, states.neg), has_aux=True
         )
         return Pair(state, derivatives), out, Sides.of_derivative(loss, slope)
-
-
-class _Split:
-    """The floating-point leaves of a tree apart from the others, which have no derivatives."""
-
-    def __init__(self, tree: PyTree) -> None:
-        self._leaves, self._treedef = jax.tree.flatten(tree)
-        self._is_floating = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in self._leaves]
-
-    @property
-    def floating(self) -> list[jax.Array]:
-        return list(itertools.compress(self._leaves, self._is_floating))
-
-    def joined(self, floating: list[jax.Array]) -> PyTree:
-        """The tree with other floating-point leaves."""
-        replacements = iter(floating)
-        leaves = [
-            next(replacements) if is_floating else leaf
-            for leaf, is_floating in zip(self._leaves, self._is_floating, strict=True)
-        ]
-        return jax.tree.unflatten(self._treedef, leaves)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from unspool.outer_trainers.gradient_estimator import GradientEstimatorOut, Metrics, UnrollInfo
-from unspool.outer_trainers.loss_difference import LossDifference, masked_mean
+from unspool.outer_trainers.loss_difference import LossDifference
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut
 from unspool.types import PyTree, Theta
 
@@ -12,6 +12,12 @@ from unspool.types import PyTree, Theta
 def unroll_info(out: TruncatedUnrollOut) -> UnrollInfo:
     """What an estimator reports of an unroll."""
     return UnrollInfo(out.loss, out.iteration, out.task_param, out.is_done)
+
+
+def inner_steps(out: TruncatedUnrollOut) -> jax.Array:
+    """`[]` int32: how many steps were taken, with or without a loss; those that only reset are none."""
+    only_resets = (out.iteration <= 0) & (out.is_done | ~out.mask)
+    return jnp.sum(~only_resets, dtype=jnp.int32)
 
 
 def es_out(
@@ -25,7 +31,7 @@ def es_out(
         unroll_info=unroll_info(pos),
         weight=difference.weight,
         diverged_tasks=jnp.sum(difference.diverged, dtype=jnp.int32),
-        inner_steps=2 * jnp.sum(pos.mask, dtype=jnp.int32),
+        inner_steps=2 * inner_steps(pos),
     )
 
 
@@ -49,5 +55,4 @@ def es_metrics(
 ) -> Metrics:
     """`unroll_metrics`, the mean size of the loss differences, and how many were clipped."""
     metrics = unroll_metrics(grad, pos, jnp.sum(difference.diverged, dtype=jnp.int32), with_summary)
-    mean_size = masked_mean(jnp.sum(jnp.abs(difference.delta)), difference.weight)
-    return {**metrics, "delta_loss": mean_size, "clipped_differences": difference.clipped}
+    return {**metrics, "delta_loss": difference.mean_size, "clipped_differences": difference.clipped}

@@ -2,8 +2,10 @@
 
 Each compares unrolls under `theta + noise` and `theta - noise`, an antithetic pair that shares its task, its
 data and its keys. With `delta_t = loss_t(theta + noise) - loss_t(theta - noise)` and `xi_t` the noise that a
-loss is credited to, the estimate is the mean over valid (task, step) pairs of `xi_t delta_t / (2 std^2)`. The
-finals of this class differ in when noise is drawn, what an unroll starts from, and hence in `xi_t`.
+loss is credited to, the estimate is the mean over pairs of the sum over steps of `xi_t delta_t / (2 std^2)`,
+divided by how many losses the steps have in expectation. It is not divided by how many they happen to have: a
+ratio of two random numbers would estimate something else for every number of tasks. The finals of this class
+differ in when noise is drawn, what an unroll starts from, and hence in `xi_t`.
 """
 
 import dataclasses
@@ -19,9 +21,9 @@ from unspool.outer_trainers.gradient_estimator import GradientEstimator, WorkerW
 from unspool.outer_trainers.loss_difference import (
     Divergence,
     LossDifference,
+    Policy,
     Sides,
     loss_difference,
-    masked_mean,
 )
 from unspool.outer_trainers.perturbations import LeafStds, NoiseKind, Perturbations
 from unspool.outer_trainers.repeated_step import RepeatedStep
@@ -42,9 +44,12 @@ class EvolutionStrategy(GradientEstimator):
         orthogonal: make the noise of a task's pairs orthogonal.
         stack_antithetic_samples: run both members of a pair as one unroll of twice the width, or one after
             the other in half the memory.
-        sign_delta_loss_scalar: use the sign of each task's loss difference times this.
+        sign_delta_loss_scalar: in place of each loss difference, use this times the sign of the differences'
+            sum over the unroll's steps of the same episode.
         clip_loss_diff: bound on the size of each loss difference.
-        divergence: what becomes of a task whose loss is not finite.
+        divergence: what becomes of a task whose loss is not finite. Where theta stands near a cliff, "mask"
+            leaves out just the pairs that see it: the gradient shrinks, and never points away from the cliff.
+            "clip" makes a cliff repel.
     """
 
     truncated_step: VectorizedStep
@@ -96,24 +101,23 @@ class EvolutionStrategy(GradientEstimator):
         keys = jax.random.split(key, self.truncated_step.num_tasks)
         return self.perturbations.sample(worker_weights.theta, keys)
 
-    def difference(self, sides: Sides, mask: jax.Array, weights: jax.Array | None = None) -> LossDifference:
+    def difference(
+        self, sides: Sides, mask: jax.Array, is_done: jax.Array, weights: jax.Array | None = None
+    ) -> LossDifference:
         """What counts of the losses of all unrolls, leaves `[T, N]`, by this estimator's policy."""
-        return loss_difference(
-            sides,
-            mask,
-            weights,
-            divergence=self.divergence,
-            clip_loss_diff=self.clip_loss_diff,
-            sign_delta_loss_scalar=self.sign_delta_loss_scalar,
-        )
+        policy = Policy(self.divergence, self.clip_loss_diff, self.sign_delta_loss_scalar)
+        return loss_difference(sides, mask, is_done, weights, policy)
 
-    def gradient(self, credited: Theta, difference: LossDifference) -> Theta:
-        """The estimate, from the sum of all `xi_t delta_t`."""
-        return jax.tree.map(
-            lambda total, std: masked_mean(total / (2 * std**2), difference.weight),
-            credited,
-            self.perturbations.std_of_leaves(credited),
-        )
+    def gradient(
+        self, credited: Theta, difference: LossDifference, losses_per_unroll: jax.Array | float = 1.0
+    ) -> Theta:
+        """The estimate, from the sum of all `xi_t delta_t` and an unroll's expected number of losses."""
+
+        def mean(total: jax.Array, std: jax.Array | float) -> jax.Array:
+            of_unrolls = difference.mean_over_unrolls(total / (2 * std**2))
+            return of_unrolls / jnp.asarray(losses_per_unroll).astype(total.dtype)
+
+        return jax.tree.map(mean, credited, self.perturbations.std_of_leaves(credited))
 
 
 def check_perturbations(estimator: EvolutionStrategy) -> None:

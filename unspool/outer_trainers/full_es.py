@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from unspool.arguments import check_choice, check_whole_number
-from unspool.outer_trainers.estimate_report import es_metrics, es_out
+from unspool.outer_trainers.estimate_report import es_metrics, es_out, inner_steps
 from unspool.outer_trainers.evolution_strategy import EvolutionStrategy
 from unspool.outer_trainers.gradient_estimator import GradientEstimatorOut, Metrics, WorkerWeights
+from unspool.outer_trainers.long_sums import RunningSum
 from unspool.outer_trainers.loss_difference import Sides, credit, masked_mean
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut
 from unspool.outer_trainers.truncation_schedule import TruncationSchedule
@@ -44,11 +45,20 @@ class UnrollState(NamedTuple):
 
 
 class _Running(NamedTuple):
-    """What is kept of an unroll while it goes on; leaves `[2, N]`, whatever its length."""
+    """What is kept of an unroll while it goes on; leaves `[2, N]`, whatever its length.
 
-    total: jax.Array
+    Attributes:
+        total: of the losses.
+        lowest: loss.
+        last: loss.
+        losses: how many.
+        steps: `[]` int32, taken by the positive members.
+    """
+
+    total: RunningSum
     lowest: jax.Array
     last: jax.Array
+    losses: jax.Array
     steps: jax.Array
 
 
@@ -65,8 +75,9 @@ class FullES(EvolutionStrategy):
     """Every pair is unrolled for a whole episode; nothing persists.
 
     The estimate is the mean over pairs of
-    `noise (objective(theta + noise) - objective(theta - noise)) / (2 std^2)`. Memory does not grow with the
-    length of episodes.
+    `noise (objective(theta + noise) - objective(theta - noise)) / (2 std^2)`, and estimates weigh by their
+    number of pairs: every episode counts the same, whatever its length. Memory does not grow with the length
+    of episodes.
 
     Attributes:
         truncation_schedule: the episode's length, drawn at each call and shared by all tasks. The step's own
@@ -111,13 +122,11 @@ class FullES(EvolutionStrategy):
         inputs = Inputs(data, worker_weights.outer_state, length)
         loop = self._unroll(thetas, init_key, key, length, inputs)
         pos = jax.tree.map(lambda leaf: leaf[None], one_side(loop.out, 0))
-        objective = self._objective(thetas, loop, inputs)
-        sides = Sides.of_pair(objective[:1], objective[1:])
-        difference = self.difference(sides, jnp.ones_like(pos.mask))
+        has_objective = (loop.running.losses[:1] > 0) | (self.loss_type == "last_recompute")
+        ends_once = jnp.zeros_like(has_objective)
+        difference = self.difference(self._sides(thetas, loop, inputs), has_objective, ends_once)
         grad = self.gradient(credit(noise, difference.delta[0]), difference)
-        out = es_out(grad, difference, state, pos)
-        steps = length.astype(jnp.float32)
-        out = out._replace(weight=out.weight * steps, inner_steps=2 * self.system.num_tasks * length)
+        out = es_out(grad, difference, state, pos)._replace(inner_steps=2 * loop.running.steps)
         return out, es_metrics(grad, difference, pos, with_summary)
 
     def steps_of_data(self) -> int:
@@ -152,10 +161,11 @@ class FullES(EvolutionStrategy):
                 loop._replace(key=key),
             )
 
-        zeros = jnp.zeros((2, self.system.num_tasks), jnp.float32)
-        running = _Running(zeros, zeros + jnp.inf, zeros, zeros)
         states = Pair(start(thetas.pos), start(thetas.neg))
         no_out = self._no_out(thetas, states, key, inputs)
+        zeros = no_out.loss
+        nothing = RunningSum.zero_like(zeros)
+        running = _Running(nothing, zeros + jnp.inf, zeros, zeros, jnp.zeros((), jnp.int32))
         loop = _Loop(jnp.zeros((), jnp.int32), key, states, running, no_out)
         return jax.lax.while_loop(lambda loop: loop.step < length, some_steps, loop)
 
@@ -163,10 +173,11 @@ class FullES(EvolutionStrategy):
         step_key = jax.tree.map(lambda leaf: leaf[loop.step % _STEPS_PER_KEY], keys)
         states, out = self._step(thetas, loop.states, step_key, loop.step, inputs)
         running = _Running(
-            total=loop.running.total + jnp.where(out.mask, out.loss, 0.0),
+            total=loop.running.total.plus(jnp.where(out.mask, out.loss, 0)),
             lowest=jnp.minimum(loop.running.lowest, jnp.where(out.mask, out.loss, jnp.inf)),
             last=jnp.where(out.mask, out.loss, loop.running.last),
-            steps=loop.running.steps + out.mask,
+            losses=loop.running.losses + out.mask.astype(out.loss.dtype),
+            steps=loop.running.steps + inner_steps(one_side(out, 0)),
         )
         return _Loop(loop.step + 1, loop.key, states, running, out)
 
@@ -190,15 +201,16 @@ class FullES(EvolutionStrategy):
         no_out: TruncatedUnrollOut = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         return no_out
 
-    def _objective(self, thetas: Pair, loop: _Loop, inputs: Inputs) -> jax.Array:
-        """`[2, N]`."""
+    def _sides(self, thetas: Pair, loop: _Loop, inputs: Inputs) -> Sides:
+        """The objective of both members; leaves `[1, N]`."""
+        running = loop.running
         if self.loss_type == "avg":
-            return masked_mean(loop.running.total, loop.running.steps)
-        if self.loss_type == "min":
-            return loop.running.lowest
-        if self.loss_type == "last":
-            return loop.running.last
-        return self._recomputed(thetas, loop, inputs)
+            return _sides_of_means(running.total, running.losses)
+        if self.loss_type == "last_recompute":
+            objective = self._recomputed(thetas, loop, inputs)
+        else:
+            objective = running.lowest if self.loss_type == "min" else running.last
+        return Sides.of_pair(objective[:1], objective[1:])
 
     def _recomputed(self, thetas: Pair, loop: _Loop, inputs: Inputs) -> jax.Array:
         """`[2, N]`: losses of the final states, averaged over fresh outer batches that both members share."""
@@ -214,3 +226,12 @@ class FullES(EvolutionStrategy):
 
         losses = jax.lax.map(one_batch, jax.random.split(loop.key, self.recompute_samples))
         return jnp.mean(losses, axis=0)
+
+
+def _sides_of_means(total: RunningSum, losses: jax.Array) -> Sides:
+    """Of sums `[2, N]` over the losses of long episodes, whose difference may be less than what rounding
+    takes from each.
+    """
+    pos, neg = masked_mean(total.value, losses)
+    rounded, lost = (part[0] - part[1] for part in total)
+    return Sides.of_pair(pos[None], neg[None], masked_mean(rounded + lost, losses[0])[None])

@@ -4,6 +4,7 @@ Memory is that of two nested levels of checkpoints: for an episode of T steps ab
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -11,8 +12,14 @@ import jax
 import jax.numpy as jnp
 
 from unspool.arguments import check_choice, check_whole_number
-from unspool.outer_trainers.backpropagation import DivergenceOfGradients, TaskLosses, mean_gradient
-from unspool.outer_trainers.estimate_report import unroll_info, unroll_metrics
+from unspool.discarded import not_differentiated
+from unspool.outer_trainers.backpropagation import (
+    DivergenceOfGradients,
+    TaskLosses,
+    mean_gradient,
+    resets_harmless,
+)
+from unspool.outer_trainers.estimate_report import inner_steps, unroll_info, unroll_metrics
 from unspool.outer_trainers.gradient_estimator import (
     GradientEstimator,
     GradientEstimatorOut,
@@ -20,6 +27,7 @@ from unspool.outer_trainers.gradient_estimator import (
     WorkerWeights,
     check_vectorized,
 )
+from unspool.outer_trainers.long_sums import RunningSum
 from unspool.outer_trainers.loss_difference import masked_mean
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState, VectorizedStep
 from unspool.outer_trainers.truncation_schedule import TruncationSchedule
@@ -39,16 +47,26 @@ class NoState(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """What is kept of the losses; leaves `[N]`."""
+    """What is kept of the losses; leaves `[N]`.
 
-    total: jax.Array
+    Attributes:
+        total: of them.
+        last: loss.
+        losses: how many.
+        steps: `[]` int32, inner steps of all tasks.
+    """
+
+    total: RunningSum
     last: jax.Array
+    losses: jax.Array
     steps: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
 class FullGrad(GradientEstimator):
     """The derivative of the mean over tasks of an episode's objective, from its first step to its last.
+
+    Estimates weigh by their number of tasks: every episode counts the same, whatever its length.
 
     Attributes:
         truncated_step: the system; its own `trunc_sched`, if it has one, must be
@@ -102,8 +120,8 @@ class FullGrad(GradientEstimator):
                 thetas, inputs.outer_state, init_key, theta_is_vector=True, num_steps_override=length
             )
             sums, out = self._unroll(thetas, start, unroll_key, length, inputs)
-            loss = masked_mean(sums.total, sums.steps) if self.loss_type == "avg" else sums.last
-            return TaskLosses(loss, sums.steps > 0, (sums, out))
+            loss = masked_mean(sums.total.value, sums.losses) if self.loss_type == "avg" else sums.last
+            return TaskLosses(loss, sums.losses > 0, (sums, out))
 
         num_tasks = self.truncated_step.num_tasks
         mean = mean_gradient(worker_weights.theta, num_tasks, losses, self.divergence)
@@ -113,9 +131,9 @@ class FullGrad(GradientEstimator):
             grad=mean.grad,
             unroll_state=state,
             unroll_info=unroll_info(out),
-            weight=jnp.sum(jnp.where(mean.counts, sums.steps, 0.0)),
+            weight=jnp.sum(mean.counts, dtype=jnp.float32),
             diverged_tasks=jnp.sum(mean.diverged, dtype=jnp.int32),
-            inner_steps=num_tasks * length,
+            inner_steps=sums.steps,
         )
         return estimate, unroll_metrics(mean.grad, out, estimate.diverged_tasks, with_summary)
 
@@ -139,8 +157,9 @@ class FullGrad(GradientEstimator):
         num_blocks = -(-self._max_length // in_block)
 
         def step(carry: PyTree, number: jax.Array) -> tuple[PyTree, None]:
-            moved = self._one_step(thetas, carry, number, key, inputs)
-            return _where(number < length, moved, carry), None
+            goes_on = number < length
+            moved = self._one_step(*not_differentiated(~goes_on, (thetas, carry)), number, key, inputs)
+            return _where(goes_on, moved, carry), None
 
         @jax.checkpoint
         def block(carry: PyTree, first: jax.Array) -> tuple[PyTree, None]:
@@ -149,8 +168,10 @@ class FullGrad(GradientEstimator):
 
             return jax.lax.cond(first < length, steps, lambda: carry), None
 
-        zeros = jnp.zeros(self.truncated_step.num_tasks, jnp.float32)
-        beginning = (start, _Sums(zeros, zeros, zeros), self._no_out(thetas, start, key, inputs))
+        no_out = self._no_out(thetas, start, key, inputs)
+        zeros = no_out.loss
+        nothing = _Sums(RunningSum.zero_like(zeros), zeros, zeros, jnp.zeros((), jnp.int32))
+        beginning = (start, nothing, no_out)
         (_, sums, out), _ = jax.lax.scan(block, beginning, in_block * jnp.arange(num_blocks))
         return sums, jax.tree.map(lambda leaf: leaf[None], out)
 
@@ -158,11 +179,13 @@ class FullGrad(GradientEstimator):
         self, thetas: Theta, carry: PyTree, number: jax.Array, key: PRNGKey, inputs: Inputs
     ) -> PyTree:
         state, sums, _ = carry
-        state, out = self._step(thetas, state, number, key, inputs)
+        step = resets_harmless(functools.partial(self._step, number=number, key=key, inputs=inputs))
+        state, out = step(thetas, state)
         sums = _Sums(
-            total=sums.total + jnp.where(out.mask, out.loss, 0.0),
+            total=sums.total.plus(jnp.where(out.mask, out.loss, 0)),
             last=jnp.where(out.mask, out.loss, sums.last),
-            steps=sums.steps + out.mask,
+            losses=sums.losses + out.mask.astype(out.loss.dtype),
+            steps=sums.steps + inner_steps(out),
         )
         return state, sums, out
 

@@ -61,15 +61,19 @@ class GradientEstimatorOut(NamedTuple):
     """One estimate.
 
     Attributes:
-        mean_loss: `[]`, mean over the valid (task, step) pairs, or over whatever the objective is a mean of.
+        mean_loss: `[]`, mean over the valid (task, step) pairs, or over whatever the objective is a mean of: a
+            figure to read. The estimators' page says which mean `grad` is of.
         grad: like theta; follow its negative to lower the loss.
         unroll_state: to be passed to the next call.
         unroll_info: the unroll itself.
-        weight: `[]` float32, the number of valid (task, step) pairs behind the two means: the weight of this
-            estimate in a mean of several.
+        weight: `[]` float32, the weight of this estimate in a mean of several: the number of tasks (times
+            `pairs_per_task`) that it is a mean over, those left out that diverged; zero without any loss. It
+            does not grow with the length of episodes: a mean over tasks must not depend on how they are
+            divided among estimates.
         diverged_tasks: `[]` int32, tasks that contributed nothing (or a bounded value) because a loss was not
             finite.
-        inner_steps: `[]` int32, inner steps computed, antithetic ones counted.
+        inner_steps: `[]` int32, inner steps computed, with or without a loss, antithetic ones counted; steps
+            that only reset are none.
     """
 
     mean_loss: jax.Array

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from unspool import training
 from unspool.arguments import check_choice, check_hashable, check_instance, check_whole_number
 from unspool.device_mesh import over_tasks
+from unspool.discarded import not_differentiated
 from unspool.learned_optimizers.base import LearnedOptimizer
 from unspool.optimizers.base import Optimizer
 from unspool.outer_trainers.checks import check_arrays, check_scalar, check_unchanged
@@ -18,11 +19,13 @@ from unspool.outer_trainers.simple_lopt_truncated_step import (
     SimpleVecLOptTruncatedStep,
 )
 from unspool.outer_trainers.truncated_step import (
+    EpisodesInExpectation,
     OuterState,
     ResidentData,
     TruncatedUnrollOut,
     VectorizedStep,
     axis_of,
+    with_a_reset_step,
 )
 from unspool.outer_trainers.truncation_schedule import TruncationSchedule
 from unspool.rarely import rarely
@@ -171,6 +174,13 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         wanted = {"train", self.outer_data_split, self.meta_loss_split}
         return ResidentData({split: datasets.split(split).arrays for split in SPLITS if split in wanted})
 
+    @property
+    def keeps_last_state(self) -> bool:
+        return True
+
+    def episodes(self, outer_state: OuterState) -> EpisodesInExpectation:
+        return with_a_reset_step(self.trunc_sched.mean_length(outer_state))
+
     def label(self) -> str:
         return self.task_name or self.task_family.name
 
@@ -270,11 +280,8 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
 
         resets = state.is_done
         task = self.task_family.task_fn(state.task_param)
-        trained, loss = self._train(theta, task, state, inputs.step_key, inputs.batch)
-        if self.meta_loss_split is not None:
-            after_batch = inputs.batch if self.meta_loss_split == "same_data" else inputs.meta_batch
-            params, model_state = self._optimizer(theta).get_params_state(trained.inner_opt_state)
-            loss, _ = self._loss(task, params, model_state, inputs.meta_key, after_batch)
+        # A reset throws this step's training away; so must backpropagation.
+        trained, loss = self._trained_and_loss(*not_differentiated(resets, (theta, state)), task, inputs)
         state = rarely(resets, lambda: self._reset(theta, rare_key(0), state, num_steps), trained)
         truncation_state, is_done = self.trunc_sched.next_state_lazily(
             state.truncation_state, state.inner_step, lambda: rare_key(1), outer_state
@@ -295,6 +302,17 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
             episode_length=self._episode_length(state.truncation_state, num_steps),
         )
         return state._replace(truncation_state=truncation_state, is_done=is_done), out
+
+    def _trained_and_loss(
+        self, theta: Theta, state: TruncatedUnrollState, task: Task, inputs: TaskInputs
+    ) -> tuple[TruncatedUnrollState, jax.Array]:
+        """One update of the inner parameters, and the loss that is reported of it."""
+        trained, loss = self._train(theta, task, state, inputs.step_key, inputs.batch)
+        if self.meta_loss_split is None:
+            return trained, loss
+        after_batch = inputs.batch if self.meta_loss_split == "same_data" else inputs.meta_batch
+        params, model_state = self._optimizer(theta).get_params_state(trained.inner_opt_state)
+        return trained, self._loss(task, params, model_state, inputs.meta_key, after_batch)[0]
 
     def _train(
         self, theta: Theta, task: Task, state: TruncatedUnrollState, key: PRNGKey, batch: Batch

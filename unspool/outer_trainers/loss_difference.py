@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 
+from unspool.outer_trainers.long_sums import sum_over_steps
 from unspool.types import Theta
 
 Divergence = Literal["mask", "clip", "fail"]
@@ -21,27 +22,43 @@ class Sides(NamedTuple):
     Attributes:
         delta: loss under the perturbation minus loss against it, or its limit for small perturbations.
         mean: of both.
-        finite: bool, both are finite.
+        finite: bool, both are finite, and their difference is.
         worse: the sign of the side that is not finite, zero if both are or are not.
+        known_mean: of those that are finite; anything where `known` is False.
+        known: bool, at least one is finite.
     """
 
     delta: jax.Array
     mean: jax.Array
     finite: jax.Array
     worse: jax.Array
+    known_mean: jax.Array
+    known: jax.Array
 
     @classmethod
-    def of_pair(cls, pos: jax.Array, neg: jax.Array) -> Self:
-        """The losses of an antithetic pair."""
+    def of_pair(cls, pos: jax.Array, neg: jax.Array, delta: jax.Array | None = None) -> Self:
+        """The losses of an antithetic pair; `delta` is their difference if it is known more precisely."""
+        delta = pos - neg if delta is None else delta
         pos_finite, neg_finite = jnp.isfinite(pos), jnp.isfinite(neg)
-        worse = neg_finite.astype(pos.dtype) - pos_finite.astype(pos.dtype)
-        return cls(pos - neg, (pos + neg) / 2, pos_finite & neg_finite, worse)
+        both = pos_finite & neg_finite
+        finite = both & jnp.isfinite(delta)
+        one_sided = neg_finite.astype(pos.dtype) - pos_finite.astype(pos.dtype)
+        mean = pos / 2 + neg / 2
+        return cls(
+            delta,
+            mean,
+            finite,
+            jnp.where(both & ~finite, jnp.sign(delta), one_sided),
+            jnp.where(both, mean, jnp.where(pos_finite, pos, neg)),
+            pos_finite | neg_finite,
+        )
 
     @classmethod
     def of_derivative(cls, loss: jax.Array, derivative: jax.Array) -> Self:
         """A loss and its directional derivative along a perturbation: what `delta / 2` tends to."""
-        finite = jnp.isfinite(loss) & jnp.isfinite(derivative)
-        return cls(2 * derivative, loss, finite, jnp.zeros_like(loss))
+        known = jnp.isfinite(loss)
+        finite = known & jnp.isfinite(derivative)
+        return cls(2 * derivative, loss, finite, jnp.zeros_like(loss), loss, known)
 
 
 class LossDifference(NamedTuple):
@@ -49,69 +66,120 @@ class LossDifference(NamedTuple):
 
     Attributes:
         delta: `[T, N]`, times its weight; zero where nothing counts.
-        mean: `[T, N]`, times its weight; zero where nothing counts.
-        weights: `[T, N]` float32; zero for (step, task) pairs that do not count.
+        counts: `[N]` bool; False for unrolls that are left out, because they diverged.
+        mean_loss: `[]`, weighted mean over what is valid: for people to read, not what is estimated.
+        mean_size: `[]`, of the differences.
+        weight: `[]` float32, how many unrolls count, and zero where none of them has any loss.
         diverged: `[N]` bool.
         clipped: `[]` int32, differences that were beyond their bound.
     """
 
     delta: jax.Array
-    mean: jax.Array
-    weights: jax.Array
+    counts: jax.Array
+    mean_loss: jax.Array
+    mean_size: jax.Array
+    weight: jax.Array
     diverged: jax.Array
     clipped: jax.Array
 
-    @property
-    def weight(self) -> jax.Array:
-        """`[]` float32: the number of valid (step, task) pairs, if each has weight 1."""
-        return jnp.sum(self.weights)
+    def mean_over_unrolls(self, total: jax.Array) -> jax.Array:
+        """Of the unrolls that count, of which `total` is the sum."""
+        return masked_mean(total, jnp.sum(self.counts).astype(total.dtype))
 
-    @property
-    def mean_loss(self) -> jax.Array:
-        """`[]`, over the valid pairs."""
-        return masked_mean(jnp.sum(self.mean), self.weight)
+
+class Policy(NamedTuple):
+    """What becomes of losses that are unusual.
+
+    Attributes:
+        divergence: of those that are not finite.
+        clip_loss_diff: bound on the size of each difference, or None.
+        sign_delta_loss_scalar: replace the differences of each unroll and episode by the sign of their sum
+            times this; None to leave them.
+    """
+
+    divergence: Divergence
+    clip_loss_diff: float | None
+    sign_delta_loss_scalar: float | None
 
 
 def loss_difference(
-    sides: Sides,
-    mask: jax.Array,
-    weights: jax.Array | None,
-    *,
-    divergence: Divergence,
-    clip_loss_diff: float | None,
-    sign_delta_loss_scalar: float | None,
+    sides: Sides, mask: jax.Array, is_done: jax.Array, weights: jax.Array | None, policy: Policy
 ) -> LossDifference:
     """What counts of `sides`.
 
     Args:
         sides: leaves `[T, N]`.
         mask: `[T, N]` bool; losses where it is False do not count.
+        is_done: `[T, N]` bool; the step is its episode's last.
         weights: `[T, N]` how much each counts; None for all the same.
-        divergence: the policy for tasks with a loss that is not finite.
-        clip_loss_diff: bound on the size of each difference, or None.
-        sign_delta_loss_scalar: replace each task's differences by the sign of their sum times this.
+        policy: for what is not finite, or large.
     """
-    delta, mean = sides.delta, sides.mean
     diverged = jnp.any(mask & ~sides.finite, axis=0)
-    valid = mask & ~diverged if divergence == "mask" else mask
-    clipped = jnp.zeros((), jnp.int32)
-    if divergence == "clip" and clip_loss_diff is not None:
-        delta = jnp.where(sides.finite, delta, sides.worse * clip_loss_diff)
-        mean = jnp.where(sides.finite, mean, 0.0)
-    if clip_loss_diff is not None:
-        clipped = jnp.sum(valid & (jnp.abs(delta) > clip_loss_diff), dtype=jnp.int32)
-        delta = jnp.clip(delta, -clip_loss_diff, clip_loss_diff)
-    counted = jnp.where(valid, 1.0 if weights is None else weights, 0.0)
+    counts = ~diverged if policy.divergence == "mask" else jnp.ones_like(diverged)
+    valid = mask & counts[None]
+    counted = valid.astype(sides.delta.dtype)
     # `where`, not a product: zero times NaN is NaN.
-    delta, mean = (jnp.where(valid, counted * term, 0.0) for term in (delta, mean))
-    if sign_delta_loss_scalar is not None:
-        delta = counted * jnp.sign(jnp.sum(delta, axis=0)) * sign_delta_loss_scalar
-    return LossDifference(delta, mean, counted, diverged, clipped)
+    counted = counted if weights is None else jnp.where(valid, weights, 0).astype(sides.delta.dtype)
+    delta, clipped = _bounded(sides, valid, policy)
+    delta = jnp.where(valid, counted * delta, 0)
+    mean, has_mean = (
+        (sides.known_mean, valid & sides.known) if policy.divergence == "clip" else (sides.mean, valid)
+    )
+    if policy.sign_delta_loss_scalar is not None:
+        delta = counted * jnp.sign(_sum_of_own_episode(delta, is_done)) * policy.sign_delta_loss_scalar
+    return LossDifference(
+        delta=delta,
+        counts=counts,
+        mean_loss=_weighted_mean(mean, has_mean, counted),
+        mean_size=_weighted_mean(jnp.abs(delta), valid, jnp.ones_like(delta)),
+        weight=jnp.where(jnp.any(has_mean), jnp.sum(counts).astype(jnp.float32), 0),
+        diverged=diverged,
+        clipped=clipped,
+    )
+
+
+def _bounded(sides: Sides, valid: jax.Array, policy: Policy) -> tuple[jax.Array, jax.Array]:
+    """`[T, N]` differences within their bound, and how many were beyond it."""
+    delta, bound = sides.delta, policy.clip_loss_diff
+    if policy.divergence == "fail":  # neither a bound nor a sign may make an infinite difference finite
+        delta = jnp.where(sides.finite, delta, jnp.nan)
+    if bound is None:
+        return delta, jnp.zeros((), jnp.int32)
+    if policy.divergence == "clip":
+        delta = jnp.where(sides.finite, delta, sides.worse * bound)
+    clipped = jnp.sum(valid & (jnp.abs(delta) > bound), dtype=jnp.int32)
+    return jnp.clip(delta, -bound, bound), clipped
+
+
+def steps_after_an_end(is_done: jax.Array) -> jax.Array:
+    """`[T, N]` int32: how many episodes have ended before the step.
+
+    Exclusive, since the step that ends an episode still belongs to it.
+    """
+    ends = is_done.astype(jnp.int32)
+    return jnp.cumsum(ends, axis=0) - ends
+
+
+def _sum_of_own_episode(delta: jax.Array, is_done: jax.Array) -> jax.Array:
+    """`[T, N]`: the sum of the differences of the episode that the step belongs to."""
+
+    def of_unroll(delta: jax.Array, episode: jax.Array) -> jax.Array:
+        return jax.ops.segment_sum(delta, episode, num_segments=len(delta))[episode]
+
+    of_unrolls = jax.vmap(of_unroll, in_axes=1, out_axes=1)
+    return of_unrolls(delta, steps_after_an_end(is_done))
+
+
+def _weighted_mean(of_steps: jax.Array, valid: jax.Array, weights: jax.Array) -> jax.Array:
+    weights = jnp.where(valid, weights, 0)
+    terms = jnp.where(valid, weights * of_steps, 0)
+    total, weight = (jnp.sum(sum_over_steps(part)) for part in (terms, weights))
+    return masked_mean(total, weight)
 
 
 def masked_mean(total: jax.Array, weight: jax.Array) -> jax.Array:
     """`total / weight`, and zero where nothing counts."""
-    return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1.0), jnp.zeros_like(total))
+    return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), jnp.zeros_like(total))
 
 
 def credit(perturbation: Theta, delta: jax.Array) -> Theta:

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from unspool.device_mesh import over_tasks
 from unspool.outer_trainers.estimate_report import es_metrics, es_out
 from unspool.outer_trainers.gradient_estimator import GradientEstimatorOut, Metrics, WorkerWeights
+from unspool.outer_trainers.long_sums import RunningSum, sum_over_steps
 from unspool.outer_trainers.loss_difference import Sides, credit
 from unspool.outer_trainers.repeated_step import apart, joined
 from unspool.outer_trainers.truncated_evolution_strategy import TruncatedEvolutionStrategy
@@ -85,13 +86,13 @@ class _Credited(NamedTuple):
 
     Attributes:
         step: `[]`, the next one at which a task draws noise; T if there is none.
-        total: like theta, the gradient's sum so far.
+        sum: like theta, the gradient's so far.
         accumulator: leaves `[N, ...]`, the noise that each pair's episode has felt before that step.
         first: `[N]`, the first step whose difference is not in the sum yet.
     """
 
     step: jax.Array
-    total: Theta
+    sum: RunningSum
     accumulator: Theta
     first: jax.Array
 
@@ -133,10 +134,11 @@ class NoiseReuse(TruncatedEvolutionStrategy):
         carry = _Carry(Pair(state.pos_state, state.neg_state), noise, state.noise_key, state.age)
         inputs = Inputs(data, worker_weights.outer_state)
         end, (out, sides, draws) = self._unroll(theta, carry, key, inputs)
-        difference = self.difference(sides, out.mask, self.step_weights(out))
+        weights = self.step_weights(out, worker_weights.outer_state)
+        difference = self.difference(sides, out.mask, out.is_done, weights)
         accumulator = noise if state.accumulator is None else state.accumulator
         credited = self._credited(theta, accumulator, draws, difference.delta)
-        grad = self.gradient(credited.total, difference)
+        grad = self.gradient_of_truncation(credited.sum.value, difference, worker_weights.outer_state)
         kept = None if state.accumulator is None else credited.accumulator
         next_state = NoiseReuseState(*end.states, end.noise_key, end.age, kept)
         return es_out(grad, difference, next_state, out), es_metrics(grad, difference, out, with_summary)
@@ -213,10 +215,10 @@ class NoiseReuse(TruncatedEvolutionStrategy):
         def draw_after(step: jax.Array) -> jax.Array:
             return jnp.min(jnp.where(any_drawn & (steps > step), steps, self.num_steps))
 
-        def credited_before(step: jax.Array, sums: _Credited, is_drawn: jax.Array) -> Theta:
-            pending = (steps[:, None] >= sums.first) & (steps[:, None] < step) & is_drawn
-            settled = credit(sums.accumulator, jnp.sum(jnp.where(pending, delta, 0.0), axis=0))
-            return jax.tree.map(jnp.add, sums.total, settled)
+        def credited_before(step: jax.Array, sums: _Credited, is_drawn: jax.Array) -> RunningSum:
+            pending = (steps[:, None] >= sums.first[None]) & (steps[:, None] < step) & is_drawn[None]
+            settled = credit(sums.accumulator, sum_over_steps(jnp.where(pending, delta, 0)))
+            return sums.sum.plus(settled)
 
         def at_draw(sums: _Credited) -> _Credited:
             is_drawn, begins, noise_key = jax.tree.map(lambda leaf: leaf[sums.step], draws)
@@ -226,17 +228,16 @@ class NoiseReuse(TruncatedEvolutionStrategy):
             felt = where_tasks(self._of_pairs(begins), noise, longer)
             return _Credited(
                 step=draw_after(sums.step),
-                total=credited_before(sums.step, sums, is_drawn),
+                sum=credited_before(sums.step, sums, is_drawn),
                 accumulator=where_tasks(is_drawn, felt, sums.accumulator),
                 first=jnp.where(is_drawn, sums.step, sums.first),
             )
 
-        nothing = jax.tree.map(jnp.zeros_like, theta)
         first = jnp.zeros(delta.shape[1], jnp.int32)
-        start = _Credited(draw_after(jnp.int32(-1)), nothing, accumulator, first)
+        start = _Credited(draw_after(jnp.int32(-1)), RunningSum.zero_like(theta), accumulator, first)
         sums = jax.lax.while_loop(lambda sums: sums.step < self.num_steps, at_draw, start)
         everyone = jnp.ones_like(first, bool)
-        return sums._replace(total=credited_before(jnp.int32(self.num_steps), sums, everyone))
+        return sums._replace(sum=credited_before(jnp.int32(self.num_steps), sums, everyone))
 
     def _of_pairs(self, of_tasks: jax.Array) -> jax.Array:
         return jnp.repeat(of_tasks, self.pairs_per_task, axis=0)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from unspool.outer_trainers.truncated_step import OuterState, TruncatedUnrollOut, UnrollState, VectorizedStep
+from unspool.outer_trainers.unroll import where_tasks
 from unspool.outer_trainers.wrapped_step import WrappedStep
 from unspool.rarely import rarely
 from unspool.types import Batch, PRNGKey, PyTree, Theta
@@ -28,6 +29,20 @@ def step_with_objective(step: VectorizedStep, objective: Objective, recompute_sa
     if objective == "last_recompute":
         return LastRecomputed(step, recompute_samples)
     return step
+
+
+def check_objective(step: VectorizedStep, objective: Objective, estimator: str) -> None:
+    """Refuses an objective that needs states which the step does not keep.
+
+    Raises:
+        ValueError: names the estimator, the objective and the system, and says what would do.
+    """
+    if objective == "last_recompute" and not step.keeps_last_state:
+        raise ValueError(
+            f"{estimator}(objective='last_recompute'): {step.label()} does not say that an episode's last "
+            "state is there after its last step. If it resets in a step of its own, after convention (a) or "
+            "(b) of TruncatedStep, set keeps_last_state = True in its class; else take objective='telescoped'"
+        )
 
 
 class TelescopedState(NamedTuple):
@@ -98,11 +113,12 @@ class RecomputeKeys(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LastRecomputed(WrappedStep):
-    """Reports, at an episode's last step only, the loss of its state on fresh outer batches.
+    """Reports, at an episode's end only, the loss of its last state on fresh outer batches.
 
-    The step must report `is_done` with its last valid loss and before it resets, as
-    `VectorizedLOptTruncatedStep` does. Data is drawn from what is resident; a system that streams it has
-    one batch for all samples.
+    The system must reset in a step of its own. If it reports `is_done` with its last loss, after convention
+    (a) of `TruncatedStep`, the last state is what that step returns. If it reports it with the reset, after
+    (b), it is what the reset is given, and it is the reset that has the loss. Data is drawn from what is
+    resident; a system that streams it has one batch for all samples.
 
     Attributes:
         samples: batches that the loss is a mean over.
@@ -138,15 +154,19 @@ class LastRecomputed(WrappedStep):
         state, out = self.step.unroll_step(
             theta, unroll_state, keys.step, data, outer_state, theta_is_vector, override_num_steps
         )
-        ends = out.is_done & out.mask
+        only_resets = out.is_done & ~out.mask
+        last_state = where_tasks(only_resets, unroll_state, state)
 
         def losses() -> jax.Array:
             each = jax.lax.map(
-                lambda one: self.step.meta_loss_batch(theta, state, one, data, outer_state, theta_is_vector),
+                lambda one: self.step.meta_loss_batch(
+                    theta, last_state, one, data, outer_state, theta_is_vector
+                ),
                 jax.random.split(keys.recompute, self.samples),
             )
             return jnp.mean(each, axis=0)
 
         nothing = jnp.zeros(self.num_tasks, out.loss.dtype)
-        at_end = rarely(jnp.any(ends), losses, nothing)
-        return state, out._replace(loss=jnp.where(ends, at_end, 0.0))
+        at_end = rarely(jnp.any(out.is_done), losses, nothing)
+        loss = jnp.where(out.is_done, at_end, jnp.zeros_like(at_end))
+        return state, out._replace(loss=loss, mask=out.mask | only_resets)

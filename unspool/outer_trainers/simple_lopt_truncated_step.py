@@ -5,21 +5,24 @@ the one to read first, and to copy for a system of one's own.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from unspool.arguments import check_hashable, check_instance, check_whole_number
+from unspool.discarded import not_differentiated
 from unspool.learned_optimizers.base import LearnedOptimizer
 from unspool.outer_trainers.checks import check_scalar
 from unspool.outer_trainers.truncated_step import (
+    EpisodesInExpectation,
     OuterState,
     ResidentData,
     TruncatedStep,
     TruncatedUnrollOut,
     VectorizedTruncatedStep,
+    with_a_reset_step,
 )
 from unspool.rarely import rarely
 from unspool.tasks.base import Task
@@ -57,6 +60,8 @@ class SimpleLOptTruncatedStep(TruncatedStep):
     lopt: LearnedOptimizer
     unroll_length: int = 5
 
+    keeps_last_state: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         check_instance(
             self, "task", Task, "for a TaskFamily there is VectorizedLOptTruncatedStep, for a class call it"
@@ -89,7 +94,8 @@ class SimpleLOptTruncatedStep(TruncatedStep):
         outer_state: OuterState,
     ) -> tuple[SimpleUnrollState, TruncatedUnrollOut]:
         resets = unroll_state.inner_step >= self.unroll_length
-        trained, loss = self._train(theta, unroll_state, key, data)
+        # A reset throws this step's training away; so must backpropagation.
+        trained, loss = self._train(*not_differentiated(resets, (theta, unroll_state)), key, data)
         state = rarely(resets, lambda: self.init_step_state(theta, outer_state, key), trained)
         return state, TruncatedUnrollOut(
             loss=jnp.where(resets, 0.0, self.task.normalizer(loss)),
@@ -127,6 +133,10 @@ class SimpleLOptTruncatedStep(TruncatedStep):
         return self.task.normalizer(
             self._loss(params, model_state, loss_key, self._batch(data, batch_key))[0]
         )
+
+    def episodes(self, outer_state: OuterState) -> EpisodesInExpectation:
+        del outer_state
+        return with_a_reset_step(self.unroll_length)
 
     def label(self) -> str:
         return self.task.name

@@ -5,8 +5,6 @@ Metz et al., "Understanding and correcting pathologies in the training of learne
 
 import dataclasses
 
-import jax.numpy as jnp
-
 from unspool.outer_trainers.estimate_report import es_metrics, es_out
 from unspool.outer_trainers.gradient_estimator import (
     GradientEstimatorOut,
@@ -14,6 +12,7 @@ from unspool.outer_trainers.gradient_estimator import (
     WorkerWeights,
     check_length,
 )
+from unspool.outer_trainers.long_sums import sum_over_steps
 from unspool.outer_trainers.loss_difference import credit
 from unspool.outer_trainers.truncated_evolution_strategy import TruncatedEvolutionStrategy
 from unspool.outer_trainers.truncated_step import UnrollState
@@ -53,5 +52,6 @@ class TruncatedES(TruncatedEvolutionStrategy):
         self, worker_weights: WorkerWeights, key: PRNGKey, state: UnrollState, data: Batch, with_summary: bool
     ) -> tuple[GradientEstimatorOut, Metrics]:
         noise, states, pos, difference = self.under_one_noise(worker_weights, key, Pair(state, state), data)
-        grad = self.gradient(credit(noise, jnp.sum(difference.delta, axis=0)), difference)
+        credited = credit(noise, sum_over_steps(difference.delta))
+        grad = self.gradient_of_truncation(credited, difference, worker_weights.outer_state)
         return es_out(grad, difference, states.pos, pos), es_metrics(grad, difference, pos, with_summary)

@@ -3,14 +3,19 @@ in long unrolls.
 """
 
 import dataclasses
-from typing import get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 
 from unspool.arguments import check_choice
-from unspool.outer_trainers.backpropagation import DivergenceOfGradients, TaskLosses, mean_gradient
-from unspool.outer_trainers.estimate_report import unroll_info, unroll_metrics
+from unspool.outer_trainers.backpropagation import (
+    DivergenceOfGradients,
+    TaskLosses,
+    mean_gradient,
+    resets_harmless,
+)
+from unspool.outer_trainers.estimate_report import inner_steps, unroll_info, unroll_metrics
 from unspool.outer_trainers.gradient_estimator import (
     GradientEstimator,
     GradientEstimatorOut,
@@ -19,18 +24,20 @@ from unspool.outer_trainers.gradient_estimator import (
     check_length,
     check_vectorized,
 )
+from unspool.outer_trainers.long_sums import scan_in_blocks, sum_over_steps
 from unspool.outer_trainers.loss_difference import masked_mean
-from unspool.outer_trainers.truncated_step import UnrollState, VectorizedStep
-from unspool.outer_trainers.unroll import Inputs, unroll
-from unspool.types import Batch, PRNGKey, Theta
+from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState, VectorizedStep
+from unspool.outer_trainers.unroll import Inputs
+from unspool.types import Batch, PRNGKey, PyTree, Theta
 
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedGrad(GradientEstimator):
     """The derivative of the truncation's mean loss, the incoming state held constant.
 
-    The outer loss is the mean over tasks of each task's mean over its valid steps. Steps are rematerialised
-    in the backward pass, so memory holds one state per step and not what the step computed.
+    The outer loss is the mean over tasks of each task's mean over its valid steps, and estimates weigh by
+    their number of tasks: it is a mean of truncations' means. Steps are rematerialised in the backward pass,
+    so memory holds one state per step and not what the step computed.
 
     Attributes:
         truncated_step: the system.
@@ -59,20 +66,13 @@ class TruncatedGrad(GradientEstimator):
         self, worker_weights: WorkerWeights, key: PRNGKey, state: UnrollState, data: Batch, with_summary: bool
     ) -> tuple[GradientEstimatorOut, Metrics]:
         unroll_key, _ = jax.random.split(jax.random.fold_in(key, 0))
+        keys = self.truncated_step.keys_of_steps(jax.random.split(unroll_key, self.unroll_length))
+        inputs = Inputs(data, worker_weights.outer_state)
 
         def losses(thetas: Theta) -> TaskLosses:
-            next_state, out = unroll(
-                self.truncated_step,
-                thetas,
-                state,
-                unroll_key,
-                self.unroll_length,
-                Inputs(data, worker_weights.outer_state),
-                theta_is_vector=True,
-                rematerialize=True,
-            )
-            loss = jnp.sum(jnp.where(out.mask, out.loss, 0.0), axis=0)
-            mean = masked_mean(loss, jnp.sum(out.mask, axis=0))
+            next_state, out = self._unroll(thetas, state, keys, inputs)
+            loss = sum_over_steps(jnp.where(out.mask, out.loss, 0))
+            mean = masked_mean(loss, jnp.sum(out.mask, axis=0).astype(loss.dtype))
             return TaskLosses(mean, jnp.any(out.mask, axis=0), (next_state, out))
 
         mean = mean_gradient(worker_weights.theta, self.truncated_step.num_tasks, losses, self.divergence)
@@ -82,11 +82,30 @@ class TruncatedGrad(GradientEstimator):
             grad=mean.grad,
             unroll_state=next_state,
             unroll_info=unroll_info(out),
-            weight=jnp.sum(out.mask & mean.counts, dtype=jnp.float32),
+            weight=jnp.sum(mean.counts, dtype=jnp.float32),
             diverged_tasks=jnp.sum(mean.diverged, dtype=jnp.int32),
-            inner_steps=jnp.sum(out.mask, dtype=jnp.int32),
+            inner_steps=inner_steps(out),
         )
         return estimate, unroll_metrics(mean.grad, out, estimate.diverged_tasks, with_summary)
+
+    def _unroll(
+        self, thetas: Theta, state: UnrollState, keys: PyTree, inputs: Inputs
+    ) -> tuple[UnrollState, TruncatedUnrollOut]:
+        """All steps; leaves of the output `[unroll_length, N, ...]`."""
+
+        @jax.checkpoint
+        @resets_harmless
+        def step(
+            thetas: Theta, state: UnrollState, key: PyTree, batch: Batch
+        ) -> tuple[UnrollState, TruncatedUnrollOut]:
+            data = inputs.of_step(batch)
+            return self.truncated_step.unroll_step(thetas, state, key, data, inputs.outer_state, True)
+
+        def one_step(state: UnrollState, xs: Any) -> tuple[UnrollState, TruncatedUnrollOut]:
+            next_state, out = step(thetas, state, *xs)
+            return next_state, out
+
+        return scan_in_blocks(one_step, state, (keys, inputs.streamed()), self.unroll_length)
 
     def steps_of_data(self) -> int:
         return self.unroll_length

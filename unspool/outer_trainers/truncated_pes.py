@@ -18,7 +18,8 @@ from unspool.outer_trainers.gradient_estimator import (
     WorkerWeights,
     check_length,
 )
-from unspool.outer_trainers.loss_difference import credit
+from unspool.outer_trainers.long_sums import sum_over_steps
+from unspool.outer_trainers.loss_difference import credit, steps_after_an_end
 from unspool.outer_trainers.truncated_evolution_strategy import TruncatedEvolutionStrategy
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState
 from unspool.outer_trainers.unroll import Pair, where_tasks
@@ -84,26 +85,18 @@ class TruncatedPES(TruncatedEvolutionStrategy):
         states = Pair(state.pos_state, state.neg_state)
         noise, states, pos, difference = self.under_one_noise(worker_weights, key, states, data)
         accumulator = jax.tree.map(jnp.add, state.accumulator, noise)
-        grad = self.gradient(_credited(accumulator, noise, difference.delta, pos.is_done), difference)
+        credited = _credited(accumulator, noise, difference.delta, pos.is_done)
+        grad = self.gradient_of_truncation(credited, difference, worker_weights.outer_state)
         next_state = PESWorkerState(*states, _noise_carried_on(accumulator, noise, pos))
         return es_out(grad, difference, next_state, pos), es_metrics(grad, difference, pos, with_summary)
 
 
 def _credited(accumulator: Theta, noise: Theta, delta: jax.Array, is_done: jax.Array) -> Theta:
     """The sum of all `xi_t delta_t`."""
-    in_new_episode = _steps_after_an_end(is_done)
-    of_old = jnp.sum(jnp.where(in_new_episode, 0.0, delta), axis=0)
-    of_new = jnp.sum(jnp.where(in_new_episode, delta, 0.0), axis=0)
+    in_new_episode = steps_after_an_end(is_done) > 0
+    of_old = sum_over_steps(jnp.where(in_new_episode, 0, delta))
+    of_new = sum_over_steps(jnp.where(in_new_episode, delta, 0))
     return jax.tree.map(jnp.add, credit(accumulator, of_old), credit(noise, of_new))
-
-
-def _steps_after_an_end(is_done: jax.Array) -> jax.Array:
-    """`[T, N]`: whether an episode has ended in this truncation before the step.
-
-    Exclusive, since the step that ends an episode still belongs to it.
-    """
-    ends = is_done.astype(jnp.int32)
-    return jnp.cumsum(ends, axis=0) - ends > 0
 
 
 def _noise_carried_on(accumulator: Theta, noise: Theta, out: TruncatedUnrollOut) -> Theta:
@@ -111,9 +104,10 @@ def _noise_carried_on(accumulator: Theta, noise: Theta, out: TruncatedUnrollOut)
 
     All of it while the episode goes on; this truncation's where a new episode has begun in it; and nothing
     where the last step ended an episode, since the reset is still to come and the new episode has felt
-    nothing yet.
+    nothing yet. A step that only resets may have a loss too (objective "last_recompute"): nothing is pending
+    after it.
     """
-    reset_pending = out.is_done[-1] & out.mask[-1]
+    reset_pending = out.is_done[-1] & out.mask[-1] & (out.iteration[-1] > 0)
     began_anew = jnp.any(out.is_done, axis=0)
 
     kept = where_tasks(began_anew, noise, accumulator)

@@ -8,7 +8,7 @@ coefficients of a differential equation, a policy, or anything else that is unro
 
 import abc
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ class TruncatedUnrollOut(NamedTuple):
         task_param: which task it was, leaves `[num_tasks, ...]`; `()` where there is nothing to tell.
         iteration: int32, inner steps since the episode began, this one included; 0 at a step that only
             resets.
-        mask: bool; False marks a step without a loss, which is one that only resets.
+        mask: bool; False marks a step without a loss. One that only resets has none.
         episode_length: `[num_tasks]` int32, the length of the episode that this step belongs to, or None if
             unknown.
     """
@@ -55,6 +55,25 @@ class TruncatedUnrollOut(NamedTuple):
     iteration: jax.Array
     mask: jax.Array
     episode_length: jax.Array | None = None
+
+
+class EpisodesInExpectation(NamedTuple):
+    """What is known beforehand of a system's episodes: constants by which estimates are scaled.
+
+    Attributes:
+        mean_length: `[]`, steps of an episode in the mean, without one that only resets; None if unknown.
+        loss_fraction: `[]`, the share of all steps, resets included, that have a loss (`mask`).
+    """
+
+    mean_length: jax.Array | float | None = None
+    loss_fraction: jax.Array | float = 1.0
+
+
+def with_a_reset_step(mean_length: jax.Array | float | None) -> EpisodesInExpectation:
+    """Of a system that resets in a step of its own, and whose other steps all have a loss."""
+    if mean_length is None:
+        return EpisodesInExpectation()
+    return EpisodesInExpectation(mean_length, mean_length / (mean_length + 1))
 
 
 class TruncatedStep(abc.ABC):
@@ -103,7 +122,13 @@ class TruncatedStep(abc.ABC):
 
     `VectorizedTruncatedStep(Decay(), num_tasks=8)` is what estimators take. Where a reset is costly,
     `unspool.rarely.rarely` computes it only when it is needed.
+
+    Attributes:
+        keeps_last_state: whether an episode's last state is there after its last step, which is so in (a) and
+            (b). The objective "last_recompute" evaluates that state, and needs a system that says so.
     """
+
+    keeps_last_state: ClassVar[bool] = False
 
     @abc.abstractmethod
     def outer_init(self, key: PRNGKey) -> Theta:
@@ -151,6 +176,14 @@ class TruncatedStep(abc.ABC):
             f"{type(self).__name__} has no meta_loss_batch; choose an objective other than last_recompute"
         )
 
+    def episodes(self, outer_state: OuterState) -> EpisodesInExpectation:
+        """What is known of the episodes beforehand.
+
+        The default is right, up to a constant factor of the gradient, for every system.
+        """
+        del outer_state
+        return EpisodesInExpectation()
+
     def label(self) -> str:
         """What metrics call the system."""
         return type(self).__name__
@@ -165,6 +198,11 @@ class VectorizedStep(abc.ABC):
     """
 
     num_tasks: int
+
+    @property
+    def keeps_last_state(self) -> bool:
+        """Whether an episode's last state is there after its last step, as in `TruncatedStep`."""
+        return False
 
     @abc.abstractmethod
     def outer_init(self, key: PRNGKey) -> Theta:
@@ -225,6 +263,11 @@ class VectorizedStep(abc.ABC):
         theta_is_vector: bool = False,
     ) -> jax.Array:
         """Losses `[num_tasks]` of states on fresh outer data, without a step. Consumes `key`."""
+
+    def episodes(self, outer_state: OuterState) -> EpisodesInExpectation:
+        """What is known of the episodes beforehand."""
+        del outer_state
+        return EpisodesInExpectation()
 
     @abc.abstractmethod
     def label(self) -> str:
@@ -308,6 +351,13 @@ class VectorizedTruncatedStep(VectorizedStep):
         loss = over_tasks(self._meta_loss_one, (axis_of(theta_is_vector), 0, 0, self._data_axis(data), None))
         losses: jax.Array = loss(theta, unroll_state, keys, data, outer_state)
         return losses
+
+    @property
+    def keeps_last_state(self) -> bool:
+        return self.truncated_step.keeps_last_state
+
+    def episodes(self, outer_state: OuterState) -> EpisodesInExpectation:
+        return self.truncated_step.episodes(outer_state)
 
     def label(self) -> str:
         return self.truncated_step.label()

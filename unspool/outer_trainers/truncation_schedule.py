@@ -81,6 +81,11 @@ class TruncationSchedule(abc.ABC):
         """Inner steps that no episode exceeds, or None if the schedule sets no such limit."""
         return None
 
+    def mean_length(self, outer_state: OuterState) -> jax.Array | float | None:
+        """Mean number of inner steps of an episode, or None if unknown: a scale of estimates, `[]`."""
+        del outer_state
+        return None
+
 
 class _DrawnLengths(TruncationSchedule):
     """The next episode's length is drawn where one ends."""
@@ -122,6 +127,10 @@ class ConstantTruncationSchedule(TruncationSchedule):
 
     def longest_episode(self) -> int:
         return self.total_length
+
+    def mean_length(self, outer_state: OuterState) -> float:
+        del outer_state
+        return float(self.total_length)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,6 +183,19 @@ class LogUniformLengthSchedule(_DrawnLengths):
     def longest_episode(self) -> int | None:
         return None if callable(self.max_length) else int(self.max_length)
 
+    def mean_length(self, outer_state: OuterState) -> jax.Array:
+        """Of `floor(X)`, X log-uniform: `floor(min_length)` plus the sum of `P(X >= k)` over all larger k."""
+        low, high = (
+            jnp.asarray(_bound_now(bound, outer_state), jnp.float32)
+            for bound in (self.min_length, self.max_length)
+        )
+        first, last = jnp.floor(low), jnp.floor(high)
+        log_factorials = jax.lax.lgamma(last + 1) - jax.lax.lgamma(first + 1)
+        one_length = high <= low
+        spread = jnp.where(one_length, 1.0, jnp.log(high) - jnp.log(low))
+        beyond_first = ((last - first) * jnp.log(high) - log_factorials) / spread
+        return jnp.maximum(jnp.where(one_length, first, first + beyond_first), _SHORTEST)
+
 
 @dataclasses.dataclass(frozen=True)
 class ScheduledTruncationSchedule(_DrawnLengths):
@@ -206,6 +228,16 @@ class ScheduledTruncationSchedule(_DrawnLengths):
             spread = (jax.random.normal(key, ()) * self.std).astype(jnp.int32)
             length = jnp.maximum(length + spread, self.min_length)
         return LengthState(jnp.maximum(length, _SHORTEST))
+
+    def mean_length(self, outer_state: OuterState) -> jax.Array:
+        """Exact without spread; with it, that of lengths that are not rounded to integers."""
+        length = jnp.asarray(self.schedule(outer_state.outer_iteration, self.max_steps)).astype(jnp.int32)
+        mean = length.astype(jnp.float32)
+        if self.std > 0:
+            above = (mean - self.min_length) / self.std
+            density = jnp.exp(jax.scipy.stats.norm.logpdf(above))
+            mean = self.min_length + self.std * (above * jax.scipy.stats.norm.cdf(above) + density)
+        return jnp.maximum(mean, _SHORTEST)
 
 
 def _bound_now(bound: int | ScalarSchedule, outer_state: OuterState) -> jax.Array | float:

@@ -48,7 +48,6 @@ def unroll(
     inputs: Inputs,
     *,
     theta_is_vector: bool,
-    rematerialize: bool = False,
 ) -> tuple[UnrollState, TruncatedUnrollOut]:
     """`num_steps` steps of every task; leaves of the output `[num_steps, N, ...]`. Consumes `key`.
 
@@ -60,7 +59,6 @@ def unroll(
         num_steps: static.
         inputs: what all steps get.
         theta_is_vector: whether leaves of theta lead with `[N]`.
-        rematerialize: recompute a step in the backward pass instead of storing what it computed.
     """
 
     def one_step(state: UnrollState, xs: tuple[PRNGKey, Batch]) -> tuple[UnrollState, TruncatedUnrollOut]:
@@ -75,9 +73,8 @@ def unroll(
             inputs.num_steps_override,
         )
 
-    body = jax.checkpoint(one_step) if rematerialize else one_step
     keys = step.keys_of_steps(jax.random.split(key, num_steps))
-    state, out = jax.lax.scan(body, state, (keys, inputs.streamed()), length=num_steps)
+    state, out = jax.lax.scan(one_step, state, (keys, inputs.streamed()), length=num_steps)
     return state, out
 
 

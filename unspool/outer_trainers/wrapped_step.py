@@ -4,7 +4,13 @@ import dataclasses
 
 import jax
 
-from unspool.outer_trainers.truncated_step import OuterState, ResidentData, UnrollState, VectorizedStep
+from unspool.outer_trainers.truncated_step import (
+    EpisodesInExpectation,
+    OuterState,
+    ResidentData,
+    UnrollState,
+    VectorizedStep,
+)
 from unspool.types import Batch, PRNGKey, PyTree, Theta
 
 
@@ -45,6 +51,13 @@ class WrappedStep(VectorizedStep):
         theta_is_vector: bool = False,
     ) -> jax.Array:
         return self.step.meta_loss_batch(theta, unroll_state, key, data, outer_state, theta_is_vector)
+
+    @property
+    def keeps_last_state(self) -> bool:
+        return self.step.keeps_last_state
+
+    def episodes(self, outer_state: OuterState) -> EpisodesInExpectation:
+        return self.step.episodes(outer_state)
 
     def label(self) -> str:
         return self.step.label()

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from unspool.arguments import check_whole_number, refusal
-from unspool.outer_trainers.truncated_step import TruncatedUnrollOut
+from unspool.outer_trainers.truncated_step import EpisodesInExpectation, TruncatedUnrollOut
 from unspool.types import PRNGKey, Scalar
 
 
@@ -65,6 +65,11 @@ def step_out(
         mask=mask,
         episode_length=clock.length,
     )
+
+
+def episodes_of(episode_length: int | None, loss_fraction: float = 1.0) -> EpisodesInExpectation:
+    """What a system with these episodes knows of them beforehand; the first, staggered ones left out."""
+    return EpisodesInExpectation(None if episode_length is None else float(episode_length), loss_fraction)
 
 
 def check_episodes(system: Any) -> None:

@@ -13,8 +13,20 @@ import jax
 import jax.numpy as jnp
 
 from unspool.arguments import check_finite, check_whole_number, refusal
-from unspool.outer_trainers.truncated_step import OuterState, TruncatedStep, TruncatedUnrollOut
-from unspool.systems.episode_clock import EpisodeClock, check_episodes, first_clock, next_clock, step_out
+from unspool.outer_trainers.truncated_step import (
+    EpisodesInExpectation,
+    OuterState,
+    TruncatedStep,
+    TruncatedUnrollOut,
+)
+from unspool.systems.episode_clock import (
+    EpisodeClock,
+    check_episodes,
+    episodes_of,
+    first_clock,
+    next_clock,
+    step_out,
+)
 from unspool.types import Batch, PRNGKey, Scalar, Theta
 
 
@@ -81,6 +93,10 @@ class InfluenceBalancing(TruncatedStep):
         del key
         shape = (self.num_units,) if self.per_unit_theta else ()
         return {"drive": jnp.full(shape, self.initial_drive, jnp.float32)}
+
+    def episodes(self, outer_state: OuterState) -> EpisodesInExpectation:
+        del outer_state
+        return episodes_of(self.episode_length, 1 / self.loss_every)
 
     def init_step_state(self, theta: Theta, outer_state: OuterState, key: PRNGKey) -> InfluenceBalancingState:
         del theta, outer_state

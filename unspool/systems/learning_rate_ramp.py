@@ -11,8 +11,20 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from unspool.outer_trainers.truncated_step import OuterState, TruncatedStep, TruncatedUnrollOut
-from unspool.systems.episode_clock import EpisodeClock, check_episodes, first_clock, next_clock, step_out
+from unspool.outer_trainers.truncated_step import (
+    EpisodesInExpectation,
+    OuterState,
+    TruncatedStep,
+    TruncatedUnrollOut,
+)
+from unspool.systems.episode_clock import (
+    EpisodeClock,
+    check_episodes,
+    episodes_of,
+    first_clock,
+    next_clock,
+    step_out,
+)
 from unspool.types import Batch, PRNGKey, Scalar, Theta
 
 _INITIAL_POINT = (1.0, 1.0)
@@ -51,6 +63,10 @@ class LearningRateRamp(TruncatedStep):
     def outer_init(self, key: PRNGKey) -> Theta:
         del key
         return {"log_start": jnp.float32(-4), "log_end": jnp.float32(-4)}
+
+    def episodes(self, outer_state: OuterState) -> EpisodesInExpectation:
+        del outer_state
+        return episodes_of(self.episode_length)
 
     def init_step_state(self, theta: Theta, outer_state: OuterState, key: PRNGKey) -> LearningRateRampState:
         del theta, outer_state

@@ -15,8 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from unspool.outer_trainers.truncated_step import OuterState, TruncatedStep, TruncatedUnrollOut
-from unspool.systems.episode_clock import EpisodeClock, check_episodes, first_clock, next_clock, step_out
+from unspool.outer_trainers.truncated_step import (
+    EpisodesInExpectation,
+    OuterState,
+    TruncatedStep,
+    TruncatedUnrollOut,
+)
+from unspool.systems.episode_clock import (
+    EpisodeClock,
+    check_episodes,
+    episodes_of,
+    first_clock,
+    next_clock,
+    step_out,
+)
 from unspool.types import Batch, PRNGKey, Theta
 
 _B = 8 / 3
@@ -64,6 +76,10 @@ class LorenzFit(TruncatedStep):
     def true_theta(self) -> Theta:
         """The theta that the trajectory to be fitted was made with."""
         return {"log_a": jnp.float32(math.log(_TRUE_A)), "log_r": jnp.float32(math.log(_TRUE_R))}
+
+    def episodes(self, outer_state: OuterState) -> EpisodesInExpectation:
+        del outer_state
+        return episodes_of(self.episode_length)
 
     def init_step_state(self, theta: Theta, outer_state: OuterState, key: PRNGKey) -> LorenzState:
         del theta, outer_state

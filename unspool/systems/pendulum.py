@@ -14,9 +14,21 @@ import jax
 import jax.numpy as jnp
 
 from unspool.arguments import check_choice, check_whole_number
-from unspool.outer_trainers.truncated_step import OuterState, TruncatedStep, TruncatedUnrollOut
+from unspool.outer_trainers.truncated_step import (
+    EpisodesInExpectation,
+    OuterState,
+    TruncatedStep,
+    TruncatedUnrollOut,
+)
 from unspool.rarely import rarely
-from unspool.systems.episode_clock import EpisodeClock, check_episodes, first_clock, next_clock, step_out
+from unspool.systems.episode_clock import (
+    EpisodeClock,
+    check_episodes,
+    episodes_of,
+    first_clock,
+    next_clock,
+    step_out,
+)
 from unspool.types import Batch, PRNGKey, Scalar, Theta
 
 Cost = Literal["smooth", "sparse"]
@@ -83,6 +95,10 @@ class PendulumSwingUp(TruncatedStep):
                 "bias": jnp.zeros((), jnp.float32),
             },
         }
+
+    def episodes(self, outer_state: OuterState) -> EpisodesInExpectation:
+        del outer_state
+        return episodes_of(self.episode_length)
 
     def init_step_state(self, theta: Theta, outer_state: OuterState, key: PRNGKey) -> PendulumState:
         del theta, outer_state

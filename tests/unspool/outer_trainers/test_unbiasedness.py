@@ -66,7 +66,7 @@ def windows(estimator: GradientEstimator, num_windows: int) -> np.ndarray:
 
 
 def exact_windows(estimator: Any, num_windows: int, forget: bool = False) -> np.ndarray:
-    """Samples of each truncation's weighted mean loss, differentiated through all of its episode.
+    """Samples of each truncation's weighted loss per step, differentiated through all of its episode.
 
     An unroll's first state is made under the unperturbed theta. With `forget`, states are constants at the
     beginning of each truncation.
@@ -81,18 +81,18 @@ def _exact_windows(
 ) -> np.ndarray:
     """One reference for all estimators."""
     weight_by, death_probability = weighting
-    weigh = TruncatedPES(
-        step, length, steps_per_jit=1, weight_by=weight_by, death_probability=death_probability
-    ).step_weights
+
+    def weight(out: Any) -> jax.Array:
+        seen = (1 - death_probability) ** (jnp.maximum(out.iteration - 1, 0) // length)
+        of_episode = out.episode_length / length if weight_by == "episode" else 1.0
+        return jnp.where(out.mask, 1 / (seen * of_episode), 0.0)
 
     def losses(theta: Any, key: jax.Array) -> jax.Array:
         def window(state: Any, window_key: jax.Array) -> tuple[Any, jax.Array]:
             state = jax.lax.stop_gradient(state) if forget else state
             inputs = Inputs(step.resident_data() or (), None)
             state, out = unroll(step, theta, state, window_key, length, inputs, theta_is_vector=False)
-            weights = weigh(out)
-            weights = jnp.where(out.mask, 1.0 if weights is None else weights, 0.0)
-            return state, jnp.sum(weights * out.loss) / jnp.maximum(jnp.sum(weights), 1e-9)
+            return state, jnp.sum(weight(out) * out.loss) / (NUM_TASKS * length)
 
         init_key, windows_key = jax.random.split(key)
         state = step.init_step_state(WEIGHTS.theta, None, init_key)
