@@ -61,7 +61,7 @@ class GradientEstimatorOut(NamedTuple):
     """One estimate.
 
     Attributes:
-        mean_loss: `[]`, mean over the valid (task, step) pairs, or over whatever the objective is a mean of: a
+        mean_loss: `[]`, mean over the valid (task, step) pairs, or over what the objective is a mean of: a
             figure to read. The estimators' page says which mean `grad` is of.
         grad: like theta; follow its negative to lower the loss.
         unroll_state: to be passed to the next call.
