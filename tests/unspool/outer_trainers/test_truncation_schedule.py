@@ -112,6 +112,28 @@ def test_an_episode_has_at_least_one_step_whatever_a_scalar_schedule_says(schedu
     assert schedule.init(jax.random.PRNGKey(0), OUTER_STATE).length == 1
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        *SCHEDULES[:3],
+        *SCHEDULES[4:],
+        LogUniformLengthSchedule(1, 3),
+        LogUniformLengthSchedule(13, 13),
+        LogUniformLengthSchedule(200, 20_000),
+    ],
+)
+def test_the_mean_length_is_that_of_the_lengths_drawn(schedule: Any) -> None:
+    keys = jax.random.split(KEY, 40_000)
+    lengths = np.asarray(jax.vmap(lambda key: schedule.init(key, OUTER_STATE).length)(keys), np.float64)
+    error = lengths.std() / np.sqrt(len(lengths))
+    rounding = 0.5 if getattr(schedule, "std", 0) else 1e-4 * lengths.mean()
+    assert abs(float(schedule.mean_length(OUTER_STATE)) - lengths.mean()) < 5 * error + rounding
+
+
+def test_episodes_that_never_end_have_no_mean_length() -> None:
+    assert NeverEndingTruncationSchedule().mean_length(OUTER_STATE) is None
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_key_made_lazily_gives_the_same_next_state(schedule: Any) -> None:
     state = schedule.init(KEY, OUTER_STATE)
