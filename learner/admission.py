@@ -70,7 +70,8 @@ def check_join(
         )
     if sessions.named(request.worker_name) is None and len(sessions) >= settings.max_workers:
         raise TooManyWorkersError(
-            Reason.NO_ROOM, f"all {settings.max_workers} places are taken (max_workers); try again later"
+            Reason.NO_ROOM,
+            f"all {settings.max_workers} places are taken (workers.max_count); try again later",
         )
 
 

@@ -33,7 +33,7 @@ class Operator:
         """
         most = self._run.settings.max_workers
         if not 0 <= workers <= most:
-            raise ValueError(f"Scale(workers={workers}): must be 0 to {most} (max_workers)")
+            raise ValueError(f"scale N = {workers}: must be from 0 to {most} (workers.max_count)")
         return self._want(Scale(workers))
 
     def scale_between(self, fewest: int, most: int) -> int:
@@ -44,8 +44,8 @@ class Operator:
         """
         bound = self._run.settings.max_workers
         if not 0 <= fewest <= most <= bound:
-            rule = f"must be 0 <= min <= max <= {bound} (max_workers)"
-            raise ValueError(f"Scale(min={fewest}, max={most}): {rule}")
+            rule = f"must be 0 <= MIN <= MAX <= {bound} (workers.max_count)"
+            raise ValueError(f"scale MIN:MAX = {fewest}:{most}: {rule}")
         bounds = WorkersRange(fewest, most)
         lanes = self._run.settings.experiment.lanes
         return self._want(Scale(bounds.nearest(self._run.workers_desired, lanes), bounds))
@@ -63,7 +63,7 @@ class Operator:
         Raises:
             KeyError: there is no such worker.
         """
-        session = self._named("Drain", worker_name)
+        session = self._named("drain", worker_name)
         session.draining = True
         self._run.send(session, letters.drain(reason, deadline_s))
         self._run.events.add("info", "worker_drained", f"{worker_name}: {reason[:200]}")
@@ -74,7 +74,7 @@ class Operator:
         Raises:
             KeyError: there is no such worker.
         """
-        session = self._named("Evict", worker_name)
+        session = self._named("evict", worker_name)
         self._departures.close(session, Goodbye.EVICTED, reason)
         self._run.events.add("warning", "worker_evicted", f"{worker_name}: {reason[:200]}")
 
@@ -85,9 +85,9 @@ class Operator:
             KeyError: there is no such worker.
             ConnectionError: it has no stream at the moment.
         """
-        session = self._named("GetStack", worker_name)
+        session = self._named("stack", worker_name)
         if session.stream is None:
-            raise ConnectionError(f"GetStack(worker_name={worker_name!r}): its stream is broken")
+            raise ConnectionError(f"stack WORKER = {worker_name}: it has lost its connection to the learner")
         return self._stacks.ask(session)
 
     def give_up_stack(self, worker_name: str, asked: Future[str]) -> None:
@@ -108,11 +108,11 @@ class Operator:
             ValueError: theta would depend on it.
         """
         if number >= len(self._run.lanes):
-            raise KeyError(f"ResetLane(lane={number}): there are lanes 0 to {len(self._run.lanes) - 1}")
+            raise KeyError(f"reset-lane LANE = {number}: there are lanes 0 to {len(self._run.lanes) - 1}")
         if fresh and self._run.aggregation.exact_versions:
             raise ValueError(
-                f"ResetLane(lane={number}, fresh=True): not in sync, where theta would depend on it; "
-                "without fresh the lane goes on where it was"
+                f"reset-lane {number} --fresh: not in sync, where theta would depend on it; "
+                "without --fresh the lane goes on where it was"
             )
         lane = self._run.lanes[number]
         self._quarantine.reset(lane)
@@ -141,5 +141,5 @@ class Operator:
         session = self._run.sessions.named(worker_name)
         if session is None:
             names = ", ".join(sorted(session.name for session in self._run.sessions)) or "none"
-            raise KeyError(f"{command}(worker_name={worker_name!r}): no such worker; there are: {names}")
+            raise KeyError(f"{command} WORKER = {worker_name}: there is no such worker; there are: {names}")
         return session

@@ -16,7 +16,7 @@ Json = Annotated[bool, conf.arg(help="print facts as JSON")]
 Config = Annotated[
     Path,
     conf.Positional,
-    conf.arg(metavar="CONFIG.toml", help="a configuration, or a run directory to resume"),
+    conf.arg(metavar="CONFIG.toml|RUN", help=f"a configuration; or, to resume, {A_RUN}"),
 ]
 Overrides = Annotated[
     tuple[str, ...],

@@ -67,10 +67,12 @@ def launch(  # noqa: PLR0913 (a command's options)
     if detach:
         launching.detach(run, chosen, takeover=takeover)
         status = launching.current_status(run)
+        told = tables.summary(status, run) + tables.next_commands(status, run)
     else:
         display = display_on(sys.stderr if json else sys.stdout)
         status = launching.supervise(run, chosen, display, takeover=takeover)
-    answer(facts_of(status), json, tables.summary(status, run))
+        told = tables.summary(status, run)
+    answer(facts_of(status), json, told)
 
 
 @app.command
@@ -109,9 +111,7 @@ def doctor(
     config: Annotated[
         Path | None,
         conf.Positional,
-        conf.arg(
-            metavar="[CONFIG.toml]", help="a configuration, or a run directory; by default the machine alone"
-        ),
+        conf.arg(metavar="[CONFIG.toml]", help="a configuration, or a run; by default the machine alone"),
     ] = None,
     *,
     overrides: Overrides = (),

@@ -12,6 +12,7 @@ from protos.tls import Identity, TlsError, handshake_problem
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc
 from service.access import operators_identity, operators_token
 from service.exits import FailedError, LearnerUnreachableError, RefusedError, ServiceError, UsageError
+from service.last_status import whereabouts
 from service.run_directory import RunDirectory
 
 _DEADLINE_S = 10.0
@@ -225,9 +226,10 @@ def connected(run: RunDirectory) -> Iterator[Admin]:
         LearnerUnreachableError: it is not running.
         UsageError: the TLS files for operators cannot be used.
     """
-    endpoints = run.endpoints()
-    admin = GrpcAdmin(endpoints.admin, operators_token(run), operators_identity(run, endpoints))
     try:
-        yield admin
-    finally:
-        admin.close()
+        endpoints = run.endpoints()
+        admin = GrpcAdmin(endpoints.admin, operators_token(run), operators_identity(run, endpoints))
+        with contextlib.closing(admin):
+            yield admin
+    except LearnerUnreachableError as error:
+        raise LearnerUnreachableError(f"{error}; {whereabouts(run)}") from error

@@ -18,7 +18,7 @@ from service.config import RunConfig
 from service.environments import ignored_variables
 from service.exits import LearnerUnreachableError
 from service.finding import Finding
-from service.run_directory import RUNS, RunDirectory
+from service.run_directory import RUNS, RunDirectory, run_called
 from service.temporary_folder import temporary_folder
 from service.timeouts import Timeouts, inconsistencies
 from unspool.numerics import Numerics
@@ -45,9 +45,10 @@ def examine(path: Path | None, overrides: Sequence[str]) -> list[Finding]:
     if path is None:
         variables = foreign_variables(Numerics(), found)
         return [*machine.versions(), *environment(variables), temporary_folder(), *machine.disk(RUNS, 0)]
-    config = checked_config(path / "config.toml" if path.is_dir() else path, overrides)
+    run = run_called(path)
+    config = checked_config(path if run is None else run.config_path, overrides)
     variables = ignored_variables(config, found)
-    of_the_run = _of_the_run(config, path if path.is_dir() else RUNS)
+    of_the_run = _of_the_run(config, RUNS if run is None else run.path)
     return [*machine.versions(), *environment(variables), *of_the_run]
 
 

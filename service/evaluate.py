@@ -1,8 +1,9 @@
 """What a meta-trained theta is worth: it trains tasks it has never seen, beside its beginning and Adam."""
 
 import dataclasses
+import functools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import jax
@@ -13,11 +14,14 @@ from service.exits import UsageError
 from unspool.eval_training import Curves, multi_task_training_curves
 from unspool.experiment import Experiment
 from unspool.lanes import root_key, theta_key
-from unspool.learned_optimizers.base import LearnedOptimizer, learned_optimizer_from_opt
+from unspool.learned_optimizers.base import learned_optimizer_from_opt
 from unspool.optimizers.base import Adam
 from unspool.outer_trainers.lopt_truncated_step import VectorizedLOptTruncatedStep
 from unspool.tasks.base import TaskFamily
-from unspool.types import PRNGKey, Theta
+from unspool.types import Theta
+
+Progress = Callable[[str, int, int], None]
+"""Told of the optimizer with a name, of how many steps, how many it has made."""
 
 META_TRAINED: Final = "meta-trained"
 INITIALISATION: Final = "initialisation"
@@ -72,7 +76,12 @@ class Contender:
 
 
 def evaluate(
-    experiment: Experiment, theta: Theta, num_tasks: int, steps: int | None, estimator: int = 0
+    experiment: Experiment,
+    theta: Theta,
+    num_tasks: int,
+    steps: int | None,
+    estimator: int = 0,
+    progress: Progress = lambda name, steps, done: None,
 ) -> Iterator[Contender]:
     """Train held-out tasks with `theta`, with the run's own initial theta, and with Adam; yield each in turn.
 
@@ -82,6 +91,7 @@ def evaluate(
         num_tasks: tasks that each optimizer trains, the same for all.
         steps: inner steps; the longest of the estimator's truncation schedule if None.
         estimator: which of the experiment's estimators the tasks are taken from.
+        progress: told how far each optimizer is.
 
     Raises:
         UsageError: there are no tasks to train.
@@ -100,7 +110,21 @@ def evaluate(
         (INITIALISATION, step.learned_opt, initial_theta),
         ("Adam, 1e-3", adam, None),
     ):
-        yield _contend(name, learned_opt, its_theta, step.task_family, num_tasks, steps, key)
+        progress(name, steps, 0)
+        curves = multi_task_training_curves(
+            step.task_family,
+            learned_opt,
+            its_theta,
+            num_tasks,
+            key=key,
+            steps=steps,
+            splits=_splits(step.task_family),
+            eval_every=max(1, steps // _EVALUATIONS),
+            n_eval_batches=_BATCHES,
+            last_eval_batches=_LAST_BATCHES,
+            progress=functools.partial(progress, name, steps),
+        )
+        yield _contender(name, curves, _splits(step.task_family))
 
 
 def longest_episode(experiment: Experiment, estimator: int) -> int:
@@ -111,28 +135,11 @@ def longest_episode(experiment: Experiment, estimator: int) -> int:
     return next((length for length in lengths if isinstance(length, int)), _DEFAULT_STEPS)
 
 
-def _contend(
-    name: str,
-    learned_opt: LearnedOptimizer,
-    theta: Theta,
-    task_family: TaskFamily,
-    num_tasks: int,
-    steps: int,
-    key: PRNGKey,
-) -> Contender:
-    splits = ("train",) if task_family.datasets is None else ("train", "test")
-    curves = multi_task_training_curves(
-        task_family,
-        learned_opt,
-        theta,
-        num_tasks,
-        key=key,
-        steps=steps,
-        splits=splits,
-        eval_every=max(1, steps // _EVALUATIONS),
-        n_eval_batches=_BATCHES,
-        last_eval_batches=_LAST_BATCHES,
-    )
+def _splits(task_family: TaskFamily) -> tuple[str, ...]:
+    return ("train",) if task_family.datasets is None else ("train", "test")
+
+
+def _contender(name: str, curves: Curves, splits: Sequence[str]) -> Contender:
     final = {split: curves[f"eval/{split}/loss"][:, -1] for split in splits}
     return Contender(
         name=name,

@@ -5,14 +5,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-from service.evaluate import Contender, evaluate, longest_episode
+from service.evaluate import Contender, Progress, evaluate, longest_episode
 from service.figures import draw_inner_curves, draw_outer_loss
 from service.run_directory import make_writable, write_atomically
 from service.trained import Trained, load_trained
 
 
 def evaluation_report(
-    run_or_file: str, num_tasks: int, steps: int | None, estimator: int, out: Path | None
+    run_or_file: str,
+    num_tasks: int,
+    steps: int | None,
+    estimator: int,
+    out: Path | None,
+    progress: Progress = lambda name, steps, done: None,
 ) -> dict[str, Any]:
     """Judge a theta, draw what came out, and write it down.
 
@@ -22,6 +27,7 @@ def evaluation_report(
         steps: inner steps; the longest that theta was trained for if None.
         estimator: which of the estimators the tasks are taken from.
         out: folder for the results; the run's own if None.
+        progress: told how far each optimizer is.
 
     Raises:
         ServiceError: there is no theta, or there are no tasks for it.
@@ -32,7 +38,7 @@ def evaluation_report(
     make_writable(directory)
     experiment = trained.experiment
     steps = steps or longest_episode(experiment, estimator)
-    contenders = list(evaluate(experiment, trained.theta, num_tasks, steps, estimator))
+    contenders = list(evaluate(experiment, trained.theta, num_tasks, steps, estimator, progress))
     family = experiment.estimator(estimator).truncated_step.label()
     pictures = _draw(trained, contenders, directory, title=f"{family}: {num_tasks} held-out tasks")
     report = {

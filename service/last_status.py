@@ -1,11 +1,14 @@
 """What a run directory tells of a run whose learner cannot be asked."""
 
+import shlex
 from typing import Final
 
 from google.protobuf import json_format
 
 from protos.unspool.v1.admin_pb2 import CheckpointInfo, Status
+from service.lock_file import is_locked
 from service.run_directory import RunDirectory
+from service.supervision import is_supervised
 from service.toml_document import read_tables
 
 DOWN: Final = "DOWN"
@@ -21,6 +24,23 @@ def last_status(run: RunDirectory) -> Status:
     if status is None or status.state not in ENDED:
         status = _at_newest_checkpoint(run)
     return status
+
+
+def whereabouts(run: RunDirectory) -> str:
+    """Say how a run stands whose learner does not answer, and with which command it goes on."""
+    again = f"unspool launch {shlex.quote(str(run.path))}"
+    status = status_left_behind(run)
+    if is_locked(run.path / "LOCK"):
+        return "its learner lives, and is starting or hangs; ask again in a moment"
+    if status is None or status.state not in ENDED:
+        if is_supervised(run):
+            return "its supervisor starts it, again if it has died; ask again in a moment"
+        return f"it is down; to resume it: {again}"
+    ended = f"it has ended, {status.state.lower()} at step {status.outer_step}/{status.outer_steps}"
+    if status.outer_step >= status.outer_steps:
+        again += f" --set outer_steps={2 * status.outer_steps}"
+        return f"{ended}; to train on, for example: {again}"
+    return f"{ended}; to resume it: {again}"
 
 
 def status_left_behind(run: RunDirectory) -> Status | None:
@@ -44,7 +64,7 @@ def _at_newest_checkpoint(run: RunDirectory) -> Status:
     status = Status(
         run=run.name,
         state=DOWN,
-        waiting_for=f"its learner, which does not answer; to resume: unspool launch {run.path}",
+        waiting_for=f"its learner, which does not answer: {whereabouts(run)}",
         outer_steps=read_tables(run.config_path).get("outer_steps", 0),
     )
     readable = [one for one in checkpoints_of(run) if not one.problem]

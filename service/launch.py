@@ -11,6 +11,7 @@ from protos.connection import host_of, is_loopback
 from protos.roles import Role
 from protos.tls import Identity
 from protos.unspool.v1.admin_pb2 import Status
+from service import tables
 from service.child_process import ChildProcess
 from service.client import GrpcAdmin, connected
 from service.config import RunConfig
@@ -96,6 +97,9 @@ def supervise(run: RunDirectory, backend: Backend, display: Display, *, takeover
                 stack.enter_context(supervising(run, handover_s=_HANDOVER_S))
             if endpoints is not None:
                 _warn_of_exposure(config, display)
+                idle = tables.idle_workers(config.workers.count, config.aggregation.lanes)
+                if idle:
+                    display.note(idle)
                 display.note(f"status page {endpoints.page}, or: unspool status {run.path}")
                 pool = _start_pool(backend, run, config, endpoints)
                 admin = GrpcAdmin(endpoints.admin, run.token(), config.tls.of(Role.ADMIN))

@@ -51,9 +51,11 @@ def scale(
     fewest, most = _workers_range(workers)
     with connected(find_run(run)) as admin:
         before = admin.scale(most) if fewest == most else admin.scale_between(fewest, most)
-    facts = {"workers_before": before, "workers_min": fewest, "workers_max": most}
+        lanes = len(admin.status().lanes)
+    facts = {"workers_before": before, "workers_min": fewest, "workers_max": most, "lanes": lanes}
     if fewest == most:
-        answer({**facts, "workers": most}, json, f"workers: {before} -> {most}")
+        idle = tables.idle_workers(most, lanes)
+        answer({**facts, "workers": most}, json, f"workers: {before} -> {most}" + (f"; {idle}" * bool(idle)))
     else:
         answer(facts, json, f"workers: {before} -> {fewest} to {most}, as the run finds best")
 

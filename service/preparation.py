@@ -17,10 +17,10 @@ from service.config import RunConfig
 from service.exits import ExitCode, FailedError, ServiceError, UsageError, error_for
 from service.learner_lives import cause_of
 from service.learner_process import living_learner
-from service.run_directory import RunDirectory, claim_free_directory
+from service.run_directory import RUNS, RunDirectory, claim_free_directory, known_runs, run_called
 from service.supervision import check_unsupervised
 from service.toml_document import Tables, changed_keys, read_tables, with_overrides, write_tables
-from unspool.config_error import ConfigError, Problem
+from unspool.config_error import ConfigError, Problem, did_you_mean
 from unspool.toml_values import as_toml
 
 _LOG_LINES: Final = 5
@@ -36,7 +36,7 @@ def prepare(
     """Return the directory of a new run, or of one to be resumed, with a valid configuration in it.
 
     Args:
-        config_path: a configuration, or the directory of a run.
+        config_path: a configuration, or the directory or the name of a run.
         overrides: `key=value` each.
         run_dir: of the run; by default a new one below `runs`, named after the configuration.
         accept_config_change: resume even if that changes what is trained.
@@ -47,8 +47,11 @@ def prepare(
         UsageError: the directory cannot be used, or the run in it is another one.
         RunInUseError: the run in it is going on.
     """
-    if RunDirectory(config_path).exists:
-        run_dir, config_path = config_path, RunDirectory(config_path).config_path
+    resumed = run_called(config_path)
+    if resumed is not None:
+        run_dir, config_path = resumed.path, resumed.config_path
+    elif not config_path.exists():
+        raise _nothing_called(config_path)
     tables = with_overrides(read_tables(config_path), overrides)
     check_in_child(tables)
     config = RunConfig.from_tables(tables)
@@ -62,6 +65,13 @@ def prepare(
         raise UsageError(f"--run-dir {run.path}: is there and is no run; name a new or an empty directory")
     run.create(write_tables(config.to_tables()))
     return run
+
+
+def _nothing_called(path: Path) -> ConfigError:
+    names = [run.name for run in known_runs()]
+    remedy = did_you_mean(path.name, names) if names else f"there is no run in {RUNS.absolute()}"
+    rule = f"cannot be read: No such file, and {RUNS} has no run of that name"
+    return ConfigError(Problem(str(path), None, rule, remedy))
 
 
 def check_tls_files(config: RunConfig) -> None:
@@ -125,8 +135,14 @@ def check_resumable(run: RunDirectory, config: RunConfig, accept_config_change: 
     """Refuse to go on with a run as if it were another.
 
     Raises:
-        UsageError: naming the keys that differ.
+        UsageError: naming the keys that differ, or steps that are done already.
     """
+    done, wanted = run.checkpointed_step, config.experiment.get("outer_steps", 0)
+    if wanted < done:
+        raise UsageError(
+            f"outer_steps = {wanted}: {run.path} has {done} outer steps behind it, which cannot be "
+            f"undone; set outer_steps to {done} or more, or launch in another --run-dir"
+        )
     before = RunConfig.from_tables(read_tables(run.config_path))
     changed = changed_keys(before.lasting_tables(), config.lasting_tables())
     if changed and accept_config_change:

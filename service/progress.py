@@ -5,12 +5,12 @@ import contextlib
 import datetime
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO
 
 from rich.console import Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from protos.unspool.v1.admin_pb2 import Status
@@ -99,6 +99,35 @@ def display_on(stream: IO[str]) -> Display:
     """Return the display that suits `stream`."""
     console = Console(file=stream)
     return BarDisplay(console) if console.is_terminal else LineDisplay(stream, time.monotonic)
+
+
+@contextlib.contextmanager
+def bars_on(stream: IO[str], *, are_wanted: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield what shows on a terminal how many of its steps each thing has made: `(name, steps, done)`.
+
+    Nothing is shown elsewhere, and nothing stays.
+    """
+    console = Console(file=stream)
+    if not (are_wanted and console.is_terminal):
+        yield lambda name, steps, done: None
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    bars = Progress(*columns, console=console, auto_refresh=False, transient=True)
+    known: dict[str, TaskID] = {}
+
+    def show(name: str, steps: int, done: int) -> None:
+        with contextlib.suppress(OSError):  # a closed terminal must not end the work
+            if name not in known:
+                known[name] = bars.add_task(name, total=steps)
+            bars.update(known[name], completed=done, refresh=True)
+
+    try:
+        with contextlib.suppress(OSError):
+            bars.start()
+        yield show
+    finally:
+        with contextlib.suppress(OSError):
+            bars.stop()
 
 
 def facts(status: Status) -> list[str]:

@@ -1,6 +1,7 @@
 """What a run leaves: checkpoints, and theta to evaluate and to take away."""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from service.client import connected
 from service.environments import pin_to, use_compilation_cache
 from service.exits import ExitCode
 from service.output import answer, report_notes
+from service.progress import bars_on
 from service.run_directory import find_run
 
 
@@ -58,7 +60,8 @@ def evaluate(
     report_notes(pin_to(run))
     from service.evaluation_report import evaluation_report
 
-    report = evaluation_report(run, tasks, steps, estimator, out)
+    with bars_on(sys.stderr, are_wanted=not json) as progress:
+        report = evaluation_report(run, tasks, steps, estimator, out, progress)
     answer(report, json, tables.evaluation_table(report))
 
 

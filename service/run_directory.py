@@ -81,6 +81,12 @@ class RunDirectory:
         return self.path / "logs" / f"{process}.log"
 
     @property
+    def checkpointed_step(self) -> int:
+        """Outer steps behind the newest checkpoint, by the names of the files; 0 if there is none."""
+        numbers = (path.stem.partition("-")[2] for path in self.checkpoints_path.glob("step-*.safetensors"))
+        return max((int(number) for number in numbers if number.isdecimal()), default=0)
+
+    @property
     def exists(self) -> bool:
         """Whether a run was ever launched here."""
         return self.config_path.is_file()
@@ -129,7 +135,7 @@ class RunDirectory:
             known = {field.name for field in dataclasses.fields(Endpoints)}
             return Endpoints(**{name: value for name, value in fields.items() if name in known})
         except FileNotFoundError as error:
-            raise LearnerUnreachableError(f"run {self.path}: its learner is not running") from error
+            raise LearnerUnreachableError(f"run {self.path}: its learner does not listen") from error
         except (OSError, ValueError, AttributeError, TypeError) as error:
             raise LearnerUnreachableError(f"{path} cannot be read ({error})") from error
 
@@ -166,11 +172,19 @@ def find_run(run: str | None) -> RunDirectory:
         if not known:
             raise RunNotFoundError(f"there is no run in {RUNS.resolve()}; name a run directory")
         return max(known, key=lambda found: found.config_path.stat().st_mtime)
-    for path in (Path(run), RUNS / run):
-        if RunDirectory(path).exists:
-            return RunDirectory(path)
+    found = run_called(Path(run))
+    if found is not None:
+        return found
     remedy = did_you_mean(run, [found.name for found in known])
     raise RunNotFoundError(f"{run} is no run: neither it nor {RUNS / run} has a config.toml ({remedy})")
+
+
+def run_called(path: Path) -> RunDirectory | None:
+    """Return the run that `path` leads to, or the one of that name below `runs`; a file is none."""
+    if path.is_file():
+        return None
+    found = (RunDirectory(place) for place in (path, RUNS / path))
+    return next((run for run in found if run.exists), None)
 
 
 def known_runs() -> list[RunDirectory]:

@@ -52,8 +52,13 @@ def check_unsupervised(run: RunDirectory) -> None:
     Raises:
         RunInUseError: naming it.
     """
-    if is_locked(_lock_path(run)):
+    if is_supervised(run):
         raise RunInUseError(_in_use(run))
+
+
+def is_supervised(run: RunDirectory) -> bool:
+    """Whether a living process supervises `run`."""
+    return is_locked(_lock_path(run))
 
 
 def note_supervision(
@@ -82,7 +87,7 @@ def supervision_problems(run: RunDirectory) -> list[str]:
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
-    if not is_locked(_lock_path(run)):
+    if not is_supervised(run):
         return [
             f"supervisor: process {pid} on {host} is gone, nobody starts or ends workers; "
             f"launch {run.path} again to supervise it"

@@ -1,6 +1,7 @@
 """What the command line prints for people."""
 
 import datetime
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -120,6 +121,23 @@ def summary(status: Status, run: RunDirectory) -> str:
         told.append(f"theta {status.theta_sha256[:16]}")
     problems = [f"; {problem}" for problem in status.problems] if status.state in ENDED else []
     return ", ".join(told) + f"; run directory {run.path}" + "".join(problems)
+
+
+def idle_workers(workers: int, lanes: int) -> str:
+    """Say how many workers will have nothing to do; empty if none."""
+    if workers <= lanes:
+        return ""
+    idle = f"{workers - lanes} of {workers} workers will idle"
+    return f"{idle}: there are only {lanes} lanes (aggregation.lanes)"
+
+
+def next_commands(status: Status, run: RunDirectory) -> str:
+    """Return what to look at and to type once a run goes on by itself."""
+    name = shlex.quote(str(run.path))
+    page = [f"status page: {page_url(status.endpoints['http'])}"] if status.endpoints.get("http") else []
+    commands = (f"unspool status {name} --watch", f"unspool events {name} --follow", f"unspool stop {name}")
+    idle = idle_workers(status.workers_desired, len(status.lanes) or status.workers_desired)
+    return "\n  ".join(["", *page, *commands]) + f"\n{idle}" * bool(idle)
 
 
 def evaluation_table(report: Mapping[str, Any]) -> RenderableType:

@@ -5,11 +5,12 @@ other keys are constructor arguments, tables with a `type` among them are compon
 wrong is a `ConfigError` that names the key, and all that can be known to be wrong is reported together.
 """
 
+import contextlib
 import importlib
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -45,11 +46,37 @@ def build(table: Any, key: str, kind: Any = Any, given: Mapping[str, Any] = _NOT
     Raises:
         ConfigError: with every problem of this table and of those nested in it.
     """
-    target = component_type(table, key, kind)
-    if isinstance(target, type) and not _may_make(target, kind):
-        raise _wrong_kind(target, table, key, kind)
+    with nested_problems(table, key):
+        target = component_type(table, key, kind)
+        if isinstance(target, type) and not _may_make(target, kind):
+            raise _wrong_kind(target, table, key, kind)
     arguments = {name: value for name, value in table.items() if name != "type"}
     return checked_kind(call(target, arguments, key, given), table, key, kind)
+
+
+@contextlib.contextmanager
+def nested_problems(table: Any, key: str) -> Iterator[None]:
+    """Add to a `ConfigError` about the type of `table` what is wrong with the components nested in it.
+
+    Which arguments a type that is not known takes cannot be said, but its components can be built.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        problems = ProblemList()
+        with problems.gathered():
+            raise error
+        for name, value in table.items() if isinstance(table, Mapping) else ():
+            with problems.gathered():
+                _build_nested(value, f"{key}.{name}")
+        problems.raise_if_any()
+
+
+def _build_nested(value: Any, key: str) -> None:
+    if isinstance(value, Mapping) and "type" in value:
+        build(value, key)
+    elif isinstance(value, list):
+        _convert_items([item for item in value if isinstance(item, Mapping) and "type" in item], Any, key)
 
 
 def component_type(table: Any, key: str, kind: Any = Any) -> Callable[..., Any]:

@@ -8,7 +8,7 @@ says. Any other system is a table of its own, `truncated_step`.
 from collections.abc import Mapping
 from typing import Any
 
-from unspool.components import Table, called, checked, component_type, name_of
+from unspool.components import Table, called, checked, component_type, name_of, nested_problems
 from unspool.config_error import ConfigError, Problem
 from unspool.learned_optimizers.base import LearnedOptimizer
 from unspool.outer_trainers.gradient_estimator import GradientEstimator
@@ -34,7 +34,8 @@ def build_estimator(table: Any, key: str, learned_optimizer: LearnedOptimizer | 
     Raises:
         ConfigError: with every problem of the table.
     """
-    estimator_type = component_type(table, key, GradientEstimator)
+    with nested_problems(table, key):
+        estimator_type = component_type(table, key, GradientEstimator)
     own = parameters(estimator_type)
     own.pop("truncated_step", None)
     of_step = _GIVEN_STEP if "truncated_step" in table else _learned_optimizer_parameters(own)

@@ -85,6 +85,7 @@ def multi_task_training_curves(  # noqa: PLR0913 (the argument names of the API 
     steps: int = 10000,
     splits: Sequence[str] = ("train",),
     with_aux_values: Sequence[str] = (),
+    progress: Callable[[int], object] | None = None,
 ) -> Curves:
     """Train several tasks of a family side by side with the optimizer that `theta` describes.
 
@@ -104,6 +105,7 @@ def multi_task_training_curves(  # noqa: PLR0913 (the argument names of the API 
         steps: Number of updates.
         splits: Splits to evaluate on.
         with_aux_values: Names of aux values to report.
+        progress: Told the number of updates made so far, every now and then; waits for them.
 
     Returns:
         Curves with a leading axis of tasks: `train/xs`, `train/loss` and `train/norm_loss` `[n_tasks,
@@ -124,7 +126,7 @@ def multi_task_training_curves(  # noqa: PLR0913 (the argument names of the API 
     schedule = _Schedule(
         steps, None if eval_just_at_end else eval_every, n_eval_batches, last_eval_batches, steps_per_jit
     )
-    return _with_aux_values(_training_curves(run, problems, schedule), with_aux_values)
+    return _with_aux_values(_training_curves(run, problems, schedule, progress), with_aux_values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,7 +255,12 @@ def _evaluate(
     return jax.vmap(evaluate_one, in_axes=(_TASK_AXES, 0))(problems, opt_states)
 
 
-def _training_curves(run: _TrainingRun, problems: _Problem, schedule: _Schedule) -> Curves:
+def _training_curves(
+    run: _TrainingRun,
+    problems: _Problem,
+    schedule: _Schedule,
+    progress: Callable[[int], object] | None = None,
+) -> Curves:
     """Return the curves `[tasks, ...]` of `problems`, whose leaves but for theta's lead with `[tasks]`."""
     arrays = _device_arrays(run.task_family.datasets, ("train",))
     eval_arrays = _device_arrays(run.task_family.eval_datasets, run.splits)
@@ -265,6 +272,9 @@ def _training_curves(run: _TrainingRun, problems: _Problem, schedule: _Schedule)
             evaluated.append(_evaluate(run, problems, opt_states, start, eval_arrays, schedule.eval_batches))
         opt_states, metrics = _train(run, problems, opt_states, start, arrays, length)
         trained.append(metrics)
+        if progress is not None:
+            metrics["loss"].block_until_ready()
+            progress(start + length)
     last = (run.num_steps, eval_arrays, schedule.last_eval_batches)
     evaluated.append(_evaluate(run, problems, opt_states, *last))
     num_tasks = len(problems.key)

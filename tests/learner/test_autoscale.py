@@ -178,7 +178,7 @@ def test_a_range_moves_the_number_into_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bounds", [(3, 2), (0, 9)])
 def test_a_range_that_cannot_be_is_refused(tmp_path: Path, bounds: tuple[int, int]) -> None:
     core: LearnerCore = make_core(tmp_path)
-    with pytest.raises(ValueError, match=r"must be 0 <= min <= max <= 8 \(max_workers\)"):
+    with pytest.raises(ValueError, match=r"must be 0 <= MIN <= MAX <= 8 \(workers\.max_count\)"):
         core.operator.scale_between(*bounds)
 
 

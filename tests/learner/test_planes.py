@@ -67,7 +67,7 @@ def test_a_range_of_workers_is_remembered_by_the_next_life(running: RunningLearn
 
 
 def test_scaling_too_far_is_an_invalid_argument(running: RunningLearner) -> None:
-    with pytest.raises(grpc.RpcError, match=r"must be 0 to 8 \(max_workers\)"):
+    with pytest.raises(grpc.RpcError, match=r"must be from 0 to 8 \(workers\.max_count\)"):
         running.ask("Scale", admin_pb2.ScaleRequest(workers=9))
 
 

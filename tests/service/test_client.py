@@ -180,5 +180,5 @@ def test_a_wrong_token_is_refused(server: tuple[Operators, str]) -> None:
 def test_a_run_that_is_not_running_has_no_learner_to_connect_to(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     run.create("seed = 0\n")
-    with pytest.raises(LearnerUnreachableError, match="is not running"), connected(run):
+    with pytest.raises(LearnerUnreachableError, match="does not listen"), connected(run):
         pass

@@ -84,7 +84,7 @@ def test_a_run_without_its_learner_is_unreachable(
 ) -> None:
     exit_code, error = told(capsys, *arguments, run.path)
     assert exit_code == ExitCode.UNREACHABLE
-    assert "is not running" in error
+    assert "does not listen" in error
 
 
 def test_the_status_of_a_run_that_is_down_comes_from_its_directory(

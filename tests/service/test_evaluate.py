@@ -79,6 +79,17 @@ def test_a_report_is_written_with_its_pictures(exported: Path, tmp_path: Path) -
     assert evaluation_table(report)
 
 
+def test_progress_reaches_the_last_step_of_every_optimizer(exported: Path, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    evaluation_report(str(exported), 3, 10, 0, tmp_path, lambda *said: told.append(said))
+    names = list(dict.fromkeys(name for name, _, _ in told))
+    assert names[:2] == [META_TRAINED, INITIALISATION]
+    for name in names:
+        done = [step for one, steps, step in told if one == name and steps == 10]
+        assert (done[0], done[-1]) == (0, 10)
+        assert done == sorted(done)
+
+
 def test_the_outer_loss_is_drawn_from_the_runs_table(tmp_path: Path) -> None:
     rows = "outer_step,loss\n1,2.0\n2,nan\n3,1.0\n"
     (tmp_path / "outer.csv").write_text(rows)

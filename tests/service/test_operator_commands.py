@@ -53,6 +53,19 @@ def test_a_range_of_one_number_is_that_number(admin: FakeAdmin, capsys: pytest.C
     assert (admin.answer.workers_desired, admin.ranges) == (4, [])
 
 
+def test_workers_beyond_the_lanes_are_said_to_idle(
+    admin: FakeAdmin, capsys: pytest.CaptureFixture[str]
+) -> None:
+    admin.answer.lanes.extend(LaneStatus(lane=lane) for lane in range(3))
+    assert run_command(["scale", "run", "5"]) == ExitCode.OK
+    assert capsys.readouterr().out == (
+        "workers: 2 -> 5; 2 of 5 workers will idle: there are only 3 lanes (aggregation.lanes)\n"
+    )
+    assert run_command(["scale", "run", "3"]) == ExitCode.OK
+    assert capsys.readouterr().out == "workers: 5 -> 3\n"
+    assert answered(capsys, "scale", "run", "4")["lanes"] == 3
+
+
 @pytest.mark.parametrize(
     ("said", "rule"),
     [

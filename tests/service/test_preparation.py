@@ -168,3 +168,47 @@ def test_a_check_that_dies_tells_how(
     tables["learned_optimizer"] = {"type": "dying:Optimizer"}
     with pytest.raises((FailedError, ConfigError), match=told):
         preparation.check_in_child(tables)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_run_is_launched_again_by_its_name() -> None:
+    first = prepared("workers.count=7")
+    again = prepared("checkpoint.every=3", config=Path(first.name))
+    assert again.path == first.path == Path("runs/quadratic_local-1")
+    config = RunConfig.from_tables(read_tables(again.config_path))
+    assert (config.workers.count, config.checkpoint.every) == (7, 3)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_file_comes_before_a_run_of_its_name(tmp_path: Path) -> None:
+    prepared(run_dir=Path("runs/mine"))
+    (tmp_path / "mine").write_bytes(QUADRATIC.read_bytes())
+    assert prepared(config=Path("mine")).path == Path("runs/mine-1")
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_name_of_nothing_is_refused_with_the_nearest_run() -> None:
+    with pytest.raises(ConfigError, match=r"mine: cannot be read: .*there is no run in /.*/runs"):
+        prepared(config=Path("mine"))
+    prepared(run_dir=Path("runs/mine-1"))
+    with pytest.raises(ConfigError, match=r"mine-2: .* no run of that name \(did you mean mine-1\?\)"):
+        prepared(config=Path("mine-2"))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_outer_steps_that_are_done_cannot_be_undone() -> None:
+    run = prepared(run_dir=Path("mine"))
+    run.checkpoints_path.mkdir()
+    for name in (
+        "step-00000006.safetensors",
+        "step-00000008.safetensors",
+        "step-00000009.safetensors.corrupt",
+    ):
+        (run.checkpoints_path / name).touch()
+    before = run.config_path.read_bytes()
+    with pytest.raises(UsageError, match=r"outer_steps = 7: mine has 8 outer steps behind it.*8 or more"):
+        prepared("outer_steps=7", run_dir=Path("mine"))
+    with pytest.raises(UsageError, match="outer_steps = 7"):
+        prepared("outer_steps=7", run_dir=Path("mine"), accept=True)
+    assert run.config_path.read_bytes() == before
+    assert prepared("outer_steps=8", run_dir=Path("mine")) == run

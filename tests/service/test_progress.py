@@ -7,7 +7,7 @@ from protos.facts import facts_of
 from protos.unspool.v1.admin_pb2 import CheckpointInfo, Event, LaneStatus, Status, WorkerStatus
 from service import tables
 from service.output import Console
-from service.progress import BarDisplay, LineDisplay, display_on, duration, facts
+from service.progress import BarDisplay, LineDisplay, bars_on, display_on, duration, facts
 from service.run_directory import RunDirectory
 from tests.service.fakes import Clock
 
@@ -126,3 +126,22 @@ def test_facts_are_plain_values_with_nulls_for_what_is_absent() -> None:
     assert plain["checkpoint"] is None
     assert plain["staleness"] == {"mean": 0.0, "max": 0}
     assert (plain["workers"][0]["lanes"], plain["endpoints"]) == ([1], {})
+
+
+class FakeTerminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "are_wanted", "shown"),
+    [(FakeTerminal(), True, True), (FakeTerminal(), False, False), (io.StringIO(), True, False)],
+)
+def test_bars_are_for_terminals(
+    stream: io.StringIO, are_wanted: bool, shown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    with bars_on(stream, are_wanted=are_wanted) as show:
+        show("meta-trained", 100, 0)
+        show("meta-trained", 100, 70)
+    assert ("70/100" in stream.getvalue()) is shown

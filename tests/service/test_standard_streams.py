@@ -114,7 +114,7 @@ def test_a_terminal_without_a_character_shows_another(
     assert len(output.splitlines()) == len(expected[1].splitlines())
     assert "internal error" not in error
     if arguments[0] == "workers":
-        assert "is not running" in error
+        assert "does not listen" in error
 
 
 def test_a_configuration_is_checked_in_a_locale_without_utf_8(tmp_path: Path) -> None:

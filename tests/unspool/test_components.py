@@ -8,6 +8,7 @@ from unspool.component_names import NAMES
 from unspool.components import build, call, component_type
 from unspool.config_error import ConfigError
 from unspool.learned_optimizers.base import LearnableSGD, LearnedOptimizer
+from unspool.outer_trainers.gradient_estimator import GradientEstimator
 from unspool.outer_trainers.truncation_schedule import LogUniformLengthSchedule, TruncationSchedule
 from unspool.tasks.base import SingleTaskFamily, TaskFamily
 from unspool.tasks.quadratics import QuadraticTask
@@ -154,3 +155,22 @@ class Loud:
 def test_what_cannot_be_what_is_wanted_is_not_even_called() -> None:
     problems = problems_of({"type": f"{__name__}:Loud"}, LearnedOptimizer)
     assert "is a Loud; wanted is a table whose `type` is a LearnedOptimizer" in problems["part.type"]
+
+
+def test_an_unknown_type_does_not_hide_what_is_wrong_inside_it() -> None:
+    table = {
+        "type": "TruncatdPES",
+        "task_family": {"type": "FixedDimQuadraticFamly", "dim": 3},
+        "truncation_schedule": {"type": "ConstantTruncationSchedule", "total_lenght": 4},
+        "others": [{"type": "Nothing"}, {"type": "ConstantTruncationSchedule", "total_length": 4}, 3],
+        "std": 0.1,
+    }
+    with pytest.raises(ConfigError) as caught:
+        build(table, "estimators[0]", GradientEstimator)
+    assert {problem.key for problem in caught.value.problems} == {
+        "estimators[0].type",
+        "estimators[0].task_family.type",
+        "estimators[0].truncation_schedule.total_lenght",
+        "estimators[0].truncation_schedule.total_length",
+        "estimators[0].others[0].type",
+    }

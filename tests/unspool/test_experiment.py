@@ -269,3 +269,25 @@ def test_problems_of_several_tables_are_reported_together() -> None:
 def test_text_that_is_no_toml_is_refused() -> None:
     with pytest.raises(ConfigError, match="is not TOML"):
         Experiment.from_toml("seed = ")
+
+
+def test_an_unknown_type_of_an_estimator_hides_no_other_problem() -> None:
+    estimator = {"type": "TruncatdPES", "task_family": {"type": "FixedDimQuadraticFamly", "dim": 3}}
+    wrong = {
+        "seed": -1,
+        "learned_optimizer": {"type": "MLPLopt"},
+        "outer_optimizer": {"type": "adm"},
+        "estimators": [estimator, {**estimator, "type": "TruncatedES", "std": "wide"}],
+    }
+    with pytest.raises(ConfigError) as caught:
+        Experiment.from_tables({**tables(), **wrong})
+    keys = {problem.key for problem in caught.value.problems}
+    assert keys >= {
+        "seed",
+        "learned_optimizer.type",
+        "outer_optimizer.type",
+        "estimators[0].type",
+        "estimators[0].task_family.type",
+        "estimators[1].task_family.type",
+        "estimators[1].std",
+    }
