@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.config import RunConfig
+from service.system_errors import naming
 from service.toml_document import parse_tables, read_tables, with_overrides
 from unspool.config_error import ConfigError, Problem, ProblemList
 from unspool.numerics import Numerics
@@ -52,10 +53,8 @@ def checked_config(
 
 
 def _standard_input() -> bytes:
-    try:
+    with naming("standard input"):
         return sys.stdin.buffer.read()
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, "standard input") from error
 
 
 def _check_tasks(experiment: "Experiment", devices: int) -> None:

@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from service.system_errors import naming
+
 Array = npt.NDArray[Any]
 
 _COLOURS = ("#0b6e99", "#c46210", "#6b6b6b", "#5c8a3a")
@@ -75,5 +77,6 @@ def _axes(x_label: str, y_label: str, title: str) -> tuple[Figure, Axes]:
 
 
 def _save(figure: Figure, picture: Path) -> None:
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture)
+    with naming(picture):
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(picture)

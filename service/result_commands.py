@@ -16,6 +16,7 @@ from service.exits import ExitCode
 from service.output import answer, report_notes
 from service.progress import bars_on
 from service.run_directory import find_run
+from service.system_errors import naming
 
 
 def list_checkpoints(run: Run, *, json: Json = False) -> None:
@@ -71,7 +72,8 @@ def export(run: Run, *, out: Annotated[Path, conf.arg(metavar="FILE")], json: Js
     from service.trained import load_trained
 
     trained = load_trained(run)
-    out.write_bytes(trained.to_bytes())
+    with naming(out):
+        out.write_bytes(trained.to_bytes())
     facts = {"path": str(out), "outer_step": trained.outer_step}
     answer(
         facts,

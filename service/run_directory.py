@@ -11,6 +11,7 @@ from pathlib import Path
 
 from protos.roles import Role
 from service.exits import LearnerUnreachableError, RunNotFoundError
+from service.system_errors import naming
 from unspool.config_error import did_you_mean
 
 RUNS = Path("runs")
@@ -210,19 +211,22 @@ def make_writable(folder: Path) -> None:
         OSError: naming it; nothing can be written there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(folder)) from error
+    with naming(folder), tempfile.TemporaryFile(dir=folder):
+        return
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write a small file so that a reader sees all of it or what was there before."""
-    try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:  # which would name a file that nobody knows
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    """Write a small file so that a reader sees all of it or what was there before.
+
+    Raises:
+        OSError: it cannot be written; the error names `path`, and not the temporary file beside it.
+    """
+    with naming(path):
+        _replace(path, text, mode)
+
+
+def _replace(path: Path, text: str, mode: int) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)

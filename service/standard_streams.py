@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
+from service.system_errors import naming
+
 _STREAMS: Final = (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w"))
 _DEGRADE: Final = "unspool-degrade"
 _PLAIN: Final = {
@@ -50,13 +52,11 @@ def writing_output() -> Iterator[None]:
         OSError: it cannot be written to.
     """
     try:
-        yield
-    except BrokenPipeError:
+        with naming("standard output"):
+            yield
+    except OSError:
         _discard_output()
         raise
-    except OSError as error:
-        _discard_output()
-        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def _discard_output() -> None:

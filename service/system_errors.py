@@ -1,7 +1,10 @@
 """Errors of the operating system in words: which path, what the system said, and what to do about it."""
 
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from service.exits import SystemRefusalError
@@ -20,6 +23,19 @@ _REMEDIES: Final = {
     errno.ELOOP: "a symbolic link leads back to itself: name another path",
     errno.EMFILE: "allow more open files: ulimit -n",
 }
+
+
+@contextlib.contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Let an error of the operating system in this block name `path`: a write to a full disk names none.
+
+    Raises:
+        OSError: of the same kind, with `path` as its file name.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def system_error(error: OSError) -> SystemRefusalError:

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from service import preparation
 from service.command import run_command
 from service.exits import ExitCode
 from service.run_directory import RunDirectory
-from service.system_errors import system_error
+from service.system_errors import naming, system_error
 from tests.service.test_command import QUADRATIC, told
 
 
@@ -79,3 +81,27 @@ def test_an_error_is_an_answer_to_programs_too(capsys: pytest.CaptureFixture[str
     (tmp_path / "runs").touch()
     assert run_command(["launch", str(QUADRATIC), "--json"]) == ExitCode.SYSTEM
     assert '"exit_code": 72' in capsys.readouterr().out
+
+
+def test_a_full_disk_is_told_with_the_file_that_was_written() -> None:
+    with pytest.raises(OSError, match="No space left on device: 'some/file'"), naming("some/file"):
+        Path("/dev/full").write_bytes(b"theta")
+
+
+def test_a_reader_that_left_stays_one() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        with pytest.raises(BrokenPipeError), naming("standard output"):
+            os.write(writing, b"x")
+    finally:
+        os.close(writing)
+
+
+def test_a_working_folder_that_is_gone_is_told(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    shell = f'cd {tmp_path}/gone && rmdir {tmp_path}/gone && "$@"'
+    command = ["bash", "-c", shell, "bash", Path(sys.executable).parent / "unspool", "status", "r"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode in (ExitCode.NOT_FOUND, ExitCode.SYSTEM)
+    assert "Traceback" not in finished.stderr
