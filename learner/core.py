@@ -301,7 +301,7 @@ class LearnerCore:
             text = f"{step}: no gradient had weight; theta stays as it was"
             self.run.events.add("warning", "empty_update", text)
         if outcome.effect is Effect.REVERTED:
-            text = f"{step}: theta would not have stayed finite; the batch is skipped"
+            text = f"{step}: theta or the outer optimizer's state would not have stayed finite: refused"
             self.run.events.add("error", "reverted_update", text)
 
     def _trim_ring(self) -> None:

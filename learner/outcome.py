@@ -13,7 +13,7 @@ class Effect(enum.StrEnum):
     EMPTY = "empty"
     """No gradient had any weight; theta stayed."""
     REVERTED = "reverted"
-    """Theta would not have stayed finite; it and the optimizer's state stayed."""
+    """Theta or the optimizer's state would not have stayed finite; both stayed as they were."""
 
 
 @dataclasses.dataclass(frozen=True)

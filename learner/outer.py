@@ -13,7 +13,7 @@ from learner.outcome import Effect, Outcome
 from learner.ring import Published
 from protos import codec
 from unspool.experiment import Experiment
-from unspool.lanes import theta_key
+from unspool.lanes import optimizer_key, theta_key
 from unspool.outer_trainers.gradient_learner import AggregatedGradient, GradientLearner, GradientLearnerState
 from unspool.types import PyTree
 
@@ -63,16 +63,18 @@ class OuterLearner:
         """
         model_state = self._learner.get_meta_model_state(self._ready())
         entry = self._aggregated(self._zeros, model_state, mean_loss=0.0, weight=1.0)
-        _, metrics = self._learner.update(self._ready(), [entry] * self._batch)
+        key = optimizer_key(self._seed, 1)
+        _, metrics = self._learner.update(self._ready(), [entry] * self._batch, key=key)
         metrics["used"].block_until_ready()
 
     def apply(self, version: int, batch: Batch) -> Outcome:
         """Make theta version `version + 1` of `batch`.
 
-        Entries keep their order, which decides the bits of the mean. A theta that would not stay finite is
-        not taken: it and the optimizer's state stay what they are, and the version counts on.
+        Entries keep their order, which decides the bits of the mean. An update by which theta or the
+        optimizer's state would not stay finite is refused: both stay as they were, and the version counts on.
         """
-        self.state, metrics = self._learner.update(self._ready(), self._entries(batch))
+        key = optimizer_key(self._seed, version + 1)
+        self.state, metrics = self._learner.update(self._ready(), self._entries(batch), key=key)
         used, applied = int(metrics["used"]), bool(metrics["applied"])
         effect = Effect.MOVED if applied else Effect.REVERTED if used else Effect.EMPTY
         return Outcome(

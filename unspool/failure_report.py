@@ -148,7 +148,7 @@ def _quoted(text: str) -> tuple[_Rank, FailureReport] | None:
 
 
 def _ranked(kind: str, text: str, frames: Sequence[Frame]) -> tuple[_Rank, FailureReport]:
-    """Return a report that names the last of the frames most likely to be the ones to look at, and its rank."""
+    """Return a report that names the last of the most telling frames, and its rank."""
     ranks = [frame.rank for frame in frames]
     best = min(ranks, default=_OF_A_FRAMEWORK)
     last = len(ranks) - 1 - ranks[::-1].index(best) if ranks else None

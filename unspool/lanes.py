@@ -26,6 +26,7 @@ Seed = int | PRNGKey
 """What all randomness of a run derives from: an integer below 2**32, or a key."""
 
 _THETA_STREAM = zlib.crc32(b"theta")
+_OPTIMIZER_STREAM = zlib.crc32(b"outer optimizer's updates")
 _INIT_SEQ = 0
 
 
@@ -77,6 +78,16 @@ def root_key(seed: Seed) -> PRNGKey:
 def theta_key(seed: Seed) -> PRNGKey:
     """The key that theta is initialised with."""
     return jax.random.fold_in(root_key(seed), _THETA_STREAM)
+
+
+@jax.jit
+def _optimizer_key(seed: jax.Array, outer_step: jax.Array) -> PRNGKey:
+    return jax.random.fold_in(jax.random.fold_in(root_key(seed), _OPTIMIZER_STREAM), outer_step)
+
+
+def optimizer_key(seed: Seed, outer_step: int) -> PRNGKey:
+    """The key that the outer optimizer gets for the update that makes `outer_step` (from 1)."""
+    return _optimizer_key(_as_argument(seed), outer_step)
 
 
 def lane_key(seed: Seed, lane: int | jax.Array, seq: int | jax.Array) -> PRNGKey:

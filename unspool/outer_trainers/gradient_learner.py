@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import itertools
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -122,15 +122,18 @@ class GradientLearner:
         """One outer update with the weighted mean of `grads_list`, as one compiled program.
 
         The mean is taken by a fixed pairwise tree over the order of the list, so equal lists give equal bits.
-        An entry that is not finite weighs nothing. Where nothing is left, or theta would not stay finite,
-        theta stays as it is; the iteration counts on.
+        An entry that is not finite weighs nothing. Where nothing is left, or where a finite number in theta
+        or in the optimizer's state would become infinite or NaN, the update is refused: theta and the
+        optimizer's state stay as they are, and only the iteration counts on. A gradient whose square
+        overflows would otherwise freeze Adam for good: its second moment stays infinite and every later
+        step is zero.
 
         Args:
             state: from `init` or the previous update.
             grads_list: one entry per lane or worker; always the same number, or the program is compiled
                 again.
             with_metrics: add those that cost something.
-            key: for outer optimizers that are random; derived from the iteration if None.
+            key: for outer optimizers that are random, which cannot do without it.
 
         Returns:
             `(state, metrics)`: `mean_loss`, `grad_norm`, `update_norm`, `used` (entries that counted),
@@ -175,8 +178,6 @@ def _compiled_update(
     key: PRNGKey | None,
 ) -> tuple[GradientLearnerState, dict[str, jax.Array]]:
     opt_state = state.theta_opt_state
-    if key is None:
-        key = jax.random.fold_in(jax.random.PRNGKey(0), opt_state.iteration)
     weights = [
         jnp.where(_all_finite(entry), jnp.asarray(entry.weight, jnp.float32), 0.0) for entry in entries
     ]
@@ -187,8 +188,8 @@ def _compiled_update(
     )
     grads, model_state, loss = mean
     updated = optimizer.update(opt_state, grads, loss=loss, model_state=model_state, key=key)
-    theta, new_theta = optimizer.get_params(opt_state), optimizer.get_params(updated)
-    applied = (total > 0) & _all_finite(new_theta)
+    theta = optimizer.get_params(opt_state)
+    applied = (total > 0) & _stays_finite(opt_state, updated)
     # Only the iteration moves on when there is nothing to apply: versions must count updates, made or
     # skipped.
     skipped = opt_state._replace(iteration=updated.iteration)
@@ -221,7 +222,26 @@ def _weighted_mean(leaves: Sequence[jax.Array], weights: Sequence[jax.Array], to
 
 
 def _all_finite(tree: PyTree) -> jax.Array:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+    return _all(jnp.isfinite(leaf) for leaf in _inexact_leaves(tree))
+
+
+def _stays_finite(before: PyTree, after: PyTree) -> jax.Array:
+    """Whether every number that is finite in `before` is so in `after`.
+
+    Some optimizers start from an infinity on purpose, such as that of the best loss so far.
+    """
+    pairs = zip(_inexact_leaves(before), _inexact_leaves(after), strict=True)
+    return _all(jnp.isfinite(new) | ~jnp.isfinite(old) for old, new in pairs)
+
+
+def _inexact_leaves(tree: PyTree) -> list[jax.Array]:
+    """The leaves that can hold an infinity: neither integers nor typed keys."""
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    return [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+
+
+def _all(conditions: Iterable[jax.Array]) -> jax.Array:
+    return functools.reduce(jnp.logical_and, map(jnp.all, conditions), jnp.asarray(True))
 
 
 def gradient_worker_compute(
@@ -268,7 +288,7 @@ def gradient_worker_compute(
                 label = _unused_label(estimator.cfg_name(), metrics)
                 metrics |= {f"{label}/{name}": value for name, value in of_estimator.items()}
         grads, mean_loss, weight = _merge(tuple((out.grad, out.mean_loss, out.weight) for out in outs))
-        mean_loss = jnp.nan_to_num(mean_loss, nan=clip_nan_loss_to_value, posinf=clip_nan_loss_to_value)
+        mean_loss = jnp.where(jnp.isfinite(mean_loss), mean_loss, clip_nan_loss_to_value)
     to_put = AggregatedGradient(grads, worker_weights.theta_model_state, mean_loss, weight)
     return WorkerComputeOut(to_put, [out.unroll_state for out in outs], metrics)
 
@@ -374,7 +394,9 @@ class SingleMachineGradientLearner:
             AggregatedGradient(estimate.grad, weights.theta_model_state, estimate.mean_loss, estimate.weight)
             for estimate in estimates
         ]
-        learner_state, metrics = learner.update(state.gradient_learner_state, entries, with_metrics)
+        learner_state, metrics = learner.update(
+            state.gradient_learner_state, entries, with_metrics, lanes.optimizer_key(key, seq)
+        )
         states = tuple(estimate.unroll_state for estimate in estimates)
         return SingleMachineState(learner_state, states, seq), metrics["mean_loss"], metrics
 

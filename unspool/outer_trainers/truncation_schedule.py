@@ -150,11 +150,11 @@ class NeverEndingTruncationSchedule(TruncationSchedule):
 
 @dataclasses.dataclass(frozen=True)
 class LogUniformLengthSchedule(_DrawnLengths):
-    """A new length for each episode, log-uniform in `[min_length, max_length)`.
+    """A new length for each episode: log-uniform in `[min_length, max_length)`, then rounded down.
 
     Attributes:
         min_length: inner steps, or a schedule of `outer_state.outer_iteration`.
-        max_length: the same; never reached, since lengths are truncated to integers.
+        max_length: the same; reached only where it equals `min_length`.
     """
 
     min_length: int | ScalarSchedule
@@ -175,9 +175,11 @@ class LogUniformLengthSchedule(_DrawnLengths):
             )
 
     def init(self, key: PRNGKey, outer_state: OuterState) -> LengthState:
-        low = jnp.log(jnp.asarray(_bound_now(self.min_length, outer_state), jnp.float32))
-        high = jnp.log(jnp.asarray(_bound_now(self.max_length, outer_state), jnp.float32))
-        length = jnp.exp(jax.random.uniform(key, (), minval=low, maxval=high)).astype(jnp.int32)
+        low = jnp.asarray(_bound_now(self.min_length, outer_state), jnp.float32)
+        high = jnp.asarray(_bound_now(self.max_length, outer_state), jnp.float32)
+        drawn = jax.random.uniform(key, (), jnp.float32, minval=jnp.log(low), maxval=jnp.log(high))
+        # exp(log(13)) is below 13 in float32, and would be rounded down to 12.
+        length = jnp.clip(jnp.exp(drawn), low, high).astype(jnp.int32)
         return LengthState(jnp.maximum(length, _SHORTEST))
 
     def longest_episode(self) -> int | None:
@@ -225,7 +227,7 @@ class ScheduledTruncationSchedule(_DrawnLengths):
     def init(self, key: PRNGKey, outer_state: OuterState) -> LengthState:
         length = jnp.asarray(self.schedule(outer_state.outer_iteration, self.max_steps)).astype(jnp.int32)
         if self.std > 0:
-            spread = (jax.random.normal(key, ()) * self.std).astype(jnp.int32)
+            spread = (jax.random.normal(key, (), jnp.float32) * self.std).astype(jnp.int32)
             length = jnp.maximum(length + spread, self.min_length)
         return LengthState(jnp.maximum(length, _SHORTEST))
 

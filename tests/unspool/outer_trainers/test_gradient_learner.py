@@ -14,6 +14,7 @@ from tests.unspool.outer_trainers.examples import ESTIMATORS, example, weights_o
 from unspool import lanes
 from unspool.learned_optimizers.base import LearnableAdam, LearnableSGD
 from unspool.optimizers.base import SGD
+from unspool.optimizers.optax_opts import Adam
 from unspool.outer_trainers.gradient_learner import (
     AggregatedGradient,
     GradientLearner,
@@ -21,6 +22,7 @@ from unspool.outer_trainers.gradient_learner import (
     gradient_worker_compute,
 )
 from unspool.outer_trainers.lopt_truncated_step import VectorizedLOptTruncatedStep
+from unspool.outer_trainers.truncated_es import TruncatedES
 from unspool.outer_trainers.truncated_pes import TruncatedPES
 from unspool.outer_trainers.truncation_schedule import LogUniformLengthSchedule
 from unspool.tasks.quadratics import FixedDimQuadraticFamily
@@ -80,6 +82,64 @@ def test_an_update_that_would_make_theta_infinite_is_not_made() -> None:
     np.testing.assert_array_equal(learner.get_meta_params(state)["w"], 0.0)
 
 
+@pytest.mark.parametrize(
+    "optimizer", [optax.adam(0.1), optax.rmsprop(0.1), Adam(0.1)], ids=["adam", "rmsprop", "ours"]
+)
+def test_a_finite_gradient_whose_square_overflows_does_not_freeze_the_optimizer(optimizer: Any) -> None:
+    learner = GradientLearner(Vector(), optimizer)
+    state, _ = learner.update(learner.init(KEY), [entry(1.0)])
+    refused, metrics = learner.update(state, [entry(1e20)])
+    assert (int(metrics["used"]), int(metrics["applied"])) == (1, 0)
+    moved, metrics = learner.update(refused, [entry(1.0)])
+    assert int(metrics["applied"]) == 1
+    assert np.all(learner.get_meta_params(moved)["w"] < learner.get_meta_params(state)["w"] - 0.05)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(moved))
+
+
+def test_an_optimizer_may_start_from_an_infinity() -> None:
+    def update(grads: Theta, best: jax.Array, params: Theta, value: jax.Array, **_: Any) -> Any:
+        return jax.tree.map(jnp.negative, grads), jnp.minimum(best, value)
+
+    best_so_far = optax.GradientTransformationExtraArgs(lambda params: jnp.float32(jnp.inf), update)
+    learner = GradientLearner(Vector(), best_so_far)
+    state, metrics = learner.update(learner.init(KEY), [entry(1.0, loss=3.0)])
+    assert int(metrics["applied"]) == 1
+    np.testing.assert_array_equal(learner.get_meta_params(state)["w"], -1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomWalk(SGD):
+    """An optimizer that ignores gradients and moves by its key alone."""
+
+    def update(
+        self,
+        opt_state: Any,
+        grad: Any,
+        loss: Any = None,
+        model_state: Any = None,
+        key: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        noise = jax.tree.map(lambda leaf: jax.random.normal(key, leaf.shape), grad)
+        return super().update(opt_state, noise, loss=loss, model_state=model_state, key=key, **kwargs)
+
+
+def test_the_outer_optimizers_keys_follow_the_seed_and_the_outer_step() -> None:
+    learner = dataclasses.replace(single_machine(num_lanes=1), theta_opt=RandomWalk(1.0))
+
+    def walk(seed: int) -> list[float]:
+        key = jax.random.PRNGKey(seed)
+        state, path = learner.init(key), []
+        for _ in range(3):
+            before = learner.get_meta_params(state)["log_lr"]
+            state, _, _ = learner.update(state, key)
+            path.append(round(float(learner.get_meta_params(state)["log_lr"] - before), 4))
+        return path
+
+    assert walk(0) == walk(0)
+    assert len({*walk(0), *walk(1)}) == 6
+
+
 def test_our_own_optimizers_serve_as_outer_optimizers() -> None:
     learner = GradientLearner(Vector(), SGD(1.0))
     state, _ = learner.update(learner.init(KEY), [entry(2.0)], key=KEY)
@@ -110,6 +170,21 @@ def test_a_worker_averages_its_estimators_by_weight() -> None:
     np.testing.assert_allclose(out.to_put.theta_grads["log_lr"], expected, rtol=1e-4)
     assert float(out.to_put.weight) == float(total)
     assert any(name.endswith("delta_loss") for name in out.metrics)
+
+
+@pytest.mark.parametrize("loss", [np.nan, np.inf, -np.inf])
+def test_a_mean_loss_that_is_not_finite_is_reported_as_the_value_asked_for(loss: float) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Diverged(TruncatedES):
+        def compute_gradient_estimate(self, *args: Any, **kwargs: Any) -> Any:
+            out, metrics = super().compute_gradient_estimate(*args, **kwargs)
+            return out._replace(mean_loss=jnp.float32(loss)), metrics
+
+    estimator = Diverged(example("TruncatedES").truncated_step, 10)
+    weights = weights_of(estimator)
+    states = [estimator.init_worker_state(weights, KEY)]
+    out = gradient_worker_compute(weights, [estimator], states, KEY, False, clip_nan_loss_to_value=7.0)
+    assert float(out.to_put.mean_loss) == 7.0
 
 
 def test_a_worker_needs_a_state_for_each_estimator() -> None:

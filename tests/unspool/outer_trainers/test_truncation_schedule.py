@@ -62,6 +62,19 @@ def test_log_uniform_lengths_have_the_log_uniform_mean() -> None:
     assert np.max(lengths) < 1000
 
 
+def test_log_uniform_lengths_between_equal_bounds_are_that_length() -> None:
+    keys = jax.random.split(KEY, 3)
+    for length in [*range(1, 65), 100, 5000, 20000, 100_000, 1_000_000]:
+        drawn = jax.vmap(lambda key, n=length: LogUniformLengthSchedule(n, n).init(key, None).length)(keys)
+        assert drawn.tolist() == [length] * 3
+
+
+def test_log_uniform_lengths_stay_within_their_bounds() -> None:
+    schedule = LogUniformLengthSchedule(13, 14)
+    lengths = jax.vmap(lambda key: schedule.init(key, None).length)(jax.random.split(KEY, 20000))
+    assert set(lengths.tolist()) <= {13, 14}
+
+
 def test_a_finished_episode_has_the_next_length_already() -> None:
     schedule = LogUniformLengthSchedule(5, 2000)
     state = schedule.init(KEY, None)
