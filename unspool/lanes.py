@@ -87,7 +87,8 @@ def _optimizer_key(seed: jax.Array, outer_step: jax.Array) -> PRNGKey:
 
 def optimizer_key(seed: Seed, outer_step: int) -> PRNGKey:
     """The key that the outer optimizer gets for the update that makes `outer_step` (from 1)."""
-    return _optimizer_key(_as_argument(seed), outer_step)
+    key: PRNGKey = _optimizer_key(_as_argument(seed), outer_step)
+    return key
 
 
 def lane_key(seed: Seed, lane: int | jax.Array, seq: int | jax.Array) -> PRNGKey:

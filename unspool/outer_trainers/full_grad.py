@@ -33,6 +33,7 @@ from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollStat
 from unspool.outer_trainers.truncation_schedule import TruncationSchedule
 from unspool.outer_trainers.unroll import Inputs
 from unspool.outer_trainers.whole_episodes import (
+    EPISODE_LENGTH_STREAM,
     check_whole_episodes,
     schedules_of_whole_episodes,
     steps_of_whole_episodes,
@@ -110,7 +111,8 @@ class FullGrad(GradientEstimator):
     def estimate(
         self, worker_weights: WorkerWeights, key: PRNGKey, state: NoState, data: Batch, with_summary: bool
     ) -> tuple[GradientEstimatorOut, Metrics]:
-        length_key, init_key, unroll_key = jax.random.split(key, 3)
+        init_key, unroll_key, _ = jax.random.split(key, 3)  # golden values fix this
+        length_key = jax.random.fold_in(init_key, EPISODE_LENGTH_STREAM)
         drawn = self.truncation_schedule.init(length_key, worker_weights.outer_state).length
         length = jnp.clip(drawn, 1, self._max_length)
         inputs = Inputs(data, worker_weights.outer_state, length)
@@ -155,10 +157,11 @@ class FullGrad(GradientEstimator):
         """
         in_block = math.isqrt(self._max_length - 1) + 1
         num_blocks = -(-self._max_length // in_block)
+        keys = self.truncated_step.keys_of_steps(jax.random.split(key, self._max_length))
 
         def step(carry: PyTree, number: jax.Array) -> tuple[PyTree, None]:
             goes_on = number < length
-            moved = self._one_step(*not_differentiated(~goes_on, (thetas, carry)), number, key, inputs)
+            moved = self._one_step(*not_differentiated(~goes_on, (thetas, carry)), number, keys, inputs)
             return _where(goes_on, moved, carry), None
 
         @jax.checkpoint
@@ -168,7 +171,7 @@ class FullGrad(GradientEstimator):
 
             return jax.lax.cond(first < length, steps, lambda: carry), None
 
-        no_out = self._no_out(thetas, start, key, inputs)
+        no_out = self._no_out(thetas, start, keys, inputs)
         zeros = no_out.loss
         nothing = _Sums(RunningSum.zero_like(zeros), zeros, zeros, jnp.zeros((), jnp.int32))
         beginning = (start, nothing, no_out)
@@ -176,10 +179,10 @@ class FullGrad(GradientEstimator):
         return sums, jax.tree.map(lambda leaf: leaf[None], out)
 
     def _one_step(
-        self, thetas: Theta, carry: PyTree, number: jax.Array, key: PRNGKey, inputs: Inputs
+        self, thetas: Theta, carry: PyTree, number: jax.Array, keys: PyTree, inputs: Inputs
     ) -> PyTree:
         state, sums, _ = carry
-        step = resets_harmless(functools.partial(self._step, number=number, key=key, inputs=inputs))
+        step = resets_harmless(functools.partial(self._step, number=number, keys=keys, inputs=inputs))
         state, out = step(thetas, state)
         sums = _Sums(
             total=sums.total.plus(jnp.where(out.mask, out.loss, 0)),
@@ -190,21 +193,21 @@ class FullGrad(GradientEstimator):
         return state, sums, out
 
     def _step(
-        self, thetas: Theta, state: UnrollState, number: jax.Array, key: PRNGKey, inputs: Inputs
+        self, thetas: Theta, state: UnrollState, number: jax.Array, keys: PyTree, inputs: Inputs
     ) -> tuple[UnrollState, TruncatedUnrollOut]:
         return self.truncated_step.unroll_step(
             thetas,
             state,
-            jax.random.fold_in(key, number),
+            jax.tree.map(lambda leaf: leaf[number], keys),
             inputs.of_step(jax.tree.map(lambda leaf: leaf[number], inputs.streamed())),
             inputs.outer_state,
             True,
             inputs.num_steps_override,
         )
 
-    def _no_out(self, thetas: Theta, state: UnrollState, key: PRNGKey, inputs: Inputs) -> TruncatedUnrollOut:
+    def _no_out(self, thetas: Theta, state: UnrollState, keys: PyTree, inputs: Inputs) -> TruncatedUnrollOut:
         """Shaped like what a step reports; the first step replaces it."""
-        report = jax.eval_shape(lambda: self._step(thetas, state, jnp.int32(0), key, inputs)[1])
+        report = jax.eval_shape(lambda: self._step(thetas, state, jnp.int32(0), keys, inputs)[1])
         no_out: TruncatedUnrollOut = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), report)
         return no_out
 

@@ -101,7 +101,7 @@ def truth_of_window_means(window: int) -> float:
 
 @functools.cache
 def estimates(estimator: Any, trajectories: int, windows: int) -> Any:
-    """Gradients and weights `[trajectories, windows]`, once it does not matter how the first episode began."""
+    """Gradients and weights `[trajectories, windows]`, after the first windows have been left out."""
 
     def trajectory(key: PRNGKey) -> Any:
         init_key, key = jax.random.split(key)

@@ -10,6 +10,7 @@ import pytest
 
 from unspool.learned_optimizers.base import LearnableAdam
 from unspool.outer_trainers.full_es import FullES
+from unspool.outer_trainers.full_grad import FullGrad
 from unspool.outer_trainers.gradient_learner import OuterState, WorkerWeights
 from unspool.outer_trainers.lopt_truncated_step import VectorizedLOptTruncatedStep
 from unspool.outer_trainers.truncated_es import TruncatedES
@@ -38,6 +39,21 @@ def first_call(estimator: Any, seed: int) -> Any:
     weights = WorkerWeights(theta=theta, theta_model_state=None, outer_state=OuterState(0))
     state = estimator.init_worker_state(weights, key=key)
     return state, estimator.compute_gradient_estimate(weights, key=key, state=state, with_summary=False)[0]
+
+
+COMPARED = {
+    "FullES",
+    "FullES_stacked",
+    "FullGrad",
+    "TruncatedES_call1",
+    "TruncatedGrad_call1",
+    "TruncatedPES_call1",
+    "TruncatedPES_inner_step_at_init",
+}
+
+
+def test_every_golden_call_is_compared() -> None:
+    assert set(GOLDEN) == COMPARED
 
 
 def assert_golden(out: Any, name: str) -> None:
@@ -85,3 +101,11 @@ def test_truncated_grad() -> None:
     _, out = first_call(estimator, seed=1)
     assert_golden(out, "TruncatedGrad_call1")
     assert out.unroll_state.inner_step.tolist() == GOLDEN["TruncatedGrad_call1"]["inner_step_after"]
+
+
+def test_full_grad() -> None:
+    estimator = FullGrad(step(NeverEndingTruncationSchedule()), ConstantTruncationSchedule(10))
+    _, out = first_call(estimator, seed=0)
+    assert_golden(out, "FullGrad")
+    # Of the other leaves, sums of terms that nearly cancel, float32 leaves three digits.
+    np.testing.assert_allclose(out.grad["log_lr"], GOLDEN["FullGrad"]["grad"]["log_lr"], rtol=1e-5)

@@ -111,17 +111,9 @@ def test_an_optimizer_may_start_from_an_infinity() -> None:
 class RandomWalk(SGD):
     """An optimizer that ignores gradients and moves by its key alone."""
 
-    def update(
-        self,
-        opt_state: Any,
-        grad: Any,
-        loss: Any = None,
-        model_state: Any = None,
-        key: Any = None,
-        **kwargs: Any,
-    ) -> Any:
+    def update(self, opt_state: Any, grad: Any, *args: Any, key: Any = None, **kwargs: Any) -> Any:
         noise = jax.tree.map(lambda leaf: jax.random.normal(key, leaf.shape), grad)
-        return super().update(opt_state, noise, loss=loss, model_state=model_state, key=key, **kwargs)
+        return super().update(opt_state, noise, *args, key=key, **kwargs)
 
 
 def test_the_outer_optimizers_keys_follow_the_seed_and_the_outer_step() -> None:
