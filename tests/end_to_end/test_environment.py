@@ -104,10 +104,11 @@ def test_a_bare_worker_computes_as_the_run_does_or_is_refused(
         assert f"{variable}={HOSTILE[variable]} is ignored" in hostile_run.output()
 
 
-def test_a_run_that_is_resumed_in_another_environment_is_the_same_run(
+def test_a_run_that_is_resumed_in_another_environment_or_with_diagnostics_is_the_same_run(
     config: Path, undisturbed: str, tmp_path: Path
 ) -> None:
-    for options, variables in ((["--set", "outer_steps=2"], HOSTILE), ([], {})):
+    diagnostics = ["--set", "numerics.rank_promotion=raise", "--set", "numerics.debug_nans=true"]
+    for options, variables in ((["--set", "outer_steps=2"], HOSTILE), (diagnostics, {})):
         all_options = ("--backend", "local", "--workers", "1", *options)
         with launched(config, tmp_path / "run", *all_options, variables=variables) as run:
             assert run.finish() == 0, run.output()

@@ -30,7 +30,7 @@ def update_momenta(momenta: jax.Array, gradient: jax.Array, decays: tuple[float,
         decays: One number in [0, 1] for each row of `momenta`.
     """
     decay = jnp.asarray(decays, jnp.float32).reshape((-1,) + (1,) * gradient.ndim)
-    return decay * momenta + (1 - decay) * gradient
+    return decay * momenta + (1 - decay) * gradient[None]
 
 
 def second_moment_normalized(rows: jax.Array) -> jax.Array:

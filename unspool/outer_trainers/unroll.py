@@ -87,6 +87,7 @@ class Pair(NamedTuple):
 
 def antithetic_thetas(theta: Theta, noise: Theta) -> Pair:
     """`theta + noise` and `theta - noise`, leaves `[N, ...]` like those of `noise`."""
+    theta = jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), theta)
     return Pair(jax.tree.map(jnp.add, theta, noise), jax.tree.map(jnp.subtract, theta, noise))
 
 

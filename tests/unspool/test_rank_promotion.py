@@ -1,0 +1,66 @@
+"""`jax_numpy_rank_promotion = "raise"` finds broadcasts of the user's own: the library must not have any."""
+
+from typing import Any
+
+import jax
+import pytest
+
+from unspool.experiment import Experiment
+
+QUADRATICS = {"task_family": {"type": "FixedDimQuadraticFamily", "dim": 3}}
+SCHEDULE = {"type": "ConstantTruncationSchedule", "total_length": 4}
+ADAM = {"type": "adam", "learning_rate": 0.01, "clip": 3.0, "clip_norm": 1.0}
+ESTIMATORS: dict[str, dict[str, Any]] = {
+    "FullES": {},
+    "TruncatedES": {"unroll_length": 2, "steps_per_jit": 2},
+    "TruncatedPES": {"trunc_length": 2, "steps_per_jit": 2},
+    "GPES": {"trunc_length": 2},
+    "NRES": {"unroll_length": 2},
+    "DODGE": {"trunc_length": 2},
+    "TruncatedGrad": {"unroll_length": 2, "steps_per_jit": 2},
+    "FullGrad": {},
+}
+
+
+def traced(estimator: dict[str, Any], **more: Any) -> None:
+    """Everything that estimates and the initial theta compute, with shapes in place of numbers."""
+    tables = {
+        "seed": 1,
+        "outer_steps": 1,
+        "aggregation": {"lanes": 1},
+        "outer_optimizer": ADAM,
+        "estimators": [estimator],
+    }
+    with jax.numpy_rank_promotion("raise"):
+        Experiment.from_tables(tables | more).check()
+
+
+@pytest.mark.parametrize("learned_optimizer", ["LearnableAdam", "MLPLOpt"])
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_no_estimator_promotes_ranks(name: str, learned_optimizer: str) -> None:
+    estimator = {"type": name, "num_tasks": 2, "truncation_schedule": SCHEDULE, **QUADRATICS}
+    traced(estimator | ESTIMATORS[name], learned_optimizer={"type": learned_optimizer})
+
+
+@pytest.mark.parametrize("system", ["InfluenceBalancing", "LearningRateRamp", "LorenzFit", "PendulumSwingUp"])
+@pytest.mark.parametrize("name", ["TruncatedPES", "TruncatedGrad"])
+def test_no_system_promotes_ranks(name: str, system: str) -> None:
+    traced({"type": name, "num_tasks": 2, "truncated_step": {"type": system}, **ESTIMATORS[name]})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pairs_per_task": 2},
+        {"death_probability": 0.1},
+        {"perturbation": "sphere", "pairs_per_task": 2, "orthogonal": True},
+        {"objective": "telescoped"},
+        {"objective": "last_recompute"},
+        {"weight_by": "episode"},
+        {"divergence": "clip", "clip_loss_diff": 1.0},
+    ],
+    ids=str,
+)
+def test_no_option_promotes_ranks(options: dict[str, Any]) -> None:
+    estimator = {"type": "TruncatedPES", "num_tasks": 2, "truncation_schedule": SCHEDULE, **QUADRATICS}
+    traced(estimator | ESTIMATORS["TruncatedPES"] | options, learned_optimizer={"type": "MLPLOpt"})
