@@ -45,11 +45,11 @@ FULL: Final = Training(steps=40, windows=5 * _WINDOWS, learning_rate=4e-3)
 SHORT: Final = Training(steps=50, windows=_WINDOWS, learning_rate=2e-3)
 
 _NOTES = f"""Influence balancing, the mean loss of episodes of {_EPISODE} steps in windows of {_WINDOW}.
-`NRES` with 500 antithetic pairs, SGD, `async`, {FULL.steps} outer steps of {FULL.windows} windows each: a
-weighted mean is biased by about one part in as many as it averages, and 20 windows were not enough (-0.0443).
-A worker process kills itself by SIGKILL with probability {DEATH_PROBABILITY:g} after each window, and is
-started anew. Its lane is restored from its snapshot; or there are none and it begins anew; or it begins anew
-and `death_probability` weighs windows by their inverse survival. Shown is theta, averaged over the last two
+`NRES` with 500 antithetic pairs, SGD, `async`, {FULL.steps} outer steps of {FULL.windows} windows each. A
+worker process kills itself by SIGKILL with probability {DEATH_PROBABILITY:g} after each window, and is
+started again. Its lane is restored from its snapshot; or there are none and it starts from the beginning;
+or it starts from the beginning and `death_probability` weighs windows by their inverse survival, with a
+learning rate divided by the factor that makes gradients larger. Shown is theta, averaged over the last two
 thirds of the run, which begins half-way between the two optima."""
 
 _CONFIG = """
@@ -96,6 +96,12 @@ class Case:
     is_weighted: bool
 
     @property
+    def gradient_scale(self) -> float:
+        """How many times as large gradients are as without deaths."""
+        survives_all = (1 - DEATH_PROBABILITY) ** _WINDOWS
+        return _WINDOWS * DEATH_PROBABILITY / (1 - survives_all) if self.is_weighted else 1.0
+
+    @property
     def optimum(self) -> float:
         """Where theta should go."""
         return optimum(0.0 if self.is_restored or self.is_weighted else DEATH_PROBABILITY)
@@ -122,6 +128,7 @@ def run(quick: bool) -> Result:
 
 def trained(case: Case, training: Training) -> tuple[float, int]:
     """Theta at the end of a run whose workers die, averaged, and how often they did."""
+    training = training._replace(learning_rate=training.learning_rate / case.gradient_scale)
     config = _CONFIG.format(
         **training._asdict(),
         window=_WINDOW,

@@ -3,9 +3,11 @@
 import ml_dtypes
 import numpy as np
 import pytest
+from jax.random import PRNGKey
 
 from protos import codec
 from protos.unspool.v1 import learner_pb2
+from tests.unspool.outer_trainers.test_followed_means import LONG, SHORT, WEIGHTS, whole_episodes
 from workers.relay.merging import HeldPush, is_mergeable, merged
 
 DTYPES = (np.float32, np.float16, ml_dtypes.bfloat16)
@@ -46,6 +48,17 @@ def test_a_mean_of_means_is_the_mean_of_everything():
     np.testing.assert_allclose(
         codec.decode(nested_body, schema)[0], codec.decode(body, schema)[0], rtol=2.0**-22
     )
+
+
+def test_a_short_and_a_long_episode_are_merged_into_their_mean():
+    """Estimates weigh by their tasks, so a relay changes nothing of which objective is followed."""
+    estimator = whole_episodes(1)["FullES"]
+    outs = [estimator.compute_gradient_estimate(WEIGHTS, PRNGKey(seed), ())[0] for seed in range(12)]
+    short, long = ({int(out.inner_steps): out for out in outs}[2 * steps] for steps in (SHORT, LONG))
+    schema = codec.schema_of([np.zeros((), np.float32)])
+    pushes = [held([np.asarray(out.grad["a"])], schema, float(out.weight)) for out in (short, long)]
+    _, body = merged(pushes, schema)
+    assert codec.decode(body, schema)[0] == pytest.approx((-1 + (LONG - 2 * SHORT) / LONG) / 2, rel=1e-3)
 
 
 def test_a_one_hot_of_each_lane_keeps_its_weight():
