@@ -14,10 +14,10 @@ def unroll_info(out: TruncatedUnrollOut) -> UnrollInfo:
     return UnrollInfo(out.loss, out.iteration, out.task_param, out.is_done)
 
 
-def inner_steps(out: TruncatedUnrollOut) -> jax.Array:
-    """`[]` int32: how many steps were taken, with or without a loss; those that only reset are none."""
+def is_inner_step(out: TruncatedUnrollOut) -> jax.Array:
+    """Shaped like the loss, int32: 1 for a step with or without a loss, 0 for one that only resets."""
     only_resets = (out.iteration <= 0) & (out.is_done | ~out.mask)
-    return jnp.sum(~only_resets, dtype=jnp.int32)
+    return (~only_resets).astype(jnp.int32)
 
 
 def es_out(
@@ -31,7 +31,7 @@ def es_out(
         unroll_info=unroll_info(pos),
         weight=difference.weight,
         diverged_tasks=jnp.sum(difference.diverged, dtype=jnp.int32),
-        inner_steps=2 * inner_steps(pos),
+        inner_steps=2 * jnp.sum(is_inner_step(pos)),
     )
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from unspool.arguments import check_choice, check_whole_number
-from unspool.outer_trainers.estimate_report import es_metrics, es_out, inner_steps
+from unspool.outer_trainers.estimate_report import es_metrics, es_out, is_inner_step
 from unspool.outer_trainers.evolution_strategy import EvolutionStrategy
 from unspool.outer_trainers.gradient_estimator import GradientEstimatorOut, Metrics, WorkerWeights
 from unspool.outer_trainers.long_sums import RunningSum
@@ -52,7 +52,7 @@ class _Running(NamedTuple):
         lowest: loss.
         last: loss.
         losses: how many.
-        steps: `[]` int32, taken by the positive members.
+        steps: `[N]` int32, of the positive members.
     """
 
     total: RunningSum
@@ -126,7 +126,7 @@ class FullES(EvolutionStrategy):
         ends_once = jnp.zeros_like(has_objective)
         difference = self.difference(self._sides(thetas, loop, inputs), has_objective, ends_once)
         grad = self.gradient(credit(noise, difference.delta[0]), difference)
-        out = es_out(grad, difference, state, pos)._replace(inner_steps=2 * loop.running.steps)
+        out = es_out(grad, difference, state, pos)._replace(inner_steps=2 * jnp.sum(loop.running.steps))
         return out, es_metrics(grad, difference, pos, with_summary)
 
     def steps_of_data(self) -> int:
@@ -165,7 +165,7 @@ class FullES(EvolutionStrategy):
         no_out = self._no_out(thetas, states, key, inputs)
         zeros = no_out.loss
         nothing = RunningSum.zero_like(zeros)
-        running = _Running(nothing, zeros + jnp.inf, zeros, zeros, jnp.zeros((), jnp.int32))
+        running = _Running(nothing, zeros + jnp.inf, zeros, zeros, jnp.zeros(zeros.shape[1], jnp.int32))
         loop = _Loop(jnp.zeros((), jnp.int32), key, states, running, no_out)
         return jax.lax.while_loop(lambda loop: loop.step < length, some_steps, loop)
 
@@ -177,7 +177,7 @@ class FullES(EvolutionStrategy):
             lowest=jnp.minimum(loop.running.lowest, jnp.where(out.mask, out.loss, jnp.inf)),
             last=jnp.where(out.mask, out.loss, loop.running.last),
             losses=loop.running.losses + out.mask.astype(out.loss.dtype),
-            steps=loop.running.steps + inner_steps(one_side(out, 0)),
+            steps=loop.running.steps + is_inner_step(one_side(out, 0)),
         )
         return _Loop(loop.step + 1, loop.key, states, running, out)
 

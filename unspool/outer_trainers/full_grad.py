@@ -19,7 +19,7 @@ from unspool.outer_trainers.backpropagation import (
     mean_gradient,
     resets_harmless,
 )
-from unspool.outer_trainers.estimate_report import inner_steps, unroll_info, unroll_metrics
+from unspool.outer_trainers.estimate_report import is_inner_step, unroll_info, unroll_metrics
 from unspool.outer_trainers.gradient_estimator import (
     GradientEstimator,
     GradientEstimatorOut,
@@ -54,7 +54,7 @@ class _Sums(NamedTuple):
         total: of them.
         last: loss.
         losses: how many.
-        steps: `[]` int32, inner steps of all tasks.
+        steps: int32, how many steps.
     """
 
     total: RunningSum
@@ -135,7 +135,7 @@ class FullGrad(GradientEstimator):
             unroll_info=unroll_info(out),
             weight=jnp.sum(mean.counts, dtype=jnp.float32),
             diverged_tasks=jnp.sum(mean.diverged, dtype=jnp.int32),
-            inner_steps=sums.steps,
+            inner_steps=jnp.sum(sums.steps),
         )
         return estimate, unroll_metrics(mean.grad, out, estimate.diverged_tasks, with_summary)
 
@@ -173,7 +173,7 @@ class FullGrad(GradientEstimator):
 
         no_out = self._no_out(thetas, start, keys, inputs)
         zeros = no_out.loss
-        nothing = _Sums(RunningSum.zero_like(zeros), zeros, zeros, jnp.zeros((), jnp.int32))
+        nothing = _Sums(RunningSum.zero_like(zeros), zeros, zeros, jnp.zeros(zeros.shape, jnp.int32))
         beginning = (start, nothing, no_out)
         (_, sums, out), _ = jax.lax.scan(block, beginning, in_block * jnp.arange(num_blocks))
         return sums, jax.tree.map(lambda leaf: leaf[None], out)
@@ -188,7 +188,7 @@ class FullGrad(GradientEstimator):
             total=sums.total.plus(jnp.where(out.mask, out.loss, 0)),
             last=jnp.where(out.mask, out.loss, sums.last),
             losses=sums.losses + out.mask.astype(out.loss.dtype),
-            steps=sums.steps + inner_steps(out),
+            steps=sums.steps + is_inner_step(out),
         )
         return state, sums, out
 

@@ -15,7 +15,7 @@ from unspool.outer_trainers.backpropagation import (
     mean_gradient,
     resets_harmless,
 )
-from unspool.outer_trainers.estimate_report import inner_steps, unroll_info, unroll_metrics
+from unspool.outer_trainers.estimate_report import is_inner_step, unroll_info, unroll_metrics
 from unspool.outer_trainers.gradient_estimator import (
     GradientEstimator,
     GradientEstimatorOut,
@@ -84,7 +84,7 @@ class TruncatedGrad(GradientEstimator):
             unroll_info=unroll_info(out),
             weight=jnp.sum(mean.counts, dtype=jnp.float32),
             diverged_tasks=jnp.sum(mean.diverged, dtype=jnp.int32),
-            inner_steps=inner_steps(out),
+            inner_steps=jnp.sum(is_inner_step(out)),
         )
         return estimate, unroll_metrics(mean.grad, out, estimate.diverged_tasks, with_summary)
 
