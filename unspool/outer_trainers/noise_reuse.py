@@ -209,7 +209,7 @@ class NoiseReuse(TruncatedEvolutionStrategy):
 
         `xi_t` changes only where noise is drawn, so this goes from draw to draw and not from step to step.
         """
-        steps = jnp.arange(self.num_steps)
+        steps = jnp.arange(self.num_steps, dtype=jnp.int32)  # also where integers have 64 bits
         any_drawn = jnp.any(draws.is_drawn, axis=1)
 
         def draw_after(step: jax.Array) -> jax.Array:

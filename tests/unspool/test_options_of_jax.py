@@ -1,5 +1,6 @@
-"""`jax_numpy_rank_promotion = "raise"` finds broadcasts of the user's own: the library must not have any."""
+"""The library computes under options that users set: the library itself must not be what trips them."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -22,17 +23,15 @@ ESTIMATORS: dict[str, dict[str, Any]] = {
 }
 
 
+def check(estimator: dict[str, Any], option: AbstractContextManager[Any], **more: Any) -> None:
+    """Trace everything that estimates and the initial theta compute, with shapes in place of numbers."""
+    tables = {"seed": 1, "outer_steps": 1, "aggregation": {"lanes": 1}, "outer_optimizer": ADAM}
+    with option:
+        Experiment.from_tables(tables | {"estimators": [estimator]} | more).check()
+
+
 def traced(estimator: dict[str, Any], **more: Any) -> None:
-    """Everything that estimates and the initial theta compute, with shapes in place of numbers."""
-    tables = {
-        "seed": 1,
-        "outer_steps": 1,
-        "aggregation": {"lanes": 1},
-        "outer_optimizer": ADAM,
-        "estimators": [estimator],
-    }
-    with jax.numpy_rank_promotion("raise"):
-        Experiment.from_tables(tables | more).check()
+    check(estimator, jax.numpy_rank_promotion("raise"), **more)
 
 
 @pytest.mark.parametrize("learned_optimizer", ["LearnableAdam", "MLPLOpt"])
@@ -40,6 +39,13 @@ def traced(estimator: dict[str, Any], **more: Any) -> None:
 def test_no_estimator_promotes_ranks(name: str, learned_optimizer: str) -> None:
     estimator = {"type": name, "num_tasks": 2, "truncation_schedule": SCHEDULE, **QUADRATICS}
     traced(estimator | ESTIMATORS[name], learned_optimizer={"type": learned_optimizer})
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_every_estimator_can_be_traced_with_64_bit_types(name: str) -> None:
+    estimator = {"type": name, "num_tasks": 2, "truncation_schedule": SCHEDULE, **QUADRATICS}
+    learned_optimizer = {"type": "LearnableAdam"}
+    check(estimator | ESTIMATORS[name], jax.enable_x64(True), learned_optimizer=learned_optimizer)
 
 
 @pytest.mark.parametrize("system", ["InfluenceBalancing", "LearningRateRamp", "LorenzFit", "PendulumSwingUp"])
