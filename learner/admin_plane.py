@@ -165,6 +165,12 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
             core.operator.stop(now=request.now, reason="asked to by an operator")
             return admin_pb2.StopReply(outer_step=core.run.version)
 
+    def NoteSupervision(self, request: admin_pb2.SupervisionNote, context: Any) -> admin_pb2.SupervisionReply:
+        """Keep what the supervisor of the workers says."""
+        with self._runtime.locked() as core:
+            core.operator.note_supervision(request)
+        return admin_pb2.SupervisionReply()
+
     def close(self) -> None:
         """End the streams of those who watch."""
         self._closing.set()

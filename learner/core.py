@@ -10,6 +10,7 @@ from learner import letters
 from learner.admission import Body, JoinRefusedError, check_join
 from learner.aggregation import Batch
 from learner.autoscale import Autoscaler
+from learner.code_failures import read_report
 from learner.departures import Departures
 from learner.events import Level
 from learner.leases import Leases
@@ -203,6 +204,9 @@ class LearnerCore:
         if session is None or session.log_lines >= _LOG_LINES:
             return
         session.log_lines += 1
+        if line.HasField("failure"):
+            report, host = read_report(line.failure), session.introduction.host
+            self.run.code_failures.add(report, session=worker_id, worker=session.name, host=host)
         level = _LOG_LEVELS.get(line.level, "info")
         self.run.events.add(level, "worker_log", f"{session.name}: {line.text[:_LOG_CHARACTERS]}")
 

@@ -5,13 +5,15 @@ import re
 from pathlib import PurePosixPath
 from typing import Final, NamedTuple
 
+from learner.code_failures import read_report
 from protos.unspool.v1 import learner_pb2
+from unspool.failure_report import FailureReport
 
 IDENTICAL: Final = 3
 """Identical failures after which somebody has to look."""
 
 _TRACEBACK_CHARACTERS: Final = 8000
-_ERROR_CHARACTERS: Final = 200
+_ERROR_CHARACTERS: Final = 500
 _KEPT: Final = 256
 _FRAME: Final = re.compile(r' *File "([^"]+)", line (\d+), in (.*)')
 _NUMBER: Final = re.compile(r"\b(?:0x)?(?=[a-f]*[0-9])[0-9a-f]+\b|[0-9]+")
@@ -26,6 +28,7 @@ class Failure(NamedTuple):
         host: where it was computed.
         digest: equal for failures of the same cause; see `digest_of`.
         traceback: as the worker sent it, up to a bound.
+        report: the exception and the line to look at, or None from a worker that does not say.
     """
 
     lane: int
@@ -33,16 +36,20 @@ class Failure(NamedTuple):
     host: str
     digest: str
     traceback: str
+    report: FailureReport | None = None
 
     @classmethod
     def read(cls, message: learner_pb2.LaneFailure, host: str) -> "Failure":
         """Return what a worker on `host` reports."""
         traceback = message.traceback[-_TRACEBACK_CHARACTERS:]
-        return cls(message.lane, message.seq, host, digest_of(traceback), traceback)
+        report = read_report(message.report) if message.HasField("report") else None
+        return cls(message.lane, message.seq, host, digest_of(traceback), traceback, report)
 
     @property
     def error(self) -> str:
-        """The line that names the exception."""
+        """The exception in one line."""
+        if self.report is not None:
+            return str(self.report)
         return last_line(self.traceback) or "an exception without a traceback"
 
 

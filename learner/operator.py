@@ -10,6 +10,7 @@ from learner.run import Run
 from learner.scale import Scale, WorkersRange
 from learner.sessions import WorkerSession
 from learner.stacks import Stacks
+from protos.unspool.v1.admin_pb2 import SupervisionNote
 from protos.unspool.v1.learner_pb2 import Goodbye
 
 
@@ -34,6 +35,7 @@ class Operator:
         most = self._run.settings.max_workers
         if not 0 <= workers <= most:
             raise ValueError(f"scale N = {workers}: must be from 0 to {most} (workers.max_count)")
+        self._check_room(f"scale N = {workers}", workers)
         return self._want(Scale(workers))
 
     def scale_between(self, fewest: int, most: int) -> int:
@@ -46,9 +48,20 @@ class Operator:
         if not 0 <= fewest <= most <= bound:
             rule = f"must be 0 <= MIN <= MAX <= {bound} (workers.max_count)"
             raise ValueError(f"scale MIN:MAX = {fewest}:{most}: {rule}")
+        self._check_room(f"scale MIN:MAX = {fewest}:{most}", most)
         bounds = WorkersRange(fewest, most)
         lanes = self._run.settings.experiment.lanes
         return self._want(Scale(bounds.nearest(self._run.workers_desired, lanes), bounds))
+
+    def note_supervision(self, note: SupervisionNote) -> None:
+        """Keep what the supervisor of the workers says; what is new in it becomes events."""
+        for problem in self._run.supervision.take(note):
+            self._run.events.add("warning", "supervisor", problem.removeprefix("supervisor: "))
+
+    def _check_room(self, said: str, workers: int) -> None:
+        objection = self._run.supervision.objection(workers)
+        if objection:
+            raise ValueError(f"{said}: {objection}")
 
     def _want(self, scale: Scale) -> int:
         before = self._run.workers_desired

@@ -27,6 +27,14 @@ class Quarantine:
         """
         failure = Failure.read(message, session.introduction.host)
         self._run.failures.add(failure)
+        if failure.report is not None:
+            self._run.code_failures.add(
+                failure.report,
+                session=session.worker_id,
+                worker=session.name,
+                host=failure.host,
+                lane=lane.number,
+            )
         text = f"lane {lane.number} at seq {failure.seq} on {session.name} ({failure.host}): {failure.error}"
         self._run.events.add("warning", "lane_failed", text)
         if self._is_hosts_fault(failure):

@@ -8,6 +8,7 @@ from learner.arrivals import ArrivalTimes
 from learner.buffer import GradientBuffer
 from learner.checkpoint_health import CheckpointHealth
 from learner.checkpoint_store import CheckpointFile
+from learner.code_failures import CodeFailures
 from learner.events import EventLog
 from learner.failures import FailureLog
 from learner.lanes import LaneTable
@@ -19,6 +20,7 @@ from learner.ring import ThetaRing
 from learner.scale import WorkersRange
 from learner.sessions import SessionTable, WorkerSession
 from learner.settings import LearnerSettings
+from learner.supervision import Supervision
 from learner.tally import Tally
 from protos.unspool.v1.learner_pb2 import LearnerMessage
 
@@ -43,6 +45,8 @@ class Run:
         workers_range: within which the run moves that number itself, or None if only the operator does.
         refusals: who was not let in.
         failures: what estimates failed with.
+        code_failures: what workers ended with, for people.
+        supervision: what the supervisor of the workers says.
         excluded_hosts: why workers of a host are refused, by host; in this life of the learner.
         applying: the batch that is being made into the next theta; empty between updates.
     """
@@ -72,8 +76,12 @@ class Run:
     aggregation: Aggregation = dataclasses.field(init=False)
     checkpoint_health: CheckpointHealth = dataclasses.field(init=False)
     phase: RunPhase = dataclasses.field(init=False)
+    code_failures: CodeFailures = dataclasses.field(init=False)
+    supervision: Supervision = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
+        self.code_failures = CodeFailures(self.clock)
+        self.supervision = Supervision(self.clock)
         self.buffer = GradientBuffer(self.settings.buffer_items)
         self.paces = Paces(len(self.settings.experiment.estimators))
         self.arrivals = ArrivalTimes(self.settings.experiment.lanes, self.settings.lease_ttl_s)

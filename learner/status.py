@@ -48,6 +48,8 @@ def build_status(run: Run) -> Status:
         buffered=len(run.buffer),
         refusals=run.refusals.counts(),
         excluded_hosts=run.excluded_hosts,
+        failures=run.code_failures.summaries(),
+        absent_workers=run.supervision.absent_workers,
     )
     if last is not None:
         status.grad_norm = last.grad_norm
@@ -106,7 +108,9 @@ def _problems(run: Run) -> list[str]:
             for lane in quarantined[:_LANES_NAMED]
         ),
         *([f"{more} more lanes: in quarantine until `reset-lane`"] if more > 0 else []),
+        *(f"workers end with {failure.report}" for failure in run.code_failures.recent()),
         *complaints(run),
+        *run.supervision.problems,
     ]
 
 

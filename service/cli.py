@@ -148,7 +148,9 @@ def status(
                 )
             else:
                 now = admin.status()
-                now.problems.extend(supervision_problems(found))
+                now.problems.extend(
+                    problem for problem in supervision_problems(found) if problem not in now.problems
+                )
                 answer(facts_of(now), json, tables.status_report(now))
     except LearnerUnreachableError:
         last = last_status(found)

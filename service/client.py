@@ -64,6 +64,10 @@ class Admin(abc.ABC):
         """Go on after `pause`."""
 
     @abc.abstractmethod
+    def note_supervision(self, note: admin_pb2.SupervisionNote) -> None:
+        """Tell the learner what only the supervisor of its workers knows."""
+
+    @abc.abstractmethod
     def events(self, after: int) -> Sequence[admin_pb2.Event]:
         """Return what happened after event number `after`, oldest first."""
 
@@ -146,6 +150,10 @@ class GrpcAdmin(Admin):
     def resume(self) -> None:
         with self._typed_errors():
             self._stub.Resume(admin_pb2.ResumeRequest(), **self._options)
+
+    def note_supervision(self, note: admin_pb2.SupervisionNote) -> None:
+        with self._typed_errors():
+            self._stub.NoteSupervision(note, **self._options)
 
     def events(self, after: int) -> Sequence[admin_pb2.Event]:
         request = admin_pb2.ListEventsRequest(after=after, limit=1000)

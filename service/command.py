@@ -12,6 +12,7 @@ from service.output import report_error
 from service.standard_streams import writing_output
 from service.system_errors import system_error
 from unspool.config_error import ConfigError
+from unspool.failure_report import FailureReport
 
 _INTERRUPTED: Final = 130
 
@@ -49,6 +50,8 @@ def _told(error: Exception) -> ServiceError | ConfigError:
     """Return what to tell a person of an error."""
     if isinstance(error, ServiceError | ConfigError):
         return error
-    if isinstance(error, OSError):
+    report = FailureReport.of(error)
+    if isinstance(error, OSError) and not report.is_users:
         return system_error(error)
-    return FailedError(f"internal error, {type(error).__name__}: {error} (--debug shows where)")
+    whose = "" if report.is_users else "internal error, "
+    return FailedError(f"{whose}{report}; --debug shows the traceback")

@@ -6,13 +6,15 @@ What an end costs a worker is `service.restart_budget`'s to say.
 import dataclasses
 import math
 import re
+import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
-from protos.unspool.v1.admin_pb2 import Status, WorkerStatus
+from protos.unspool.v1.admin_pb2 import AbsentWorker, Status, WorkerStatus
 from service.client import Admin
 from service.exits import ServiceError
 from service.memory_shortage import MemoryShortage
+from service.placement import Placement
 from service.restart_budget import EndKind, RestartBudget, RestartPolicy, cause_of, kind_of_exit
 from workers.pool import Exit, WorkerPool
 
@@ -36,6 +38,7 @@ class _Slot:
     kill_at: float = math.inf  # finite once it is not wanted any more
     stuck_at: float | None = None
     was_stuck: bool = False
+    changed_at: float = 0.0  # when its process began or ended
 
 
 class Fleet:
@@ -47,6 +50,7 @@ class Fleet:
         admin: Admin,
         clock: Callable[[], float],
         policy: RestartPolicy = _POLICY,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._pool = pool
         self._admin = admin
@@ -59,6 +63,8 @@ class Fleet:
         self._desired: int | None = None
         self._strangers: set[str] = set()  # workers that are not this pool's to end
         self._polled_draining_at = -math.inf
+        self._placement = Placement(wall_clock)
+        self._polled_room_at = -math.inf
 
     @property
     def running(self) -> list[str]:
@@ -71,13 +77,37 @@ class Fleet:
         given_up = [slot.budget.problem for slot in self._slots.values() if slot.budget.problem]
         hosts = ", ".join(sorted(self._excluded_hosts))
         nowhere = f"no worker is started: estimates fail on {hosts}, and there is no other machine"
-        return given_up + self._shortage.problems + [nowhere] * (not self._has_hosts)
+        without_room = self._placement.problems
+        return given_up + self._shortage.problems + without_room + [nowhere] * (not self._has_hosts)
 
     @property
     def ends(self) -> Mapping[str, tuple[int, str]]:
         """How many processes of each worker ended without being asked to, and how the last one did."""
         budgets = {name: slot.budget for name, slot in self._slots.items()}
         return {name: (budget.ends, budget.last_end) for name, budget in budgets.items() if budget.ends}
+
+    @property
+    def most_workers(self) -> tuple[int, str] | None:
+        """How many workers there can be and why no more, where the pool knows."""
+        return self._pool.most_workers()
+
+    def absent(self, joined: Collection[str]) -> list[AbsentWorker]:
+        """Return the workers that are wanted and have not `joined`, with what they wait for."""
+        return [
+            AbsentWorker(name=name, state=state, age_s=max(0.0, age_s))
+            for name, slot in self._slots.items()
+            if name not in joined
+            for state, age_s in [self._absence(name, slot)]
+        ]
+
+    def _absence(self, name: str, slot: _Slot) -> tuple[str, float]:
+        age_s = self._clock() - slot.changed_at
+        if slot.is_running:
+            return self._placement.states.get(name, ("starting", age_s))
+        if slot.budget.problem:
+            return f"given up; {slot.budget.last_end}", age_s
+        left_s = max(0.0, slot.budget.start_after - self._clock())
+        return f"ended, starts again in {left_s:.0f} s; {slot.budget.last_end or 'drained'}", age_s
 
     @property
     def has_given_up(self) -> bool:
@@ -101,6 +131,7 @@ class Fleet:
         for name in reversed([name for name in self.running if name not in wanted]):
             self._scale_down(name)
         self._leave_doomed_machines()
+        self._look_for_room()
         self._end_stuck()
 
     def reap(self) -> None:
@@ -148,7 +179,7 @@ class Fleet:
             if not self._has_hosts:
                 return
             self._pool.start(name)
-        self._slots[name] = _Slot(slot.budget, is_running=True)
+        self._slots[name] = _Slot(slot.budget, is_running=True, changed_at=self._clock())
 
     def _scale_down(self, name: str) -> None:
         slot, now = self._slots[name], self._clock()
@@ -168,6 +199,12 @@ class Fleet:
             if slot is not None and slot.is_running and not slot.is_doomed:
                 deadline_s = min(DRAIN_S, max(1.0, left_s - _FAREWELL_S))
                 slot.is_doomed = self._drain(name, deadline_s, "preempted")
+
+    def _look_for_room(self) -> None:
+        now = self._clock()
+        if now - self._polled_room_at >= _DRAINING_POLL_S:
+            self._polled_room_at = now
+            self._placement.note(self._pool.unplaced())
 
     def _drain(self, name: str, deadline_s: float, reason: str) -> bool:
         """Ask it to leave; False if it has not joined yet, to be asked again at the next step."""
@@ -197,7 +234,7 @@ class Fleet:
                 self._pool.kill(name)
 
     def _note_end(self, name: str, slot: _Slot, ended: Exit) -> None:
-        slot.is_running = False
+        slot.is_running, slot.changed_at = False, self._clock()
         kind, host = self._kind_of(slot, ended), self._host_of(name)
         if kind is EndKind.REFUSED and host in self._excluded_hosts:
             kind = EndKind.EVICTED  # not it, but its machine

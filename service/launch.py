@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
+from learner.code_failures import read_report
 from protos.connection import host_of, is_loopback
 from protos.roles import Role
 from protos.tls import Identity
@@ -275,7 +276,8 @@ def _follow(run: RunDirectory, supervisor: Supervisor, signals: StopSignals, dis
         has_ended = supervisor.step()
         if supervisor.status is not None:
             display.show(supervisor.status)
-        news = [text for text in [*_STOPPING[: signals.count], *supervisor.problems] if text not in told]
+        texts = [*_STOPPING[: signals.count], *supervisor.problems, *_failures(supervisor)]
+        news = [text for text in dict.fromkeys(texts) if text not in told]
         for text in news:
             display.note(text)
         told += news
@@ -283,3 +285,11 @@ def _follow(run: RunDirectory, supervisor: Supervisor, signals: StopSignals, dis
             noted = supervisor.problems, supervisor.ends
             note_supervision(run, *noted)
         time.sleep(0 if has_ended else _STEP_S)
+
+
+def _failures(supervisor: Supervisor) -> list[str]:
+    """What workers ended with, each kind once: what they told the learner, and what their processes left."""
+    status = supervisor.status
+    reports = [] if status is None else [read_report(one.failure) for one in status.failures]
+    ends = [f"worker {name} ended: {last}" for name, (_, last) in supervisor.ends.items()]
+    return [*(f"workers end with {report}" for report in reports), *ends]

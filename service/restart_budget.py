@@ -21,6 +21,8 @@ class EndKind(enum.StrEnum):
     """The supervisor's: it was scaled down."""
     EVICTED = "evicted"
     """The learner's, or an operator's: its lanes were taken away, another process may do better."""
+    DRAINED = "drained"
+    """An operator's, who drained it, or the run's, which is over: another process follows if it is wanted."""
     PREEMPTED = "preempted"
     """Its machine's, or whoever sent it SIGTERM."""
     CRASHED = "crashed"
@@ -82,6 +84,9 @@ class RestartBudget:
         """Count an end."""
         if kind is EndKind.ASKED:
             return
+        if kind is EndKind.DRAINED:
+            self.start_after = now + self._policy.first_delay_s
+            return
         self.ends += 1
         self.last_end = f"{kind}: {cause_of(ended)}"
         policy = self._policy
@@ -97,7 +102,8 @@ class RestartBudget:
                 self._charge(self._crashes, policy.crashes, what, now)
             case EndKind.REFUSED:
                 self.problem = (
-                    f"worker {self._name} was refused by the learner, is not started again: {self._log}"
+                    f"worker {self._name} was refused by the learner, is not started again: {self._log} "
+                    f"({self.last_end})"
                 )
 
     def _charge(self, ends: list[float], limit: int, what: str, now: float) -> None:
@@ -115,8 +121,6 @@ class RestartBudget:
 
 def cause_of(ended: Exit) -> str:
     """Return why a process ended in one line: Ray, and Python, say most at the end."""
-    if ended.code == ExitCode.OK:
-        return "it was asked to leave"
     if ended.code == ExitCode.EVICTED:
         return "its lanes were taken away"
     lines = ended.cause.strip().splitlines() or [f"exit code {ended.code}"]
@@ -125,8 +129,10 @@ def cause_of(ended: Exit) -> str:
 
 def kind_of_exit(ended: Exit) -> EndKind:
     """Return what kind of end nobody here has asked for, by what the process itself says."""
-    if ended.preempted or ended.code == ExitCode.OK:
+    if ended.preempted:
         return EndKind.PREEMPTED
+    if ended.code == ExitCode.OK:
+        return EndKind.DRAINED
     if ended.code == ExitCode.EVICTED:
         return EndKind.EVICTED
     return EndKind.REFUSED if ended.code == ExitCode.REFUSED else EndKind.CRASHED

@@ -81,10 +81,7 @@ def supervision_problems(run: RunDirectory) -> list[str]:
     try:
         facts = json.loads(run.supervisor_path.read_text(encoding="utf-8"))
         pid, host, problems = int(facts["pid"]), facts["host"], list(facts["problems"])
-        ends = [
-            f"worker {name} ended {one['ended']}x, the last time {one['last']}"
-            for name, one in facts.get("workers", {}).items()
-        ]
+        ends = {name: (one["ended"], one["last"]) for name, one in facts.get("workers", {}).items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
     if not is_supervised(run):
@@ -92,7 +89,13 @@ def supervision_problems(run: RunDirectory) -> list[str]:
             f"supervisor: process {pid} on {host} is gone, nobody starts or ends workers; "
             f"launch {run.path} again to supervise it"
         ]
-    return [f"supervisor: {problem}" for problem in problems + ends]
+    return in_words(problems, ends)
+
+
+def in_words(problems: Sequence[str], ends: Mapping[str, tuple[int, str]]) -> list[str]:
+    """Return a supervisor's problems and how workers ended, as `unspool status` says it."""
+    ended = [f"worker {name} ended {count}x, the last time {last}" for name, (count, last) in ends.items()]
+    return [f"supervisor: {problem}" for problem in [*problems, *ended]]
 
 
 def _lock_path(run: RunDirectory) -> Path:

@@ -1,9 +1,10 @@
 """Keeps a run going: keeps its workers to their number, passes stops on, and ends when the learner does."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from protos.unspool.v1.admin_pb2 import Status
+from protos.unspool.v1.admin_pb2 import Status, SupervisionNote
 from service.client import Admin
 from service.exits import (
     FailedError,
@@ -16,6 +17,7 @@ from service.exits import (
 from service.fleet import Fleet
 from service.last_status import DOWN
 from service.learner_lives import LearnerLives, cause_of
+from service.supervision import in_words
 
 _ENDING: Final = ("STOPPING", "STOPPED", "FINISHED", "FAILED", "UNTRAINED")
 _STOPPING: Final = ("STOPPING", "STOPPED")
@@ -23,6 +25,7 @@ _SILENCE_S = 120.0
 _START_S = 60.0
 _FAREWELL_S = 20.0
 _STOP_S = 60.0
+_TELL_AGAIN_S = 10.0
 
 
 class Supervisor:
@@ -60,6 +63,8 @@ class Supervisor:
         self._ended_at: float | None = None
         self._failure: ServiceError | None = None
         self._refusal = ""
+        self._told: list[str] | None = None
+        self._told_at = 0.0
 
     @property
     def status(self) -> Status | None:
@@ -121,7 +126,24 @@ class Supervisor:
             self._answered_at = self._clock()
             self._look_after_learner(self._status)
             self._look_after_workers(self._status)
+            self._tell(self._status)
         return False
+
+    def _tell(self, status: Status) -> None:
+        """Let the learner know what it cannot: it shows that to everybody who asks."""
+        note = SupervisionNote(
+            problems=in_words(self.problems, self.ends),
+            absent_workers=self._fleet.absent({worker.name for worker in status.workers}),
+        )
+        most = self._fleet.most_workers
+        if most is not None:
+            note.most_workers, note.most_workers_reason = most
+        facts = [*note.problems, *(f"{one.name} {one.state}" for one in note.absent_workers)]
+        if facts == self._told and self._clock() - self._told_at < _TELL_AGAIN_S:
+            return
+        with contextlib.suppress(ServiceError):  # tried again at the next step
+            self._admin.note_supervision(note)
+            self._told, self._told_at = facts, self._clock()
 
     def _look_after_learner(self, status: Status) -> None:
         self._lives.moved(status.outer_step)

@@ -33,6 +33,9 @@ def status_report(status: Status) -> RenderableType:
     if status.endpoints.get("http"):
         lines.append(Text(f"status page {page_url(status.endpoints['http'])}"))
     lines += [Text(problem, style="red") for problem in status.problems]
+    lines += [
+        Text(f"worker {one.name}, for {duration(one.age_s)}: {one.state}") for one in status.absent_workers
+    ]
     tables = [workers_table(status.workers)] * bool(status.workers) + [lanes_table(status.lanes)] * bool(
         status.lanes
     )

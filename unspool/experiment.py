@@ -12,6 +12,7 @@ import optax
 from unspool.components import Table, build, refused
 from unspool.config_error import ConfigError, Problem, ProblemList
 from unspool.estimator_table import build_estimator
+from unspool.failure_report import FailureReport
 from unspool.lanes import lane_state_shape, root_key
 from unspool.learned_optimizers.base import LearnedOptimizer
 from unspool.outer_optimizer import build_outer_optimizer, check_outer_optimizer
@@ -194,7 +195,7 @@ def _check_estimator(estimator: GradientEstimator, theta_shape: PyTree, key: str
     try:
         _trace_estimate(estimator, theta_shape)
     except Exception as error:  # whatever code of the user's it comes from, the run would end with it
-        rule = f"no estimate can be made: {type(error).__name__}: {error}"
+        rule = f"no estimate can be made: {FailureReport.of(error)}"
         raise ConfigError(Problem(key, None, rule)) from error
 
 

@@ -3,22 +3,28 @@
 A plain class, importable under the same name on every node: `workers.ray_pool` wraps it where it starts one.
 """
 
+import logging
 import os
 import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from protos.tls import Identity
-from workers.exits import ExitCode
+from workers.exits import End, ExitCode
 from workers.main import build, log_to
 from workers.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from workers.worker import UnrollWorker
 
+_logger = logging.getLogger(__name__)
+
 _LINGER_S = 10.0
+
+Ended: TypeAlias = tuple[int, str]
+"""An exit code, and in one line why."""
 
 
 class Outcome:
@@ -37,21 +43,21 @@ class Outcome:
         """
         self._linger_s = linger_s
         self._leave = leave
-        self._code: int | None = None
+        self._ended: Ended | None = None
         self._is_there = threading.Event()
 
-    def settle(self, code: int) -> None:
-        """Say that the work is over."""
-        self._code = int(code)
+    def settle(self, code: int, said: str = "") -> None:
+        """Say that the work is over, and in one line why."""
+        self._ended = int(code), said
         self._is_there.set()
-        timer = threading.Timer(self._linger_s, self._leave, (self._code,))
+        timer = threading.Timer(self._linger_s, self._leave, (int(code),))
         timer.name, timer.daemon = "linger", True
         timer.start()
 
-    def wait(self, timeout_s: float) -> int | None:
-        """Return the exit code, or None if the work goes on."""
+    def wait(self, timeout_s: float) -> Ended | None:
+        """Return what was settled, or None if the work goes on."""
         self._is_there.wait(timeout_s)
-        return self._code
+        return self._ended
 
 
 class WorkerActor:
@@ -91,16 +97,19 @@ class WorkerActor:
         self._worker: UnrollWorker | None = None
         self._outcome = outcome or Outcome()
 
-    def run(self) -> int:
-        """Work until the end; returns the exit code that a process would have, and then the process ends."""
-        code = int(ExitCode.CRASHED)
+    def run(self) -> Ended:
+        """Work until the end; returns the exit code of a process that did, and why. Then this one ends."""
+        end = End(ExitCode.CRASHED, "")
         try:
-            code = self._work()
+            end = self._work()
+        except Exception as error:
+            end = End.crashed(error)
+            _logger.exception("%s ends: %s", self._settings.name, end.summary)
         finally:
-            self._outcome.settle(code)
-        return code
+            self._outcome.settle(end.code, end.summary)
+        return int(end.code), end.summary
 
-    def outcome(self, timeout_s: float) -> int | None:
+    def outcome(self, timeout_s: float) -> Ended | None:
         """Return what `run` returns, or None if it has not after `timeout_s`."""
         return self._outcome.wait(timeout_s)
 
@@ -122,7 +131,7 @@ class WorkerActor:
             worker = self._worker
         return worker.stack() if worker is not None else "the worker has not started yet"
 
-    def _work(self) -> int:
+    def _work(self) -> End:
         log_to(self._logs_dir / f"{self._settings.name}.log" if self._logs_dir.is_dir() else None)
         worker = build(self._settings)
         with self._lock:
@@ -130,4 +139,5 @@ class WorkerActor:
             reason = self._drain_reason
         if reason:
             worker.drain(reason)
-        return worker.run()
+        worker.run()
+        return worker.end

@@ -2,6 +2,11 @@
 
 import enum
 from dataclasses import dataclass
+from typing import Final, Self
+
+from unspool.failure_report import traceback_of
+
+_SUMMARY_CHARACTERS: Final = 600
 
 
 class ExitCode(enum.IntEnum):
@@ -30,3 +35,15 @@ class End:
 
     code: ExitCode
     reason: str
+
+    @classmethod
+    def crashed(cls, error: BaseException) -> Self:
+        """Return the end of a worker by an exception: its tracebacks, and the user's own line as the last."""
+        return cls(ExitCode.CRASHED, traceback_of(error))
+
+    @property
+    def summary(self) -> str:
+        """The reason in one line; of an exception what it says and where."""
+        lines = self.reason.strip().splitlines() or [""]
+        text = lines[-1] if self.code is ExitCode.CRASHED else " ".join(map(str.strip, lines))
+        return text[:_SUMMARY_CHARACTERS]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from workers import exit_note
 from workers.local_process import AdoptedProcess, LocalProcess, StartedProcess
 from workers.pool import Exit, WorkerPool, WorkerProcess
 
@@ -53,16 +54,19 @@ class LocalPool(WorkerPool):
         if self._is_alive(name):
             raise ValueError(f"LocalPool.start({name!r}): is running already")
         self._logs_dir.mkdir(parents=True, exist_ok=True)
+        note = (self._logs_dir / f"{name}.exit").resolve()
+        exit_note.clear(note)
         with (self._logs_dir / f"{name}.log").open("ab") as log:
             self._processes[name] = StartedProcess(
                 subprocess.Popen(
                     [*self._command, *self._arguments(name)],
-                    env=os.environ | self._environment,
+                    env=os.environ | self._environment | {exit_note.EXIT_NOTE: str(note)},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                )
+                ),
+                lambda: exit_note.read(note),
             )
 
     def adopt(self, name: str, host: str, pid: int) -> bool:
@@ -85,6 +89,12 @@ class LocalPool(WorkerPool):
 
     def expect(self, workers: int) -> None:
         pass  # there is one machine
+
+    def unplaced(self) -> Mapping[str, str]:
+        return {}
+
+    def most_workers(self) -> tuple[int, str] | None:
+        return None  # a machine runs as many processes as are started
 
     def poll(self) -> Mapping[str, Exit | None]:
         return {name: process.exit() for name, process in self._processes.items()}

@@ -6,7 +6,7 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Self
 
@@ -48,8 +48,15 @@ class LocalProcess(abc.ABC):
 class StartedProcess(LocalProcess):
     """A child of this process."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", last_words: Callable[[], str] = str) -> None:
+        """Watch a child.
+
+        Args:
+            process: the child.
+            last_words: returns why it ended, if it has said so.
+        """
         self.pid = process.pid
+        self._last_words = last_words
         self._process = process
         self._exit: Exit | None = None
         self._was_killed = False
@@ -58,7 +65,7 @@ class StartedProcess(LocalProcess):
     def exit(self) -> Exit | None:
         code = self._process.poll()
         if self._exit is None and code is not None:
-            self._exit = _exit_of(code, is_out_of_memory=self._is_out_of_memory(code))
+            self._exit = self._exit_of(code)
         return self._exit
 
     def wait(self, timeout_s: float) -> bool:
@@ -69,6 +76,13 @@ class StartedProcess(LocalProcess):
     def kill(self) -> None:
         self._was_killed = True
         super().kill()
+
+    def _exit_of(self, code: int) -> Exit:
+        if self._is_out_of_memory(code):
+            return Exit(None, "killed by the kernel: out of memory", out_of_memory=True)
+        if code < 0:
+            return Exit(None, f"killed by {signal.Signals(-code).name}")
+        return Exit.said(code, self._last_words())
 
     def _is_out_of_memory(self, code: int) -> bool:
         return code == -signal.SIGKILL and not self._was_killed and _oom_kills() > self._oom_kills_before
@@ -124,14 +138,6 @@ class AdoptedProcess(LocalProcess):
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-
-def _exit_of(code: int, *, is_out_of_memory: bool) -> Exit:
-    if is_out_of_memory:
-        return Exit(None, "killed by the kernel: out of memory", out_of_memory=True)
-    if code < 0:
-        return Exit(None, f"killed by {signal.Signals(-code).name}")
-    return Exit.with_code(code)
 
 
 def _arguments_of(pid: int) -> set[str]:

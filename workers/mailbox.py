@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from protos import codec
-from protos.unspool.v1 import learner_pb2
+from protos.unspool.v1 import common_pb2, learner_pb2
 from workers.exits import End
 from workers.outbox import Outbox, Parcel
 
@@ -157,10 +157,11 @@ class Mailbox:
         with self._changed:
             self._put(Parcel(learner_pb2.WorkerMessage(lane_return=lane_return)))
 
-    def log(self, level: str, text: str) -> None:
-        """Tell the learner's event log what a person should know."""
+    def log(self, level: str, text: str, failure: common_pb2.FailureReport | None = None) -> None:
+        """Tell the learner's event log what a person should know, perhaps of what ended a worker."""
+        line = learner_pb2.LogLine(level=level, text=text, failure=failure)
         with self._changed:
-            self._say(learner_pb2.WorkerMessage(log=learner_pb2.LogLine(level=level, text=text)))
+            self._say(learner_pb2.WorkerMessage(log=line))
 
     def report_failure(self, failure: learner_pb2.LaneFailure) -> None:
         """Tell the learner whose estimate raised, before anything that still waits."""

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workers import exit_note
 from workers.bootstrap import bind_to_cpus
+from workers.exits import End
 from workers.numeric_environment import pin_worker
 from workers.settings import WorkerSettings
 
@@ -37,7 +39,16 @@ def run(settings: WorkerSettings, environment: Mapping[str, str]) -> int:
         os.environ.setdefault(name, value)
     bind_to_cpus(os.environ)
     log_to(None)
-    return run_until_signalled(build(settings))
+    faulthandler.enable()
+    note = exit_note.taken_from_environment()
+    try:
+        worker = build(settings)
+        code = run_until_signalled(worker)
+    except Exception as error:
+        exit_note.write(note, End.crashed(error))
+        raise
+    exit_note.write(note, worker.end)
+    return code
 
 
 def run_until_signalled(process: "UnrollWorker | Relay") -> int:

@@ -1,6 +1,7 @@
 """Worker processes as a supervisor sees them: started, watched and killed by name, wherever they run."""
 
 import abc
+import signal
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,15 @@ class Exit:
             return cls(code, ExitCode(code).name.lower())
         except ValueError:
             return cls(code, f"exit code {code}")
+
+    @classmethod
+    def said(cls, code: int, said: str) -> Self:
+        """Return the exit of a process that has said why in one line, `End.summary`; empty: it has not."""
+        if not said:
+            return cls.with_code(code)
+        reason = said.removeprefix("drained: ") if code == ExitCode.OK else said
+        # Who sends a worker SIGTERM takes its machine away, as far as anybody here knows.
+        return cls(code, reason, preempted=code == ExitCode.OK and reason in signal.Signals.__members__)
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,14 @@ class WorkerPool(abc.ABC):
     @abc.abstractmethod
     def expect(self, workers: int) -> None:
         """Tell whoever provides machines how many workers there are to be. Cheap: said again and again."""
+
+    @abc.abstractmethod
+    def unplaced(self) -> Mapping[str, str]:
+        """Return the workers that were started and have no machine, and what for each is short."""
+
+    @abc.abstractmethod
+    def most_workers(self) -> tuple[int, str] | None:
+        """Return how many there can be and why no more, or None where nobody knows a limit."""
 
     @abc.abstractmethod
     def poll(self) -> Mapping[str, Exit | None]:

@@ -20,6 +20,7 @@ from workers.exits import ExitCode
 from workers.pool import Exit, LearnerAccess, WorkerPool, WorkerProcess
 from workers.ray_connection import NAMESPACE, connect, set_environment
 from workers.ray_nodes import DrainingNodes, elsewhere, has_others
+from workers.ray_room import has_place, most_that_fit, shortage
 
 _CONTROL = "control"
 _CONTROL_THREADS = 4
@@ -162,6 +163,23 @@ class RayPool(WorkerPool):
         if self._is_detached:
             self._hint.ask(workers)
 
+    def unplaced(self) -> Mapping[str, str]:
+        waiting = [
+            name
+            for name, actor in self._actors.items()
+            if actor.exit is None
+            and not actor.is_adopted
+            and not self._is_ready(actor.whereabouts)
+            and not has_place(self._ray, actor.handle._actor_id.hex())
+        ]
+        return dict.fromkeys(waiting, shortage(self._ray, self._bundle)) if waiting else {}
+
+    def most_workers(self) -> tuple[int, str] | None:
+        """Of a cluster of this process's own: it never grows."""
+        if self._is_detached:
+            return None
+        return most_that_fit(self._bundle, self._ray.cluster_resources())
+
     def poll(self) -> Mapping[str, Exit | None]:
         for actor in self._actors.values():
             if actor.exit is None and self._is_ready(actor.result):
@@ -231,6 +249,12 @@ class RayPool(WorkerPool):
                 handle = self._ray.get_actor(actor_name, namespace=NAMESPACE)
                 self._ray.kill(handle, no_restart=True)
 
+    @property
+    def _bundle(self) -> dict[str, float]:
+        """What Ray has to find for a worker on this cluster."""
+        # The CPUs of a cluster of our own are this machine's, which is ours to divide: any number fits.
+        return self._resources.bundle | ({} if self._is_detached else {"CPU": 0.0})
+
     def _alive(self) -> list[_Actor]:
         return [actor for actor in self._actors.values() if actor.exit is None]
 
@@ -246,7 +270,7 @@ class RayPool(WorkerPool):
         return {
             "namespace": NAMESPACE,
             "lifetime": "detached" if self._is_detached else None,
-            "num_cpus": self._resources.num_cpus,
+            "num_cpus": self._bundle["CPU"],
             "num_gpus": self._resources.num_gpus,
             "resources": dict(self._resources.custom),
             # The supervisor is who starts workers again, and `run` must never be repeated behind its back.
@@ -276,8 +300,8 @@ class RayPool(WorkerPool):
     def _exit_of(self, actor: _Actor) -> Exit | None:
         errors = self._ray.exceptions
         try:
-            code = self._ray.get(actor.result)
-            return None if code is None else Exit.with_code(int(code))
+            ended = self._ray.get(actor.result)
+            return None if ended is None else Exit.said(*ended)
         except errors.OutOfMemoryError as error:
             return Exit(None, str(error), out_of_memory=True)
         except errors.RayActorError as error:

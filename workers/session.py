@@ -8,7 +8,6 @@ its absence for `orphan_ttl_s` is.
 import random
 import threading
 import time
-import traceback
 from collections.abc import Callable
 
 from protos.unspool.v1 import learner_pb2
@@ -129,8 +128,8 @@ class Session:
                 self._stopping.wait(backoff.next_delay_s())
         except RefusedError as refusal:
             self._finish(End(ExitCode.REFUSED, str(refusal)))
-        except Exception:
-            self._finish(End(ExitCode.CRASHED, traceback.format_exc()))
+        except Exception as error:
+            self._finish(End.crashed(error))
 
     def _connect(self) -> LearnerStream | None:
         try:

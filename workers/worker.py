@@ -2,15 +2,16 @@
 
 import logging
 import time
-import traceback
 from collections.abc import Callable
 
 import jax
 
 from protos.unspool.v1 import learner_pb2
+from unspool.failure_report import FailureReport
 from workers import stack
 from workers.client import LearnerClient, RefusedError, UnavailableError
 from workers.exits import End, ExitCode
+from workers.failures import as_message
 from workers.introduction import introduction
 from workers.mailbox import Joined, Mailbox, Order, Rejected
 from workers.progress import Progress
@@ -53,6 +54,7 @@ class UnrollWorker:
         self._progress = Progress(clock)
         self._drain_order: learner_pb2.Drain | None = None
         self._workload: Workload | None = None
+        self.end = End(ExitCode.CRASHED, "it has not ended yet")
         self._session = Session(
             client,
             self._mailbox,
@@ -69,7 +71,7 @@ class UnrollWorker:
             The process's exit code, an `ExitCode`.
         """
         _logger.info("%s looks for the learner at %s", self._settings.name, self._settings.learner)
-        end = self._live()
+        end = self.end = self._live()
         level = logging.INFO if end.code is ExitCode.OK else logging.ERROR
         _logger.log(level, "%s ends with %d: %s", self._settings.name, end.code, end.reason)
         return int(end.code)
@@ -88,9 +90,10 @@ class UnrollWorker:
         try:
             return self._work()
         except RefusedError as refusal:
-            return self._give_in(End(ExitCode.REFUSED, str(refusal)))
-        except Exception:
-            return self._give_in(End(ExitCode.CRASHED, traceback.format_exc()))
+            report = FailureReport.of(refusal)
+            return self._give_in(End(ExitCode.REFUSED, str(refusal)), report if report.is_users else None)
+        except Exception as error:
+            return self._give_in(End.crashed(error), FailureReport.of(error))
         finally:
             self._session.close()
 
@@ -150,9 +153,10 @@ class UnrollWorker:
             ExitCode.ORPHANED, f"drained, but had no chance to return its lanes: {self._session.trouble}"
         )
 
-    def _give_in(self, end: End) -> End:
+    def _give_in(self, end: End, report: FailureReport | None) -> End:
         text = f"worker {self._settings.name} exits {int(end.code)}: {end.reason}"
-        self._mailbox.log("error", text[-_LAST_WORDS_CHARACTERS:])
+        failure = None if report is None else as_message(report)
+        self._mailbox.log("error", text[-_LAST_WORDS_CHARACTERS:], failure)
         is_unfit = end.code is ExitCode.REFUSED
         why = f": {end.reason[:_REASON_CHARACTERS]}" if is_unfit else ""
         self._session.leave(f"exits {int(end.code)}{why}", _LAST_WORDS_S, is_unfit=is_unfit)

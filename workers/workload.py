@@ -3,12 +3,11 @@
 import collections
 import contextlib
 import hashlib
-import traceback
 from collections.abc import Callable, Iterator
-from typing import Final
 
 from protos.unspool.v1 import learner_pb2
 from workers.client import LearnerClient, RefusedError, UnavailableError
+from workers.failures import lane_failure
 from workers.lane import Lane
 from workers.leases import Leases
 from workers.mailbox import Joined, Mailbox, Rejected
@@ -16,7 +15,6 @@ from workers.progress import Progress
 from workers.unroller import Unroller
 
 _Phase = learner_pb2.Heartbeat
-_TRACEBACK_CHARACTERS: Final = 8000
 
 
 class LaneConflictError(RuntimeError):
@@ -229,11 +227,8 @@ class Workload:
             yield
         except (RefusedError, UnavailableError):
             raise
-        except Exception:
-            failure = learner_pb2.LaneFailure(
-                lane=lane, incarnation=incarnation, seq=seq, traceback=_end_of(traceback.format_exc())
-            )
-            self._mailbox.report_failure(failure)
+        except Exception as error:
+            self._mailbox.report_failure(lane_failure(error, lane, incarnation, seq))
             raise
 
     # Giving lanes back.
@@ -268,9 +263,3 @@ class Workload:
 
     def _report_lanes(self) -> None:
         self._progress.hold(self._leases.held())
-
-
-def _end_of(text: str) -> str:
-    """Return the last lines that the learner has room for."""
-    end = text[-_TRACEBACK_CHARACTERS:]
-    return end if len(end) == len(text) else end.partition("\n")[2]

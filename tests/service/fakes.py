@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from protos.unspool.v1.admin_pb2 import CheckpointInfo, Event, Status, WorkerStatus
+from protos.unspool.v1.admin_pb2 import CheckpointInfo, Event, Status, SupervisionNote, WorkerStatus
 from service.client import Admin
 from service.exits import LearnerUnreachableError, RefusedError, UsageError
 from workers.exits import ExitCode
@@ -31,6 +31,8 @@ class FakePool(WorkerPool):
         self.has_other_hosts = True
         self.doomed: dict[str, float] = {}
         self.expected: list[int] = []
+        self.without_room: dict[str, str] = {}
+        self.limit: tuple[int, str] | None = None
 
     def start(self, name: str) -> None:
         assert self.exits.get(name, Exit(0, "")) is not None, f"{name} is running already"
@@ -53,6 +55,12 @@ class FakePool(WorkerPool):
 
     def expect(self, workers: int) -> None:
         self.expected.append(workers)
+
+    def unplaced(self) -> Mapping[str, str]:
+        return dict(self.without_room)
+
+    def most_workers(self) -> tuple[int, str] | None:
+        return self.limit
 
     def poll(self) -> Mapping[str, Exit | None]:
         return dict(self.exits)
@@ -95,6 +103,7 @@ class FakeAdmin(Admin):
         self.resets: list[tuple[int, bool]] = []
         self.joined: set[str] | None = None
         self.stops: list[bool] = []
+        self.notes: list[SupervisionNote] = []
 
     def status(self) -> Status:
         self._check()
@@ -158,6 +167,10 @@ class FakeAdmin(Admin):
         self._check()
         if self.joined is not None and worker not in self.joined:
             raise UsageError(f"no worker {worker}")
+
+    def note_supervision(self, note: SupervisionNote) -> None:
+        self._check()
+        self.notes.append(note)
 
     def _check(self) -> None:
         if self.refusal:

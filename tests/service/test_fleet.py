@@ -159,12 +159,22 @@ def test_the_loss_of_a_machine_is_no_crash() -> None:
 def test_an_end_that_another_party_has_asked_for_is_no_crash(code: ExitCode) -> None:
     world = World(1)
     world.reconcile()
-    for _ in range(5):
+    for _ in range(60):
         world.pool.end("w0", code, code.name.lower())
         world.reconcile()
-        world.reconcile(100.0)
+        world.reconcile(1.0)
     assert world.pool.running == ["w0"]
-    assert world.fleet.ends["w0"][0] == 5
+    assert world.fleet.problems == []
+
+
+def test_a_drained_worker_is_started_again_and_not_said_to_be_preempted() -> None:
+    world = World(1)
+    world.reconcile()
+    world.pool.end("w0", ExitCode.OK, "drained by an operator")
+    world.reconcile()
+    world.reconcile(1.0)
+    assert world.pool.running == ["w0"]
+    assert world.fleet.ends == {}
 
 
 def test_a_machine_that_flaps_is_waited_for_longer_and_longer() -> None:
@@ -365,3 +375,34 @@ def test_kill_ends_every_worker(workers: int) -> None:
     world.fleet.kill()
     world.fleet.reap()
     assert world.fleet.running == []
+
+
+def test_workers_without_room_are_named_with_what_is_short_and_since_when() -> None:
+    world = World(3)
+    world.fleet = Fleet(world.pool, world.admin, world.clock, wall_clock=lambda: world.clock.now_s)
+    world.reconcile(3600.0)
+    world.pool.without_room = dict.fromkeys(("w1", "w2"), "GPU: 1 wanted, 0 of 1 in the cluster free")
+    world.reconcile(10.0)
+    world.reconcile(30.0)
+    (problem,) = world.fleet.problems
+    assert problem.startswith("no room for w1, w2 since 01:00:10 UTC: GPU: 1 wanted, 0 of 1")
+    states = {one.name: (one.state, one.age_s) for one in world.fleet.absent({"w0"})}
+    expected = ("no room: GPU: 1 wanted, 0 of 1 in the cluster free", 30.0)
+    assert states == {"w1": expected, "w2": expected}
+    world.pool.without_room = {}
+    world.reconcile(10.0)
+    assert world.fleet.problems == []
+
+
+def test_a_worker_without_a_session_is_told_with_how_its_process_ended() -> None:
+    world = World(2)
+    world.reconcile()
+    world.pool.end("w1", ExitCode.CRASHED, "RuntimeError: the licence has expired (my_task.py:9 in loss)")
+    world.reconcile()
+    (absent,) = world.fleet.absent({"w0"})
+    assert (absent.name, absent.state) == (
+        "w1",
+        "ended, starts again in 1 s; crashed: RuntimeError: the licence has expired (my_task.py:9 in loss)",
+    )
+    world.crash("w1", times=3)
+    assert world.fleet.absent({"w0"})[0].state.startswith("given up; crashed: ")

@@ -91,12 +91,12 @@ def test_kill_ends_an_actor(pool):
 
 
 def test_an_actor_that_fits_nowhere_says_what_it_waits_for(pool, monkeypatch):
-    monkeypatch.setattr(pool, "_resources", ActorResources(num_cpus=4096))
+    monkeypatch.setattr(pool, "_resources", ActorResources(custom={"no_such_thing": 1}))
     pool.start("w3")
     waiting = pool.describe()["w3"]
     pool.kill("w3")
     assert waiting.pid == 0
-    assert "CPU: 4096" in waiting.state
+    assert "no_such_thing: 1" in waiting.state
 
 
 def test_a_worker_in_an_actor_makes_the_same_theta(pool, monkeypatch, tmp_path, expected):
@@ -106,3 +106,25 @@ def test_a_worker_in_an_actor_makes_the_same_theta(pool, monkeypatch, tmp_path, 
     pool.start("w4")
     assert cluster.finish()["theta_sha256"] == expected
     assert exit_of(pool, "w4").code == 0
+
+
+def test_more_workers_than_the_machine_has_cpus_find_a_place_on_ray_of_our_own(pool, monkeypatch):
+    monkeypatch.setattr(pool, "_resources", ActorResources(num_cpus=1.0))
+    names = [f"many{number}" for number in range(int(pool._ray.cluster_resources()["CPU"]) + 1)]
+    for name in names:
+        pool.start(name)
+    assert [placed(pool, name).state for name in names] == ["running"] * len(names)
+    assert pool.most_workers() is None
+    for name in names:
+        pool.kill(name)
+
+
+@pytest.mark.parametrize("needs", [{"num_gpus": 1.0}, {"custom": {"no_such_thing": 1.0}}], ids=str)
+def test_a_worker_without_room_says_what_is_short(pool, monkeypatch, needs):
+    monkeypatch.setattr(pool, "_resources", ActorResources(**needs))
+    name = f"wants-{next(iter(needs))}"
+    pool.start(name)
+    lacking = pool.unplaced()
+    pool.kill(name)
+    assert "no machine of the cluster has more than 0" in lacking[name]
+    assert pool.most_workers()[0] == 0

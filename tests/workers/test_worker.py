@@ -222,7 +222,7 @@ def test_a_crash_sends_its_traceback_to_the_learner(start):
     learner.grant(0, incarnation=4, seq=2, snapshot_seq=2)
     failure = learner.next("lane_failure").lane_failure
     assert (failure.lane, failure.incarnation, failure.seq) == (0, 4, 3)
-    assert failure.traceback.endswith("its header is cut off\n")
+    assert "its header is cut off (lane.py:" in failure.traceback.splitlines()[-1]
     line = learner.next("log").log
     assert line.level == "error"
     assert "Traceback" in line.text
@@ -238,7 +238,9 @@ def test_an_estimate_that_raises_names_its_lane_and_ends_the_worker(start, monke
     learner.grant(2, incarnation=5)
     failure = learner.next("lane_failure").lane_failure
     assert (failure.lane, failure.incarnation, failure.seq) == (2, 5, 1)
-    assert failure.traceback.endswith("OverflowError: too large\n")
+    said = "OverflowError: too large (test_worker.py:16 in raise_overflow)"
+    assert failure.traceback.endswith(f"\n{said}")
+    assert (failure.report.type, failure.report.line) == ("OverflowError", 16)
     assert running.exit_code() == ExitCode.CRASHED
 
 

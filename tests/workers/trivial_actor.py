@@ -15,12 +15,12 @@ class TrivialActor:
         self._drained = threading.Event()
         self._outcome = Outcome(linger_s=0.5)
 
-    def run(self) -> int:
+    def run(self) -> tuple[int, str]:
         code = self._work()
-        self._outcome.settle(code)
-        return code
+        self._outcome.settle(code, "as told")
+        return code, "as told"
 
-    def outcome(self, timeout_s: float) -> int | None:
+    def outcome(self, timeout_s: float) -> tuple[int, str] | None:
         return self._outcome.wait(timeout_s)
 
     def _work(self) -> int:

@@ -244,13 +244,14 @@ class RelayCore:
                 return
             match message.WhichOneof("body"):
                 case "lane_failure":
-                    failure = message.lane_failure
-                    if self._state.lanes.leased(worker_id, failure.lane, failure.incarnation) is not None:
-                        self._state.mailbox.report_failure(failure)
+                    failed = message.lane_failure
+                    if self._state.lanes.leased(worker_id, failed.lane, failed.incarnation) is not None:
+                        self._state.mailbox.report_failure(failed)
                 case "stack":
                     self._state.mailbox.answer_stack(f"{worker.name}:\n{message.stack.text}")
                 case "log":
-                    self._state.mailbox.log(message.log.level, f"{worker.name}: {message.log.text}")
+                    failure = message.log.failure if message.log.HasField("failure") else None
+                    self._state.mailbox.log(message.log.level, f"{worker.name}: {message.log.text}", failure)
 
     # Under these.
 

@@ -1,3 +1,4 @@
+from protos.unspool.v1 import common_pb2 as _common_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -17,7 +18,7 @@ class WatchStatusRequest(_message.Message):
     def __init__(self, interval_s: _Optional[float] = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("run", "state", "waiting_for", "epoch", "outer_step", "outer_steps", "loss", "grad_norm", "theta_sha256", "updates_per_s", "inner_steps_per_s", "inner_steps", "staleness", "workers_desired", "workers", "lanes", "verdicts", "endpoints", "checkpoint", "elapsed_s", "eta_s", "mode", "problems", "buffered", "refusals", "workers_min", "workers_max", "excluded_hosts")
+    __slots__ = ("run", "state", "waiting_for", "epoch", "outer_step", "outer_steps", "loss", "grad_norm", "theta_sha256", "updates_per_s", "inner_steps_per_s", "inner_steps", "staleness", "workers_desired", "workers", "lanes", "verdicts", "endpoints", "checkpoint", "elapsed_s", "eta_s", "mode", "problems", "buffered", "refusals", "workers_min", "workers_max", "excluded_hosts", "failures", "absent_workers")
     class VerdictsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +68,8 @@ class Status(_message.Message):
     WORKERS_MIN_FIELD_NUMBER: _ClassVar[int]
     WORKERS_MAX_FIELD_NUMBER: _ClassVar[int]
     EXCLUDED_HOSTS_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    ABSENT_WORKERS_FIELD_NUMBER: _ClassVar[int]
     run: str
     state: str
     waiting_for: str
@@ -95,7 +98,51 @@ class Status(_message.Message):
     workers_min: int
     workers_max: int
     excluded_hosts: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, run: _Optional[str] = ..., state: _Optional[str] = ..., waiting_for: _Optional[str] = ..., epoch: _Optional[int] = ..., outer_step: _Optional[int] = ..., outer_steps: _Optional[int] = ..., loss: _Optional[float] = ..., grad_norm: _Optional[float] = ..., theta_sha256: _Optional[str] = ..., updates_per_s: _Optional[float] = ..., inner_steps_per_s: _Optional[float] = ..., inner_steps: _Optional[int] = ..., staleness: _Optional[_Union[Staleness, _Mapping]] = ..., workers_desired: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., lanes: _Optional[_Iterable[_Union[LaneStatus, _Mapping]]] = ..., verdicts: _Optional[_Mapping[str, int]] = ..., endpoints: _Optional[_Mapping[str, str]] = ..., checkpoint: _Optional[_Union[CheckpointInfo, _Mapping]] = ..., elapsed_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., mode: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ..., buffered: _Optional[int] = ..., refusals: _Optional[_Mapping[str, int]] = ..., workers_min: _Optional[int] = ..., workers_max: _Optional[int] = ..., excluded_hosts: _Optional[_Iterable[str]] = ...) -> None: ...
+    failures: _containers.RepeatedCompositeFieldContainer[FailureSummary]
+    absent_workers: _containers.RepeatedCompositeFieldContainer[AbsentWorker]
+    def __init__(self, run: _Optional[str] = ..., state: _Optional[str] = ..., waiting_for: _Optional[str] = ..., epoch: _Optional[int] = ..., outer_step: _Optional[int] = ..., outer_steps: _Optional[int] = ..., loss: _Optional[float] = ..., grad_norm: _Optional[float] = ..., theta_sha256: _Optional[str] = ..., updates_per_s: _Optional[float] = ..., inner_steps_per_s: _Optional[float] = ..., inner_steps: _Optional[int] = ..., staleness: _Optional[_Union[Staleness, _Mapping]] = ..., workers_desired: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., lanes: _Optional[_Iterable[_Union[LaneStatus, _Mapping]]] = ..., verdicts: _Optional[_Mapping[str, int]] = ..., endpoints: _Optional[_Mapping[str, str]] = ..., checkpoint: _Optional[_Union[CheckpointInfo, _Mapping]] = ..., elapsed_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., mode: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ..., buffered: _Optional[int] = ..., refusals: _Optional[_Mapping[str, int]] = ..., workers_min: _Optional[int] = ..., workers_max: _Optional[int] = ..., excluded_hosts: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[FailureSummary, _Mapping]]] = ..., absent_workers: _Optional[_Iterable[_Union[AbsentWorker, _Mapping]]] = ...) -> None: ...
+
+class FailureSummary(_message.Message):
+    __slots__ = ("failure", "count", "worker", "host", "lane", "age_s")
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
+    AGE_S_FIELD_NUMBER: _ClassVar[int]
+    failure: _common_pb2.FailureReport
+    count: int
+    worker: str
+    host: str
+    lane: int
+    age_s: float
+    def __init__(self, failure: _Optional[_Union[_common_pb2.FailureReport, _Mapping]] = ..., count: _Optional[int] = ..., worker: _Optional[str] = ..., host: _Optional[str] = ..., lane: _Optional[int] = ..., age_s: _Optional[float] = ...) -> None: ...
+
+class AbsentWorker(_message.Message):
+    __slots__ = ("name", "state", "age_s")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    AGE_S_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    state: str
+    age_s: float
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., age_s: _Optional[float] = ...) -> None: ...
+
+class SupervisionNote(_message.Message):
+    __slots__ = ("problems", "absent_workers", "most_workers", "most_workers_reason")
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    ABSENT_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    MOST_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    MOST_WORKERS_REASON_FIELD_NUMBER: _ClassVar[int]
+    problems: _containers.RepeatedScalarFieldContainer[str]
+    absent_workers: _containers.RepeatedCompositeFieldContainer[AbsentWorker]
+    most_workers: int
+    most_workers_reason: str
+    def __init__(self, problems: _Optional[_Iterable[str]] = ..., absent_workers: _Optional[_Iterable[_Union[AbsentWorker, _Mapping]]] = ..., most_workers: _Optional[int] = ..., most_workers_reason: _Optional[str] = ...) -> None: ...
+
+class SupervisionReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Staleness(_message.Message):
     __slots__ = ("mean", "max")

@@ -94,6 +94,11 @@ class AdminStub:
                 request_serializer=protos_dot_unspool_dot_v1_dot_admin__pb2.StopRequest.SerializeToString,
                 response_deserializer=protos_dot_unspool_dot_v1_dot_admin__pb2.StopReply.FromString,
                 _registered_method=True)
+        self.NoteSupervision = channel.unary_unary(
+                '/unspool.v1.Admin/NoteSupervision',
+                request_serializer=protos_dot_unspool_dot_v1_dot_admin__pb2.SupervisionNote.SerializeToString,
+                response_deserializer=protos_dot_unspool_dot_v1_dot_admin__pb2.SupervisionReply.FromString,
+                _registered_method=True)
 
 
 class AdminServicer:
@@ -175,6 +180,13 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def NoteSupervision(self, request, context):
+        """What only the supervisor of the workers knows: those that have no session, and what keeps them from having one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -237,6 +249,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Stop,
                     request_deserializer=protos_dot_unspool_dot_v1_dot_admin__pb2.StopRequest.FromString,
                     response_serializer=protos_dot_unspool_dot_v1_dot_admin__pb2.StopReply.SerializeToString,
+            ),
+            'NoteSupervision': grpc.unary_unary_rpc_method_handler(
+                    servicer.NoteSupervision,
+                    request_deserializer=protos_dot_unspool_dot_v1_dot_admin__pb2.SupervisionNote.FromString,
+                    response_serializer=protos_dot_unspool_dot_v1_dot_admin__pb2.SupervisionReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -563,6 +580,33 @@ class Admin:
             '/unspool.v1.Admin/Stop',
             protos_dot_unspool_dot_v1_dot_admin__pb2.StopRequest.SerializeToString,
             protos_dot_unspool_dot_v1_dot_admin__pb2.StopReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NoteSupervision(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/unspool.v1.Admin/NoteSupervision',
+            protos_dot_unspool_dot_v1_dot_admin__pb2.SupervisionNote.SerializeToString,
+            protos_dot_unspool_dot_v1_dot_admin__pb2.SupervisionReply.FromString,
             options,
             channel_credentials,
             insecure,

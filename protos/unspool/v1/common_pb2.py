@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eprotos/unspool/v1/common.proto\x12\nunspool.v1\"2\n\x04Leaf\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\r\":\n\x06Schema\x12 \n\x06leaves\x18\x01 \x03(\x0b\x32\x10.unspool.v1.Leaf\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"F\n\x05\x43hunk\x12\x10\n\x08transfer\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\r\n\x05\x63rc32\x18\x04 \x01(\x07\"F\n\x07Tensors\x12\x10\n\x06inline\x18\x01 \x01(\x0cH\x00\x12\x12\n\x08transfer\x18\x02 \x01(\x04H\x00\x12\r\n\x05\x63rc32\x18\x03 \x01(\x07\x42\x06\n\x04\x62odyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eprotos/unspool/v1/common.proto\x12\nunspool.v1\"2\n\x04Leaf\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\r\":\n\x06Schema\x12 \n\x06leaves\x18\x01 \x03(\x0b\x32\x10.unspool.v1.Leaf\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"\\\n\rFailureReport\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x0c\n\x04line\x18\x04 \x01(\r\x12\x10\n\x08\x66unction\x18\x05 \x01(\t\"F\n\x05\x43hunk\x12\x10\n\x08transfer\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\r\n\x05\x63rc32\x18\x04 \x01(\x07\"F\n\x07Tensors\x12\x10\n\x06inline\x18\x01 \x01(\x0cH\x00\x12\x12\n\x08transfer\x18\x02 \x01(\x04H\x00\x12\r\n\x05\x63rc32\x18\x03 \x01(\x07\x42\x06\n\x04\x62odyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEAF']._serialized_end=96
   _globals['_SCHEMA']._serialized_start=98
   _globals['_SCHEMA']._serialized_end=156
-  _globals['_CHUNK']._serialized_start=158
-  _globals['_CHUNK']._serialized_end=228
-  _globals['_TENSORS']._serialized_start=230
-  _globals['_TENSORS']._serialized_end=300
+  _globals['_FAILUREREPORT']._serialized_start=158
+  _globals['_FAILUREREPORT']._serialized_end=250
+  _globals['_CHUNK']._serialized_start=252
+  _globals['_CHUNK']._serialized_end=322
+  _globals['_TENSORS']._serialized_start=324
+  _globals['_TENSORS']._serialized_end=394
 # @@protoc_insertion_point(module_scope)

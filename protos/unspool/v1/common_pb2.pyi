@@ -24,6 +24,20 @@ class Schema(_message.Message):
     sha256: str
     def __init__(self, leaves: _Optional[_Iterable[_Union[Leaf, _Mapping]]] = ..., sha256: _Optional[str] = ...) -> None: ...
 
+class FailureReport(_message.Message):
+    __slots__ = ("type", "message", "path", "line", "function")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    LINE_FIELD_NUMBER: _ClassVar[int]
+    FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    message: str
+    path: str
+    line: int
+    function: str
+    def __init__(self, type: _Optional[str] = ..., message: _Optional[str] = ..., path: _Optional[str] = ..., line: _Optional[int] = ..., function: _Optional[str] = ...) -> None: ...
+
 class Chunk(_message.Message):
     __slots__ = ("transfer", "offset", "data", "crc32")
     TRANSFER_FIELD_NUMBER: _ClassVar[int]

@@ -269,16 +269,18 @@ class LaneReturn(_message.Message):
     def __init__(self, lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class LaneFailure(_message.Message):
-    __slots__ = ("lane", "incarnation", "seq", "traceback")
+    __slots__ = ("lane", "incarnation", "seq", "traceback", "report")
     LANE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     TRACEBACK_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
     lane: int
     incarnation: int
     seq: int
     traceback: str
-    def __init__(self, lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., traceback: _Optional[str] = ...) -> None: ...
+    report: _common_pb2.FailureReport
+    def __init__(self, lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., traceback: _Optional[str] = ..., report: _Optional[_Union[_common_pb2.FailureReport, _Mapping]] = ...) -> None: ...
 
 class StackDump(_message.Message):
     __slots__ = ("text",)
@@ -287,12 +289,14 @@ class StackDump(_message.Message):
     def __init__(self, text: _Optional[str] = ...) -> None: ...
 
 class LogLine(_message.Message):
-    __slots__ = ("level", "text")
+    __slots__ = ("level", "text", "failure")
     LEVEL_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
     level: str
     text: str
-    def __init__(self, level: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
+    failure: _common_pb2.FailureReport
+    def __init__(self, level: _Optional[str] = ..., text: _Optional[str] = ..., failure: _Optional[_Union[_common_pb2.FailureReport, _Mapping]] = ...) -> None: ...
 
 class LearnerMessage(_message.Message):
     __slots__ = ("heartbeat_ack", "verdict", "theta", "grant", "revocation", "drain", "goodbye", "stack_request")

@@ -1,0 +1,38 @@
+"""Workers for which there is no room: which, for want of what, and since when."""
+
+import datetime
+from collections.abc import Callable, Mapping
+
+
+class Placement:
+    """What a pool says of room, with the time at which each worker began to wait for it."""
+
+    def __init__(self, wall_clock: Callable[[], float]) -> None:
+        self._wall_clock = wall_clock
+        self._since: dict[str, float] = {}
+        self._wants: Mapping[str, str] = {}
+
+    def note(self, unplaced: Mapping[str, str]) -> None:
+        """Take note of what each worker without a place lacks."""
+        now = self._wall_clock()
+        self._since = {name: self._since.get(name, now) for name in unplaced}
+        self._wants = dict(unplaced)
+
+    @property
+    def states(self) -> Mapping[str, tuple[str, float]]:
+        """What each worker without a place waits for, and for how long."""
+        now = self._wall_clock()
+        return {name: (f"no room: {lack}", now - self._since[name]) for name, lack in self._wants.items()}
+
+    @property
+    def problems(self) -> list[str]:
+        """One for all workers that lack the same."""
+        told = []
+        for lack in dict.fromkeys(self._wants.values()):
+            names = [name for name, own in self._wants.items() if own == lack]
+            since = datetime.datetime.fromtimestamp(min(self._since[name] for name in names), datetime.UTC)
+            told.append(
+                f"no room for {', '.join(names)} since {since:%H:%M:%S} UTC: {lack}; the cluster's "
+                "autoscaler, if it has one, has been asked; `unspool scale` sets another number"
+            )
+        return told
