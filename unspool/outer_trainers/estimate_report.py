@@ -31,7 +31,7 @@ def es_out(
         unroll_info=unroll_info(pos),
         weight=difference.weight,
         diverged_tasks=jnp.sum(difference.diverged, dtype=jnp.int32),
-        inner_steps=2 * jnp.sum(is_inner_step(pos)),
+        inner_steps=2 * jnp.sum(is_inner_step(pos), dtype=jnp.int32),
     )
 
 

@@ -126,7 +126,9 @@ class FullES(EvolutionStrategy):
         ends_once = jnp.zeros_like(has_objective)
         difference = self.difference(self._sides(thetas, loop, inputs), has_objective, ends_once)
         grad = self.gradient(credit(noise, difference.delta[0]), difference)
-        out = es_out(grad, difference, state, pos)._replace(inner_steps=2 * jnp.sum(loop.running.steps))
+        out = es_out(grad, difference, state, pos)._replace(
+            inner_steps=2 * jnp.sum(loop.running.steps, dtype=jnp.int32)
+        )
         return out, es_metrics(grad, difference, pos, with_summary)
 
     def steps_of_data(self) -> int:

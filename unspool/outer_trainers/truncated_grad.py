@@ -84,7 +84,7 @@ class TruncatedGrad(GradientEstimator):
             unroll_info=unroll_info(out),
             weight=jnp.sum(mean.counts, dtype=jnp.float32),
             diverged_tasks=jnp.sum(mean.diverged, dtype=jnp.int32),
-            inner_steps=jnp.sum(is_inner_step(out)),
+            inner_steps=jnp.sum(is_inner_step(out), dtype=jnp.int32),
         )
         return estimate, unroll_metrics(mean.grad, out, estimate.diverged_tasks, with_summary)
 
