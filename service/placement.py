@@ -2,6 +2,10 @@
 
 import datetime
 from collections.abc import Callable, Mapping
+from typing import Final
+
+PATIENCE_S: Final = 10.0
+"""A pool takes a while to find a place; only who waits for longer lacks something."""
 
 
 class Placement:
@@ -22,17 +26,24 @@ class Placement:
     def states(self) -> Mapping[str, tuple[str, float]]:
         """What each worker without a place waits for, and for how long."""
         now = self._wall_clock()
-        return {name: (f"no room: {lack}", now - self._since[name]) for name, lack in self._wants.items()}
+        return {name: (f"no room: {lack}", now - self._since[name]) for name, lack in self._lacking.items()}
 
     @property
     def problems(self) -> list[str]:
         """One for all workers that lack the same."""
         told = []
-        for lack in dict.fromkeys(self._wants.values()):
-            names = [name for name, own in self._wants.items() if own == lack]
+        lacking = self._lacking
+        for lack in dict.fromkeys(lacking.values()):
+            names = [name for name, own in lacking.items() if own == lack]
             since = datetime.datetime.fromtimestamp(min(self._since[name] for name in names), datetime.UTC)
             told.append(
                 f"no room for {', '.join(names)} since {since:%H:%M:%S} UTC: {lack}; the cluster's "
                 "autoscaler, if it has one, has been asked; `unspool scale` sets another number"
             )
         return told
+
+    @property
+    def _lacking(self) -> Mapping[str, str]:
+        """What those lack that have waited for long enough."""
+        now = self._wall_clock()
+        return {name: lack for name, lack in self._wants.items() if now - self._since[name] >= PATIENCE_S}

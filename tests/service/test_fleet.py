@@ -383,6 +383,7 @@ def test_workers_without_room_are_named_with_what_is_short_and_since_when() -> N
     world.reconcile(3600.0)
     world.pool.without_room = dict.fromkeys(("w1", "w2"), "GPU: 1 wanted, 0 of 1 in the cluster free")
     world.reconcile(10.0)
+    assert world.fleet.problems == []
     world.reconcile(30.0)
     (problem,) = world.fleet.problems
     assert problem.startswith("no room for w1, w2 since 01:00:10 UTC: GPU: 1 wanted, 0 of 1")
