@@ -212,7 +212,9 @@ def _compiled_estimate(
         diverged_tasks=out.diverged_tasks,
     )
     next_state = _laid_out(out.unroll_state, estimator, mesh)
-    return LaneEstimate(out.grad, out.mean_loss, out.weight, next_state, info)
+    # float32 whatever theta's type: this is what travels to a learner.
+    mean_loss, weight = out.mean_loss.astype(jnp.float32), out.weight.astype(jnp.float32)
+    return LaneEstimate(out.grad, mean_loss, weight, next_state, info)
 
 
 def _laid_out(

@@ -28,6 +28,7 @@ from unspool.types import ModelState, Params, PRNGKey, PyTree, Scalar, Theta
 
 _DECAYS = (0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)
 _NUM_TENSOR_FEATURES = 2 + len(_DECAYS)  # the gradient, the parameter, its momenta
+_NUM_INPUTS = _NUM_TENSOR_FEATURES + len(STEP_TIMESCALES)
 _NUM_OUTPUTS = 2  # direction and log magnitude
 
 # Tensors share one product of matrices until together they have this many elements: below it the overhead of
@@ -81,7 +82,7 @@ class MLPLOpt(LearnedOptimizer):
             )
             return outputs
 
-        return hk.transform(forward).init(key, jnp.zeros((1, _NUM_TENSOR_FEATURES + len(STEP_TIMESCALES))))
+        return hk.transform(forward).init(key, jnp.zeros((1, _NUM_INPUTS), jnp.float32))
 
     def opt_fn(self, theta: Theta, is_training: bool = False) -> Optimizer:
         return _MLPOptimizer(self, theta)

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from unspool.outer_trainers.repeated_step import joined
 from unspool.types import PRNGKey, PyTree, Theta
 
+_LEAST_BITS = 32
+
 NoiseKind = Literal["gaussian", "rademacher", "sphere"]
 """gaussian: z is standard normal. rademacher: each number of z is 1 or -1. sphere: z is uniform on the sphere
 of radius `sqrt(d)` in all d dimensions of theta. The variance of an estimate is `(d + 1) / n` times the
@@ -70,7 +72,12 @@ class Perturbations:
         return cast(Theta, joined(of_tasks))
 
     def sample_for_task(self, theta: Theta, key: PRNGKey) -> Theta:
-        """Noise for one task, leaves `[pairs_per_task, ...]`. Consumes `key`."""
+        """Noise for one task, leaves `[pairs_per_task, ...]`. Consumes `key`.
+
+        Raises:
+            TypeError: a leaf of theta is of 16 bits or less.
+        """
+        check_precision(theta)
         if self.pairs_per_task == 1:
             directions = jax.tree.map(lambda leaf: leaf[None], self._direction(theta, key))
         elif self.orthogonal:
@@ -135,6 +142,25 @@ class Perturbations:
         directions = signs * jnp.swapaxes(columns, -1, -2) * norms
         directions = directions.reshape(-1, dimension)[: self.pairs_per_task]
         return _unravelled(theta, directions)
+
+
+def check_precision(theta: Theta) -> None:
+    """Refuse a theta too coarse for noise.
+
+    Around 16, neighbouring bfloat16 numbers are 1/8 apart. Noise of 0.01 added there is rounded away, and the
+    estimate would credit losses to noise that was never applied.
+
+    Raises:
+        TypeError: names the leaf, its dtype, and what to do.
+    """
+    for path, leaf in jax.tree.leaves_with_path(theta):
+        dtype = jnp.result_type(leaf)
+        if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < _LEAST_BITS:
+            raise TypeError(
+                f"theta{jax.tree_util.keystr(path)} is {dtype}: evolution strategies need a theta of float32 "
+                "or float64, for in a coarser type the noise added to it is lost to rounding; keep theta in "
+                "float32 and cast it where it is used"
+            )
 
 
 def _per_leaf(draw: Callable[..., jax.Array], theta: Theta, key: PRNGKey) -> Theta:

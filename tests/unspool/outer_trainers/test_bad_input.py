@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from tests.unspool.outer_trainers.examples import EVOLUTION_STRATEGIES, example, weights_of
 from tests.unspool.outer_trainers.tiny_tasks import FollowTheData, Position
 from unspool.learned_optimizers.base import LearnableSGD, LearnedOptimizer
 from unspool.optimizers import SGD
@@ -289,3 +290,18 @@ def test_an_estimator_refuses_an_integer_theta_without_a_learner() -> None:
     weights = WorkerWeights({"depth": jnp.int32(3)}, None, OuterState(jnp.int32(0)))
     with pytest.raises(TypeError, match=r"theta\['depth'\] is int32\[\]"):
         estimator.compute_gradient_estimate(weights, KEY, None)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", EVOLUTION_STRATEGIES)
+def test_a_theta_too_coarse_for_noise_is_refused(name: str, dtype: str) -> None:
+    estimator = example(name)
+    weights = weights_of(estimator)
+    weights = weights._replace(theta=jax.tree.map(lambda leaf: leaf.astype(dtype), weights.theta))
+    with pytest.raises(TypeError, match=rf"theta\['\w+'\] is {dtype}: .* keep theta in float32"):
+        jax.eval_shape(
+            lambda key: estimator.estimate(
+                weights, key, estimator.init_worker_state(weights, key), estimator.get_data(), False
+            ),
+            jax.random.PRNGKey(0),
+        )
