@@ -76,11 +76,8 @@ def test_tasks_have_losses_and_gradients(task: Any) -> None:
 def test_learned_optimizers_keep_the_dtypes_of_params(learned_opt: Any) -> None:
     theta = learned_opt.init(jax.random.key(0))
     assert {str(dtype) for dtype in dtypes(theta)} == {"float32"}
-    params = {
-        "w": jnp.ones((3, 2), jnp.float64),
-        "b": jnp.ones(2, jnp.float32),
-        "s": jnp.ones((), jnp.bfloat16),
-    }
+    shapes = {"float64": (3, 2), "float32": (2,), "bfloat16": ()}
+    params = {dtype: jnp.ones(shape, dtype) for dtype, shape in shapes.items()}
     opt = learned_opt.opt_fn(theta)
     state = opt.init(params, num_steps=4)
     for _ in range(2):

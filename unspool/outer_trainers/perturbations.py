@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from unspool.outer_trainers.repeated_step import joined
 from unspool.types import PRNGKey, PyTree, Theta
 
-_LEAST_BITS = 32
+_LEAST_BYTES = 4
 
 NoiseKind = Literal["gaussian", "rademacher", "sphere"]
 """gaussian: z is standard normal. rademacher: each number of z is 1 or -1. sphere: z is uniform on the sphere
@@ -155,7 +155,7 @@ def check_precision(theta: Theta) -> None:
     """
     for path, leaf in jax.tree.leaves_with_path(theta):
         dtype = jnp.result_type(leaf)
-        if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < _LEAST_BITS:
+        if jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < _LEAST_BYTES:
             raise TypeError(
                 f"theta{jax.tree_util.keystr(path)} is {dtype}: evolution strategies need a theta of float32 "
                 "or float64, for in a coarser type the noise added to it is lost to rounding; keep theta in "
