@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from unspool.learned_optimizers.base import LearnedOptimizer, learned_optimizer_from_opt
 from unspool.optimizers.optimizer import Optimizer, OptState
+from unspool.params import as_params
 from unspool.tasks.base import Task, TaskFamily, single_task_to_family
-from unspool.tasks.datasets.base import Datasets, sample_batch
+from unspool.tasks.datasets.base import Datasets, sample_batch, stacked
 from unspool.types import Batch, PRNGKey, PyTree, Scalar, TaskParams, Theta
 
 Curves = dict[str, npt.NDArray[Any]]
@@ -54,7 +55,8 @@ def single_task_training_curves(  # noqa: PLR0913 (the argument names of the API
     Returns:
         `train/xs`, `train/loss` and `train/norm_loss` `[num_steps]`; `eval/xs` `[evaluations]`; and for the
         splits train, outer_valid and test `eval/{split}/loss`, `/norm_loss` and `/aux/{name}`
-        `[evaluations]`.
+        `[evaluations]`. What ends in `/norm_loss` is also there as `/loss_normalized`, the name that code
+        written for the tutorials reads.
     """
     run = _TrainingRun(
         task_family=single_task_to_family(task, eval_task=eval_task),
@@ -66,7 +68,13 @@ def single_task_training_curves(  # noqa: PLR0913 (the argument names of the API
     with jax.default_device(device):
         problems = _Problem(theta=None, task_params=jnp.zeros((1,), jnp.int32), key=key[None])
         curves = _training_curves(run, problems, schedule)
-    return {name: curve[0] for name, curve in curves.items()}
+    of_task = {name: curve[0] for name, curve in curves.items()}
+    normalized = {
+        name.replace("/norm_loss", "/loss_normalized"): curve
+        for name, curve in of_task.items()
+        if name.endswith("/norm_loss")
+    }
+    return of_task | normalized
 
 
 def multi_task_training_curves(  # noqa: PLR0913 (the argument names of the API that this keeps)
@@ -169,6 +177,48 @@ class _Problem(NamedTuple):
         return init_key, train_key, eval_key
 
 
+class _Data(NamedTuple):
+    """What a call reads of the data set, by split.
+
+    Attributes:
+        arrays: of splits that live on the device, from which batches are drawn by key.
+        streamed: the batches of splits that are iterators, leaves `[tasks, batches, ...]`.
+    """
+
+    arrays: dict[str, PyTree]
+    streamed: dict[str, Batch]
+
+    def streamed_of(self, split: str) -> Batch:
+        """The batches of a split, or `()` if it is not streamed."""
+        return self.streamed.get(split, ())
+
+
+class _Source(NamedTuple):
+    """Where the data of all calls comes from; `owner` is whose it is, for errors."""
+
+    datasets: Datasets | None
+    splits: tuple[str, ...]
+    owner: str
+
+    def data(self, num_tasks: int, num_batches: int) -> _Data:
+        """What one call reads: `num_batches` of each split for each task."""
+        data = _Data({}, {})
+        if self.datasets is None:
+            return data
+        for split in self.splits:
+            resident = self.datasets.resident([split])
+            if resident is not None:
+                data.arrays[split] = resident[split].arrays
+                continue
+            batches = self.datasets.next_batches(split, num_tasks * num_batches, self.owner)
+            in_a_row = stacked(batches, f"the split {split!r} of {self.owner}")
+            data.streamed[split] = jax.tree.map(
+                lambda leaf: leaf.reshape(num_tasks, num_batches, *leaf.shape[1:]), in_a_row
+            )
+        return data
+
+
+_DATA_AXES = _Data._make((None, 0))
 _TASK_AXES = _Problem._make((None, 0, 0))  # what to vmap over: theta is shared
 
 
@@ -184,40 +234,43 @@ class _TrainingRun:
     def init(self, problem: _Problem) -> OptState:
         init_key, _, _ = problem.keys()
         params_key, opt_key = jax.random.split(init_key)
-        params, state = self.task_family.task_fn(problem.task_params).init_with_state(params_key)
+        task = self.task_family.task_fn(problem.task_params)
+        params, state = task.init_with_state(params_key)
+        params = as_params(params, f"{task.name}: params")
         opt = self.learned_opt.opt_fn(problem.theta)
         return opt.init(params, model_state=state, num_steps=self.num_steps, key=opt_key)
 
     def train(
-        self, problem: _Problem, opt_state: OptState, start: int | Scalar, arrays: PyTree, num_steps: int
+        self, problem: _Problem, opt_state: OptState, start: int | Scalar, data: _Data, num_steps: int
     ) -> tuple[OptState, Metrics]:
         """Make the updates `start` to `start + num_steps - 1`; metrics are `[num_steps]`."""
         task = self.task_family.task_fn(problem.task_params)
         opt = self.learned_opt.opt_fn(problem.theta)
         _, train_key, _ = problem.keys()
 
-        def step(opt_state: OptState, index: Scalar) -> tuple[OptState, Metrics]:
+        def step(opt_state: OptState, xs: tuple[Scalar, Batch]) -> tuple[OptState, Metrics]:
+            index, streamed = xs
             batch_key, loss_key, update_key = jax.random.split(jax.random.fold_in(train_key, index), 3)
-            batch = _sample(self.task_family.datasets, "train", arrays, batch_key)
+            batch = _sample(self.task_family.datasets, "train", data, batch_key, streamed)
             params, state = opt.get_params_state(opt_state)
             value_and_grad = jax.value_and_grad(task.loss_with_state, has_aux=True)
             (loss, state), grad = value_and_grad(params, state, loss_key, batch)
             opt_state = opt.update(opt_state, grad, loss=loss, model_state=state, key=update_key)
             return opt_state, {"loss": loss, "norm_loss": task.normalizer(loss)}
 
-        return jax.lax.scan(step, opt_state, start + jnp.arange(num_steps))
+        return jax.lax.scan(step, opt_state, (start + jnp.arange(num_steps), data.streamed_of("train")))
 
     def evaluate(
-        self, problem: _Problem, opt_state: OptState, step: int | Scalar, arrays: PyTree, num_batches: int
+        self, problem: _Problem, opt_state: OptState, step: int | Scalar, data: _Data, num_batches: int
     ) -> Metrics:
         """Return the means over `num_batches` batches of every split, as `{split}/{metric}` `[]`."""
         task = self.task_family.eval_task_fn(problem.task_params)
         params, state = self.learned_opt.opt_fn(problem.theta).get_params_state(opt_state)
         _, _, eval_key = problem.keys()
 
-        def metrics(split: str, key: PRNGKey) -> Metrics:
+        def metrics(split: str, key: PRNGKey, streamed: Batch) -> Metrics:
             batch_key, loss_key = jax.random.split(key)
-            batch = _sample(self.task_family.eval_datasets, split, arrays, batch_key)
+            batch = _sample(self.task_family.eval_datasets, split, data, batch_key, streamed)
             loss, _, aux = task.loss_with_state_and_aux(params, state, loss_key, batch)
             named_aux = {f"aux/{name}": value for name, value in aux.items()}
             return {"loss": loss, "norm_loss": task.normalizer(loss), **named_aux}
@@ -225,7 +278,8 @@ class _TrainingRun:
         means: Metrics = {}
         split_keys = jax.random.split(jax.random.fold_in(eval_key, step), len(self.splits))
         for split, split_key in zip(self.splits, split_keys, strict=True):
-            values = jax.vmap(functools.partial(metrics, split))(jax.random.split(split_key, num_batches))
+            keys = jax.random.split(split_key, num_batches)
+            values = jax.vmap(functools.partial(metrics, split))(keys, data.streamed_of(split))
             means |= {f"{split}/{name}": jnp.mean(value, axis=0) for name, value in values.items()}
         return means
 
@@ -237,22 +291,22 @@ def _init(run: _TrainingRun, problems: _Problem) -> OptState:
 
 @functools.partial(jax.jit, static_argnames=("run", "num_steps"))
 def _train(
-    run: _TrainingRun, problems: _Problem, opt_states: OptState, start: int, arrays: PyTree, num_steps: int
+    run: _TrainingRun, problems: _Problem, opt_states: OptState, start: int, data: _Data, num_steps: int
 ) -> tuple[OptState, Metrics]:
-    def train_one(problem: _Problem, opt_state: OptState) -> tuple[OptState, Metrics]:
-        return run.train(problem, opt_state, start, arrays, num_steps)
+    def train_one(problem: _Problem, opt_state: OptState, data: _Data) -> tuple[OptState, Metrics]:
+        return run.train(problem, opt_state, start, data, num_steps)
 
-    return jax.vmap(train_one, in_axes=(_TASK_AXES, 0))(problems, opt_states)
+    return jax.vmap(train_one, in_axes=(_TASK_AXES, 0, _DATA_AXES))(problems, opt_states, data)
 
 
 @functools.partial(jax.jit, static_argnames=("run", "num_batches"))
 def _evaluate(
-    run: _TrainingRun, problems: _Problem, opt_states: OptState, step: int, arrays: PyTree, num_batches: int
+    run: _TrainingRun, problems: _Problem, opt_states: OptState, step: int, data: _Data, num_batches: int
 ) -> Metrics:
-    def evaluate_one(problem: _Problem, opt_state: OptState) -> Metrics:
-        return run.evaluate(problem, opt_state, step, arrays, num_batches)
+    def evaluate_one(problem: _Problem, opt_state: OptState, data: _Data) -> Metrics:
+        return run.evaluate(problem, opt_state, step, data, num_batches)
 
-    return jax.vmap(evaluate_one, in_axes=(_TASK_AXES, 0))(problems, opt_states)
+    return jax.vmap(evaluate_one, in_axes=(_TASK_AXES, 0, _DATA_AXES))(problems, opt_states, data)
 
 
 def _training_curves(
@@ -262,22 +316,24 @@ def _training_curves(
     progress: Callable[[int], object] | None = None,
 ) -> Curves:
     """Return the curves `[tasks, ...]` of `problems`, whose leaves but for theta's lead with `[tasks]`."""
-    arrays = _device_arrays(run.task_family.datasets, ("train",))
-    eval_arrays = _device_arrays(run.task_family.eval_datasets, run.splits)
+    train_data = _Source(run.task_family.datasets, ("train",), run.task_family.name)
+    eval_data = _Source(run.task_family.eval_datasets, run.splits, run.task_family.name)
+    num_tasks = len(problems.key)
     opt_states = _init(run, problems)
     trained: list[Metrics] = []
     evaluated: list[Metrics] = []
     for start, length in schedule.segments():
         if start in schedule.eval_steps:
-            evaluated.append(_evaluate(run, problems, opt_states, start, eval_arrays, schedule.eval_batches))
-        opt_states, metrics = _train(run, problems, opt_states, start, arrays, length)
+            data = eval_data.data(num_tasks, schedule.eval_batches)
+            evaluated.append(_evaluate(run, problems, opt_states, start, data, schedule.eval_batches))
+        data = train_data.data(num_tasks, length)
+        opt_states, metrics = _train(run, problems, opt_states, start, data, length)
         trained.append(metrics)
         if progress is not None:
             metrics["loss"].block_until_ready()
             progress(start + length)
-    last = (run.num_steps, eval_arrays, schedule.last_eval_batches)
-    evaluated.append(_evaluate(run, problems, opt_states, *last))
-    num_tasks = len(problems.key)
+    data = eval_data.data(num_tasks, schedule.last_eval_batches)
+    evaluated.append(_evaluate(run, problems, opt_states, run.num_steps, data, schedule.last_eval_batches))
     return {
         "train/xs": np.tile(np.arange(run.num_steps), (num_tasks, 1)),
         "eval/xs": np.tile([*schedule.eval_steps, run.num_steps], (num_tasks, 1)),
@@ -292,14 +348,10 @@ def _joined(
     return {f"{prefix}/{name}": join([values[name] for values in metrics]) for name in metrics[0]}
 
 
-def _device_arrays(datasets: Datasets | None, splits: tuple[str, ...]) -> PyTree:
-    return () if datasets is None else {split: datasets.split(split).arrays for split in splits}
-
-
-def _sample(datasets: Datasets | None, split: str, arrays: PyTree, key: PRNGKey) -> Batch:
-    if datasets is None:
-        return ()
-    return sample_batch(arrays[split], key, datasets.split(split).batch_size)
+def _sample(datasets: Datasets | None, split: str, data: _Data, key: PRNGKey, streamed: Batch) -> Batch:
+    """The batch that was streamed, or one that `key` draws from what is resident."""
+    resident = None if datasets is None else datasets.resident([split])
+    return streamed if resident is None else sample_batch(data.arrays[split], key, resident[split].batch_size)
 
 
 def _with_aux_values(curves: Curves, names: Sequence[str]) -> Curves:

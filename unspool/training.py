@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unspool.tasks.base import Task, TaskFamily
+from unspool.tasks.datasets.base import stacked
 from unspool.types import Batch
 
 
@@ -23,19 +24,24 @@ def get_batches(
         batch_shape: Leading axes of the result, `(steps, tasks)` say; one batch is taken for each position.
         split: Name of a split.
         numpy: Return numpy arrays instead of arrays on the device.
+
+    Raises:
+        EndOfDataError: an iterator of batches has ended.
+        ValueError: an axis is less than 1, or batches differ in their shapes.
     """
     if task_family.datasets is None:
         return ()
-    batches_of_split = task_family.datasets.split(split)
-    batches = [next(batches_of_split) for _ in range(math.prod(batch_shape))]
-    if not batches:
+    number = math.prod(batch_shape)
+    if number < 1:
         raise ValueError(f"get_batches(batch_shape={batch_shape}): every axis must be at least 1")
+    batches = task_family.datasets.next_batches(split, number, task_family.name)
+    in_a_row = stacked(batches, f"the split {split!r} of {task_family.name}")
 
-    def stack(*leaves: np.ndarray) -> np.ndarray | jax.Array:
-        stacked = np.stack(leaves).reshape(*batch_shape, *np.shape(leaves[0]))
-        return stacked if numpy else jnp.asarray(stacked)
+    def shaped(leaf: np.ndarray) -> np.ndarray | jax.Array:
+        leaf = leaf.reshape(*batch_shape, *leaf.shape[1:])
+        return leaf if numpy else jnp.asarray(leaf)
 
-    return jax.tree.map(stack, *batches)
+    return jax.tree.map(shaped, in_a_row)
 
 
 def vec_get_batch(

@@ -71,6 +71,7 @@ def test_losses_are_also_reported_normalized() -> None:
     curves = single_task_training_curves(CountingTask(), SGD(), num_steps=7, key=KEY, eval_every=3)
     assert curves["train/norm_loss"].tolist() == [0, -1, -2, -3, -4, -5, -6]
     assert curves["eval/test/norm_loss"].tolist() == [0, -3, -6, -7]
+    assert curves["eval/test/loss_normalized"].tolist() == [0, -3, -6, -7]
 
 
 def test_no_two_losses_share_a_key() -> None:

@@ -227,7 +227,7 @@ def test_a_bad_training_table_is_named(changes: dict[str, Any], key: str, words:
         ({"num_tasks": None}, "estimators[0].num_tasks", "missing"),
         ({"truncation_schedule": None}, "estimators[0].truncation_schedule", "missing"),
         ({"task_family": None}, "estimators[0].task_family", "missing"),
-        ({"trunc_length": 10, "steps_per_jit": 3}, "estimators[0].trunc_length", "steps_per_jit"),
+        ({"steps_per_jit": 0}, "estimators[0].steps_per_jit", "steps_per_jit must be at least 1"),
     ],
 )
 def test_a_bad_estimators_table_is_named(changes: dict[str, Any], key: str, words: str) -> None:

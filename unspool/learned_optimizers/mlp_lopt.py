@@ -7,7 +7,7 @@ Source: L. Metz et al., "Understanding and correcting pathologies in the trainin
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import haiku as hk
 import jax
@@ -23,6 +23,7 @@ from unspool.learned_optimizers.features import (
     update_momenta,
 )
 from unspool.optimizers.optimizer import Optimizer, carried_model_state
+from unspool.params import as_params
 from unspool.stable_types import strongly_typed, typed_like
 from unspool.types import ModelState, Params, PRNGKey, PyTree, Scalar, Theta
 
@@ -45,6 +46,10 @@ class MLPLOptState(NamedTuple):
     rolling_features: PyTree  # like params, each leaf a float32 [6, *shape] of momenta
     iteration: jax.Array  # int32 []
     state: ModelState
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return self._replace(**changes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +110,7 @@ class _MLPOptimizer(Optimizer):
         key: PRNGKey | None = None,
         **kwargs: Any,
     ) -> MLPLOptState:
-        params, model_state = strongly_typed((params, model_state))
+        params, model_state = as_params(params), strongly_typed(model_state)
         momenta = jax.tree.map(lambda param: init_momenta(param, len(_DECAYS)), params)
         return MLPLOptState(params, momenta, jnp.zeros((), jnp.int32), model_state)
 
@@ -118,6 +123,7 @@ class _MLPOptimizer(Optimizer):
         key: PRNGKey | None = None,
         **kwargs: Any,
     ) -> MLPLOptState:
+        grad = strongly_typed(grad)
         momenta = jax.tree.map(
             lambda old, leaf: update_momenta(old, leaf.astype(jnp.float32), _DECAYS),
             opt_state.rolling_features,

@@ -7,6 +7,7 @@ import jax
 import optax
 
 from unspool.optimizers.optimizer import Optimizer, OptState
+from unspool.params import as_params
 from unspool.types import Params, PyTree
 
 
@@ -23,6 +24,7 @@ def opt_to_optax_opt(opt: Optimizer, num_steps: int | None = None) -> optax.Grad
     """
 
     def init(params: Params) -> OptState:
+        params = as_params(params)
         return opt.set_params(opt.init(params, num_steps=num_steps), None)
 
     def update(
@@ -35,6 +37,7 @@ def opt_to_optax_opt(opt: Optimizer, num_steps: int | None = None) -> optax.Grad
     ) -> tuple[PyTree, OptState]:
         if params is None:
             raise ValueError(f"{opt.name} needs the current parameters: call update(grads, state, params)")
+        params, updates = as_params(params), as_params(updates, "updates")
         known = {**(extra_args or {}), **kwargs}
         value = known.pop("value", None)
         known.setdefault("loss", value)

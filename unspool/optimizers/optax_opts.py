@@ -11,6 +11,7 @@ import optax
 
 from unspool.arguments import check_decay, check_not_negative
 from unspool.optimizers.optimizer import Optimizer, carried_model_state
+from unspool.params import as_params
 from unspool.stable_types import strongly_typed, typed_like
 from unspool.types import ModelState, Params, PRNGKey, PyTree, Scalar
 
@@ -46,7 +47,7 @@ class OptaxBackedOptimizer(Optimizer):
         key: PRNGKey | None = None,
         **kwargs: Any,
     ) -> OptaxState:
-        params, model_state = strongly_typed((params, model_state))
+        params, model_state = as_params(params), strongly_typed(model_state)
         optax_opt_state = strongly_typed(self.transformation().init(params))
         return OptaxState(params, model_state, optax_opt_state, jnp.zeros((), jnp.int32))
 
@@ -61,7 +62,7 @@ class OptaxBackedOptimizer(Optimizer):
     ) -> OptaxState:
         transformation = optax.with_extra_args_support(self.transformation())
         updates, optax_opt_state = transformation.update(
-            grad, opt_state.optax_opt_state, opt_state.params, value=loss
+            strongly_typed(grad), opt_state.optax_opt_state, opt_state.params, value=loss
         )
         return OptaxState(
             params=typed_like(optax.apply_updates(opt_state.params, updates), opt_state.params),

@@ -4,6 +4,7 @@ import abc
 import dataclasses
 from typing import Any, TypeAlias
 
+from unspool.params import as_params
 from unspool.stable_types import typed_like
 from unspool.types import ModelState, Params, PRNGKey, PyTree, Scalar
 
@@ -78,7 +79,12 @@ class Optimizer(abc.ABC):
         return self.get_params(state), self.get_state(state)
 
     def set_params(self, state: OptState, params: Params) -> OptState:
-        """Return `state`, a NamedTuple or a dataclass, with its parameters replaced and nothing else."""
+        """Return `state`, a NamedTuple or a dataclass, with its parameters replaced and nothing else.
+
+        Raises:
+            TypeError: a leaf of `params` is not floating-point.
+        """
+        params = as_params(params)
         if hasattr(state, "_replace"):
             return state._replace(params=params)
         return dataclasses.replace(state, params=params)

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 import jax
 import jax.numpy as jnp
 
+from unspool.params import in_words, is_array
 from unspool.types import PyTree, Theta
 
 Kind = Literal["floating-point number", "integer", "bool"]
@@ -25,7 +26,7 @@ def check_theta(theta: Theta) -> None:
     for path, leaf in jax.tree.leaves_with_path(theta):
         if not _is_of_kind(leaf, "floating-point number"):
             raise TypeError(
-                f"theta{jax.tree_util.keystr(path)} is {_in_words(leaf)}: theta is moved by gradients, so "
+                f"theta{jax.tree_util.keystr(path)} is {in_words(leaf)}: theta is moved by gradients, so "
                 "its leaves must be floating-point arrays; keep anything else in the configuration or the "
                 "state of what theta parametrises"
             )
@@ -38,9 +39,9 @@ def check_arrays(what: str, tree: PyTree, remedy: str) -> None:
         TypeError: names the leaf and says what it is.
     """
     for path, leaf in jax.tree.leaves_with_path(tree):
-        if not _is_array(leaf):
+        if not is_array(leaf):
             place = f", at {jax.tree_util.keystr(path)}" if path else ""
-            raise TypeError(f"{what} is {_in_words(leaf)}{place}: it must be a pytree of arrays; {remedy}")
+            raise TypeError(f"{what} is {in_words(leaf)}{place}: it must be a pytree of arrays; {remedy}")
 
 
 def check_scalar(what: str, value: Any, kind: Kind, remedy: str) -> None:
@@ -50,7 +51,7 @@ def check_scalar(what: str, value: Any, kind: Kind, remedy: str) -> None:
         TypeError: says what it is, what it must be, and `remedy`.
     """
     if not _is_of_kind(value, kind) or jnp.shape(value):
-        raise TypeError(f"{what} is {_in_words(value)}: it must be one {kind}, of shape []; {remedy}")
+        raise TypeError(f"{what} is {in_words(value)}: it must be one {kind}, of shape []; {remedy}")
 
 
 def check_unchanged(what: str, before: PyTree, after: PyTree) -> None:
@@ -62,7 +63,7 @@ def check_unchanged(what: str, before: PyTree, after: PyTree) -> None:
     old = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(before)}
     new = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(after)}
     for place in dict.fromkeys([*old, *new]):
-        was, became = (_in_words(tree[place]) if place in tree else "missing" for tree in (old, new))
+        was, became = (in_words(tree[place]) if place in tree else "missing" for tree in (old, new))
         if was != became:
             raise TypeError(
                 f"{what}{place} was {was} and became {became}: what is carried from step to step must keep "
@@ -77,21 +78,4 @@ def check_unchanged(what: str, before: PyTree, after: PyTree) -> None:
 
 
 def _is_of_kind(leaf: Any, kind: Kind) -> bool:
-    return _is_array(leaf) and bool(jnp.issubdtype(jax.typeof(leaf).dtype, _DTYPES[kind]))
-
-
-def _is_array(leaf: Any) -> bool:
-    """Whether JAX computes with `leaf`: an array or a Python number."""
-    try:
-        jax.typeof(leaf)
-    except TypeError:
-        return False
-    return True
-
-
-def _in_words(leaf: Any) -> str:
-    """`float32[3]`, or for what is no array `a str`."""
-    if not _is_array(leaf):
-        return f"a {type(leaf).__name__}"
-    aval = jax.typeof(leaf)
-    return f"{aval.dtype}[{','.join(map(str, aval.shape))}]"
+    return is_array(leaf) and bool(jnp.issubdtype(jax.typeof(leaf).dtype, _DTYPES[kind]))

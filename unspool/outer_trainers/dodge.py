@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from unspool.arguments import check_whole_number
+from unspool.outer_trainers.evolution_strategy import Std
 from unspool.outer_trainers.floating_leaves import FloatingLeaves
 from unspool.outer_trainers.loss_difference import Sides
 from unspool.outer_trainers.noise_reuse import NoiseReuse
@@ -34,10 +35,12 @@ class DODGE(NoiseReuse):
     Attributes:
         trunc_length: inner steps per estimate.
         noise_length: inner steps of an episode along one direction; None for the whole episode.
+        std: of the directions, or a mapping from paths of theta's leaves to theirs; cancels out.
     """
 
     trunc_length: int = 10
     noise_length: int | None = None
+    std: Std = 0.01
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -30,15 +30,27 @@ from unspool.outer_trainers.repeated_step import RepeatedStep
 from unspool.outer_trainers.truncated_step import VectorizedStep
 from unspool.types import PRNGKey, Theta
 
+Std = float | Mapping[str, float]
+"""Standard deviation of the noise; or a mapping from the paths of theta's leaves (`"layer/w"`, or what a path
+begins with; `""` for all others) to theirs."""
+
+
+class PerturbingEstimator(GradientEstimator):
+    """Perturbs theta.
+
+    Attributes:
+        std: of the noise; a field of each final, at the place where callers give it.
+    """
+
+    std: Std
+
 
 @dataclasses.dataclass(frozen=True)
-class EvolutionStrategy(GradientEstimator):
+class EvolutionStrategy(PerturbingEstimator):
     """The options of every evolution strategy.
 
     Attributes:
         truncated_step: the system.
-        std: standard deviation of the noise; or a mapping from the paths of theta's leaves (`"layer/w"`, or
-            what a path begins with; `""` for all others) to theirs.
         perturbation: the noise's distribution.
         pairs_per_task: antithetic pairs on each task, which share its data, its initial state and its keys.
         orthogonal: make the noise of a task's pairs orthogonal.
@@ -54,7 +66,6 @@ class EvolutionStrategy(GradientEstimator):
 
     truncated_step: VectorizedStep
     _: dataclasses.KW_ONLY
-    std: float | Mapping[str, float] = 0.01
     perturbation: NoiseKind = "gaussian"
     pairs_per_task: int = 1
     orthogonal: bool = False

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from unspool.arguments import check_choice, check_whole_number
 from unspool.outer_trainers.estimate_report import es_metrics, es_out, is_inner_step
-from unspool.outer_trainers.evolution_strategy import EvolutionStrategy
+from unspool.outer_trainers.evolution_strategy import EvolutionStrategy, Std
 from unspool.outer_trainers.gradient_estimator import GradientEstimatorOut, Metrics, WorkerWeights
 from unspool.outer_trainers.long_sums import RunningSum
 from unspool.outer_trainers.loss_difference import Sides, credit, masked_mean
@@ -82,6 +82,7 @@ class FullES(EvolutionStrategy):
     Attributes:
         truncation_schedule: the episode's length, drawn at each call and shared by all tasks. The step's own
             `trunc_sched`, if it has one, must be `NeverEndingTruncationSchedule`.
+        std: standard deviation of the noise, or a mapping from paths of theta's leaves to theirs.
         steps_per_jit: the length is rounded down to a multiple of this, and up to at least this.
         loss_type: the objective over an episode: mean of the losses, lowest, last, or the mean over
             `recompute_samples` fresh outer batches at the final state.
@@ -89,7 +90,7 @@ class FullES(EvolutionStrategy):
     """
 
     truncation_schedule: TruncationSchedule
-    _: dataclasses.KW_ONLY
+    std: Std = 0.01
     steps_per_jit: int = 10
     loss_type: LossType = "avg"
     recompute_samples: int = 50
@@ -217,6 +218,7 @@ class FullES(EvolutionStrategy):
     def _recomputed(self, thetas: Pair, loop: _Loop, inputs: Inputs) -> jax.Array:
         """`[2, N]`: losses of the final states, averaged over fresh outer batches that both members share."""
         data = inputs.of_step(jax.tree.map(lambda leaf: leaf[-1], inputs.streamed()))
+        data = self.truncated_step.outer_batch_of(data)
 
         def one_batch(key: PRNGKey) -> jax.Array:
             def one_member(theta: Theta, state: PyTree) -> jax.Array:

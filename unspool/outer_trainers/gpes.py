@@ -3,6 +3,7 @@
 import dataclasses
 
 from unspool.arguments import check_whole_number
+from unspool.outer_trainers.evolution_strategy import Std
 from unspool.outer_trainers.noise_reuse import NoiseReuse
 
 
@@ -19,10 +20,12 @@ class GPES(NoiseReuse):
     Attributes:
         trunc_length: inner steps per estimate.
         noise_length: inner steps of an episode, a reset in a step of its own included, under one noise.
+        std: standard deviation of the noise, or a mapping from paths of theta's leaves to theirs.
     """
 
     trunc_length: int = 10
     noise_length: int = 100
+    std: Std = 0.01
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, Self, cast
 import jax
 import jax.numpy as jnp
 
-from unspool.arguments import check_whole_number
 from unspool.learned_optimizers.base import LearnedOptimizer
 from unspool.outer_trainers.checks import check_theta
 from unspool.outer_trainers.lopt_truncated_step import VectorizedLOptTruncatedStep
@@ -33,6 +32,10 @@ class OuterState(NamedTuple):
 
     outer_iteration: jax.Array | int
 
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return self._replace(**changes)
+
 
 class WorkerWeights(NamedTuple):
     """What a worker needs of the learner to make an estimate.
@@ -47,6 +50,10 @@ class WorkerWeights(NamedTuple):
     theta_model_state: PyTree = None
     outer_state: OuterState | None = None
 
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return self._replace(**changes)
+
 
 class UnrollInfo(NamedTuple):
     """What happened in the (positively perturbed) unroll; leaves `[steps, num_tasks, ...]`."""
@@ -55,6 +62,10 @@ class UnrollInfo(NamedTuple):
     iteration: jax.Array
     task_param: PyTree
     is_done: jax.Array
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return self._replace(**changes)
 
 
 class GradientEstimatorOut(NamedTuple):
@@ -83,6 +94,10 @@ class GradientEstimatorOut(NamedTuple):
     weight: jax.Array
     diverged_tasks: jax.Array
     inner_steps: jax.Array
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return self._replace(**changes)
 
 
 class _FromTaskFamily(abc.ABCMeta):
@@ -246,20 +261,4 @@ def check_vectorized(estimator: GradientEstimator) -> None:
             f"{type(estimator).__name__}(truncated_step={type(step).__name__}): estimators unroll several "
             "tasks side by side; "
             "wrap the step as VectorizedTruncatedStep(step, num_tasks=...)"
-        )
-
-
-def check_length(estimator: Any, length_name: str) -> None:
-    """Refuses a truncation that is not a positive multiple of `steps_per_jit`.
-
-    Raises:
-        ValueError: names the class, the arguments, their values and the rule.
-    """
-    check_whole_number(estimator, length_name)
-    check_whole_number(estimator, "steps_per_jit")
-    name, length, steps = type(estimator).__name__, getattr(estimator, length_name), estimator.steps_per_jit
-    if length % steps:
-        raise ValueError(
-            f"{name}({length_name}={length}, steps_per_jit={steps}): {length_name} must be a multiple of "
-            "steps_per_jit"
         )

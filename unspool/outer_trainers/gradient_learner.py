@@ -8,7 +8,7 @@ import functools
 import itertools
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +73,10 @@ class AggregatedGradient(NamedTuple):
     mean_loss: jax.Array
     weight: jax.Array | float = 1.0
 
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return self._replace(**changes)
+
 
 class WorkerComputeOut(NamedTuple):
     """What `gradient_worker_compute` made: the gradient to send, the states to keep, and metrics."""
@@ -86,6 +90,10 @@ class GradientLearnerState(NamedTuple):
     """The state of the outer optimizer; theta, its model state and the outer iteration are in it."""
 
     theta_opt_state: PyTree
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return self._replace(**changes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -323,6 +331,10 @@ class SingleMachineState(NamedTuple):
     gradient_learner_state: GradientLearnerState
     gradient_estimator_states: tuple[GradientEstimatorState, ...]
     seq: int
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return self._replace(**changes)
 
 
 @dataclasses.dataclass(frozen=True)

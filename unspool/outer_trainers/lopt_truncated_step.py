@@ -28,6 +28,7 @@ from unspool.outer_trainers.truncated_step import (
     with_a_reset_step,
 )
 from unspool.outer_trainers.truncation_schedule import TruncationSchedule
+from unspool.params import as_params
 from unspool.rarely import rarely
 from unspool.tasks.base import Task, TaskFamily
 from unspool.tasks.datasets.base import SPLITS, sample_batch
@@ -158,21 +159,38 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         return losses
 
     def get_batch(self, steps: int | None = None) -> Batch | None:
-        """Host-side batches for stepping by hand; `(train, meta)` if `meta_loss_split` names a split."""
-        if self.task_family.datasets is None:
-            return ()
-        shape = (self.num_tasks,) if steps is None else (steps, self.num_tasks)
-        batch = training.get_batches(self.task_family, shape, "train")
-        if self.meta_loss_split not in SPLITS:
+        """Host batches, for iterators and for stepping by hand; `(train, meta)` if `meta_loss_split` names a
+        split.
+        """
+        batch = self._host_batches("train", steps)
+        if self.task_family.datasets is None or self.meta_loss_split not in SPLITS:
             return batch
-        return batch, training.get_batches(self.task_family, shape, self.meta_loss_split)
+        return batch, self._host_batches(self.meta_loss_split, steps)
 
-    def resident_data(self) -> ResidentData:
+    def get_outer_batch(self, steps: int | None = None) -> Batch:
+        return self._host_batches(self.outer_data_split, steps)
+
+    def outer_batch_of(self, data: Batch) -> Batch:
+        if isinstance(data, ResidentData) or self.task_family.datasets is None:
+            return data
+        of_splits = {"train": data}
+        if self.meta_loss_split in SPLITS:
+            of_splits = {"train": data[0], self.meta_loss_split: data[1]}
+        if self.outer_data_split not in of_splits:
+            raise ValueError(
+                f"VectorizedLOptTruncatedStep(outer_data_split={self.outer_data_split!r}): the data of "
+                f"{self.label()} is streamed from iterators, and steps are given batches of "
+                f"{' and '.join(of_splits)} only; name one of these, or make the data set of Splits"
+            )
+        return of_splits[self.outer_data_split]
+
+    def resident_data(self) -> ResidentData | None:
         datasets = self.task_family.datasets
         if datasets is None:
             return ResidentData({})
         wanted = {"train", self.outer_data_split, self.meta_loss_split}
-        return ResidentData({split: datasets.split(split).arrays for split in SPLITS if split in wanted})
+        splits = datasets.resident([split for split in SPLITS if split in wanted])
+        return None if splits is None else ResidentData({name: one.arrays for name, one in splits.items()})
 
     @property
     def keeps_last_state(self) -> bool:
@@ -216,8 +234,15 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
     def _draw(self, split: str, data: ResidentData, keys: PRNGKey) -> Batch:
         if self.task_family.datasets is None:
             return ()
-        batch_size = self.task_family.datasets.split(split).batch_size
+        resident = self.task_family.datasets.resident([split])
+        if resident is None:
+            raise ValueError(f"{self.label()}: the split {split!r} is an iterator, its batches must be given")
+        batch_size = resident[split].batch_size
         return jax.vmap(lambda one: sample_batch(data.arrays[split], one, batch_size))(keys)
+
+    def _host_batches(self, split: str, steps: int | None) -> Batch:
+        shape = (self.num_tasks,) if steps is None else (steps, self.num_tasks)
+        return training.get_batches(self.task_family, shape, split)
 
     # Below, everything is about one task; `vmap` above adds the axis.
 
@@ -248,7 +273,9 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         truncation_state: PyTree,
         num_steps: jax.Array | int | None,
     ) -> PyTree:
-        params, model_state = self.task_family.task_fn(task_param).init_with_state(params_key)
+        task = self.task_family.task_fn(task_param)
+        params, model_state = task.init_with_state(params_key)
+        params = as_params(params, f"{task.name}: params")
         length = self._episode_length(truncation_state, num_steps)
         return self._optimizer(theta).init(
             params, model_state=model_state, num_steps=length, key=optimizer_key

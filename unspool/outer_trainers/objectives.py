@@ -155,12 +155,13 @@ class LastRecomputed(WrappedStep):
             theta, unroll_state, keys.step, data, outer_state, theta_is_vector, override_num_steps
         )
         only_resets = out.is_done & ~out.mask
+        outer_batch = self.step.outer_batch_of(data)
         last_state = where_tasks(only_resets, unroll_state, state)
 
         def losses() -> jax.Array:
             each = jax.lax.map(
                 lambda one: self.step.meta_loss_batch(
-                    theta, last_state, one, data, outer_state, theta_is_vector
+                    theta, last_state, one, outer_batch, outer_state, theta_is_vector
                 ),
                 jax.random.split(keys.recompute, self.samples),
             )

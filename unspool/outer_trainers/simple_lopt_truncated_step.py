@@ -5,12 +5,12 @@ the one to read first, and to copy for a system of one's own.
 """
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from unspool import training
 from unspool.arguments import check_hashable, check_instance, check_whole_number
 from unspool.discarded import not_differentiated
 from unspool.learned_optimizers.base import LearnedOptimizer
@@ -24,6 +24,7 @@ from unspool.outer_trainers.truncated_step import (
     VectorizedTruncatedStep,
     with_a_reset_step,
 )
+from unspool.params import as_params
 from unspool.rarely import rarely
 from unspool.tasks.base import Task
 from unspool.tasks.datasets.base import sample_batch
@@ -40,6 +41,10 @@ class SimpleUnrollState(NamedTuple):
 
     inner_opt_state: PyTree
     inner_step: jax.Array
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return self._replace(**changes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +85,7 @@ class SimpleLOptTruncatedStep(TruncatedStep):
         del outer_state
         params_key, optimizer_key = jax.random.split(key)
         params, model_state = self.task.init_with_state(params_key)
+        params = as_params(params, f"{self.task.name}: params")
         opt_state = self.lopt.opt_fn(theta, is_training=True).init(
             params, model_state=model_state, num_steps=self.unroll_length, key=optimizer_key
         )
@@ -107,15 +113,16 @@ class SimpleLOptTruncatedStep(TruncatedStep):
         )
 
     def get_batch(self, steps: int) -> Batch | None:
-        """Host batches for stepping by hand; estimators use the resident data."""
+        """Host batches, for iterators and for stepping by hand."""
         if self.task.datasets is None:
             return None
-        batches = [next(self.task.datasets.train) for _ in range(steps)]
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+        return training.get_batches(self.task, (steps,), numpy=True)
 
-    def resident_data(self) -> ResidentData:
-        datasets = self.task.datasets
-        return ResidentData(() if datasets is None else datasets.train.arrays)
+    def resident_data(self) -> ResidentData | None:
+        if self.task.datasets is None:
+            return ResidentData(())
+        splits = self.task.datasets.resident(["train"])
+        return None if splits is None else ResidentData(splits["train"].arrays)
 
     def meta_loss_batch(
         self,
@@ -169,9 +176,8 @@ class SimpleLOptTruncatedStep(TruncatedStep):
     def _batch(self, data: Batch, key: PRNGKey) -> Batch:
         if not isinstance(data, ResidentData):
             return () if data is None else data
-        if self.task.datasets is None:
-            return ()
-        return sample_batch(data.arrays, key, self.task.datasets.train.batch_size)
+        splits = None if self.task.datasets is None else self.task.datasets.resident(["train"])
+        return () if splits is None else sample_batch(data.arrays, key, splits["train"].batch_size)
 
 
 def SimpleVecLOptTruncatedStep(  # noqa: N802 (a name that users' code calls as a class)

@@ -5,12 +5,13 @@ Metz et al., "Understanding and correcting pathologies in the training of learne
 
 import dataclasses
 
+from unspool.arguments import check_whole_number
 from unspool.outer_trainers.estimate_report import es_metrics, es_out
+from unspool.outer_trainers.evolution_strategy import Std
 from unspool.outer_trainers.gradient_estimator import (
     GradientEstimatorOut,
     Metrics,
     WorkerWeights,
-    check_length,
 )
 from unspool.outer_trainers.long_sums import sum_over_steps
 from unspool.outer_trainers.loss_difference import credit
@@ -30,16 +31,19 @@ class TruncatedES(TruncatedEvolutionStrategy):
 
     Attributes:
         unroll_length: inner steps per estimate.
-        steps_per_jit: must divide `unroll_length`; every estimate is one compiled program whatever it is.
+        steps_per_jit: accepted because code written for the tutorials gives it; has no effect, as every
+            estimate is one compiled program.
+        std: standard deviation of the noise, or a mapping from paths of theta's leaves to theirs.
     """
 
     unroll_length: int = 20
-    _: dataclasses.KW_ONLY
-    steps_per_jit: int = 10
+    steps_per_jit: int = dataclasses.field(default=10, compare=False)
+    std: Std = 0.01
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_length(self, "unroll_length")
+        check_whole_number(self, "unroll_length")
+        check_whole_number(self, "steps_per_jit")
 
     @property
     def num_steps(self) -> int:

@@ -3,6 +3,7 @@
 import dataclasses
 
 from unspool.arguments import check_whole_number
+from unspool.outer_trainers.evolution_strategy import Std
 from unspool.outer_trainers.noise_reuse import NoiseReuse
 
 
@@ -17,9 +18,11 @@ class TruncatedESSharedNoise(NoiseReuse):
 
     Attributes:
         unroll_length: inner steps per estimate.
+        std: standard deviation of the noise, or a mapping from paths of theta's leaves to theirs.
     """
 
     unroll_length: int = 20
+    std: Std = 0.01
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 
-from unspool.arguments import check_choice
+from unspool.arguments import check_choice, check_whole_number
 from unspool.outer_trainers.backpropagation import (
     DivergenceOfGradients,
     TaskLosses,
@@ -21,7 +21,6 @@ from unspool.outer_trainers.gradient_estimator import (
     GradientEstimatorOut,
     Metrics,
     WorkerWeights,
-    check_length,
     check_vectorized,
 )
 from unspool.outer_trainers.long_sums import scan_in_blocks, sum_over_steps
@@ -42,20 +41,22 @@ class TruncatedGrad(GradientEstimator):
     Attributes:
         truncated_step: the system.
         unroll_length: inner steps per estimate.
-        steps_per_jit: must divide `unroll_length`; every estimate is one compiled program whatever it is.
+        steps_per_jit: accepted because code written for the tutorials gives it; has no effect, as every
+            estimate is one compiled program.
         loss_type: "avg", the only objective of a truncation.
         divergence: what becomes of a task whose loss or gradient is not finite.
     """
 
     truncated_step: VectorizedStep
     unroll_length: int = 20
-    steps_per_jit: int = 10
+    steps_per_jit: int = dataclasses.field(default=10, compare=False)
     loss_type: str = "avg"
     divergence: DivergenceOfGradients = "mask"
 
     def __post_init__(self) -> None:
         check_vectorized(self)
-        check_length(self, "unroll_length")
+        check_whole_number(self, "unroll_length")
+        check_whole_number(self, "steps_per_jit")
         check_choice(self, "loss_type", ("avg",))
         check_choice(self, "divergence", get_args(DivergenceOfGradients))
 

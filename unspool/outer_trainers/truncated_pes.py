@@ -11,12 +11,13 @@ from typing import Any, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 
+from unspool.arguments import check_whole_number
 from unspool.outer_trainers.estimate_report import es_metrics, es_out
+from unspool.outer_trainers.evolution_strategy import Std
 from unspool.outer_trainers.gradient_estimator import (
     GradientEstimatorOut,
     Metrics,
     WorkerWeights,
-    check_length,
 )
 from unspool.outer_trainers.long_sums import sum_over_steps
 from unspool.outer_trainers.loss_difference import credit, steps_after_an_end
@@ -55,16 +56,19 @@ class TruncatedPES(TruncatedEvolutionStrategy):
 
     Attributes:
         trunc_length: inner steps per estimate.
-        steps_per_jit: must divide `trunc_length`; every estimate is one compiled program whatever it is.
+        std: standard deviation of the noise, or a mapping from paths of theta's leaves to theirs.
+        steps_per_jit: accepted because code written for the tutorials gives it; has no effect, as every
+            estimate is one compiled program.
     """
 
     trunc_length: int = 10
-    _: dataclasses.KW_ONLY
-    steps_per_jit: int = 10
+    std: Std = 0.01
+    steps_per_jit: int = dataclasses.field(default=10, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_length(self, "trunc_length")
+        check_whole_number(self, "trunc_length")
+        check_whole_number(self, "steps_per_jit")
 
     @property
     def num_steps(self) -> int:

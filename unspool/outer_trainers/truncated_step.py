@@ -8,7 +8,8 @@ coefficients of a differential equation, a policy, or anything else that is unro
 
 import abc
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +56,10 @@ class TruncatedUnrollOut(NamedTuple):
     iteration: jax.Array
     mask: jax.Array
     episode_length: jax.Array | None = None
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return self._replace(**changes)
 
 
 class EpisodesInExpectation(NamedTuple):
@@ -167,6 +172,10 @@ class TruncatedStep(abc.ABC):
         """
         return None
 
+    def get_outer_batch(self, steps: int) -> Batch | None:
+        """Data for `steps` calls of `meta_loss_batch` by hand, like `get_batch`, which is the default."""
+        return self.get_batch(steps)
+
     def meta_loss_batch(
         self, theta: Theta, unroll_state: UnrollState, key: PRNGKey, data: Batch, outer_state: OuterState
     ) -> Scalar:
@@ -248,6 +257,14 @@ class VectorizedStep(abc.ABC):
         None.
         """
 
+    def get_outer_batch(self, steps: int | None = None) -> Batch | None:
+        """Host data for `meta_loss_batch` by hand, like `get_batch`, which is the default."""
+        return self.get_batch(steps)
+
+    def outer_batch_of(self, data: Batch) -> Batch:
+        """What of a step's data `meta_loss_batch` is given where an estimator evaluates a last state."""
+        return data
+
     @abc.abstractmethod
     def resident_data(self) -> ResidentData | None:
         """Data that lives on the device, or None."""
@@ -324,9 +341,13 @@ class VectorizedTruncatedStep(VectorizedStep):
         return state, out
 
     def get_batch(self, steps: int | None = None) -> Batch | None:
-        batches = [
-            self.truncated_step.get_batch(1 if steps is None else steps) for _ in range(self.num_tasks)
-        ]
+        return self._of_tasks(self.truncated_step.get_batch, steps)
+
+    def get_outer_batch(self, steps: int | None = None) -> Batch | None:
+        return self._of_tasks(self.truncated_step.get_outer_batch, steps)
+
+    def _of_tasks(self, get_batch: Callable[[int], Batch | None], steps: int | None) -> Batch | None:
+        batches = [get_batch(1 if steps is None else steps) for _ in range(self.num_tasks)]
         if batches[0] is None:
             return None
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *batches)

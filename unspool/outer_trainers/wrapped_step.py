@@ -38,6 +38,12 @@ class WrappedStep(VectorizedStep):
     def get_batch(self, steps: int | None = None) -> Batch | None:
         return self.step.get_batch(steps)
 
+    def get_outer_batch(self, steps: int | None = None) -> Batch | None:
+        return self.step.get_outer_batch(steps)
+
+    def outer_batch_of(self, data: Batch) -> Batch:
+        return self.step.outer_batch_of(data)
+
     def resident_data(self) -> ResidentData | None:
         return self.step.resident_data()
 

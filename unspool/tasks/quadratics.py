@@ -137,9 +137,8 @@ class NoisyTargetQuadraticTask(Task):
         return jax.random.normal(key, self.target.shape)
 
     def loss_and_aux(self, params: Params, key: PRNGKey, data: Batch) -> tuple[Scalar, Aux]:
-        error = self.target - params
-        aux = {"l1": jnp.sum(jnp.abs(error)), "l2": jnp.sum(jnp.square(error))}
-        return aux["l2"] + jnp.mean(data), aux
+        aux = {"l1": jnp.mean(jnp.abs(params)), "l2": jnp.mean(jnp.square(params))}
+        return jnp.sum(jnp.square(self.target - params)) + jnp.mean(data), aux
 
     def normalizer(self, loss: Scalar) -> Scalar:
         return jnp.nan_to_num(jnp.clip(loss, 0.0, 1000.0), nan=1000.0)
@@ -149,7 +148,7 @@ class NoisyTargetQuadraticTask(Task):
 class FixedDimQuadraticFamilyData(TaskFamily):
     """`FixedDimQuadraticFamily` whose losses carry noise from a data set, with the aux values `l1` and `l2`.
 
-    Its normalizer clips to [0, 1000] and takes NaN for 1000.
+    These are the means of |params| and of params^2. Its normalizer clips to [0, 1000] and takes NaN for 1000.
     """
 
     dim: int = 10
@@ -170,7 +169,7 @@ class FixedDimQuadraticFamilyData(TaskFamily):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NoisyQuadraticTask(Task):
-    """A quadratic around `center` `[dim]` with curvatures `scale` `[dim]` whose gradient alone is noisy."""
+    """The sum of (`scale` (`center` - params))^2, both `[dim]`, with noise in the gradient alone."""
 
     center: jax.Array
     scale: jax.Array
@@ -180,19 +179,17 @@ class NoisyQuadraticTask(Task):
         return jax.random.normal(key, self.center.shape)
 
     def loss(self, params: Params, key: PRNGKey, data: Batch) -> Scalar:
-        error = params - self.center
         noise = self.cov * jax.random.normal(key, params.shape)
-        gradient_noise = jax.lax.stop_gradient(2.0 * self.scale * error * noise)
-        # Zero in value and `gradient_noise` in gradient: a noisy measurement of the slope, not of the height.
-        measurement = jnp.sum(gradient_noise * (params - jax.lax.stop_gradient(params)))
-        return jnp.sum(self.scale * jnp.square(error)) + measurement
+        # Zero in value and `noise` in gradient: a noisy measurement of the slope, not of the height.
+        measurement = jnp.sum(noise * (params - jax.lax.stop_gradient(params)))
+        return jnp.sum(jnp.square(self.scale * (self.center - params))) + measurement
 
 
 @dataclasses.dataclass(frozen=True)
 class NoisyQuadraticFamily(TaskFamily):
-    """Quadratics of random center and curvature (up to 25) with multiplicative noise in the gradient.
+    """Sums of (scale (center - params))^2 with center ~ N(0, 1), scale ~ U(0, 25) and noise in the gradient.
 
-    Each component of the gradient is multiplied by 1 + `cov` n, n ~ N(0, 1); losses are exact.
+    To each component of the gradient `cov` n is added, n ~ N(0, 1); losses are exact.
     """
 
     dim: int = 10

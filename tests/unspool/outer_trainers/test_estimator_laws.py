@@ -20,6 +20,10 @@ from tests.unspool.outer_trainers.examples import (
     learned_optimizer_step,
     weights_of,
 )
+from unspool.outer_trainers.full_es import FullES
+from unspool.outer_trainers.truncated_es import TruncatedES
+from unspool.outer_trainers.truncated_es_shared_noise import TruncatedESSharedNoise
+from unspool.outer_trainers.truncated_pes import TruncatedPES
 from unspool.outer_trainers.truncation_schedule import ConstantTruncationSchedule
 from unspool.tasks.base import Task, TaskFamily
 from unspool.types import Batch, Params, PRNGKey, TaskParams
@@ -245,12 +249,28 @@ def test_impossible_options_are_refused_by_name(name: str, options: dict[str, An
 
 
 @pytest.mark.parametrize("name", [name for name in JITTED_IN_PIECES if name != "FullES"])
-def test_a_truncation_must_be_a_multiple_of_steps_per_jit(name: str) -> None:
+def test_steps_per_jit_forbids_no_length_and_belongs_to_no_program(name: str) -> None:
     step = learned_optimizer_step(name)
-    with pytest.raises(ValueError, match="must be a multiple of steps_per_jit"):
-        JITTED_IN_PIECES[name](step, steps_per_jit=3)
+    assert JITTED_IN_PIECES[name](step, steps_per_jit=3) == JITTED_IN_PIECES[name](step)
     with pytest.raises(ValueError, match="steps_per_jit must be at least 1"):
         JITTED_IN_PIECES[name](step, steps_per_jit=0)
+
+
+def test_the_first_arguments_have_the_places_that_code_written_for_the_tutorials_gives_them() -> None:
+    step, whole = learned_optimizer_step("TruncatedPES"), learned_optimizer_step("FullES")
+    length = ConstantTruncationSchedule(20)
+    assert FullES(whole, length, 0.5, 4, "min", 7) == FullES(
+        truncated_step=whole,
+        truncation_schedule=length,
+        std=0.5,
+        steps_per_jit=4,
+        loss_type="min",
+        recompute_samples=7,
+    )
+    pes, es = TruncatedPES(step, 7, 0.5, 4), TruncatedES(step, 7, 4, 0.5)
+    assert (pes.trunc_length, pes.std, pes.steps_per_jit) == (7, 0.5, 4)
+    assert (es.unroll_length, es.std, es.steps_per_jit) == (7, 0.5, 4)
+    assert TruncatedESSharedNoise(step, 7, 0.5) == TruncatedESSharedNoise(step, unroll_length=7, std=0.5)
 
 
 @pytest.mark.parametrize("name", ANTITHETIC)

@@ -1,9 +1,8 @@
 """Data sets that live on the device: a host-side iterator for notebooks, pure sampling for scans."""
 
-import dataclasses
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -66,6 +65,10 @@ class Split(Iterator[Batch]):
                 self._batches = _shuffled_batches(self.host_arrays, self.batch_size, self._seed)
             return next(self._batches)
 
+    def peek(self) -> Batch:
+        """A batch like those that `next` gives, without taking one."""
+        return jax.tree.map(lambda leaf: leaf[: self.batch_size], self.host_arrays)
+
 
 def sample_batch(arrays: PyTree, key: PRNGKey, batch_size: int) -> Batch:
     """Draw `batch_size` examples uniformly, with replacement, from `arrays`; pure, and consumes `key`.
@@ -79,21 +82,98 @@ def sample_batch(arrays: PyTree, key: PRNGKey, batch_size: int) -> Batch:
     return jax.tree.map(lambda leaf: leaf.at[indices].get(mode="promise_in_bounds"), arrays)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+class Stream(Iterator[Batch]):
+    """The batches of an iterator that some code of the user's feeds: one after the other, from any thread.
+
+    Args:
+        batches: Yields batches, pytrees of arrays of the same shapes, preferably for ever.
+    """
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
+        self._lock = threading.Lock()
+        self._first: list[Batch] = []
+        self.taken = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        with self._lock:
+            batch = self._first.pop() if self._first else next(self._batches)
+            self.taken += 1
+            return batch
+
+    def peek(self) -> Batch:
+        """The next batch, without taking it.
+
+        Raises:
+            StopIteration: there is none.
+        """
+        with self._lock:
+            if not self._first:
+                self._first.append(next(self._batches))
+            return self._first[0]
+
+
 class Datasets:
     """The four splits of a data set.
 
     Inner training reads `train`; `inner_valid` is for what an inner optimizer may look at, `outer_valid` for
     meta-losses and model selection, `test` for reports.
+
+    A split is a `Split`, which lives on the device and is sampled there by key, or any iterator of batches.
+    Batches of an iterator are streamed: each process takes them in the order in which it needs them, so that
+    theta is then no function of the seed.
+
+    Args:
+        train: as all four, a `Split` or an iterator.
+        inner_valid: as above.
+        outer_valid: as above.
+        test: as above.
+        extra_info: What else is known of the data, `num_classes` say.
+        abstract_batch: Shapes and dtypes of a training batch, as `jax.ShapeDtypeStruct`; found out from the
+            data where it is None.
+
+    Raises:
+        TypeError: a split is neither.
     """
 
-    train: Split
-    inner_valid: Split
-    outer_valid: Split
-    test: Split
-    extra_info: Mapping[str, Any] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
+    def __init__(
+        self,
+        train: Iterator[Batch],
+        inner_valid: Iterator[Batch],
+        outer_valid: Iterator[Batch],
+        test: Iterator[Batch],
+        extra_info: Mapping[str, Any] | None = None,
+        abstract_batch: PyTree = None,
+    ) -> None:
+        given = {"train": train, "inner_valid": inner_valid, "outer_valid": outer_valid, "test": test}
+        self._splits = {name: _as_split(name, batches) for name, batches in given.items()}
+        self.extra_info: Mapping[str, Any] = MappingProxyType(dict(extra_info or {}))
+        self._abstract_batch = abstract_batch
 
-    def split(self, name: str) -> Split:
+    @property
+    def train(self) -> Split | Stream:
+        """What inner training reads."""
+        return self._splits["train"]
+
+    @property
+    def inner_valid(self) -> Split | Stream:
+        """What an inner optimizer may look at."""
+        return self._splits["inner_valid"]
+
+    @property
+    def outer_valid(self) -> Split | Stream:
+        """For meta-losses and model selection."""
+        return self._splits["outer_valid"]
+
+    @property
+    def test(self) -> Split | Stream:
+        """For reports."""
+        return self._splits["test"]
+
+    def split(self, name: str) -> Split | Stream:
         """Return the split called `name`.
 
         Raises:
@@ -101,14 +181,85 @@ class Datasets:
         """
         if name not in SPLITS:
             raise ValueError(f"Datasets.split({name!r}): the splits are {', '.join(SPLITS)}")
-        split: Split = getattr(self, name)
-        return split
+        return self._splits[name]
+
+    def resident(self, names: Iterable[str]) -> dict[str, Split] | None:
+        """The splits `names`, if every one of them lives on the device; else None: they must be streamed."""
+        resident = {name: split for name in names if isinstance(split := self.split(name), Split)}
+        return resident if len(resident) == len(set(names)) else None
+
+    def next_batches(self, name: str, number: int, owner: str) -> list[Batch]:
+        """Take `number` batches of the split `name`, as host arrays; `owner` is whose data it is, for errors.
+
+        Raises:
+            EndOfDataError: the split's iterator has ended.
+        """
+        split = self.split(name)
+        try:
+            return [next(split) for _ in range(number)]
+        except StopIteration:
+            raise _ended(split, name, owner) from None
+
+    @property
+    def abstract_batch(self) -> PyTree:
+        """Shapes and dtypes of a training batch; takes no batch.
+
+        Raises:
+            EndOfDataError: it was not given, and the training split's iterator has ended.
+        """
+        if self._abstract_batch is not None:
+            return self._abstract_batch
+        try:
+            batch = self.train.peek()
+        except StopIteration:
+            raise _ended(self.train, "train", "Datasets.abstract_batch") from None
+        return jax.eval_shape(lambda: batch)
+
+
+class EndOfDataError(ValueError):
+    """An iterator of batches ended before training did."""
+
+
+def stacked(batches: Sequence[Batch], what: str) -> Batch:
+    """Batches side by side: numpy leaves `[len(batches), ...]`.
+
+    Raises:
+        ValueError: they differ in structure or shapes; `what` says whose they are.
+    """
+    shapes = {str(jax.tree.map(np.shape, batch)) for batch in batches}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"{what}: batches have different shapes, {' and '.join(sorted(shapes))}; let its iterator drop a "
+            "batch that is incomplete"
+        )
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+
+
+def _as_split(name: str, batches: Any) -> Split | Stream:
+    if isinstance(batches, Split | Stream):
+        return batches
+    if isinstance(batches, Iterator):
+        return Stream(batches)
+    is_function = callable(batches) and not isinstance(batches, type)
+    remedy = "call it" if is_function else "iter(...) makes an iterator of a list"
+    raise TypeError(
+        f"Datasets({name}={type(batches).__name__}): it must be an iterator of batches, or a Split; {remedy}"
+    )
+
+
+def _ended(split: Split | Stream, name: str, owner: str) -> EndOfDataError:
+    taken = split.taken if isinstance(split, Stream) else 0
+    return EndOfDataError(
+        f"the data of {owner}: the iterator of the split {name!r} ended after {taken} batches; let it begin "
+        "again when it ends (itertools.cycle of a list, a generator with `while True`), or give a Split, "
+        "which never ends"
+    )
 
 
 def datasets_from(
     load_split: Callable[[str], PyTree],
     batch_size: int,
-    extra_info: Mapping[str, Any] = MappingProxyType({}),
+    extra_info: Mapping[str, Any] | None = None,
 ) -> Datasets:
     """Return `Datasets` whose splits are loaded, each when first used, by `load_split(name)`."""
     splits = {

@@ -1,0 +1,48 @@
+"""What optimizers train: pytrees of floating-point arrays, made of whatever callers give."""
+
+import jax
+import jax.numpy as jnp
+
+from unspool.stable_types import strongly_typed
+from unspool.types import Params
+
+
+def as_params(params: Params, what: str = "params") -> Params:
+    """Return `params` with every leaf an array, strongly typed: Python's numbers become arrays too.
+
+    Args:
+        params: A pytree of floating-point (or complex) arrays or numbers, or None.
+        what: Whose parameters they are, for the error.
+
+    Raises:
+        TypeError: a leaf cannot be differentiated; names its path, its type and the remedy.
+    """
+    for path, leaf in jax.tree.leaves_with_path(params):
+        if not _is_differentiable(leaf):
+            raise TypeError(
+                f"{what}{jax.tree_util.keystr(path)} is {in_words(leaf)}: parameters are moved by gradients, "
+                "so their leaves must be floating-point arrays; convert it to one (jnp.float32), or keep it "
+                "in the task's model state"
+            )
+    return strongly_typed(params)
+
+
+def _is_differentiable(leaf: object) -> bool:
+    return is_array(leaf) and bool(jnp.issubdtype(jax.typeof(leaf).dtype, jnp.inexact))
+
+
+def is_array(leaf: object) -> bool:
+    """Whether JAX computes with `leaf`: an array or a Python number."""
+    try:
+        jax.typeof(leaf)
+    except TypeError:
+        return False
+    return True
+
+
+def in_words(leaf: object) -> str:
+    """`float32[3]`, or for what is no array `a str`."""
+    if not is_array(leaf):
+        return f"a {type(leaf).__name__}"
+    aval = jax.typeof(leaf)
+    return f"{aval.dtype}[{','.join(map(str, aval.shape))}]"
