@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from protos.connection import CONNECTION_OPTIONS
+from protos.channels import open_channel
 from protos.tls import Identity, TlsError, handshake_problem
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc
 from service.access import operators_identity, operators_token
@@ -217,11 +217,8 @@ class GrpcAdmin(Admin):
 
 
 def _channel(address: str, identity: Identity | None) -> Any:
-    options = (*CONNECTION_OPTIONS, ("grpc.enable_retries", 0))
-    if identity is None:
-        return grpc.insecure_channel(address, options=options)
     try:
-        return grpc.secure_channel(address, identity.channel_credentials(), options=options)
+        return open_channel(address, identity, (("grpc.enable_retries", 0),))
     except TlsError as error:
         raise UsageError(f"TLS: {error}") from error
 

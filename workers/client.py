@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from protos import codec
-from protos.connection import CONNECTION_OPTIONS
+from protos.channels import open_channel
 from protos.session_stream import SESSION_METADATA
 from protos.tls import Identity, TlsError, handshake_problem
 from protos.unspool.v1 import common_pb2, learner_pb2, learner_pb2_grpc
@@ -24,8 +24,7 @@ _LEAVE_S = 10.0
 _TRANSFER_S = 60.0
 _TRANSFER_BYTES_PER_S = 1e6
 
-_CHANNEL_OPTIONS = (
-    *CONNECTION_OPTIONS,
+_RECONNECTION = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
@@ -169,12 +168,9 @@ class GrpcLearnerClient(LearnerClient):
         self._channel.close()
 
     def _open_channel(self) -> None:
-        if self._identity is None:
-            self._channel = grpc.insecure_channel(self._address, options=_CHANNEL_OPTIONS)
-        else:
+        if self._identity is not None:
             self._revision = self._identity.revision()
-            credentials = self._identity.channel_credentials()
-            self._channel = grpc.secure_channel(self._address, credentials, options=_CHANNEL_OPTIONS)
+        self._channel = open_channel(self._address, self._identity, _RECONNECTION)
         self._stub = learner_pb2_grpc.LearnerStub(self._channel)
 
     def _take_over_renewed_files(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import grpc
 
+from protos.channels import open_channel
 from protos.roles import Role
 from protos.unspool.v1 import learner_pb2, learner_pb2_grpc
 from service.client import Admin, connected
@@ -72,7 +73,7 @@ class MortalRun:
         """
         address = self._address()
         thetas: dict[int, bytes] = {}
-        with grpc.insecure_channel(address) as channel, connected(self._run) as admin:
+        with open_channel(address, None) as channel, connected(self._run) as admin:
             stub = learner_pb2_grpc.LearnerStub(channel)
             while self._learner.poll() is None:
                 self._keep_alive(address, lifetimes)

@@ -1,0 +1,33 @@
+"""How a channel to another process of a run is opened."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import grpc
+
+from protos.connection import CONNECTION_OPTIONS
+from protos.tls import Identity
+
+_CHANNEL_OPTIONS: Final = (
+    *CONNECTION_OPTIONS,
+    # Without this gRPC sends even what goes to 127.0.0.1 through `http_proxy`, `https_proxy` or `grpc_proxy`.
+    # A proxy is for the way out of a network; the processes of a run reach each other directly.
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+def open_channel(address: str, identity: Identity | None, options: Sequence[tuple[str, int]] = ()) -> Any:
+    """Open a channel to `address`, whatever proxies the environment names.
+
+    Args:
+        address: "host:port" of a learner or relay.
+        identity: this process's TLS files; None for a connection without TLS.
+        options: further channel arguments of gRPC.
+
+    Raises:
+        TlsError: the TLS files cannot be used.
+    """
+    options = (*_CHANNEL_OPTIONS, *options)
+    if identity is None:
+        return grpc.insecure_channel(address, options=options)
+    return grpc.secure_channel(address, identity.channel_credentials(), options=options)
