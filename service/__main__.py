@@ -1,21 +1,28 @@
 """The program `unspool`, which is also `python -m service`."""
 
-import contextlib
 import os
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def _prepare_search_path() -> None:
+    """Put the current directory last on it, before any other import: what lies there must not pass for ours.
+
+    Our own processes run this file by its path, with `python -P`, so that they find the same code.
+    """
+    path = sys.path[:]
+    sys.path[:] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]  # noqa: PTH100, PTH120
+    from service.search_path import put_current_directory_last
+
+    sys.path[:] = path
+    put_current_directory_last()
+
+
+def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _prepare_search_path()
+    arguments = sys.argv[1:] if arguments is None else arguments
     # gRPC reads it when it is imported, and would otherwise report every refused connection by itself.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    with contextlib.suppress(FileNotFoundError):  # the folder that this process is in has been removed
-        here = str(Path.cwd())
-        if here not in sys.path:
-            sys.path.insert(0, here)  # as `python -m` does: a run's own code may lie here
     from service.standard_streams import mend_standard_streams
 
     mend_standard_streams()  # before anything opens a file

@@ -4,22 +4,23 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from workers.local_process import PROGRAM
 
 _LAST_WORDS_BYTES = 4096
 _END_S = 20.0
 
 
 class ChildProcess:
-    """`python -m service ...` in a session of its own."""
+    """`unspool ...` in a session of its own."""
 
     def __init__(self, arguments: Sequence[str], log_path: Path, environment: Mapping[str, str]) -> None:
         """Start it.
 
         Args:
-            arguments: of `python -m service`.
+            arguments: of `unspool`.
             log_path: gets what it prints, after what is there already.
             environment: added to this process's own.
         """
@@ -27,7 +28,7 @@ class ChildProcess:
         with log_path.open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "service", *arguments],
+                [*PROGRAM, *arguments],
                 env=os.environ | {"PYTHONUTF8": "1"} | dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

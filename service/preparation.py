@@ -22,6 +22,7 @@ from service.supervision import check_unsupervised
 from service.toml_document import Tables, changed_keys, read_tables, with_overrides, write_tables
 from unspool.config_error import ConfigError, Problem, did_you_mean
 from unspool.toml_values import as_toml
+from workers.local_process import PROGRAM
 
 _LOG_LINES: Final = 5
 
@@ -105,7 +106,7 @@ def check_in_child(tables: Tables) -> None:
         ConfigError: with all that is wrong.
     """
     finished = subprocess.run(
-        [sys.executable, "-m", "service", "check", "-", "--json"],
+        [*PROGRAM, "check", "-", "--json"],
         input=write_tables(tables).encode(),
         capture_output=True,
         env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONUTF8": "1"},

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from unspool.component_names import NAMES, NAMES_BY_KIND
 from unspool.config_error import ConfigError, Problem, ProblemList, did_you_mean
+from unspool.hidden_module import hidden_module
 from unspool.toml_values import (
     Parameter,
     alternatives,
@@ -227,8 +228,13 @@ def _resolve(name: str, key: str, kind: Any) -> Callable[..., Any]:
     try:
         target = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
+        rule = f"cannot be imported: {error}"
+        for module in (module_name, getattr(error, "name", None) or ""):
+            hidden = hidden_module(module.partition(".")[0])
+            if hidden:
+                raise ConfigError(Problem(key, as_toml(name), f"{rule}; {hidden}", "rename yours")) from error
         remedy = "write package.module:Class, importable where the run is launched and on its workers"
-        raise ConfigError(Problem(key, as_toml(name), f"cannot be imported: {error}", remedy)) from error
+        raise ConfigError(Problem(key, as_toml(name), rule, remedy)) from error
     if not callable(target):
         raise ConfigError(Problem(key, as_toml(name), "is not a class or a function"))
     if inspect.isabstract(target):

@@ -4,20 +4,19 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from workers import exit_note
-from workers.local_process import AdoptedProcess, LocalProcess, StartedProcess
+from workers.local_process import PROGRAM, AdoptedProcess, LocalProcess, StartedProcess
 from workers.pool import Exit, WorkerPool, WorkerProcess
 
 _LAST_WAIT_S = 10.0  # a killed process is gone at once, unless the kernel holds it
 
 
 class LocalPool(WorkerPool):
-    """Each worker is `python -m service worker ...`, in a session of its own: no terminal stops it."""
+    """Each worker is `unspool worker ...`, in a session of its own: no terminal stops it."""
 
     def __init__(
         self,
@@ -27,7 +26,7 @@ class LocalPool(WorkerPool):
         logs_dir: Path,
         environment: Mapping[str, str],
         tls: Path | None = None,
-        command: Sequence[str] = (sys.executable, "-m", "service", "worker"),
+        command: Sequence[str] = (*PROGRAM, "worker"),
         close_deadline_s: float = 20.0,
     ) -> None:
         """Prepare a pool; no process starts before `start`.

@@ -6,11 +6,15 @@ import os
 import select
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Self
 
 from workers.pool import Exit
+
+PROGRAM = (sys.executable, "-P", str(Path(__file__).resolve().parents[1] / "service" / "__main__.py"))
+"""The command line of this installation. With `-m service`, the current directory could hide it."""
 
 _VMSTAT = Path("/proc/vmstat")
 

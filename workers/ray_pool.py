@@ -19,6 +19,7 @@ from workers.autoscaler_hint import AutoscalerHint
 from workers.exits import ExitCode
 from workers.pool import Exit, LearnerAccess, WorkerPool, WorkerProcess
 from workers.ray_connection import NAMESPACE, connect, set_environment
+from workers.ray_host import driver_search, host_class
 from workers.ray_nodes import DrainingNodes, elsewhere, has_others
 from workers.ray_room import has_place, most_that_fit, shortage
 
@@ -124,10 +125,11 @@ class RayPool(WorkerPool):
             raise ValueError(f"RayPool.start({name!r}): is running already")
         # New for each process: Ray may still be burying the last one of this worker.
         actor_name = f"{self._prefix}{name}:{next(self._numbers)}"
+        place = self._actor_class.__module__, self._actor_class.__name__
         handle = (
-            self._ray.remote(concurrency_groups={_CONTROL: _CONTROL_THREADS})(self._actor_class)
+            self._ray.remote(concurrency_groups={_CONTROL: _CONTROL_THREADS})(host_class())
             .options(name=actor_name, **self._options())
-            .remote(*self._arguments, name, self._run_id, str(self._logs_dir))
+            .remote(driver_search(), place, *self._arguments, name, self._run_id, str(self._logs_dir))
         )
         self._known.add(actor_name)
         self._actors[name] = _Actor(handle, handle.run.remote(), _beside(handle.whereabouts).remote())
