@@ -51,7 +51,7 @@ def host_class() -> type[Any]:
     put_users_last = _path_setter()
 
     class WorkerHost:
-        """Holds the object that works, and passes calls on."""
+        """Holds the object that works, and passes the calls of `workers.actor.WorkerActor` on."""
 
         def __init__(self, search: DriverSearch, place: tuple[str, str], *arguments: str) -> None:
             """Make an object of the class `place` (module, name) of `arguments`."""
@@ -59,21 +59,19 @@ def host_class() -> type[Any]:
             module, name = place
             self._hosted = getattr(__import__(module, fromlist=[name]), name)(*arguments)
 
-        def run(self) -> int:
-            return int(self._hosted.run())
+        def run(self) -> Any:
+            return self._hosted.run()
 
-        def outcome(self, timeout_s: float) -> int | None:
-            code = self._hosted.outcome(timeout_s)
-            return None if code is None else int(code)
+        def outcome(self, timeout_s: float) -> Any:
+            return self._hosted.outcome(timeout_s)
 
-        def whereabouts(self) -> tuple[str, int, str]:
-            host, pid, learner = self._hosted.whereabouts()
-            return host, pid, learner
+        def whereabouts(self) -> Any:
+            return self._hosted.whereabouts()
 
         def drain(self, reason: str) -> None:
             self._hosted.drain(reason)
 
-        def stack(self) -> str:
-            return str(self._hosted.stack())
+        def stack(self) -> Any:
+            return self._hosted.stack()
 
     return WorkerHost
