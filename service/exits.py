@@ -6,7 +6,7 @@ ServiceError
 ├── RunFailedError          65  theta could not be moved on
 ├── RunNotFoundError        66  no such run or file
 ├── UntrainedError          67  the run is at its end and theta has never moved
-├── LearnerUnreachableError 69  the run's learner does not answer
+├── LearnerUnreachableError 69  the run's learner, or its Ray cluster, does not answer
 ├── FailedError             70  this program failed, or all of the workers
 ├── PortInUseError          71  another process listens there
 ├── SystemRefusalError      72  the operating system refused a file, a folder or something else
@@ -53,7 +53,7 @@ _MEANINGS = {
     ExitCode.RUN_FAILED: "the run failed: theta would not have stayed finite, or could not be saved",
     ExitCode.NOT_FOUND: "no such run or file",
     ExitCode.UNTRAINED: "the run is at its end, and no update ever moved theta",
-    ExitCode.UNREACHABLE: "the run's learner does not answer; it may be down",
+    ExitCode.UNREACHABLE: "the run's learner, or the Ray cluster of --address, does not answer",
     ExitCode.FAILED: "an internal error, or workers that only crash",
     ExitCode.PORT_IN_USE: "a port is in use",
     ExitCode.SYSTEM: "a file, a folder or the disk cannot be used; the message names it",
@@ -102,7 +102,7 @@ class RunNotFoundError(ServiceError):
 
 
 class LearnerUnreachableError(ServiceError):
-    """The run's learner does not answer."""
+    """The run's learner, or the Ray cluster for its workers, does not answer."""
 
     exit_code = ExitCode.UNREACHABLE
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from service.learner_lives import LearnerLives
 from service.learner_process import LearnerProcess, living_learner
 from service.output import report_notes
 from service.progress import Display
+from service.ray_cluster import WAIT_S, await_cluster
 from service.run_directory import Endpoints, RunDirectory
 from service.stop_signals import StopSignals
 from service.supervision import note_supervision, supervising
@@ -87,6 +89,9 @@ def supervise(run: RunDirectory, backend: Backend, display: Display, *, takeover
         display.note(f"run {run.name} in {run.path}")
         for foreign in ignored_variables(config):
             display.note(str(foreign))
+        if backend.kind == "ray" and backend.address is not None:
+            display.note(f"waiting for the Ray cluster at {backend.address}, {WAIT_S:.0f} s at most")
+            await_cluster(backend.address, lambda: signals.count > 0)
         if not takeover:
             stack.enter_context(supervising(run))
         learner = _first_learner(run, config, takeover, display)
@@ -228,8 +233,9 @@ def _start_pool(backend: Backend, run: RunDirectory, config: RunConfig, endpoint
             environment=environment,
             logs_dir=run.path / "logs",
         )
-    except ConnectionError as error:
-        raise FailedError(f"--address {backend.address}: {error}") from error
+    except (ConnectionError, TimeoutError, RuntimeError, subprocess.SubprocessError) as error:
+        where = f"--address {backend.address}" if backend.address else "Ray did not start"
+        raise FailedError(f"{where}: {error}") from error
 
 
 def _warn_of_exposure(config: RunConfig, display: Display) -> None:

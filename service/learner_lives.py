@@ -106,6 +106,10 @@ class LearnerLives:
         """Return the last line that the learner printed."""
         return self._learner.last_words()
 
+    def terminate(self) -> None:
+        """Ask the present process by a signal to stop, where it does not answer otherwise."""
+        self._learner.terminate()
+
     def kill(self, verdict: str = "") -> None:
         """End the present life at once; `verdict` says why, for people."""
         self._verdict = verdict

@@ -33,6 +33,10 @@ class LearnerProcess(Protocol):
         """Return the last line that it printed."""
         ...
 
+    def terminate(self) -> None:
+        """Ask it by a signal to stop with a checkpoint; asked twice, without waiting for the outer step."""
+        ...
+
     def kill(self) -> None:
         """End it at once."""
         ...
@@ -66,6 +70,10 @@ class AdoptedLearner:
     def last_words(self) -> str:
         """Return the last line that it printed, if any, and where the rest is."""
         return last_line(self._run.log_path("learner"))
+
+    def terminate(self) -> None:
+        """Ask it by a signal to stop."""
+        self._process.signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End it at once."""

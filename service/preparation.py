@@ -25,6 +25,7 @@ from unspool.toml_values import as_toml
 from workers.local_process import PROGRAM
 
 _LOG_LINES: Final = 5
+_CHECK_S: Final = 900.0  # data may have to be read from a slow disk
 
 
 def prepare(
@@ -105,13 +106,20 @@ def check_in_child(tables: Tables) -> None:
     Raises:
         ConfigError: with all that is wrong.
     """
-    finished = subprocess.run(
-        [*PROGRAM, "check", "-", "--json"],
-        input=write_tables(tables).encode(),
-        capture_output=True,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONUTF8": "1"},
-        check=False,
-    )
+    try:
+        finished = subprocess.run(
+            [*PROGRAM, "check", "-", "--json"],
+            input=write_tables(tables).encode(),
+            capture_output=True,
+            env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONUTF8": "1"},
+            check=False,
+            timeout=_CHECK_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise FailedError(
+            f"the configuration could not be checked within {_CHECK_S:.0f} s; `unspool check` shows what "
+            "takes so long: a constructor of the experiment, or its data"
+        ) from None
     if finished.returncode != ExitCode.OK:
         raise _failed_check(finished.returncode, finished.stdout, finished.stderr)
     sys.stderr.write(finished.stderr.decode(errors="replace"))

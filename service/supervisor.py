@@ -22,6 +22,7 @@ from service.supervision import in_words
 _ENDING: Final = ("STOPPING", "STOPPED", "FINISHED", "FAILED", "UNTRAINED")
 _STOPPING: Final = ("STOPPING", "STOPPED")
 _SILENCE_S = 120.0
+_QUIET_S = 10.0
 _START_S = 60.0
 _FAREWELL_S = 20.0
 _STOP_S = 60.0
@@ -76,8 +77,22 @@ class Supervisor:
     @property
     def problems(self) -> list[str]:
         """What a person should know."""
-        of_the_learner = [text for text in (self._lives.problem, self._refusal) if text]
+        of_the_learner = [text for text in (self._lives.problem, self._refusal, self._silence) if text]
         return of_the_learner + self._fleet.problems
+
+    @property
+    def _silence(self) -> str:
+        """What to tell of a learner whose process runs and does not answer."""
+        if not self._is_silent or self._lives.is_down or self._ended_at is not None:
+            return ""
+        return (
+            f"the learner (pid {self._pid}) runs but does not answer; "
+            f"it is killed if it has not answered for {_SILENCE_S:.0f} s"
+        )
+
+    @property
+    def _is_silent(self) -> bool:
+        return self._clock() - self._answered_at > _QUIET_S
 
     @property
     def ends(self) -> Mapping[str, tuple[int, str]]:
@@ -193,8 +208,12 @@ class Supervisor:
             return
         try:
             self._admin.stop(now=self._stops_wanted == 2)
+        except LearnerUnreachableError:
+            if not self._is_silent:
+                return  # tried again at the next step
+            self._lives.terminate()
         except ServiceError:
-            return  # tried again at the next step
+            return
         self._stops_sent, self._stopped_at = self._stops_wanted, self._clock()
 
     def _wind_up(self, exit_code: int) -> bool:

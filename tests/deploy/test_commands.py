@@ -31,7 +31,7 @@ def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.processes.run_worker", understood)
     monkeypatch.setattr("service.cli.find_run", understood)
     monkeypatch.setattr("service.operator_commands.find_run", understood)
-    monkeypatch.setattr("service.trained.load_trained", understood)
+    monkeypatch.setattr("service.result_commands.pin_to", understood)
     monkeypatch.setattr("service.certificates.make_trial_certificates", understood)
 
 

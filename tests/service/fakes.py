@@ -186,9 +186,13 @@ class FakeLearner:
         self.pid = pid
         self.exit_code: int | None = None
         self.was_killed = False
+        self.terminations = 0
 
     def poll(self) -> int | None:
         return self.exit_code
+
+    def terminate(self) -> None:
+        self.terminations += 1
 
     def last_words(self) -> str:
         return "its last words"

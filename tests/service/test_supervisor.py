@@ -61,6 +61,34 @@ def test_the_status_is_the_last_that_the_learner_gave() -> None:
     assert world.supervisor.status == world.admin.answer
 
 
+def test_a_learner_that_runs_but_does_not_answer_is_named() -> None:
+    world = World()
+    world.admin.is_reachable = False
+    world.step(5.0)
+    assert world.supervisor.problems == []
+    world.step(6.0)
+    assert world.supervisor.problems == [
+        "the learner (pid 1) runs but does not answer; it is killed if it has not answered for 120 s"
+    ]
+    world.admin.is_reachable = True
+    world.step()
+    assert world.supervisor.problems == []
+
+
+def test_a_learner_that_does_not_answer_is_asked_to_stop_by_a_signal() -> None:
+    world = World()
+    world.admin.is_reachable = False
+    world.supervisor.ask_to_stop(1)
+    world.step(5.0)
+    assert world.learner.terminations == 0  # it may only be busy
+    world.step(6.0)
+    world.step(1.0)
+    assert world.learner.terminations == 1
+    world.supervisor.ask_to_stop(2)
+    world.step(1.0)
+    assert (world.learner.terminations, world.learner.was_killed) == (2, False)
+
+
 def test_no_worker_is_started_while_the_run_ends() -> None:
     world = World()
     world.admin.answer.state = "STOPPING"

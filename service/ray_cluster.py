@@ -1,0 +1,88 @@
+"""Whether a Ray cluster answers, found out in a way that can be interrupted.
+
+Ray's own attempt to connect takes minutes for an address where nothing answers, and no signal reaches Python
+meanwhile. So a child process asks first: it can be ended at any moment.
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from protos.connection import host_of
+from service.exits import InterruptedRunError, LearnerUnreachableError
+
+WAIT_S = 40.0
+"""A cluster that has not answered by then is given up."""
+
+_CONNECT_S = 5.0
+_STEP_S = 0.1
+_NAMES = ("auto", "local")  # Ray looks these up; everything else is host:port
+_CLIENT = "ray://"
+
+
+def await_cluster(address: str, is_interrupted: Callable[[], bool], wait_s: float = WAIT_S) -> None:
+    """Return once the cluster at `address` answers.
+
+    Args:
+        address: as `--address` has it.
+        is_interrupted: whether somebody wants this process to end.
+        wait_s: how long to wait.
+
+    Raises:
+        LearnerUnreachableError: nothing answers there within `wait_s`; the message says what was tried.
+        InterruptedRunError: `is_interrupted`.
+    """
+    if address not in _NAMES:
+        _check_port(address.removeprefix(_CLIENT))
+    if address.startswith(_CLIENT):
+        return
+    of_address = [] if address in _NAMES else ["--address", address]
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-m", "ray.scripts.scripts", "health-check", *of_address],
+        env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        said = _said(child, address, is_interrupted, time.monotonic() + wait_s)
+    finally:
+        child.kill()
+        child.communicate()
+    if child.returncode:
+        raise _unreachable(address, said)
+
+
+def _said(
+    child: "subprocess.Popen[bytes]", address: str, is_interrupted: Callable[[], bool], give_up_at: float
+) -> str:
+    """Return the last line that `child` printed, once it has ended."""
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            _, errors = child.communicate(timeout=_STEP_S)
+            return (errors.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+        if is_interrupted():
+            raise InterruptedRunError(f"stopped while waiting for the Ray cluster at {address}")
+        if time.monotonic() > give_up_at:
+            raise _unreachable(address, "the port accepts connections, but no Ray answers on it")
+
+
+def _check_port(address: str) -> None:
+    host, _, port = host_of(address), *address.rpartition(":")[1:]
+    try:
+        with socket.create_connection((host, int(port)), timeout=_CONNECT_S):
+            pass
+    except (OSError, ValueError) as error:
+        raise _unreachable(address, str(error)) from error
+
+
+def _unreachable(address: str, why: str) -> LearnerUnreachableError:
+    return LearnerUnreachableError(
+        f"--address {address}: no Ray cluster answers ({why}); start one with 'ray start --head', correct "
+        "the address, or leave it out for a cluster that ends with the run"
+    )
