@@ -21,8 +21,10 @@ def put_current_directory_last() -> None:
     here = _current_directory()
     others = [entry for entry in sys.path if not _is_same(entry, here)]
     sys.path[:] = [root, *others]
+    from importlib import import_module  # not before: the current directory may hold a file of that name
+
     for package in _PACKAGES:
-        __import__(package)
+        import_module(package)
     sys.path[:] = [*others, *[root] * (root not in others and root != here)]
     from unspool.hidden_module import reserve_standard_names
 

@@ -32,10 +32,12 @@ def _path_setter() -> Callable[[DriverSearch], None]:
         # A job that brings a checkout of this program runs that, whatever is installed on the node.
         own = [one for one in users if is_own_code and os.path.isfile(f"{one}/workers/ray_host.py")]  # noqa: PTH113
         sys.path[:] = [*own, *others, *users]
+        from importlib import import_module
+
         for package in ("unspool", "protos", "learner", "workers", "service"):
-            __import__(package)
+            import_module(package)
         sys.path[:] = others
-        reserve = __import__("unspool.hidden_module", fromlist=["hidden_module"]).reserve_standard_names
+        reserve = import_module("unspool.hidden_module").reserve_standard_names
         for one in users:
             reserve(one)
         sys.path += users
@@ -56,8 +58,10 @@ def host_class() -> type[Any]:
         def __init__(self, search: DriverSearch, place: tuple[str, str], *arguments: str) -> None:
             """Make an object of the class `place` (module, name) of `arguments`."""
             put_users_last(search)
+            from importlib import import_module
+
             module, name = place
-            self._hosted = getattr(__import__(module, fromlist=[name]), name)(*arguments)
+            self._hosted = getattr(import_module(module), name)(*arguments)
 
         def run(self) -> Any:
             return self._hosted.run()

@@ -99,6 +99,7 @@ def test_every_service_is_somebodys_and_what_steers_the_run_is_the_admins() -> N
             "Drain",
             "Evict",
             "GetStack",
+            "NoteSupervision",
             "ResetLane",
             "Pause",
             "Resume",

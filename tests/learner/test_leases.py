@@ -278,7 +278,7 @@ def test_a_pause_holds_updates_back(core: LearnerCore) -> None:
 
 
 def test_scaling_beyond_the_maximum_names_it(core: LearnerCore) -> None:
-    with pytest.raises(ValueError, match=r"Scale\(workers=9\): must be 0 to 8"):
+    with pytest.raises(ValueError, match=r"scale N = 9: must be from 0 to 8 \(workers.max_count\)"):
         core.operator.scale(9)
     assert core.operator.scale(3) == 1
     assert core.run.workers_desired == 3
