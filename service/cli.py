@@ -63,7 +63,7 @@ def launch(  # noqa: PLR0913 (a command's options)
     count = () if workers is None else (f"workers.count={workers}",)
     chosen = launching.Backend(backend, address)
     chosen.check()
-    display = display_on(sys.stderr if json else sys.stdout)
+    display = display_on(sys.stderr if json or detach else sys.stdout)
     display.note(f"checking {config}")
     run = prepare(config, (*overrides, *count), run_dir, accept_config_change, takeover)
     if detach:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +34,7 @@ from service.temporary_folder import check_temporary_folder
 from service.toml_document import read_tables
 from workers.local_pool import LocalPool
 from workers.pool import LearnerAccess, WorkerPool
+from workers.ray_connection import CONNECT_S
 
 _STEP_S = 0.5
 _START_S = 180.0
@@ -107,7 +108,9 @@ def supervise(run: RunDirectory, backend: Backend, display: Display, *, takeover
                 if idle:
                     display.note(idle)
                 display.note(f"status page {endpoints.page}, or: unspool status {run.path}")
-                pool = _start_pool(backend, run, config, endpoints)
+                if backend.kind == "ray":
+                    display.note(f"connecting to Ray, {CONNECT_S:.0f} s at most")
+                pool = _start_pool(backend, run, config, endpoints, lambda: signals.count > 0)
                 admin = GrpcAdmin(endpoints.admin, run.token(), config.tls.of(Role.ADMIN))
                 with _supervisor(run, lives, pool, admin, endpoints) as supervisor:
                     _follow(run, supervisor, signals, display)
@@ -204,7 +207,13 @@ def _await_learner(run: RunDirectory, learner: LearnerProcess, signals: StopSign
         time.sleep(_STEP_S / 10)
 
 
-def _start_pool(backend: Backend, run: RunDirectory, config: RunConfig, endpoints: Endpoints) -> WorkerPool:
+def _start_pool(
+    backend: Backend,
+    run: RunDirectory,
+    config: RunConfig,
+    endpoints: Endpoints,
+    is_interrupted: Callable[[], bool],
+) -> WorkerPool:
     environment = worker_environment(config)
     tls = _folder(config.tls.of(Role.WORKER))
     if backend.kind == "local":
@@ -232,7 +241,10 @@ def _start_pool(backend: Backend, run: RunDirectory, config: RunConfig, endpoint
             resources=ActorResources(wanted.num_cpus, wanted.num_gpus, wanted.resources),
             environment=environment,
             logs_dir=run.path / "logs",
+            is_cancelled=is_interrupted,
         )
+    except InterruptedError as error:
+        raise InterruptedRunError("stopped while connecting to Ray") from error
     except (ConnectionError, TimeoutError, RuntimeError, subprocess.SubprocessError) as error:
         where = f"--address {backend.address}" if backend.address else "Ray did not start"
         raise FailedError(f"{where}: {error}") from error

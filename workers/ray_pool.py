@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,7 @@ class RayPool(WorkerPool):
         resources: ActorResources,
         environment: Mapping[str, str],
         actor_class: type[Any] = WorkerActor,
+        is_cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         """Connect to Ray; no worker starts before `start`.
 
@@ -95,9 +96,12 @@ class RayPool(WorkerPool):
             resources: for each worker.
             environment: from `workers.bootstrap.environment`; set before an actor's process imports anything.
             actor_class: what runs in the actors.
+            is_cancelled: asked while Ray connects; gives that up.
 
         Raises:
             ConnectionError: there is no cluster at `address`.
+            TimeoutError: Ray has not answered or started in time.
+            InterruptedError: `is_cancelled` said so.
         """
         self._arguments = (learner.address, learner.token, str(learner.tls or ""))
         self._run_id = run_id
@@ -113,7 +117,7 @@ class RayPool(WorkerPool):
         self._actors: dict[str, _Actor] = {}
         self._known: set[str] = set()  # what Ray calls the actors that this pool has had
         self._ray = _load_ray()
-        connect(self._ray, address)
+        connect(self._ray, address, is_cancelled)
         self._is_detached = address is not None
         self._numbers = itertools.count(1 + max(map(_number_of, self._named_actors()), default=0))
         self._draining = DrainingNodes(self._ray)
