@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -108,9 +108,7 @@ def supervise(run: RunDirectory, backend: Backend, display: Display, *, takeover
                 if idle:
                     display.note(idle)
                 display.note(f"status page {endpoints.page}, or: unspool status {run.path}")
-                if backend.kind == "ray":
-                    display.note(f"connecting to Ray, {CONNECT_S:.0f} s at most")
-                pool = _start_pool(backend, run, config, endpoints, lambda: signals.count > 0)
+                pool = _start_pool(backend, run, config, endpoints, display, signals)
                 admin = GrpcAdmin(endpoints.admin, run.token(), config.tls.of(Role.ADMIN))
                 with _supervisor(run, lives, pool, admin, endpoints) as supervisor:
                     _follow(run, supervisor, signals, display)
@@ -212,7 +210,8 @@ def _start_pool(
     run: RunDirectory,
     config: RunConfig,
     endpoints: Endpoints,
-    is_interrupted: Callable[[], bool],
+    display: Display,
+    signals: StopSignals,
 ) -> WorkerPool:
     environment = worker_environment(config)
     tls = _folder(config.tls.of(Role.WORKER))
@@ -233,6 +232,7 @@ def _start_pool(
             f"learner.host = {config.learner.host}: workers of the cluster at {backend.address} cannot reach "
             "it; set learner.host to an address of this machine, or learner.advertise to what leads there"
         )
+    display.note(f"waiting for Ray to start or to let this process in, {CONNECT_S:.0f} s at most")
     try:
         return RayPool(
             address=backend.address,
@@ -241,7 +241,7 @@ def _start_pool(
             resources=ActorResources(wanted.num_cpus, wanted.num_gpus, wanted.resources),
             environment=environment,
             logs_dir=run.path / "logs",
-            is_cancelled=is_interrupted,
+            is_cancelled=lambda: signals.count > 0,
         )
     except InterruptedError as error:
         raise InterruptedRunError("stopped while connecting to Ray") from error

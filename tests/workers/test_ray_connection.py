@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from workers.ray_connection import check_listening, connect
+from workers.ray_connection import connect
 
 
 class StandIn:
