@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import itertools
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
 import jax
@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from unspool import device_mesh, lanes
 from unspool.optimizers.base import OptaxOptimizer, Optimizer
 from unspool.outer_trainers.checks import check_theta
+from unspool.outer_trainers.finite_means import all_finite, pairwise_sum, stays_finite, weighted_mean
 from unspool.outer_trainers.gradient_estimator import (
     GradientEstimator,
     GradientEstimatorOut,
@@ -186,18 +187,16 @@ def _compiled_update(
     key: PRNGKey | None,
 ) -> tuple[GradientLearnerState, dict[str, jax.Array]]:
     opt_state = state.theta_opt_state
-    weights = [
-        jnp.where(_all_finite(entry), jnp.asarray(entry.weight, jnp.float32), 0.0) for entry in entries
-    ]
+    weights = [jnp.where(all_finite(entry), jnp.asarray(entry.weight, jnp.float32), 0.0) for entry in entries]
     total = pairwise_sum(weights)
     mean = jax.tree.map(
-        lambda *leaves: _weighted_mean(leaves, weights, total),
+        lambda *leaves: weighted_mean(leaves, weights, total),
         *((entry.theta_grads, entry.theta_model_state, entry.mean_loss) for entry in entries),
     )
     grads, model_state, loss = mean
     updated = optimizer.update(opt_state, grads, loss=loss, model_state=model_state, key=key)
     theta = optimizer.get_params(opt_state)
-    applied = (total > 0) & _stays_finite(opt_state, updated)
+    applied = (total > 0) & stays_finite(opt_state, updated)
     # Only the iteration moves on when there is nothing to apply: versions must count updates, made or
     # skipped.
     skipped = opt_state._replace(iteration=updated.iteration)
@@ -211,45 +210,6 @@ def _compiled_update(
         "applied": applied.astype(jnp.int32),
     }
     return GradientLearnerState(kept), metrics
-
-
-def pairwise_sum(terms: Sequence[jax.Array]) -> jax.Array:
-    """The sum by a balanced tree over the order of `terms`: fixed association, hence fixed bits."""
-    if len(terms) == 1:
-        return terms[0]
-    middle = len(terms) // 2
-    return pairwise_sum(terms[:middle]) + pairwise_sum(terms[middle:])
-
-
-def _weighted_mean(leaves: Sequence[jax.Array], weights: Sequence[jax.Array], total: jax.Array) -> jax.Array:
-    # `where`, not a product: zero times NaN is NaN.
-    weighted = [
-        jnp.where(weight > 0, weight * leaf, 0.0) for leaf, weight in zip(leaves, weights, strict=True)
-    ]
-    return jnp.where(total > 0, pairwise_sum(weighted) / jnp.where(total > 0, total, 1.0), 0.0)
-
-
-def _all_finite(tree: PyTree) -> jax.Array:
-    return _all(jnp.isfinite(leaf) for leaf in _inexact_leaves(tree))
-
-
-def _stays_finite(before: PyTree, after: PyTree) -> jax.Array:
-    """Whether every number that is finite in `before` is so in `after`.
-
-    Some optimizers start from an infinity on purpose, such as that of the best loss so far.
-    """
-    pairs = zip(_inexact_leaves(before), _inexact_leaves(after), strict=True)
-    return _all(jnp.isfinite(new) | ~jnp.isfinite(old) for old, new in pairs)
-
-
-def _inexact_leaves(tree: PyTree) -> list[jax.Array]:
-    """The leaves that can hold an infinity: neither integers nor typed keys."""
-    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-    return [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-
-
-def _all(conditions: Iterable[jax.Array]) -> jax.Array:
-    return functools.reduce(jnp.logical_and, map(jnp.all, conditions), jnp.asarray(True))
 
 
 def gradient_worker_compute(
@@ -311,10 +271,10 @@ def _unused_label(label: str, metrics: Mapping[str, jax.Array]) -> str:
 @jax.jit
 def _merge(entries: tuple[tuple[Theta, jax.Array, jax.Array], ...]) -> tuple[Theta, jax.Array, jax.Array]:
     """The weighted mean of `(gradient, mean loss)`, leaving out what is not finite, and the weight left."""
-    weights = [jnp.where(_all_finite(grad), weight, 0.0) for grad, _, weight in entries]
+    weights = [jnp.where(all_finite(grad), weight, 0.0) for grad, _, weight in entries]
     total = pairwise_sum(weights)
     grads, loss = jax.tree.map(
-        lambda *leaves: _weighted_mean(leaves, weights, total), *((grad, loss) for grad, loss, _ in entries)
+        lambda *leaves: weighted_mean(leaves, weights, total), *((grad, loss) for grad, loss, _ in entries)
     )
     return grads, jnp.where(total > 0, loss, jnp.nan), total
 

@@ -15,10 +15,12 @@ from unspool.outer_trainers import truncated_step
 from unspool.outer_trainers.gradient_learner import OuterState, WorkerWeights
 from unspool.outer_trainers.truncated_pes import TruncatedPES
 from unspool.outer_trainers.truncated_step import (
+    EpisodesInExpectation,
     ResidentData,
     TruncatedStep,
     TruncatedUnrollOut,
     VectorizedTruncatedStep,
+    with_a_reset_step,
 )
 
 KEY = jax.random.PRNGKey(0)
@@ -57,7 +59,7 @@ def test_an_estimator_unrolls_the_documented_system() -> None:
     estimator = TruncatedPES(VectorizedTruncatedStep(documented_system(), 8), 5, steps_per_jit=5)
     weights = WorkerWeights(estimator.truncated_step.outer_init(KEY), None, OuterState(jnp.int32(0)))
     out, _ = estimator.compute_gradient_estimate(weights, KEY, estimator.init_worker_state(weights, KEY))
-    assert out.weight == 8 * 5
+    assert out.weight == 8
     assert out.grad["log_rate"] < 0
 
 
@@ -133,6 +135,9 @@ class Ramp(TruncatedStep):
 
     def outer_init(self, key: Any) -> Any:
         return {"slope": jnp.zeros(())}
+
+    def episodes(self, outer_state: Any) -> EpisodesInExpectation:
+        return EpisodesInExpectation(3.0) if self.convention == "c" else with_a_reset_step(3.0)
 
     def init_step_state(self, theta: Any, outer_state: Any, key: Any) -> Any:
         return jnp.int32(0)
