@@ -60,6 +60,11 @@ def _standard_input() -> bytes:
 def _check_tasks(experiment: "Experiment", devices: int) -> None:
     problems = ProblemList()
     for index, estimator in enumerate(experiment.estimators):
+        if not estimator.is_compiled:
+            if devices > 1:
+                rule = "must be 1: an estimator that defines compute_gradient_estimate cannot be divided"
+                problems.add(Problem("workers.devices", as_toml(devices), rule))
+            continue
         num_tasks = estimator.truncated_step.num_tasks
         if num_tasks % devices:
             key, rule = f"estimators[{index}].num_tasks", f"must be a multiple of workers.devices ({devices})"

@@ -39,7 +39,7 @@ def evaluation_report(
     experiment = trained.experiment
     steps = steps or longest_episode(experiment, estimator)
     contenders = list(evaluate(experiment, trained.theta, num_tasks, steps, estimator, progress))
-    family = experiment.estimator(estimator).truncated_step.label()
+    family = experiment.estimator(estimator).task_name()
     pictures = _draw(trained, contenders, directory, title=f"{family}: {num_tasks} held-out tasks")
     report = {
         "run": trained.name,

@@ -37,9 +37,12 @@ def build_estimator(table: Any, key: str, learned_optimizer: LearnedOptimizer | 
     with nested_problems(table, key):
         estimator_type = component_type(table, key, GradientEstimator)
     own = parameters(estimator_type)
-    own.pop("truncated_step", None)
-    of_step = _GIVEN_STEP if "truncated_step" in table else _learned_optimizer_parameters(own)
     arguments = {name: value for name, value in table.items() if name != "type"}
+    if own.pop("truncated_step", None) is None:  # of a user's own, which needs no step
+        values = checked(arguments, own, key, name_of(estimator_type))
+        users: GradientEstimator = called(estimator_type, values, arguments, key)
+        return users
+    of_step = _GIVEN_STEP if "truncated_step" in table else _learned_optimizer_parameters(own)
     values = checked(arguments, {**of_step, **own}, key, name_of(estimator_type))
     step_values = {name: values.pop(name) for name in of_step.keys() & values.keys() - own.keys()}
     if "truncated_step" in table:

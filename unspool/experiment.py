@@ -16,6 +16,7 @@ from unspool.failure_report import FailureReport
 from unspool.lanes import lane_state_shape, root_key
 from unspool.learned_optimizers.base import LearnedOptimizer
 from unspool.outer_optimizer import build_outer_optimizer, check_outer_optimizer
+from unspool.outer_trainers.checks import check_theta
 from unspool.outer_trainers.gradient_learner import (
     GradientEstimator,
     MetaInit,
@@ -33,7 +34,13 @@ class _StepInit:
     estimator: GradientEstimator
 
     def init(self, key: PRNGKey) -> Theta:
-        return self.estimator.truncated_step.outer_init(key)
+        step = getattr(self.estimator, "truncated_step", None)
+        if step is None:
+            rule = (
+                f"missing; {type(self.estimator).__name__} has no truncated_step that theta could come from"
+            )
+            raise ConfigError(Problem("learned_optimizer", None, rule))
+        return step.outer_init(key)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +123,11 @@ class Experiment:
         """
         problems = ProblemList()
         theta_shape = self.theta_shape()
+        try:
+            check_theta(theta_shape)
+        except (TypeError, ValueError) as error:
+            key = "learned_optimizer" if self.learned_optimizer else "estimators[0].truncated_step"
+            raise ConfigError(Problem(key, None, str(error))) from error
         with problems.gathered():
             check_outer_optimizer(self.outer_optimizer, theta_shape, "outer_optimizer")
         for index, estimator in enumerate(self.estimators):
@@ -184,6 +196,8 @@ def _build_estimators(
 
 
 def _check_estimator(estimator: GradientEstimator, theta_shape: PyTree, key: str) -> None:
+    if not estimator.is_compiled:
+        return  # a user's own code from end to end: there is nothing to trace
     own_shape = jax.eval_shape(estimator.truncated_step.outer_init, jax.random.key(0))
     if own_shape != theta_shape:
         rule = "this system's theta has another structure than that of the run"

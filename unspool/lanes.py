@@ -16,9 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from unspool import device_mesh
+from unspool import device_mesh, uncompiled_lanes
 from unspool.outer_trainers.checks import check_theta
-from unspool.outer_trainers.gradient_estimator import GradientEstimator, GradientEstimatorState, WorkerWeights
+from unspool.outer_trainers.gradient_estimator import (
+    GradientEstimator,
+    GradientEstimatorOut,
+    GradientEstimatorState,
+    WorkerWeights,
+)
 from unspool.outer_trainers.truncated_step import VectorizedStep
 from unspool.types import Batch, PRNGKey, PyTree, Theta
 
@@ -104,6 +109,10 @@ def init_lane(
     mesh: Mesh | None = None,
 ) -> GradientEstimatorState:
     """The lane's state before its first estimate, by one compiled program; `mesh` as in `estimate_lane`."""
+    if not estimator.is_compiled:
+        uncompiled_lanes.check_one_device(estimator, mesh)
+        check_theta(worker_weights.theta)
+        return uncompiled_lanes.initial_state(estimator, worker_weights, lane_key(seed, lane, _INIT_SEQ))
     return _compiled_init(estimator, mesh, worker_weights, _as_argument(seed), lane)
 
 
@@ -113,6 +122,8 @@ def place_state(
     """A state from elsewhere (a snapshot's numpy arrays, or another mesh) where `estimate_lane` wants it."""
     if mesh is None:
         return jax.device_put(unroll_state)
+    if not estimator.is_compiled:
+        uncompiled_lanes.check_one_device(estimator, mesh)
     num_tasks = estimator.truncated_step.num_tasks
     return jax.device_put(unroll_state, device_mesh.by_task(unroll_state, num_tasks, mesh))
 
@@ -128,6 +139,8 @@ def estimate_lane(
 ) -> LaneEstimate:
     """The lane's estimate `seq`, by one compiled program for all lanes of equal estimators.
 
+    An estimator that defines `compute_gradient_estimate` itself is called as it is.
+
     Args:
         estimator: of this lane.
         worker_weights: the theta to estimate at, put in place by `device_mesh.on_each_device`.
@@ -140,6 +153,10 @@ def estimate_lane(
     Raises:
         ValueError: the tasks cannot be divided evenly over `mesh`.
     """
+    if not estimator.is_compiled:
+        uncompiled_lanes.check_one_device(estimator, mesh)
+        key = lane_key(seed, lane, seq)
+        return _lane_estimate(uncompiled_lanes.estimated(estimator, worker_weights, unroll_state, key))
     estimate: LaneEstimate = _compiled_estimate(
         estimator, mesh, worker_weights, unroll_state, _as_argument(seed), lane, seq, _data(estimator, mesh)
     )
@@ -147,7 +164,9 @@ def estimate_lane(
 
 
 def lane_state_shape(estimator: GradientEstimator, worker_weights: WorkerWeights) -> PyTree:
-    """Structure, shapes and dtypes of the lane's state, without computing it."""
+    """Structure, shapes and dtypes of the lane's state, without computing it where it can be traced."""
+    if not estimator.is_compiled:
+        return uncompiled_lanes.state_shape(estimator, worker_weights)
     return jax.eval_shape(estimator.init_worker_state, worker_weights, jax.random.PRNGKey(0))
 
 
@@ -203,18 +222,27 @@ def _compiled_estimate(
         out, _ = estimator.estimate(
             worker_weights, lane_key(seed, lane, seq), unroll_state, data, with_summary=False
         )
+    return _lane_estimate(out._replace(unroll_state=_laid_out(out.unroll_state, estimator, mesh)))
+
+
+def _lane_estimate(out: GradientEstimatorOut) -> LaneEstimate:
+    """What of an estimate concerns its lane; means are float32 whatever theta's type, as on the wire."""
+    mean_loss, weight = (jnp.asarray(figure, jnp.float32) for figure in (out.mean_loss, out.weight))
+    return LaneEstimate(out.grad, mean_loss, weight, out.unroll_state, _info(out))
+
+
+def _info(out: GradientEstimatorOut) -> LaneInfo:
     unroll = out.unroll_info
-    info = LaneInfo(
-        task_loss=jnp.mean(unroll.loss, axis=0).astype(jnp.float32),
-        finished_tasks=jnp.sum(unroll.is_done, dtype=jnp.int32),
-        inner_step_mean=jnp.mean(unroll.iteration[-1].astype(jnp.float32)),
-        inner_steps=out.inner_steps,
-        diverged_tasks=out.diverged_tasks,
+    counts = jnp.asarray(out.inner_steps, jnp.int32), jnp.asarray(out.diverged_tasks, jnp.int32)
+    if unroll is None:  # all that is known of it is the mean
+        mean_loss = jnp.asarray(out.mean_loss, jnp.float32)
+        return LaneInfo(mean_loss[None], jnp.int32(0), jnp.float32(0), *counts)
+    return LaneInfo(
+        jnp.mean(unroll.loss, axis=0).astype(jnp.float32),
+        jnp.sum(unroll.is_done, dtype=jnp.int32),
+        jnp.mean(unroll.iteration[-1].astype(jnp.float32)),
+        *counts,
     )
-    next_state = _laid_out(out.unroll_state, estimator, mesh)
-    # float32 whatever theta's type: this is what travels to a learner.
-    mean_loss, weight = out.mean_loss.astype(jnp.float32), out.weight.astype(jnp.float32)
-    return LaneEstimate(out.grad, mean_loss, weight, next_state, info)
 
 
 def _laid_out(

@@ -1,5 +1,6 @@
 import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -247,7 +248,9 @@ def test_a_system_that_cannot_be_unrolled_is_found_out_before_training() -> None
     stumble = walk(truncated_step={"type": f"{__name__}:Stumble"})
     without = {name: table for name, table in tables().items() if name != "learned_optimizer"}
     problem = problems_of({**without, "estimators": [stumble]})["estimators[0]"]
-    assert problem == "estimators[0]: no estimate can be made: KeyError: 'strode'"
+    line = Path(__file__).read_text().splitlines().index('        raise KeyError("strode")') + 1
+    place = f"test_experiment.py:{line} in unroll_step"
+    assert problem == f"estimators[0]: no estimate can be made: KeyError: 'strode' ({place})"
 
 
 def test_a_single_unroll_needs_to_know_how_many_run_side_by_side() -> None:

@@ -18,10 +18,11 @@ _DTYPES: Final[Mapping[Kind, Any]] = MappingProxyType(
 
 
 def check_theta(theta: Theta) -> None:
-    """Refuse a theta that gradients cannot move.
+    """Refuse a theta that gradients cannot move, of arrays or of their shapes.
 
     Raises:
         TypeError: a leaf is not a floating-point array.
+        ValueError: there is not one number in it.
     """
     for path, leaf in jax.tree.leaves_with_path(theta):
         if not _is_of_kind(leaf, "floating-point number"):
@@ -30,6 +31,12 @@ def check_theta(theta: Theta) -> None:
                 "its leaves must be floating-point arrays; keep anything else in the configuration or the "
                 "state of what theta parametrises"
             )
+    if not any(jnp.size(leaf) for leaf in jax.tree.leaves(theta)):
+        raise ValueError(
+            f"theta is empty ({jax.tree.map(in_words, theta)}): there is nothing to meta-train. A learned "
+            "optimizer must have an outer parameter; one of learned_optimizer_from_opt has none and is a "
+            "baseline for training curves"
+        )
 
 
 def check_arrays(what: str, tree: PyTree, remedy: str) -> None:

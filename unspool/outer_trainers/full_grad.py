@@ -128,16 +128,17 @@ class FullGrad(GradientEstimator):
         num_tasks = self.truncated_step.num_tasks
         mean = mean_gradient(worker_weights.theta, num_tasks, losses, self.divergence)
         sums, out = mean.aux
+        diverged_tasks = jnp.sum(mean.diverged, dtype=jnp.int32)
         estimate = GradientEstimatorOut(
             mean_loss=mean.loss,
             grad=mean.grad,
             unroll_state=state,
             unroll_info=unroll_info(out),
             weight=jnp.sum(mean.counts, dtype=jnp.float32),
-            diverged_tasks=jnp.sum(mean.diverged, dtype=jnp.int32),
+            diverged_tasks=diverged_tasks,
             inner_steps=jnp.sum(sums.steps, dtype=jnp.int32),
         )
-        return estimate, unroll_metrics(mean.grad, out, estimate.diverged_tasks, with_summary)
+        return estimate, unroll_metrics(mean.grad, out, diverged_tasks, with_summary)
 
     def steps_of_data(self) -> int:
         return steps_of_whole_episodes(self)

@@ -76,7 +76,7 @@ class GradientEstimatorOut(NamedTuple):
             figure to read. The estimators' page says which mean `grad` is of.
         grad: like theta; follow its negative to lower the loss.
         unroll_state: to be passed to the next call.
-        unroll_info: the unroll itself.
+        unroll_info: the unroll itself, or None.
         weight: `[]` float32, the weight of this estimate in a mean of several: the number of tasks (times
             `pairs_per_task`) that it is a mean over, those left out that diverged; zero without any loss. It
             does not grow with the length of episodes: a mean over tasks must not depend on how they are
@@ -90,10 +90,10 @@ class GradientEstimatorOut(NamedTuple):
     mean_loss: jax.Array
     grad: Theta
     unroll_state: GradientEstimatorState
-    unroll_info: UnrollInfo
-    weight: jax.Array
-    diverged_tasks: jax.Array
-    inner_steps: jax.Array
+    unroll_info: UnrollInfo | None
+    weight: jax.Array | float = 1.0
+    diverged_tasks: jax.Array | int = 0
+    inner_steps: jax.Array | int = 0
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
@@ -104,6 +104,13 @@ class _FromTaskFamily(abc.ABCMeta):
     """Lets an estimator be called with a task family instead of a step, as the older tutorial does."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        own = cast(Any, cls)
+        is_plain = own.compute_gradient_estimate is GradientEstimator.compute_gradient_estimate
+        if is_plain and own.estimate is GradientEstimator.estimate:
+            raise TypeError(
+                f"{cls.__name__}: a gradient estimator defines compute_gradient_estimate(worker_weights, "
+                "key, state, with_summary), or estimate, which is compiled"
+            )
         if "task_family" in kwargs:
             return cast(Any, cls).for_learned_optimizer(*args, **kwargs)
         return super().__call__(*args, **kwargs)
@@ -121,7 +128,12 @@ _STEP_OPTIONS = (
 class GradientEstimator(metaclass=_FromTaskFamily):
     """Estimates the gradient of an unrolled system's loss with respect to theta.
 
-    Finals are frozen dataclasses: equal configurations are equal, and share one compiled program.
+    An estimator defines `init_worker_state` and one of two methods. With `estimate`, a pure function of
+    arrays, each estimate is one compiled program; such finals are frozen dataclasses: equal configurations
+    are equal, and share one. All estimators of the library are of this kind. With
+    `compute_gradient_estimate(worker_weights, key, state, with_summary)` it does what it likes, needs no
+    `truncated_step`, and runs on one device; theta is a function of the seed only if it derives all that is
+    random from `key`.
     """
 
     truncated_step: VectorizedStep
@@ -130,7 +142,6 @@ class GradientEstimator(metaclass=_FromTaskFamily):
     def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> GradientEstimatorState:
         """The state before the first estimate. Consumes `key`."""
 
-    @abc.abstractmethod
     def estimate(
         self,
         worker_weights: WorkerWeights,
@@ -148,10 +159,16 @@ class GradientEstimator(metaclass=_FromTaskFamily):
             data: from `get_data`.
             with_summary: add the metrics that cost something.
         """
+        raise NotImplementedError(f"{type(self).__name__} does not define estimate")
 
-    @abc.abstractmethod
     def steps_of_data(self) -> int:
         """Inner steps for which a system that streams its data must provide some at each call."""
+        raise NotImplementedError(f"{type(self).__name__} does not define steps_of_data")
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether an estimate is one compiled program; else it is a user's own code, which may be impure."""
+        return type(self).compute_gradient_estimate is GradientEstimator.compute_gradient_estimate
 
     @classmethod
     def for_learned_optimizer(
@@ -225,10 +242,13 @@ class GradientEstimator(metaclass=_FromTaskFamily):
 
     def task_name(self) -> str:
         """What metrics call the system."""
-        return self.truncated_step.label()
+        step = getattr(self, "truncated_step", None)
+        return type(self).__name__ if step is None else step.label()
 
     def cfg_name(self) -> str:
         """What metrics call this configuration."""
+        if not hasattr(self, "truncated_step"):
+            return type(self).__name__
         return f"{type(self).__name__}_{self.task_name()}_x{self.truncated_step.num_tasks}"
 
 

@@ -29,6 +29,7 @@ from unspool.outer_trainers.gradient_estimator import (
     WorkerWeights,
 )
 from unspool.types import PRNGKey, PyTree, Theta
+from unspool.uncompiled_lanes import check_estimate
 
 __all__ = [
     "AggregatedGradient",
@@ -251,6 +252,8 @@ def gradient_worker_compute(
             out, of_estimator = estimator.compute_gradient_estimate(
                 worker_weights, estimate_key, state, with_metrics
             )
+            if not estimator.is_compiled:
+                check_estimate(estimator, worker_weights, out)
             outs.append(out)
             if extra_metrics:
                 label = _unused_label(estimator.cfg_name(), metrics)

@@ -85,9 +85,18 @@ class RepeatedStep(WrappedStep):
 
 def apart(tree: Tree, copies: int) -> Tree:
     """Leaves `[tasks * copies, ...]` as `[tasks, copies, ...]`: copies of a task stand together."""
-    return cast(Tree, jax.tree.map(lambda leaf: leaf.reshape(-1, copies, *leaf.shape[1:]), tree))
+
+    def split(leaf: jax.Array) -> jax.Array:
+        # Not -1: a leaf without elements would leave it open how many tasks there are.
+        return leaf.reshape(leaf.shape[0] // copies, copies, *leaf.shape[1:])
+
+    return cast(Tree, jax.tree.map(split, tree))
 
 
 def joined(tree: Tree) -> Tree:
     """The inverse of `apart`."""
-    return cast(Tree, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree))
+
+    def merged(leaf: jax.Array) -> jax.Array:
+        return leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:])
+
+    return cast(Tree, jax.tree.map(merged, tree))

@@ -78,16 +78,17 @@ class TruncatedGrad(GradientEstimator):
 
         mean = mean_gradient(worker_weights.theta, self.truncated_step.num_tasks, losses, self.divergence)
         next_state, out = mean.aux
+        diverged_tasks = jnp.sum(mean.diverged, dtype=jnp.int32)
         estimate = GradientEstimatorOut(
             mean_loss=mean.loss,
             grad=mean.grad,
             unroll_state=next_state,
             unroll_info=unroll_info(out),
             weight=jnp.sum(mean.counts, dtype=jnp.float32),
-            diverged_tasks=jnp.sum(mean.diverged, dtype=jnp.int32),
+            diverged_tasks=diverged_tasks,
             inner_steps=jnp.sum(is_inner_step(out), dtype=jnp.int32),
         )
-        return estimate, unroll_metrics(mean.grad, out, estimate.diverged_tasks, with_summary)
+        return estimate, unroll_metrics(mean.grad, out, diverged_tasks, with_summary)
 
     def _unroll(
         self, thetas: Theta, state: UnrollState, keys: PyTree, inputs: Inputs

@@ -1,0 +1,84 @@
+"""Lanes of estimators that are a user's own code from end to end, and not one compiled program.
+
+Such an estimator defines `compute_gradient_estimate` itself. It may do anything, so nothing here traces it.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from unspool.outer_trainers.gradient_estimator import (
+    GradientEstimator,
+    GradientEstimatorOut,
+    GradientEstimatorState,
+    WorkerWeights,
+)
+from unspool.types import PRNGKey, PyTree
+
+
+def check_one_device(estimator: GradientEstimator, mesh: Any) -> None:
+    """Refuse several devices.
+
+    Raises:
+        ValueError: `mesh` is not None.
+    """
+    if mesh is not None:
+        raise ValueError(
+            f"{type(estimator).__name__} defines compute_gradient_estimate itself: only an estimator that "
+            "defines `estimate` can be divided over several devices; set workers.devices = 1, or mesh=None"
+        )
+
+
+def initial_state(
+    estimator: GradientEstimator, worker_weights: WorkerWeights, key: PRNGKey
+) -> GradientEstimatorState:
+    """The state before the first estimate, its numbers as arrays. Consumes `key`."""
+    return _as_arrays(estimator.init_worker_state(worker_weights, key))
+
+
+def estimated(
+    estimator: GradientEstimator, worker_weights: WorkerWeights, state: GradientEstimatorState, key: PRNGKey
+) -> GradientEstimatorOut:
+    """One estimate, with arrays for everything that it left to the defaults. Consumes `key`."""
+    out, _ = estimator.compute_gradient_estimate(worker_weights, key, state, False)
+    check_estimate(estimator, worker_weights, out)
+    return out._replace(
+        mean_loss=jnp.asarray(out.mean_loss, jnp.float32),
+        grad=_as_arrays(out.grad),
+        unroll_state=_as_arrays(out.unroll_state),
+        weight=jnp.asarray(out.weight, jnp.float32),
+        diverged_tasks=jnp.asarray(out.diverged_tasks, jnp.int32),
+        inner_steps=jnp.asarray(out.inner_steps, jnp.int32),
+    )
+
+
+def check_estimate(estimator: GradientEstimator, worker_weights: WorkerWeights, out: Any) -> None:
+    """Refuse what is no estimate of the gradient of theta.
+
+    Raises:
+        TypeError: `out` is no `GradientEstimatorOut`, or its gradient is not like theta.
+    """
+    name = type(estimator).__name__
+    if not isinstance(out, GradientEstimatorOut):
+        raise TypeError(
+            f"{name}.compute_gradient_estimate returned a {type(out).__name__} and metrics: it must return "
+            "(GradientEstimatorOut, metrics)"
+        )
+    theta, grad = (
+        jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree)
+        for tree in (worker_weights.theta, out.grad)
+    )
+    if theta != grad:
+        raise TypeError(f"{name}: its gradient has shapes {grad}, and theta {theta}: they must be the same")
+
+
+def state_shape(estimator: GradientEstimator, worker_weights: WorkerWeights) -> PyTree:
+    """Structure, shapes and dtypes of the state; of `worker_weights` only the shapes are used."""
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), worker_weights)
+    state = initial_state(estimator, zeros, jax.random.PRNGKey(0))
+    return jax.eval_shape(lambda: state)
+
+
+def _as_arrays(tree: PyTree) -> PyTree:
+    return jax.tree.map(jnp.asarray, tree)
