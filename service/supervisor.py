@@ -64,6 +64,7 @@ class Supervisor:
         self._ended_at: float | None = None
         self._failure: ServiceError | None = None
         self._refusal = ""
+        self._unreachable = "the learner does not answer"
         self._told: list[str] | None = None
         self._told_at = 0.0
 
@@ -86,8 +87,8 @@ class Supervisor:
         if not self._is_silent or self._lives.is_down or self._ended_at is not None:
             return ""
         return (
-            f"the learner (pid {self._pid}) runs but does not answer; "
-            f"it is killed if it has not answered for {_SILENCE_S:.0f} s"
+            f"{self._unreachable}; its process (pid {self._pid}) runs, and is killed after {_SILENCE_S:.0f} s "
+            "without an answer. If that address does not lead to this machine, correct learner.advertise"
         )
 
     @property
@@ -130,7 +131,8 @@ class Supervisor:
         self._pass_stops_on()
         try:
             self._status = self._admin.status()
-        except LearnerUnreachableError:
+        except LearnerUnreachableError as error:
+            self._unreachable = str(error)
             self._judge_silence()
         except RefusedError as error:
             # It lives, and training goes on: certificates that have expired are no reason to end a run.

@@ -289,7 +289,7 @@ def test_checkpoints(tmp_path: Path, outer: OuterLearner) -> None:
     like = {"theta": outer.theta_shape, "learner_state": outer.state_shape()}
     ring = (Published.of(0, codec.encode(outer.theta(), outer.schema)),)
     marks = tuple(LaneMark(lane, 0, 1, SnapshotRef(lane, 1, "0" * 64)) for lane in range(3))
-    checkpoint = Checkpoint("r", 1, "c" * 64, 7, outer.theta(), outer.state, ring, marks, 0, 0.0)
+    checkpoint = Checkpoint("r", 1, "c" * 64, 7, outer.theta(), outer.state, ring, marks, 0, 0.0, 7)
     path = tmp_path / "checkpoints" / "step-00000000.safetensors"
     path.parent.mkdir()
 

@@ -67,9 +67,9 @@ def test_a_learner_that_runs_but_does_not_answer_is_named() -> None:
     world.step(5.0)
     assert world.supervisor.problems == []
     world.step(6.0)
-    assert world.supervisor.problems == [
-        "the learner (pid 1) runs but does not answer; it is killed if it has not answered for 120 s"
-    ]
+    (problem,) = world.supervisor.problems
+    assert "its process (pid 1) runs, and is killed after 120 s without an answer" in problem
+    assert "learner.advertise" in problem
     world.admin.is_reachable = True
     world.step()
     assert world.supervisor.problems == []

@@ -31,7 +31,7 @@ def check_theta(theta: Theta) -> None:
                 "its leaves must be floating-point arrays; keep anything else in the configuration or the "
                 "state of what theta parametrises"
             )
-    if not any(jnp.size(leaf) for leaf in jax.tree.leaves(theta)):
+    if not any(getattr(leaf, "size", 1) for leaf in jax.tree.leaves(theta)):
         raise ValueError(
             f"theta is empty ({jax.tree.map(in_words, theta)}): there is nothing to meta-train. A learned "
             "optimizer must have an outer parameter; one of learned_optimizer_from_opt has none and is a "
