@@ -87,8 +87,8 @@ class Supervisor:
         if not self._is_silent or self._lives.is_down or self._ended_at is not None:
             return ""
         return (
-            f"{self._unreachable}; its process (pid {self._pid}) runs, and is killed after {_SILENCE_S:.0f} s "
-            "without an answer. If that address does not lead to this machine, correct learner.advertise"
+            f"{self._unreachable}; its process (pid {self._pid}) runs, and is killed after "
+            f"{_SILENCE_S:.0f} s without an answer. If that address does not lead to this machine, correct learner.advertise"
         )
 
     @property
@@ -132,7 +132,7 @@ class Supervisor:
         try:
             self._status = self._admin.status()
         except LearnerUnreachableError as error:
-            self._unreachable = str(error)
+            self._unreachable = str(error).partition(": ")[0]  # the rest differs from call to call
             self._judge_silence()
         except RefusedError as error:
             # It lives, and training goes on: certificates that have expired are no reason to end a run.
