@@ -88,7 +88,8 @@ class Supervisor:
             return ""
         return (
             f"{self._unreachable}; its process (pid {self._pid}) runs, and is killed after "
-            f"{_SILENCE_S:.0f} s without an answer. If that address does not lead to this machine, correct learner.advertise"
+            f"{_SILENCE_S:.0f} s without an answer. If that address does not lead to this machine, correct "
+            "learner.advertise"
         )
 
     @property
