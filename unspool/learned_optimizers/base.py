@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +36,15 @@ class LearnedOptimizer(abc.ABC):
             is_training: Whether theta is being meta-trained, for learned optimizers that then behave
             differently.
         """
+
+    def opt_in_training(self, theta: Theta) -> Optimizer:
+        """Return `opt_fn(theta, is_training=True)`, or `opt_fn(theta)` where it knows no training.
+
+        Some of the tutorials' optimizers define `opt_fn(self, theta)`.
+        """
+        of_opt_fn = inspect.signature(self.opt_fn).parameters.values()
+        knows_training = any(one.name == "is_training" or one.kind is one.VAR_KEYWORD for one in of_opt_fn)
+        return self.opt_fn(theta, **({"is_training": True} if knows_training else {}))
 
     @property
     def name(self) -> str:

@@ -247,7 +247,7 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
     # Below, everything is about one task; `vmap` above adds the axis.
 
     def _optimizer(self, theta: Theta) -> Optimizer:
-        return self.learned_opt.opt_fn(theta, is_training=True)
+        return self.learned_opt.opt_in_training(theta)
 
     def _init_task(
         self, theta: Theta, outer_state: OuterState, key: PRNGKey, num_steps: jax.Array | int | None

@@ -86,7 +86,7 @@ class SimpleLOptTruncatedStep(TruncatedStep):
         params_key, optimizer_key = jax.random.split(key)
         params, model_state = self.task.init_with_state(params_key)
         params = as_params(params, f"{self.task.name}: params")
-        opt_state = self.lopt.opt_fn(theta, is_training=True).init(
+        opt_state = self.lopt.opt_in_training(theta).init(
             params, model_state=model_state, num_steps=self.unroll_length, key=optimizer_key
         )
         return SimpleUnrollState(opt_state, jnp.zeros((), jnp.int32))
@@ -133,9 +133,7 @@ class SimpleLOptTruncatedStep(TruncatedStep):
         outer_state: OuterState,
     ) -> Scalar:
         del outer_state
-        params, model_state = self.lopt.opt_fn(theta, is_training=True).get_params_state(
-            unroll_state.inner_opt_state
-        )
+        params, model_state = self.lopt.opt_in_training(theta).get_params_state(unroll_state.inner_opt_state)
         loss_key, batch_key = jax.random.split(key)
         return self.task.normalizer(
             self._loss(params, model_state, loss_key, self._batch(data, batch_key))[0]
@@ -153,7 +151,7 @@ class SimpleLOptTruncatedStep(TruncatedStep):
     ) -> tuple[SimpleUnrollState, Scalar]:
         """One update of the inner parameters, and the loss before it."""
         loss_key, update_key, batch_key = jax.random.split(key, 3)
-        optimizer = self.lopt.opt_fn(theta, is_training=True)
+        optimizer = self.lopt.opt_in_training(theta)
         params, model_state = optimizer.get_params_state(state.inner_opt_state)
         batch = self._batch(data, batch_key)
         (loss, model_state), grad = jax.value_and_grad(self._loss, has_aux=True)(

@@ -17,6 +17,9 @@ from unspool.learned_optimizers.base import (
 )
 from unspool.learned_optimizers.mlp_lopt import MLPLOpt
 from unspool.optimizers import SGDM
+from unspool.outer_trainers.lopt_truncated_step import VectorizedLOptTruncatedStep
+from unspool.outer_trainers.truncation_schedule import ConstantTruncationSchedule
+from unspool.tasks.quadratics import FixedDimQuadraticFamily
 
 WITH_THETA = [LearnableSGD(), LearnableSGDM(), LearnableAdam(), MLPLOpt()]
 
@@ -141,3 +144,24 @@ def test_the_number_of_steps_may_be_traced(learned_opt: LearnedOptimizer) -> Non
 def test_impossible_configurations_are_refused(make: Any, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         make()
+
+
+def test_an_opt_fn_that_knows_no_training_is_called_without_it() -> None:
+    class Plain(LearnableSGD):
+        def opt_fn(self, theta: Any) -> Any:  # type: ignore[override]  # as the tutorials print it
+            return LearnableSGD.opt_fn(self, theta)
+
+    step = VectorizedLOptTruncatedStep(
+        FixedDimQuadraticFamily(3), Plain(), ConstantTruncationSchedule(4), num_tasks=2
+    )
+    state = step.init_step_state(step.outer_init(jax.random.key(0)), None, jax.random.key(1))
+    assert state.inner_step.shape == (2,)
+    given = []
+
+    class Asking(LearnableSGD):
+        def opt_fn(self, theta: Any, is_training: bool = False) -> Any:
+            given.append(is_training)
+            return LearnableSGD.opt_fn(self, theta)
+
+    Asking().opt_in_training(Asking().init(jax.random.key(0)))
+    assert given == [True]
