@@ -96,10 +96,11 @@ def evaluate(
     Raises:
         UsageError: there are no tasks to train.
     """
-    step = experiment.estimator(estimator).truncated_step
+    one = experiment.estimator(estimator)
+    step = getattr(one, "truncated_step", None)  # a user's own estimator may have none
     if not isinstance(step, VectorizedLOptTruncatedStep):
         raise UsageError(
-            f"estimators[{estimator}] unrolls {step.label()}; evaluate needs a task_family to train on"
+            f"estimators[{estimator}] unrolls {one.task_name()}; evaluate needs a task_family to train on"
         )
     steps = steps or longest_episode(experiment, estimator)
     key = jax.random.fold_in(root_key(experiment.seed), _EVALUATION_STREAM)
@@ -130,7 +131,8 @@ def evaluate(
 def longest_episode(experiment: Experiment, estimator: int) -> int:
     """Return the most inner steps that the estimator's tasks are trained for, if its schedule tells."""
     one = experiment.estimator(estimator)
-    schedule = getattr(one, "truncation_schedule", getattr(one.truncated_step, "trunc_sched", None))
+    step = getattr(one, "truncated_step", None)
+    schedule = getattr(one, "truncation_schedule", getattr(step, "trunc_sched", None))
     lengths = (getattr(schedule, name, None) for name in ("total_length", "max_length"))
     return next((length for length in lengths if isinstance(length, int)), _DEFAULT_STEPS)
 

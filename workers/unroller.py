@@ -65,7 +65,7 @@ class Unroller:
 
     def compiles(self, lane: Lane) -> bool:
         """Whether the next estimate of `lane` compiles first."""
-        return lane.estimator not in self._compiled
+        return lane.estimator.is_compiled and lane.estimator not in self._compiled
 
     def initialise(self, grant: learner_pb2.LaneGrant, weights: WorkerWeights) -> Lane:
         """Return a granted lane that has no snapshot."""
@@ -97,7 +97,8 @@ class Unroller:
         # Waiting here keeps the worker at most one estimate away from its orders.
         jax.block_until_ready(estimate.unroll_state)  # type: ignore[no-untyped-call]  # JAX has no types for it
         advanced = lane.advance(estimate.unroll_state)
-        self._compiled.add(lane.estimator)
+        if lane.estimator.is_compiled:  # others need not be hashable
+            self._compiled.add(lane.estimator)
         return advanced
 
     def estimate(
@@ -111,7 +112,8 @@ class Unroller:
             (estimate.grad, estimate.mean_loss, estimate.weight, estimate.info)
         )
         wait_s, self._finished_s = began_s - self._finished_s, self._clock()
-        self._compiled.add(lane.estimator)
+        if lane.estimator.is_compiled:  # others need not be hashable
+            self._compiled.add(lane.estimator)
         push = learner_pb2.GradientEstimatorOut(
             lane=lane.number,
             incarnation=lane.incarnation,
