@@ -6,7 +6,7 @@ from typing import Final
 from protos.unspool.v1.admin_pb2 import AbsentWorker, SupervisionNote
 
 FRESH_S: Final = 60.0
-"""A supervisor says it again long before; one that does not is gone."""
+"""An older note counts no longer: supervisors repeat theirs far more often."""
 
 _PROBLEMS: Final = 64
 _WORKERS: Final = 1024

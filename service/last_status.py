@@ -31,10 +31,10 @@ def whereabouts(run: RunDirectory) -> str:
     again = f"unspool launch {shlex.quote(str(run.path))}"
     status = status_left_behind(run)
     if is_locked(run.path / "LOCK"):
-        return "its learner lives, and is starting or hangs; ask again in a moment"
+        return "its learner runs and does not answer: it is starting, or it hangs; try again in a moment"
     if status is None or status.state not in ENDED:
         if is_supervised(run):
-            return "its supervisor starts it, again if it has died; ask again in a moment"
+            return "its supervisor is starting it; try again in a moment"
         return f"it is down; to resume it: {again}"
     ended = f"it has ended, {status.state.lower()} at step {status.outer_step}/{status.outer_steps}"
     if status.outer_step >= status.outer_steps:

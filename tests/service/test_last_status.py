@@ -93,10 +93,10 @@ def test_nothing_is_to_be_launched_while_a_supervisor_restarts_the_learner(
     with supervising(run):
         error = error_of(capsys, ["stop"], run)
         _, status = answered(capsys, "status", run.path)
-    assert "its supervisor starts it" in error
+    assert "its supervisor is starting it" in error
     assert "unspool launch" not in error
     assert status["state"] == "DOWN"
-    assert "its supervisor starts it" in status["waiting_for"]
+    assert "its supervisor is starting it" in status["waiting_for"]
     assert "unspool launch" not in status["waiting_for"]
 
 
@@ -106,7 +106,7 @@ def test_nothing_is_to_be_launched_while_a_learner_starts(
     leave_behind(run, "FINISHED", 100)  # of the run before it was launched again
     with locked(run.path / "LOCK"):
         error = error_of(capsys, ["workers"], run)
-    assert "its learner lives, and is starting or hangs" in error
+    assert "its learner runs and does not answer: it is starting, or it hangs" in error
     assert "unspool launch" not in error
 
 
