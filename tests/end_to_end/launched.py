@@ -49,6 +49,34 @@ every = {checkpoint_every}
 heartbeat_s = 0.5
 """
 
+TINY_CONFIG = """
+seed = 1
+outer_steps = {outer_steps}
+
+[learned_optimizer]
+type = "LearnableSGD"
+
+[outer_optimizer]
+type = "adam"
+learning_rate = 1e-2
+
+[aggregation]
+lanes = 1
+
+[[estimators]]
+type = "TruncatedPES"
+trunc_length = 2
+num_tasks = 2
+truncation_schedule = {{ type = "ConstantTruncationSchedule", total_length = 4 }}
+task_family = {task_family}
+
+[workers]
+count = 1
+
+[checkpoint]
+every = 2
+"""
+
 IN_PROCESS = """
 import sys, tomllib, jax
 from pathlib import Path
@@ -79,15 +107,22 @@ def config_text(
     )
 
 
+def tiny_config_text(
+    outer_steps: int = 4, task_family: str = '{ type = "FixedDimQuadraticFamily", dim = 3 }'
+) -> str:
+    """One PES lane of LearnableSGD: compiled and trained in a moment."""
+    return TINY_CONFIG.format(outer_steps=outer_steps, task_family=task_family)
+
+
 def command(*arguments: str | Path) -> list[str]:
     """The command line, as `python -m service`."""
     return [sys.executable, "-m", "service", *map(str, arguments)]
 
 
-def unspool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Runs one command to its end."""
+def unspool(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs one command to its end, in the folder `cwd`."""
     return subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
 
 

@@ -8,31 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.launched import PATIENCE_S
+from tests.end_to_end.launched import PATIENCE_S, tiny_config_text
 from workers.local_process import PROGRAM
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
-CONFIG = """
-seed = 1
-outer_steps = 2
-[learned_optimizer]
-type = "LearnableSGD"
-[outer_optimizer]
-type = "adam"
-learning_rate = 1e-2
-[aggregation]
-lanes = 1
-[[estimators]]
-type = "TruncatedPES"
-trunc_length = 2
-steps_per_jit = 1
-num_tasks = 2
-truncation_schedule = { type = "ConstantTruncationSchedule", total_length = 4 }
-task_family = { type = "my_tasks:MyFamily" }
-[workers]
-count = 1
-"""
+CONFIG = tiny_config_text(2, '{ type = "my_tasks:MyFamily" }')
 MY_TASKS = """
 from my_helpers import DIM
 from unspool.tasks.quadratics import FixedDimQuadraticFamily

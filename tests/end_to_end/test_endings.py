@@ -1,11 +1,10 @@
 """Runs that come to their last outer step without having trained anything."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from service.exits import ExitCode
+from tests.end_to_end.launched import tiny_config_text, unspool
 
 TASK = """
 import dataclasses
@@ -20,36 +19,11 @@ class NaNTask(Task):
     def loss(self, params, key, data):
         return jnp.sum(params) * jnp.nan
 """
-CONFIG = """
-seed = 3
-outer_steps = 4
-[learned_optimizer]
-type = "LearnableSGD"
-[outer_optimizer]
-type = "adam"
-learning_rate = 1e-2
-[aggregation]
-lanes = 1
-[workers]
-count = 1
-[[estimators]]
-type = "TruncatedPES"
-trunc_length = 2
-steps_per_jit = 1
-num_tasks = 2
-truncation_schedule = { type = "ConstantTruncationSchedule", total_length = 4 }
-task_family = { type = "my_tasks:NaNTask" }
-"""
-
-
-def unspool(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "service", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=240)
 
 
 def test_a_task_that_is_never_finite_is_no_success(tmp_path: Path) -> None:
     (tmp_path / "my_tasks.py").write_text(TASK)
-    (tmp_path / "nan.toml").write_text(CONFIG)
+    (tmp_path / "nan.toml").write_text(tiny_config_text(task_family='{ type = "my_tasks:NaNTask" }'))
     launched = unspool("launch", "nan.toml", "--backend", "local", "--run-dir", "run", cwd=tmp_path)
     assert launched.returncode == ExitCode.UNTRAINED, launched.stderr
     last = launched.stderr.strip().splitlines()[-1]

@@ -11,35 +11,17 @@ import pytest
 from protos.roles import Role
 from service.exits import ExitCode
 from service.run_directory import RunDirectory
-from tests.end_to_end.launched import PATIENCE_S, LaunchedRun, command, in_process_digest, launched
+from tests.end_to_end.launched import (
+    PATIENCE_S,
+    LaunchedRun,
+    command,
+    in_process_digest,
+    launched,
+    tiny_config_text,
+)
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
-CONFIG: Final = """
-seed = 1
-outer_steps = 4
-
-[learned_optimizer]
-type = "LearnableSGD"
-
-[outer_optimizer]
-type = "adam"
-learning_rate = 1e-2
-
-[aggregation]
-lanes = 1
-
-[[estimators]]
-type = "TruncatedPES"
-trunc_length = 2
-steps_per_jit = 1
-num_tasks = 2
-truncation_schedule = { type = "ConstantTruncationSchedule", total_length = 4 }
-task_family = { type = "FixedDimQuadraticFamily", dim = 3 }
-
-[checkpoint]
-every = 2
-"""
 HOSTILE: Final = {
     "JAX_THREEFRY_PARTITIONABLE": "0",
     "JAX_DEFAULT_PRNG_IMPL": "rbg",
@@ -55,7 +37,7 @@ HOSTILE: Final = {
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("environment") / "tiny.toml"
-    path.write_text(CONFIG)
+    path.write_text(tiny_config_text())
     return path
 
 

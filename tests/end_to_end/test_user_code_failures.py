@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.end_to_end.launched import PATIENCE_S, command
+from tests.end_to_end.launched import PATIENCE_S, command, tiny_config_text, unspool
 
 CALLBACK = """
 import dataclasses
@@ -47,25 +47,6 @@ class Untraceable(Task):
     def loss(self, params, key, data):
         return params["weights"].sum()
 """
-CONFIG = """
-seed = 3
-outer_steps = 200
-[learned_optimizer]
-type = "LearnableSGD"
-[outer_optimizer]
-type = "adam"
-learning_rate = 1e-2
-[aggregation]
-lanes = 1
-[workers]
-count = 1
-[[estimators]]
-type = "TruncatedPES"
-trunc_length = 2
-num_tasks = 2
-truncation_schedule = { type = "ConstantTruncationSchedule", total_length = 4 }
-task_family = { type = "my_task:TASK" }
-"""
 
 
 def line_of(text: str) -> int:
@@ -74,19 +55,12 @@ def line_of(text: str) -> int:
 
 def folder_with(tmp_path: Path, task: str) -> Path:
     (tmp_path / "my_task.py").write_text(CALLBACK)
-    (tmp_path / "run.toml").write_text(CONFIG.replace("TASK", task))
+    (tmp_path / "run.toml").write_text(tiny_config_text(200, f'{{ type = "my_task:{task}" }}'))
     return tmp_path
 
 
-def answer_of(*arguments: str, cwd: Path) -> str:
-    done = subprocess.run(
-        command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=PATIENCE_S, check=False
-    )
-    return done.stdout
-
-
 def problems_of(run: str, cwd: Path) -> list[str]:
-    told: dict[str, Any] = json.loads(answer_of("status", run, "--json", cwd=cwd) or "{}")
+    told: dict[str, Any] = json.loads(unspool("status", run, "--json", cwd=cwd).stdout or "{}")
     return told.get("problems", [])
 
 
@@ -108,7 +82,7 @@ def test_an_exception_in_a_running_task_is_told_with_the_users_line(tmp_path: Pa
         while not any(error in problem for problem in problems_of("run", folder)):
             assert launch.poll() is None
             assert time.monotonic() < give_up_at
-        events = answer_of("events", "run", cwd=folder)
+        events = unspool("events", "run", cwd=folder).stdout
     finally:
         launch.send_signal(signal.SIGINT)
         output, _ = launch.communicate(timeout=PATIENCE_S)
@@ -119,14 +93,7 @@ def test_an_exception_in_a_running_task_is_told_with_the_users_line(tmp_path: Pa
 
 def test_an_exception_in_tracing_a_task_refuses_the_launch_with_the_users_line(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "Untraceable")
-    done = subprocess.run(
-        command("launch", "run.toml", "--backend", "local", "--run-dir", "run"),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    done = unspool("launch", "run.toml", "--backend", "local", "--run-dir", "run", cwd=folder)
     assert done.returncode == 2
     assert "KeyError: 'weights'" in done.stderr
     assert f"my_task.py:{line_of('params[')} in loss" in done.stderr

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.exits import ExitCode
-from tests.end_to_end.launched import PATIENCE_S, command, unspool
-from tests.end_to_end.test_environment import CONFIG
+from tests.end_to_end.launched import PATIENCE_S, command, tiny_config_text, unspool
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
@@ -19,7 +18,7 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.toml"
-    path.write_text(CONFIG)
+    path.write_text(tiny_config_text())
     return path
 
 

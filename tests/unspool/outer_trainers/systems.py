@@ -1,6 +1,7 @@
-"""A small unrolled system that is linear in theta, so that antithetic estimates have no smoothing bias."""
+"""Small unrolled systems that are linear in theta, so that antithetic estimates have no smoothing bias."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -66,3 +67,27 @@ class LinearSystem(TruncatedStep):
             mask=~resets,
             episode_length=unroll_state.length,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class LossOfStep(TruncatedStep):
+    """A loss that depends on theta's only number and on the step's, from 1; the episode never ends by itself.
+
+    Attributes:
+        loss: of the step's number and of theta's.
+    """
+
+    loss: Callable[[jax.Array, jax.Array], jax.Array]
+
+    def outer_init(self, key: PRNGKey) -> Theta:
+        return {"a": jnp.float32(0.0)}
+
+    def init_step_state(self, theta: Theta, outer_state: Any, key: PRNGKey) -> jax.Array:
+        return jnp.int32(0)
+
+    def unroll_step(
+        self, theta: Theta, unroll_state: jax.Array, key: PRNGKey, data: Batch, outer_state: Any
+    ) -> tuple[jax.Array, TruncatedUnrollOut]:
+        step = unroll_state + 1
+        loss = self.loss(step, jnp.asarray(theta["a"]))
+        return step, TruncatedUnrollOut(loss, jnp.bool_(False), (), step, jnp.bool_(True))

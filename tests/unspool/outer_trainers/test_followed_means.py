@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.unspool.outer_trainers.systems import LossOfStep
 from unspool.outer_trainers.full_es import FullES
 from unspool.outer_trainers.full_grad import FullGrad
 from unspool.outer_trainers.gradient_estimator import GradientEstimator, OuterState, WorkerWeights
@@ -151,22 +152,9 @@ def test_truncated_backpropagation_follows_the_mean_of_windows_means(num_tasks: 
     assert_updates_follow(estimator, truth_of_window_means(WINDOW), max(2048 // num_tasks, 128))
 
 
-@dataclasses.dataclass(frozen=True)
-class GrowsWithTime(TruncatedStep):
+def grows_with_time(step: jax.Array, a: jax.Array) -> jax.Array:
     """The loss is -theta in the first 4 steps of an episode, theta afterwards."""
-
-    def outer_init(self, key: PRNGKey) -> Theta:
-        return {"a": jnp.float32(0.0)}
-
-    def init_step_state(self, theta: Theta, outer_state: Any, key: PRNGKey) -> jax.Array:
-        return jnp.int32(0)
-
-    def unroll_step(
-        self, theta: Theta, unroll_state: jax.Array, key: PRNGKey, data: Batch, outer_state: Any
-    ) -> tuple[jax.Array, TruncatedUnrollOut]:
-        step = unroll_state + 1
-        loss = jnp.where(step <= SHORT, -1.0, 1.0) * theta["a"]
-        return step, TruncatedUnrollOut(loss, jnp.bool_(False), (), step, jnp.bool_(True))
+    return jnp.where(step <= SHORT, -1.0, 1.0) * a
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +170,7 @@ class ShortOrLong(TruncationSchedule):
 
 
 def whole_episodes(num_tasks: int) -> dict[str, GradientEstimator]:
-    step = VectorizedTruncatedStep(GrowsWithTime(), num_tasks)
+    step = VectorizedTruncatedStep(LossOfStep(grows_with_time), num_tasks)
     return {
         "FullES": FullES(step, ShortOrLong(), std=0.1, steps_per_jit=4, perturbation="rademacher"),
         "FullGrad": FullGrad(step, ShortOrLong()),

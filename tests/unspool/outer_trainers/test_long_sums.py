@@ -1,6 +1,5 @@
 """Sums over long episodes keep the precision of their terms."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -8,39 +7,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.unspool.outer_trainers.systems import LossOfStep
 from unspool.outer_trainers.full_es import FullES
 from unspool.outer_trainers.full_grad import FullGrad
 from unspool.outer_trainers.gradient_estimator import OuterState, WorkerWeights
 from unspool.outer_trainers.long_sums import RunningSum, scan_in_blocks, sum_over_steps
 from unspool.outer_trainers.truncated_es import TruncatedES
 from unspool.outer_trainers.truncated_grad import TruncatedGrad
-from unspool.outer_trainers.truncated_step import TruncatedStep, TruncatedUnrollOut, VectorizedTruncatedStep
+from unspool.outer_trainers.truncated_step import VectorizedTruncatedStep
 from unspool.outer_trainers.truncation_schedule import ConstantTruncationSchedule
-from unspool.types import Batch, PRNGKey, Theta
 
 WEIGHTS = WorkerWeights({"a": jnp.float32(0.0)}, None, OuterState(jnp.int32(0)))
 LENGTH = 100_000
 
 
-@dataclasses.dataclass(frozen=True)
-class Flat(TruncatedStep):
-    """The loss of every step is `2 + a`: the gradient is 1."""
-
-    def outer_init(self, key: PRNGKey) -> Theta:
-        return {"a": jnp.float32(0.0)}
-
-    def init_step_state(self, theta: Theta, outer_state: Any, key: PRNGKey) -> jax.Array:
-        return jnp.int32(0)
-
-    def unroll_step(
-        self, theta: Theta, unroll_state: jax.Array, key: PRNGKey, data: Batch, outer_state: Any
-    ) -> tuple[jax.Array, TruncatedUnrollOut]:
-        step = unroll_state + 1
-        loss = 2.0 + jnp.asarray(theta["a"])
-        return step, TruncatedUnrollOut(loss, jnp.bool_(False), (), step, jnp.bool_(True))
+def two_and_a(step: jax.Array, a: jax.Array) -> jax.Array:
+    """The loss of every step: the gradient is 1."""
+    return 2.0 + a
 
 
-STEP = VectorizedTruncatedStep(Flat(), 2)
+STEP = VectorizedTruncatedStep(LossOfStep(two_and_a), 2)
 NOISE: dict[str, Any] = {"std": 0.01, "perturbation": "rademacher"}
 ESTIMATORS = {
     "FullES": lambda: FullES(STEP, ConstantTruncationSchedule(LENGTH), **NOISE),
