@@ -1,4 +1,4 @@
-"""Exceptions that ended workers lately: each kind once, with how often and where the last time.
+"""Exceptions that ended workers recently: each kind once, with how often and where the last time.
 
 `learner.failures` judges lanes and hosts by what estimates fail with; this tells people what fails, whether
 or not an estimate of the same lane succeeds afterwards.
@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
+from protos.failure_message import failure_message
 from protos.unspool.v1 import common_pb2
 from protos.unspool.v1.admin_pb2 import FailureSummary
 from unspool.failure_report import FailureReport, Frame
@@ -76,7 +77,7 @@ class CodeFailures:
         now_s = self._clock()
         return [
             FailureSummary(
-                failure=_as_message(failure.report),
+                failure=failure_message(*failure.report),
                 count=failure.count,
                 worker=failure.worker,
                 host=failure.host,
@@ -92,10 +93,3 @@ def read_report(message: common_pb2.FailureReport) -> FailureReport:
     path, function = message.path[:_CHARACTERS], message.function[:_CHARACTERS]
     frame = Frame(path, message.line, function) if path else None
     return FailureReport(message.type[:_CHARACTERS], message.message[:_CHARACTERS], frame)
-
-
-def _as_message(report: FailureReport) -> common_pb2.FailureReport:
-    path, line, function = report.frame or ("", 0, "")
-    return common_pb2.FailureReport(
-        type=report.type, message=report.message, path=path, line=line, function=function
-    )

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def checked_config(
-    path: Path, overrides: Sequence[str], tell: Callable[[Sequence[Foreign]], object] = len
+    path: Path,
+    overrides: Sequence[str],
+    tell: Callable[[Sequence[Foreign]], object] = lambda foreign: None,
 ) -> RunConfig:
     """Return the configuration at `path`, or from standard input if that is `-`, once all of it holds.
 

@@ -102,8 +102,10 @@ def check(config: Config, *, overrides: Overrides = (), json: Json = False) -> N
     """
     from service.check import checked_config
 
-    is_asked_by_launch = str(config) == "-"
-    checked = checked_config(config, overrides, len if is_asked_by_launch else report_notes)
+    if str(config) == "-":  # from launch, which says itself what is ignored
+        checked = checked_config(config, overrides)
+    else:
+        checked = checked_config(config, overrides, report_notes)
     answer(checked.to_tables(), json, write_tables(checked.to_tables()))
 
 

@@ -7,8 +7,6 @@ only what is loaded when Python starts.
 import os
 import sys
 
-_PACKAGES = ("unspool", "protos", "learner", "workers", "service")
-
 
 def put_current_directory_last() -> None:
     """Let a run's own modules be found in the current directory, but only where no other has their name.
@@ -23,11 +21,11 @@ def put_current_directory_last() -> None:
     sys.path[:] = [root, *others]
     from importlib import import_module  # not before: the current directory may hold a file of that name
 
-    for package in _PACKAGES:
+    from unspool.hidden_module import PACKAGES, reserve_standard_names
+
+    for package in PACKAGES:
         import_module(package)
     sys.path[:] = [*others, *[root] * (root not in others and root != here)]
-    from unspool.hidden_module import reserve_standard_names
-
     if here:
         reserve_standard_names(here)
         sys.path.append(here)

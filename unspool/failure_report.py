@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
+from unspool.hidden_module import PACKAGES
+
 MESSAGE_CHARACTERS: Final = 300
 """A longer message is cut."""
 
-_OURS: Final = ("unspool", "protos", "learner", "workers", "service")
 _ROOT: Final = str(Path(__file__).resolve().parent.parent)
 _STANDARD: Final = tuple({str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib")})
 _INSTALLED: Final = re.compile(r"[/\\](?:site|dist)-packages[/\\]")
@@ -56,7 +57,7 @@ class Frame(NamedTuple):
         path = str(Path(self.path).resolve())
         if _INSTALLED.search(path):
             return _rank_of_installed(path)
-        if path.startswith(tuple(f"{_ROOT}/{package}/" for package in _OURS)):
+        if path.startswith(tuple(f"{_ROOT}/{package}/" for package in PACKAGES)):
             return _OF_THIS_PROGRAM
         return _OF_A_FRAMEWORK if path.startswith(_STANDARD) else _USERS
 
@@ -161,7 +162,7 @@ def _rank_of_installed(path: str) -> int:
     if _FRAMEWORK.search(path):
         return _OF_A_FRAMEWORK
     within = path[list(_INSTALLED.finditer(path))[-1].end() :]
-    return _OF_THIS_PROGRAM if within.split("/")[0] in _OURS else _OF_A_PACKAGE
+    return _OF_THIS_PROGRAM if within.split("/")[0] in PACKAGES else _OF_A_PACKAGE
 
 
 def _text_of(error: BaseException) -> str:

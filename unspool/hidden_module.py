@@ -5,7 +5,8 @@ import sys
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import Final
 
-_OURS: Final = ("unspool", "protos", "learner", "workers", "service")
+PACKAGES: Final = ("unspool", "protos", "learner", "workers", "service")
+"""Those of this program."""
 
 
 def hidden_module(name: str) -> str:
@@ -36,7 +37,7 @@ def _is_there(name: str) -> bool:
 
 
 def _owner(name: str) -> str:
-    if name in _OURS:
+    if name in PACKAGES:
         return "this program's package"
     if name in sys.stdlib_module_names:
         return "the standard library's module"

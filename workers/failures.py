@@ -1,17 +1,10 @@
 """Exceptions as a worker tells its learner of them."""
 
-from protos.unspool.v1 import common_pb2, learner_pb2
+from protos.failure_message import failure_message
+from protos.unspool.v1 import learner_pb2
 from unspool.failure_report import FailureReport, traceback_of
 
 _TRACEBACK_CHARACTERS = 8000
-
-
-def as_message(report: FailureReport) -> common_pb2.FailureReport:
-    """Return a report as it travels."""
-    path, line, function = report.frame or ("", 0, "")
-    return common_pb2.FailureReport(
-        type=report.type, message=report.message, path=path, line=line, function=function
-    )
 
 
 def lane_failure(error: Exception, lane: int, incarnation: int, seq: int) -> learner_pb2.LaneFailure:
@@ -21,7 +14,7 @@ def lane_failure(error: Exception, lane: int, incarnation: int, seq: int) -> lea
         incarnation=incarnation,
         seq=seq,
         traceback=_end_of(traceback_of(error)),
-        report=as_message(FailureReport.of(error)),
+        report=failure_message(*FailureReport.of(error)),
     )
 
 

@@ -52,7 +52,9 @@ class LocalProcess(abc.ABC):
 class StartedProcess(LocalProcess):
     """A child of this process."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", last_words: Callable[[], str] = str) -> None:
+    def __init__(
+        self, process: "subprocess.Popen[bytes]", last_words: Callable[[], str] = lambda: ""
+    ) -> None:
         """Watch a child.
 
         Args:

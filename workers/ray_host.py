@@ -34,12 +34,12 @@ def _path_setter() -> Callable[[DriverSearch], None]:
         sys.path[:] = [*own, *others, *users]
         from importlib import import_module
 
-        for package in ("unspool", "protos", "learner", "workers", "service"):
+        ours = import_module("unspool.hidden_module")
+        for package in ours.PACKAGES:
             import_module(package)
         sys.path[:] = others
-        reserve = import_module("unspool.hidden_module").reserve_standard_names
         for one in users:
-            reserve(one)
+            ours.reserve_standard_names(one)
         sys.path += users
 
     return put_users_last

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import jax
 
+from protos.failure_message import failure_message
 from protos.unspool.v1 import learner_pb2
 from unspool.failure_report import FailureReport
 from workers import stack
 from workers.client import LearnerClient, RefusedError, UnavailableError
 from workers.exits import End, ExitCode
-from workers.failures import as_message
 from workers.introduction import introduction
 from workers.mailbox import Joined, Mailbox, Order, Rejected
 from workers.progress import Progress
@@ -155,7 +155,7 @@ class UnrollWorker:
 
     def _give_in(self, end: End, report: FailureReport | None) -> End:
         text = f"worker {self._settings.name} exits {int(end.code)}: {end.reason}"
-        failure = None if report is None else as_message(report)
+        failure = None if report is None else failure_message(*report)
         self._mailbox.log("error", text[-_LAST_WORDS_CHARACTERS:], failure)
         is_unfit = end.code is ExitCode.REFUSED
         why = f": {end.reason[:_REASON_CHARACTERS]}" if is_unfit else ""
