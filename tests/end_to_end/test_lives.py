@@ -63,6 +63,8 @@ def test_a_run_without_its_supervisor_goes_on_and_is_adopted(config: Path, tmp_p
         with launched(first.run_dir, tmp_path / "run", *LOCAL) as second:
             after = computing(second, 1, before["outer_step"] + 1)
             assert (after["epoch"], pids(after)) == (1, pids(before))
+            # The learner works on without a supervisor: its steps do not show that the second one has begun.
+            second.wait_for(lambda _: problems_told(second) == [])
             assert unspool("launch", second.run_dir, "--backend", "local").returncode == 73
             os.kill(second.pid_of_learner(), signal.SIGKILL)
             assert pids(computing(second, 2, after["outer_step"])) == pids(before)
