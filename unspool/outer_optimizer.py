@@ -95,7 +95,12 @@ def _optimizers() -> Iterator[tuple[str, Callable[..., Any]]]:
 
 
 def _schedules() -> Iterator[tuple[str, Callable[..., Any]]]:
-    return ((name, function) for name, function in _functions(optax) if name.endswith("_schedule"))
+    """The functions of optax that return a schedule of numbers, whatever they are called."""
+    return (
+        (name, function)
+        for name, function in _functions(optax)
+        if inspect.signature(function).return_annotation == optax.Schedule and name != "join_schedules"
+    )
 
 
 def _functions(module: ModuleType) -> Iterator[tuple[str, Callable[..., Any]]]:

@@ -178,8 +178,14 @@ def test_gradients_are_clipped_before_the_optimizer(clipping: dict[str, float], 
     assert applied(Experiment.from_tables(tables(outer_optimizer=optimizer)), 8.0) == pytest.approx(update)
 
 
-def test_the_learning_rate_may_be_an_optax_schedule() -> None:
-    schedule = {"type": "constant_schedule", "value": 0.5}
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"type": "constant_schedule", "value": 0.5},
+        {"type": "exponential_decay", "init_value": 0.5, "transition_steps": 10, "decay_rate": 0.9},
+    ],
+)
+def test_the_learning_rate_may_be_an_optax_schedule(schedule: dict[str, Any]) -> None:
     experiment = Experiment.from_tables(tables(outer_optimizer={"type": "sgd", "learning_rate": schedule}))
     assert isinstance(experiment.outer_optimizer, optax.GradientTransformation)
     assert applied(experiment, 1.0) == pytest.approx(-0.5)

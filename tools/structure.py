@@ -1,0 +1,221 @@
+"""Measure the structure of the packages, and refuse what the project's rules on structure forbid.
+
+    python tools/structure.py [FOLDER]
+
+prints one table. The rules are those in `CONTRIBUTING.md`; the exit code is 1 if one is broken.
+"""
+
+import ast
+import dataclasses
+import re
+import statistics
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+PACKAGES = ("unspool", "learner", "workers", "service", "protos")
+LIBRARY = "unspool"
+EXAMPLES_OF_RECIPES = {
+    "an estimator (DODGE)": r"\bDODGE\b|dodge",
+    "a learned optimizer (MLPLOpt)": r"\bMLPLOpt\b|mlp_lopt",
+    "an RPC (ResetLane)": r"[Rr]eset[-_ ]?[Ll]ane",
+    "a status figure (updates_per_s)": r"updates_per_s",
+}
+"""A recipe touches at most as many files as name an example of what it adds: packages, tests, documents."""
+
+TEXT_SUFFIXES = (".py", ".proto", ".md", ".html", ".js", ".toml")
+MAX_FILE_LINES = 400
+MAX_FOLDER_FILES = 15
+MAX_DEPTH = 3
+MAX_ANY_SHARE = 0.05
+MIN_TEST_RATIO = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+    """One parsed file."""
+
+    path: Path
+    text: str
+    tree: ast.Module
+
+    @property
+    def lines(self) -> int:
+        """Lines, blank ones and comments included."""
+        return len(self.text.splitlines())
+
+
+def modules_of(root: Path, folders: Sequence[str]) -> list[Module]:
+    """Parse all files of `folders` but generated ones."""
+    paths = sorted(path for folder in folders for path in (root / folder).rglob("*.py"))
+    texts = [(path, path.read_text(encoding="utf-8")) for path in paths if "_pb2" not in path.name]
+    return [Module(path.relative_to(root), text, ast.parse(text)) for path, text in texts]
+
+
+def functions_of(modules: Sequence[Module]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Every function and method, nested ones too."""
+    for module in modules:
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield node
+
+
+def classes_of(modules: Sequence[Module]) -> Iterator[tuple[Module, ast.ClassDef]]:
+    """Every class, nested ones too, with its file."""
+    for module in modules:
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.ClassDef):
+                yield module, node
+
+
+def annotations_of(modules: Sequence[Module]) -> Iterator[ast.expr | None]:
+    """The annotations of parameters, results and fields; None where a parameter or a result has none."""
+    for function in functions_of(modules):
+        arguments = function.args
+        named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+        named += [extra for extra in (arguments.vararg, arguments.kwarg) if extra is not None]
+        yield from (argument.annotation for argument in named if argument.arg not in ("self", "cls"))
+        yield function.returns
+    for _, node in classes_of(modules):
+        yield from (field.annotation for field in node.body if isinstance(field, ast.AnnAssign))
+
+
+def aliases_of_any(modules: Sequence[Module]) -> set[str]:
+    """The names that stand for `typing.Any`, directly or through other names."""
+    assigned: dict[str, str] = {}
+    for module in modules:
+        for node in module.tree.body:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name | ast.Attribute):
+                assigned.update({ast.unparse(target): ast.unparse(node.value) for target in node.targets})
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Name | ast.Attribute):
+                assigned[ast.unparse(node.target)] = ast.unparse(node.value)
+    aliases = {"Any", "typing.Any"}
+    while new := {name for name, value in assigned.items() if value in aliases} - aliases:
+        aliases |= new
+    return aliases
+
+
+def depths_of_classes(modules: Sequence[Module]) -> dict[str, int]:
+    """How many classes of the packages each derives from in a line, itself included."""
+    bases = {node.name: [ast.unparse(base).split("[")[0].split(".")[-1] for base in node.bases]
+             for _, node in classes_of(modules)}  # fmt: skip
+
+    def depth(name: str) -> int:
+        return 1 + max((depth(base) for base in bases[name] if base in bases and base != name), default=0)
+
+    return {name: depth(name) for name in bases}
+
+
+def class_names_defined_twice(modules: Sequence[Module]) -> list[str]:
+    """Each with its files."""
+    files = defaultdict(list)
+    for module, node in classes_of(modules):
+        files[node.name].append(str(module.path))
+    return [f"{name} ({', '.join(paths)})" for name, paths in sorted(files.items()) if len(paths) > 1]
+
+
+def crowded_folders(modules: Sequence[Module]) -> list[str]:
+    """Folders of too many files."""
+    counts = Counter(str(module.path.parent) for module in modules if module.path.name != "__init__.py")
+    return [f"{folder} ({count} files)" for folder, count in counts.items() if count > MAX_FOLDER_FILES]
+
+
+def has_docstring(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> bool:
+    """Whether a definition is documented."""
+    return ast.get_docstring(node) is not None
+
+
+def spread(values: Sequence[int]) -> str:
+    """Median, 90th percentile and maximum."""
+    return f"{statistics.median(values):.0f} / {statistics.quantiles(values, n=10)[-1]:.0f} / {max(values)}"
+
+
+def lines_of_function(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """From `def` to the last line."""
+    return (function.end_lineno or function.lineno) - function.lineno + 1
+
+
+def files_naming(root: Path, pattern: str) -> int:
+    """How many of the project's files match, generated ones left out."""
+    folders = [*PACKAGES, "tests", "docs", "examples", "benchmarks"]
+    paths = [
+        path for folder in folders for path in (root / folder).rglob("*") if path.suffix in TEXT_SUFFIXES
+    ]
+    found = re.compile(pattern)
+    texts = [path.read_text(encoding="utf-8") for path in paths if "_pb2" not in path.name]
+    return sum(found.search(text) is not None for text in texts)
+
+
+def measured(root: Path, modules: Sequence[Module], tests: Sequence[Module]) -> dict[str, str]:
+    """The table: what is measured, and the figure."""
+    library = [module for module in modules if module.path.parts[0] == LIBRARY]
+    lines = sum(module.lines for module in modules)
+    public = [node for node in functions_of(modules) if not node.name.startswith("_")]
+    public_classes = [node for _, node in classes_of(modules) if not node.name.startswith("_")]
+    documented = sum(map(has_docstring, [*public, *public_classes])) / len([*public, *public_classes])
+    annotations = list(annotations_of(modules))
+    figures = {
+        "files": f"{len(modules)}",
+        "lines": f"{lines:,}",
+        **{
+            f"lines of {name}": f"{sum(m.lines for m in modules if m.path.parts[0] == name):,}"
+            for name in PACKAGES
+        },
+        "lines of a file (median / p90 / max)": spread([module.lines for module in modules]),
+        "lines of a function (median / p90 / max)": spread(
+            [lines_of_function(one) for one in functions_of(modules)]
+        ),
+        "annotated": f"{1 - annotations.count(None) / len(annotations):.1%}",
+        "annotated with Any, in the library": f"{share_of_any(library):.1%}",
+        "public names with a docstring": f"{documented:.1%}",
+        "depth of inheritance": f"{max(depths_of_classes(modules).values())}",
+        "lines of tests for each line": f"{sum(module.lines for module in tests) / lines:.2f}",
+    }
+    for what, name in EXAMPLES_OF_RECIPES.items():
+        figures[f"files that name {what}"] = f"{files_naming(root, name)}"
+    return figures
+
+
+def share_of_any(modules: Sequence[Module]) -> float:
+    """The share of annotations that say nothing."""
+    aliases = aliases_of_any(modules)
+    given = [ast.unparse(annotation) for annotation in annotations_of(modules) if annotation is not None]
+    return sum(annotation in aliases for annotation in given) / len(given)
+
+
+def broken_rules(modules: Sequence[Module], tests: Sequence[Module]) -> list[str]:
+    """Each with where, the figure and the limit."""
+    long = [module for module in modules if module.lines > MAX_FILE_LINES]
+    deep = {name: depth for name, depth in depths_of_classes(modules).items() if depth > MAX_DEPTH}
+    share = share_of_any([module for module in modules if module.path.parts[0] == LIBRARY])
+    ratio = sum(module.lines for module in tests) / sum(module.lines for module in modules)
+    broken = [
+        f"{one.path} has {one.lines} lines, at most {MAX_FILE_LINES}: divide it by idea" for one in long
+    ]
+    broken += [
+        f"class {name} is at depth {depth} of inheritance, at most {MAX_DEPTH}: compose instead"
+        for name, depth in deep.items()
+    ]
+    broken += [f"class {twice} is defined twice: rename one" for twice in class_names_defined_twice(modules)]
+    broken += [f"folder {one}: at most {MAX_FOLDER_FILES}; divide it" for one in crowded_folders(modules)]
+    if share > MAX_ANY_SHARE:
+        broken.append(f"{share:.1%} of the library's annotations are Any, at most {MAX_ANY_SHARE:.0%}")
+    if ratio < MIN_TEST_RATIO:
+        broken.append(f"{ratio:.2f} lines of tests for each line, at least {MIN_TEST_RATIO}")
+    return broken
+
+
+def main(root: Path) -> int:
+    """Print the table and the broken rules."""
+    modules, tests = modules_of(root, PACKAGES), modules_of(root, ["tests"])
+    table = measured(root, modules, tests)
+    width = max(map(len, table))
+    sys.stdout.writelines(f"{what:<{width}}  {figure:>14}\n" for what, figure in table.items())
+    broken = broken_rules(modules, tests)
+    sys.stdout.writelines(f"structure: {rule}\n" for rule in broken)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1]))
