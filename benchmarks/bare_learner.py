@@ -17,14 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from learner.auth import Access, Tokens
 from learner.core import LearnerCore
 from learner.data_plane import LearnerServicer
 from learner.events import EventLog
-from learner.grpc_server import GrpcServer
 from learner.lanes import LaneTable
 from learner.outcome import Effect, Outcome
-from learner.refusals import Refusals
 from learner.ring import Published, ThetaRing
 from learner.run import Run
 from learner.runtime import Runtime
@@ -34,6 +31,9 @@ from learner.tally import Tally
 from learner.ticker import Ticker
 from protos import codec
 from protos.memory import reuse_large_blocks
+from protos.rpc.access import Access, Tokens
+from protos.rpc.denials import Denials
+from protos.rpc.server import GrpcServer
 from protos.unspool.v1 import learner_pb2_grpc
 from unspool.experiment import Experiment
 
@@ -110,7 +110,9 @@ def main(lanes: str, body_bytes: str, batch: str, folder: str) -> None:
     runtime = Runtime(LearnerCore(run_of(settings, theta)))
     schema = codec.schema_of([np.zeros(int(body_bytes) // 4, np.float32)])
     servicer = LearnerServicer(runtime, schema, SnapshotStore(settings.run_dir / "lanes"))
-    access = Access(settings.tokens, settings.run_id, Refusals(report=lambda *_: None), is_mutual=False)
+    access = Access(
+        settings.tokens.by_role(), settings.run_id, Denials(report=lambda *_: None), is_mutual=False
+    )
     server = GrpcServer("data-plane", settings.max_workers + 32, access)
     port = server.bind("127.0.0.1", 0)
     learner_pb2_grpc.add_LearnerServicer_to_server(servicer, server.server)

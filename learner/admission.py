@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner.aggregation import Objection
-from learner.refusals import Reason
 from learner.sessions import SessionTable
 from learner.settings import LearnerSettings
 from protos import codec
-from protos.incoming_push import leaves_of, verdict_on
+from protos.rpc.denials import DenialReason
+from protos.rpc.push import leaves_of, verdict_on
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.common_pb2 import Schema
 
@@ -25,7 +25,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 class JoinRefusedError(Exception):
     """A worker is not admitted, and asking again changes nothing until somebody does."""
 
-    def __init__(self, reason: Reason, text: str) -> None:
+    def __init__(self, reason: DenialReason, text: str) -> None:
         super().__init__(text)
         self.reason = reason
 
@@ -47,30 +47,30 @@ def check_join(
     """
     if not request.protocol_min <= PROTOCOL <= request.protocol_max:
         raise JoinRefusedError(
-            Reason.WRONG_PROTOCOL,
+            DenialReason.WRONG_PROTOCOL,
             f"this learner speaks protocol {PROTOCOL}, the worker {request.protocol_min} to "
             f"{request.protocol_max}; install the same version of unspool on both",
         )
     if request.run_id not in ("", settings.run_id):
         raise JoinRefusedError(
-            Reason.WRONG_RUN,
+            DenialReason.WRONG_RUN,
             f"this learner serves run {settings.run_id!r}, the worker asked for {request.run_id!r}",
         )
     if not _NAME.fullmatch(request.worker_name) or not _NAME.fullmatch(request.incarnation):
         raise JoinRefusedError(
-            Reason.BAD_NAME,
+            DenialReason.BAD_NAME,
             f"Join(worker_name={request.worker_name!r}, incarnation={request.incarnation!r}): each must be "
             "1 to 64 letters, digits, dots, dashes or underscores",
         )
     if request.host in excluded_hosts:
         raise JoinRefusedError(
-            Reason.EXCLUDED_HOST,
+            DenialReason.EXCLUDED_HOST,
             f"host {request.host!r} is excluded: {excluded_hosts[request.host]}; mend it, then begin another "
             "life of the learner, which excludes nobody",
         )
     if sessions.named(request.worker_name) is None and len(sessions) >= settings.max_workers:
         raise TooManyWorkersError(
-            Reason.NO_ROOM,
+            DenialReason.NO_ROOM,
             f"all {settings.max_workers} places are taken (workers.max_count); try again later",
         )
 

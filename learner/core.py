@@ -20,11 +20,11 @@ from learner.outcome import Effect, Outcome
 from learner.phase import RunState
 from learner.pushes import Pushes
 from learner.quarantine import Quarantine
-from learner.refusals import Reason
 from learner.run import Run
 from learner.sessions import WorkerSession
 from learner.snapshots import SnapshotRef
 from learner.stacks import Stacks
+from protos.rpc.denials import DenialReason
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import Goodbye, GradientEstimatorOut
 
@@ -215,7 +215,7 @@ class LearnerCore:
         session = self.run.sessions.get(worker_id)
         if session is not None:
             if is_unfit:
-                self.run.refusals.add(Reason.UNFIT_WORKER, f"{session.name}: {reason[:200]}")
+                self.run.refusals.add(DenialReason.UNFIT_WORKER, f"{session.name}: {reason[:200]}")
             self._departures.close(session, Goodbye.DRAINED, reason)
             self.run.events.add("info", "worker_left", f"{session.name}: {reason[:200]}")
 

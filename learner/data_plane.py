@@ -12,12 +12,12 @@ from learner.admission import PROTOCOL, JoinRefusedError, TooManyWorkersError
 from learner.core import LearnerCore
 from learner.errors import CorruptSnapshotError
 from learner.inbound import Inbound
-from learner.refusals import Reason
 from learner.runtime import Runtime
 from learner.sessions import WorkerSession
 from learner.snapshots import SnapshotStore
 from protos import codec
-from protos.session_stream import SESSION_METADATA, SessionStreams
+from protos.rpc.denials import DenialReason
+from protos.rpc.session_stream import SESSION_METADATA, SessionStreams
 from protos.unspool.v1 import learner_pb2, learner_pb2_grpc
 from protos.unspool.v1.common_pb2 import Chunk, Schema
 
@@ -135,7 +135,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServicer):
 
     def _count_stranger(self, context: Any) -> None:
         with self._runtime.locked() as core:
-            core.run.refusals.add(Reason.NO_SESSION, f"a stream of {context.peer()} without a Join")
+            core.run.refusals.add(DenialReason.NO_SESSION, f"a stream of {context.peer()} without a Join")
 
     def _chunk_bytes(self) -> int:
         with self._runtime.locked() as core:

@@ -8,10 +8,10 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from learner.auth import Access
-from learner.refusals import Reason
-from protos.connection import is_loopback
-from protos.roles import Role
+from protos.rpc.access import Access
+from protos.rpc.connection import is_loopback
+from protos.rpc.denials import DenialReason
+from protos.rpc.roles import Role
 
 _OPEN: Final = ("/healthz", "/readyz")
 _CERTIFIED: Final = "unspool.certified"
@@ -33,7 +33,7 @@ class Guard:
     def _refusal(self, scope: Scope) -> PlainTextResponse | None:
         headers = Headers(scope=scope)
         if _announces_body(headers):
-            self._access.refused(Reason.TOO_LARGE, f"HTTP: {scope['path']} with a body")
+            self._access.count_denial(DenialReason.TOO_LARGE, f"HTTP: {scope['path']} with a body")
             # What follows is not read, so the connection cannot be used again.
             return PlainTextResponse("nothing here takes a body", 413, headers={"Connection": "close"})
         if self._is_private:
@@ -41,20 +41,20 @@ class Guard:
             host = _hostname(headers.get("host", ""))
             if is_loopback(host):
                 return None
-            self._access.refused(Reason.WRONG_HOST, f"HTTP: asked for as {host[:100]!r}")
+            self._access.count_denial(DenialReason.WRONG_HOST, f"HTTP: asked for as {host[:100]!r}")
             return PlainTextResponse("this server answers to the name localhost only", status_code=421)
         return None if scope["path"] in _OPEN else self._refusal_of_caller(scope, headers)
 
     def _refusal_of_caller(self, scope: Scope, headers: Headers) -> PlainTextResponse | None:
         in_query = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         header = headers.get("authorization") or (f"Bearer {in_query}" if in_query else "")
-        refusal = self._access.refusal_of_token(header, Role.VIEWER, scope["path"])
+        refusal = self._access.check_token(header, Role.VIEWER, scope["path"])
         if refusal is None and self._access.is_mutual:
             uris = scope.get(_CERTIFIED, ())
-            refusal = self._access.refusal_of_certificate(uris, Role.VIEWER, scope["path"])
+            refusal = self._access.check_certificate(uris, Role.VIEWER, scope["path"])
         if refusal is None:
             return None
-        if not refusal.is_stranger:
+        if not refusal.is_unauthenticated:
             return PlainTextResponse(refusal.text, status_code=403)
         text = f"{refusal.text}; append ?token=... with its content"
         return PlainTextResponse(text, status_code=401, headers={"WWW-Authenticate": "Bearer"})

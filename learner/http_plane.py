@@ -12,17 +12,17 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from learner.auth import Access
-from learner.grpc_server import port_in_use
 from learner.http_guard import CertifiedConnection, Guard
 from learner.metrics import RunMetrics
 from learner.run import Run
 from learner.runtime import Runtime
 from learner.series import Series
-from learner.server_tls import ServerTls
 from learner.status import build_status
-from protos.connection import is_loopback
 from protos.facts import facts_of
+from protos.rpc.access import Access
+from protos.rpc.connection import is_loopback
+from protos.rpc.server import address_in_use
+from protos.rpc.server_tls import ServerTls
 from protos.unspool.v1.admin_pb2 import Status
 
 _EVENTS_SHOWN: Final = 100
@@ -145,7 +145,7 @@ def listen(host: str, port: int) -> socket.socket:
     """Take a port, so that what serves there later cannot fail to get it; 0 is any that is free.
 
     Raises:
-        PortInUseError: it is taken.
+        AddressInUseError: it is taken.
     """
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -154,7 +154,7 @@ def listen(host: str, port: int) -> socket.socket:
         listening.listen()
     except OSError as error:
         listening.close()
-        raise port_in_use("HTTP", host, port) from error
+        raise address_in_use("HTTP", host, port) from error
     return listening
 
 

@@ -10,8 +10,8 @@ from learner.errors import CorruptSnapshotError, FencedError
 from learner.runtime import Runtime
 from learner.snapshots import SnapshotReceiver, SnapshotRef, SnapshotStore
 from protos import codec
-from protos.incoming_push import IncomingPush
-from protos.session_stream import StreamReader
+from protos.rpc.push import IncomingPush
+from protos.rpc.session_stream import StreamReader
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.common_pb2 import Chunk, Schema
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from learner.snapshots import SnapshotRef
-from protos.liveness import COMPUTE_TIMES
+from protos.rpc.liveness import COMPUTE_TIMES
 
 _EPOCH_SHIFT: Final = 32
 

@@ -9,7 +9,7 @@ from learner.leases import Leases
 from learner.run import Run
 from learner.sessions import SessionState, WorkerSession
 from learner.stacks import Stacks
-from protos.liveness import phase_budget_s
+from protos.rpc.liveness import phase_budget_s
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import Goodbye
 

@@ -13,7 +13,6 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from learner.admin_plane import AdminServicer
-from learner.auth import Access
 from learner.checkpoint_store import CheckpointStore
 from learner.checkpointing import CheckpointSchedule
 from learner.core import LearnerCore
@@ -21,7 +20,6 @@ from learner.data_plane import LearnerServicer
 from learner.disk_writer import DiskWriter
 from learner.errors import FencedError, PortInUseError, TlsFilesError
 from learner.events import EventLog
-from learner.grpc_server import GrpcServer
 from learner.http_plane import HttpPlane, listen
 from learner.letters import goodbye
 from learner.outer import OuterLearner
@@ -29,14 +27,12 @@ from learner.owned_thread import OwnedThread
 from learner.ownership import Ownership
 from learner.phase import RunState
 from learner.records import Records, read_records
-from learner.refusals import Refusals
 from learner.resume import restore
 from learner.run import Run
 from learner.run_directory import Ports, RunDirectory
 from learner.runtime import Runtime
 from learner.saver import Saver
 from learner.series import Series
-from learner.server_tls import ServerTls
 from learner.settings import LearnerSettings
 from learner.snapshots import SnapshotStore
 from learner.status import build_status
@@ -44,10 +40,14 @@ from learner.stop_signals import stop_signals
 from learner.ticker import Ticker
 from learner.update_loop import UpdateLoop
 from protos import codec
-from protos.connection import address_of, advertised_host
 from protos.facts import facts_of
 from protos.memory import reuse_large_blocks
-from protos.tls import TlsError, check_server
+from protos.rpc.access import Access
+from protos.rpc.connection import address_of, advertised_host
+from protos.rpc.denials import Denials
+from protos.rpc.server import AddressInUseError, GrpcServer
+from protos.rpc.server_tls import ServerTls
+from protos.rpc.tls import TlsError, check_server
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc, learner_pb2, learner_pb2_grpc
 from protos.unspool.v1.learner_pb2 import Goodbye
 
@@ -116,12 +116,12 @@ class _Learner:
         directory.clear_endpoints()
         self._events = EventLog(directory.events)
         cleanup.callback(self._events.close)
-        self._refusals = Refusals(
+        self._refusals = Denials(
             report=lambda reason, text: self._events.add("warning", "access_refused", f"{reason}: {text}")
         )
         self._tls = _server_tls(settings, self._refusals)
         self._access = Access(
-            settings.tokens, settings.run_id, self._refusals, is_mutual=settings.is_tls_mutual
+            settings.tokens.by_role(), settings.run_id, self._refusals, is_mutual=settings.is_tls_mutual
         )
         # Ports first: a learner that cannot listen should not have begun an epoch.
         places = settings.max_workers + _SPARE_THREADS
@@ -285,9 +285,12 @@ class _Learner:
 def _bound(bind: Callable[[str, int], _Bound], host: str, configured: int, last: int) -> _Bound:
     """Take the configured port; where that is left open, the one of the last life if it is free."""
     if configured == 0 and last != 0:
-        with contextlib.suppress(PortInUseError):
+        with contextlib.suppress(AddressInUseError):
             return bind(host, last)
-    return bind(host, configured)
+    try:
+        return bind(host, configured)
+    except AddressInUseError as error:
+        raise PortInUseError(str(error)) from error
 
 
 def _add_health_and_reflection(server: GrpcServer) -> None:
@@ -304,7 +307,7 @@ def _add_health_and_reflection(server: GrpcServer) -> None:
     )
 
 
-def _server_tls(settings: LearnerSettings, refusals: Refusals) -> ServerTls | None:
+def _server_tls(settings: LearnerSettings, refusals: Denials) -> ServerTls | None:
     """Return how the learner encrypts, once it is sure that callers will accept what it shows.
 
     Raises:

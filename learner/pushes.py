@@ -9,11 +9,11 @@ from learner.aggregation import Objection
 from learner.buffer import Contribution
 from learner.contributions import contribution_of
 from learner.leases import Leases
-from learner.refusals import Reason
 from learner.run import Run
 from learner.sessions import WorkerSession
 from learner.strikes import Strikes
-from protos.parts import parts_of
+from protos.rpc.denials import DenialReason
+from protos.rpc.parts import parts_of
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import (
     GradientEstimatorOut,
@@ -24,8 +24,8 @@ from protos.unspool.v1.learner_pb2 import (
 )
 
 _MISFITS: Final = {
-    learner_pb2.SCHEMA_MISMATCH: Reason.WRONG_SCHEMA,
-    learner_pb2.TOO_LARGE: Reason.TOO_LARGE,
+    learner_pb2.SCHEMA_MISMATCH: DenialReason.WRONG_SCHEMA,
+    learner_pb2.TOO_LARGE: DenialReason.TOO_LARGE,
 }
 
 

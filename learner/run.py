@@ -15,13 +15,13 @@ from learner.lanes import LaneTable
 from learner.letters import Mail
 from learner.pace import Paces
 from learner.phase import RunPhase, RunState
-from learner.refusals import Refusals
 from learner.ring import ThetaRing
 from learner.scale import WorkersRange
 from learner.sessions import SessionTable, WorkerSession
 from learner.settings import LearnerSettings
 from learner.supervision import Supervision
 from learner.tally import Tally
+from protos.rpc.denials import Denials
 from protos.unspool.v1.learner_pb2 import LearnerMessage
 
 
@@ -66,7 +66,7 @@ class Run:
     endpoints: dict[str, str] = dataclasses.field(default_factory=dict)
     problems: dict[str, str] = dataclasses.field(default_factory=dict)
     sessions: SessionTable = dataclasses.field(default_factory=SessionTable)
-    refusals: Refusals = dataclasses.field(default_factory=Refusals)
+    refusals: Denials = dataclasses.field(default_factory=Denials)
     failures: FailureLog = dataclasses.field(default_factory=FailureLog)
     excluded_hosts: dict[str, str] = dataclasses.field(default_factory=dict)
     mail: Mail = dataclasses.field(default_factory=Mail)

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from learner.core import LearnerCore
-from protos.mailbox import Mailbox
+from protos.rpc.send_queue import SendQueue
 
 
 class Runtime:
@@ -14,7 +14,7 @@ class Runtime:
     def __init__(self, core: LearnerCore) -> None:
         self._core = core
         self._changed = threading.Condition()
-        self._mailboxes: dict[str, Mailbox] = {}
+        self._mailboxes: dict[str, SendQueue] = {}
         self._awaited: Callable[[LearnerCore], bool] | None = None
 
     @contextlib.contextmanager
@@ -34,7 +34,7 @@ class Runtime:
                 self._changed.wait(self._core.batch_due_in_s())
             self._awaited = None
 
-    def attach(self, worker_id: str) -> tuple[int, Mailbox] | None:
+    def attach(self, worker_id: str) -> tuple[int, SendQueue] | None:
         """Open a session's stream: its number and its mailbox, or None if the session has expired."""
         with self.locked() as core:
             stream = core.attach(worker_id)
@@ -43,10 +43,10 @@ class Runtime:
             superseded = self._mailboxes.pop(worker_id, None)
             if superseded is not None:
                 superseded.close()
-            mailbox = self._mailboxes[worker_id] = Mailbox()
+            mailbox = self._mailboxes[worker_id] = SendQueue()
             return stream, mailbox
 
-    def detach(self, worker_id: str, stream: int, mailbox: Mailbox) -> None:
+    def detach(self, worker_id: str, stream: int, mailbox: SendQueue) -> None:
         """Close a stream that ended."""
         mailbox.close()
         with self.locked() as core:

@@ -9,7 +9,7 @@ import enum
 from collections.abc import Iterator
 from concurrent.futures import Future
 
-from protos.liveness import SUSPECT_HEARTBEATS, gets_on
+from protos.rpc.liveness import SUSPECT_HEARTBEATS, gets_on
 from protos.unspool.v1 import learner_pb2
 
 

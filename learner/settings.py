@@ -4,10 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Final, Literal
 
-from learner.auth import Tokens
 from learner.scale import Scale, WorkersRange
-from protos.connection import is_loopback
-from protos.tls import Identity
+from protos.rpc.access import Tokens
+from protos.rpc.connection import is_loopback
+from protos.rpc.tls import Identity
 from unspool.experiment import Experiment
 
 BUFFERED_BATCHES: Final = 5

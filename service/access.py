@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from protos.roles import Role
-from protos.tls import Identity
+from protos.rpc.roles import Role
+from protos.rpc.tls import Identity
 from service.config import RunConfig
 from service.run_directory import Endpoints, RunDirectory, read_token
 from service.toml_document import read_tables

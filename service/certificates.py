@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from protos.roles import Role, certificate_name
+from protos.rpc.roles import Role, certificate_name
 from service.exits import FailedError, UsageError
 
 _AUTHORITY: Final = "authority"

@@ -7,8 +7,8 @@ from typing import Any
 
 import grpc
 
-from protos.channels import open_channel
-from protos.tls import Identity, TlsError, handshake_problem
+from protos.rpc.channels import open_channel
+from protos.rpc.tls import Identity, TlsError, handshake_problem
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc
 from service.access import operators_identity, operators_token
 from service.exits import FailedError, LearnerUnreachableError, RefusedError, ServiceError, UsageError

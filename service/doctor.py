@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from protos.connection import advertised_host
-from protos.roles import Role
-from protos.tls import TlsError, check_client, check_server
+from protos.rpc.connection import advertised_host
+from protos.rpc.roles import Role
+from protos.rpc.tls import TlsError, check_client, check_server
 from service import capacity, machine
 from service.check import checked_config
 from service.config import RunConfig

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from learner.code_failures import read_report
-from protos.connection import host_of, is_loopback
-from protos.roles import Role
-from protos.tls import Identity
+from protos.rpc.connection import host_of, is_loopback
+from protos.rpc.roles import Role
+from protos.rpc.tls import Identity
 from protos.unspool.v1.admin_pb2 import Status
 from service import tables
 from service.child_process import ChildProcess

@@ -3,9 +3,9 @@
 import dataclasses
 from pathlib import Path
 
-from protos.connection import is_loopback
-from protos.roles import Role
-from protos.tls import Identity
+from protos.rpc.connection import is_loopback
+from protos.rpc.roles import Role
+from protos.rpc.tls import Identity
 from service.config_rules import require
 from unspool.config_error import ConfigError, Problem
 from unspool.toml_values import as_toml

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from protos.connection import advertised_host
-from protos.roles import Role
-from protos.tls import TlsError, check_client, check_server
+from protos.rpc.connection import advertised_host
+from protos.rpc.roles import Role
+from protos.rpc.tls import TlsError, check_client, check_server
 from service.config import RunConfig
 from service.exits import ExitCode, FailedError, ServiceError, UsageError, error_for
 from service.learner_lives import cause_of

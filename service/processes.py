@@ -4,8 +4,8 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from protos.roles import Role
-from protos.tls import Identity, TlsError, check_client
+from protos.rpc.roles import Role
+from protos.rpc.tls import Identity, TlsError, check_client
 from service.config import RunConfig
 from service.environments import device_environment, pin_learner
 from service.exits import ExitCode, UsageError, error_for
@@ -28,10 +28,10 @@ def run_learner(run: RunDirectory, *, takeover: bool = False) -> int:
     """
     config = RunConfig.from_tables(read_tables(run.config_path))
     report_notes(pin_learner(config))
-    from learner.auth import Tokens
     from learner.errors import LearnerError
     from learner.main import serve
     from learner.settings import LearnerSettings
+    from protos.rpc.access import Tokens
     from unspool.experiment import Experiment
 
     experiment = Experiment.from_tables(config.training_tables())

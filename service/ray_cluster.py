@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from protos.connection import host_of
+from protos.rpc.connection import host_of
 from service.exits import InterruptedRunError, LearnerUnreachableError
 
 WAIT_S = 40.0

@@ -9,7 +9,7 @@ import secrets
 import tempfile
 from pathlib import Path
 
-from protos.roles import Role
+from protos.rpc.roles import Role
 from service.exits import LearnerUnreachableError, RunNotFoundError
 from service.system_errors import naming
 from unspool.config_error import did_you_mean

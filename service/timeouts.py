@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Final
 
-from protos.connection import CONNECTION_OPTIONS
+from protos.rpc.connection import CONNECTION_OPTIONS
 from service.config import Liveness
 from service.fleet import DRAIN_S, KILL_GRACE_S
 from workers.backoff import LONGEST_S as RECONNECT_S

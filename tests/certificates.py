@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from protos.roles import Role, certificate_name
+from protos.rpc.roles import Role, certificate_name
 from service.certificates import make_authority, make_trial_certificates, server_name, sign
 
 

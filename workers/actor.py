@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from protos.tls import Identity
+from protos.rpc.tls import Identity
 from workers.exits import End, ExitCode
 from workers.main import build, log_to
 from workers.settings import WorkerSettings

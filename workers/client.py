@@ -11,9 +11,9 @@ from typing import Any
 import grpc
 
 from protos import codec
-from protos.channels import open_channel
-from protos.session_stream import SESSION_METADATA
-from protos.tls import Identity, TlsError, handshake_problem
+from protos.rpc.channels import open_channel
+from protos.rpc.session_stream import SESSION_METADATA
+from protos.rpc.tls import Identity, TlsError, handshake_problem
 from protos.unspool.v1 import common_pb2, learner_pb2, learner_pb2_grpc
 
 PROTOCOL = 1

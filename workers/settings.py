@@ -4,7 +4,7 @@ import socket
 import uuid
 from dataclasses import dataclass, field
 
-from protos.tls import Identity
+from protos.rpc.tls import Identity
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from benchmarks.reproduce.report import Result, Row
 from learner.admission import Body
-from learner.auth import Tokens
 from learner.checkpoint_store import CheckpointStore
 from learner.core import LearnerCore
 from learner.events import EventLog
@@ -27,6 +26,7 @@ from learner.resume import restore
 from learner.settings import LearnerSettings
 from learner.snapshots import SnapshotStore
 from protos import codec
+from protos.rpc.access import Tokens
 from protos.unspool.v1 import learner_pb2
 from unspool.experiment import Experiment
 

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import grpc
 
-from protos.channels import open_channel
-from protos.roles import Role
+from protos.rpc.channels import open_channel
+from protos.rpc.roles import Role
 from protos.unspool.v1 import learner_pb2, learner_pb2_grpc
 from service.client import Admin, connected
 from service.config import RunConfig

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from protos.connection import is_loopback
+from protos.rpc.connection import is_loopback
 from service.command import app
 from service.config import RunConfig
 from service.toml_document import with_overrides

@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from protos.roles import Role, certified
+from protos.rpc.roles import Role, certified
 from tests.deploy.deploy_files import (
     DEPLOY,
     ROOT,

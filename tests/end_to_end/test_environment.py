@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from protos.roles import Role
+from protos.rpc.roles import Role
 from service.exits import ExitCode
 from service.run_directory import RunDirectory
 from tests.end_to_end.launched import (

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from protos.roles import Role
-from protos.tls import Identity
+from protos.rpc.roles import Role
+from protos.rpc.tls import Identity
 from service.run_directory import RunDirectory
 from tests.certificates import signed, trial_certificates
 from tests.end_to_end.launched import (

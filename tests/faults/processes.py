@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from protos.facts import facts_of
-from protos.roles import Role
+from protos.rpc.roles import Role
 from service.client import Admin, connected
 from service.config import RunConfig
 from service.exits import ServiceError

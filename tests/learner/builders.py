@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from learner.admission import Body
-from learner.auth import Tokens
 from learner.core import LearnerCore
 from learner.events import EventLog
 from learner.lanes import LaneTable
@@ -19,6 +18,7 @@ from learner.sessions import WorkerSession
 from learner.settings import LearnerSettings
 from learner.tally import Tally
 from protos import codec
+from protos.rpc.access import Tokens
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import GradientEstimatorOut, LearnerMessage
 from unspool.experiment import Experiment

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from learner.inbound import Inbound
 from learner.snapshots import SnapshotRef
 from protos import codec
-from protos.mailbox import Mailbox
+from protos.rpc.send_queue import SendQueue
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import WorkerMessage
 from tests.learner.builders import SCHEMA, gradient_body
@@ -64,7 +64,7 @@ class SimulatedWorker:
         self.incarnation = incarnation
         self.lanes: dict[int, HeldLane] = {}
         self.unsettled: dict[int, WorkerMessage] = {}
-        self.downlink = Mailbox()
+        self.downlink = SendQueue()
         self.uplink: deque[WorkerMessage] = deque()
         self.theta: learner_pb2.ThetaAnnouncement | None = None
         self.identity: tuple[int, str] | None = None

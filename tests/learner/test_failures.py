@@ -9,8 +9,8 @@ from learner.core import LearnerCore
 from learner.failures import Failure, FailureLog, digest_of
 from learner.lanes import LaneState
 from learner.phase import RunState
-from learner.refusals import Reason
 from learner.status import build_status, waiting_for
+from protos.rpc.denials import DenialReason
 from protos.unspool.v1.learner_pb2 import Goodbye, LaneFailure
 from tests.learner.builders import Peer, make_core, run_one_step
 
@@ -208,7 +208,7 @@ def test_a_worker_on_an_excluded_host_is_refused(core: LearnerCore) -> None:
     fail_on(core, "bad", [1, 2, 1])
     with pytest.raises(JoinRefusedError, match=r"host 'bad' is excluded: 3 identical failures .* IndexError"):
         Peer(core, "another", host="bad")
-    assert core.run.refusals.counts() == {Reason.EXCLUDED_HOST: 1}
+    assert core.run.refusals.counts() == {DenialReason.EXCLUDED_HOST: 1}
 
 
 def test_a_lane_that_was_in_quarantine_for_its_hosts_failures_is_leased_again(core: LearnerCore) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from learner.core import LearnerCore
 from learner.runtime import Runtime
-from protos.mailbox import Mailbox
+from protos.rpc.send_queue import SendQueue
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import LearnerMessage
 from tests.learner.builders import Peer, make_core
@@ -33,7 +33,7 @@ def core(tmp_path: Path) -> LearnerCore:
 
 
 def test_messages_come_out_in_order_until_the_mailbox_is_closed() -> None:
-    mailbox = Mailbox()
+    mailbox = SendQueue()
     for version in range(3):
         mailbox.put(ack(version))
     mailbox.close()
@@ -41,7 +41,7 @@ def test_messages_come_out_in_order_until_the_mailbox_is_closed() -> None:
 
 
 def test_only_the_newest_theta_waits() -> None:
-    mailbox = Mailbox()
+    mailbox = SendQueue()
     for message in (theta(1), ack(), theta(2), theta(3)):
         mailbox.put(message)
     mailbox.close()
@@ -49,14 +49,14 @@ def test_only_the_newest_theta_waits() -> None:
 
 
 def test_a_goodbye_is_the_last_message() -> None:
-    mailbox = Mailbox()
+    mailbox = SendQueue()
     mailbox.put(goodbye())
     mailbox.put(ack())
     assert list(mailbox) == [goodbye()]
 
 
 def test_a_worker_that_does_not_read_is_cut_off() -> None:
-    mailbox = Mailbox(capacity=2)
+    mailbox = SendQueue(capacity=2)
     for _ in range(3):
         mailbox.put(ack())
     assert mailbox.overflowed
@@ -64,7 +64,7 @@ def test_a_worker_that_does_not_read_is_cut_off() -> None:
 
 
 def test_a_reader_waits_for_a_message() -> None:
-    mailbox = Mailbox()
+    mailbox = SendQueue()
     got: list[LearnerMessage] = []
     reader = threading.Thread(target=lambda: got.extend(mailbox))
     reader.start()
@@ -85,7 +85,7 @@ def test_mail_goes_out_when_the_lock_is_let_go(core: LearnerCore) -> None:
 
 def test_mail_goes_out_although_a_call_failed(core: LearnerCore) -> None:
     runtime = Runtime(core)
-    _, mailbox = runtime.attach(Peer(core, attach=False).worker_id) or (0, Mailbox())
+    _, mailbox = runtime.attach(Peer(core, attach=False).worker_id) or (0, SendQueue())
     with contextlib.suppress(KeyError), runtime.locked() as locked:
         locked.operator.drain("w0", "test", 1.0)
         locked.operator.drain("nobody", "test", 1.0)
@@ -95,7 +95,7 @@ def test_mail_goes_out_although_a_call_failed(core: LearnerCore) -> None:
 def test_a_new_stream_ends_the_old_one(core: LearnerCore) -> None:
     runtime = Runtime(core)
     peer = Peer(core, attach=False)
-    _, old = runtime.attach(peer.worker_id) or (0, Mailbox())
+    _, old = runtime.attach(peer.worker_id) or (0, SendQueue())
     runtime.attach(peer.worker_id)
     assert len(list(old)) == 4
 

@@ -10,14 +10,14 @@ from typing import Any
 import grpc
 import pytest
 
-from learner.auth import Access
 from learner.errors import TlsFilesError
-from learner.grpc_server import GrpcServer
 from learner.main import serve
-from learner.refusals import HANDSHAKE_S, Reason, Refusals
-from learner.server_tls import ServerTls
-from protos.roles import Role
-from protos.tls import Identity
+from protos.rpc.access import Access
+from protos.rpc.denials import HANDSHAKE_S, DenialReason, Denials
+from protos.rpc.roles import Role
+from protos.rpc.server import GrpcServer
+from protos.rpc.server_tls import ServerTls
+from protos.rpc.tls import Identity
 from protos.unspool.v1 import admin_pb2, learner_pb2
 from tests.certificates import served, signed, trial_certificates
 from tests.learner.builders import TOKENS, Clock, gradient_body, make_settings
@@ -137,8 +137,8 @@ def test_a_certificate_that_cannot_be_verified_ends_the_handshake_and_is_counted
     trial: Path, tmp_path: Path, kind: str
 ) -> None:
     clock = Clock()
-    refusals = Refusals(clock)
-    access = Access(TOKENS, "test-run", refusals, is_mutual=True)
+    refusals = Denials(clock)
+    access = Access(TOKENS.by_role(), "test-run", refusals, is_mutual=True)
     tls = ServerTls(Identity(trial / "server"), refusals, is_mutual=True)
     server = GrpcServer("test", threads=2, access=access, tls=tls)
     address = f"localhost:{server.bind('127.0.0.1', 0)}"
@@ -154,7 +154,7 @@ def test_a_certificate_that_cannot_be_verified_ends_the_handshake_and_is_counted
         channel.unary_unary(LEAVE)(b"", timeout=PATIENCE_S)
     server.stop(0)
     clock.advance(2 * HANDSHAKE_S)
-    assert refusals.counts()[Reason.TLS_HANDSHAKE] >= 1
+    assert refusals.counts()[DenialReason.TLS_HANDSHAKE] >= 1
 
 
 def test_http_needs_a_viewer_under_tls_even_on_loopback(running: TlsLearner, trial: Path) -> None:

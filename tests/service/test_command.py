@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from protos.roles import Role
+from protos.rpc.roles import Role
 from service.cli import DESCRIPTION
 from service.command import run_command
 from service.config import RunConfig

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from protos.roles import Role
+from protos.rpc.roles import Role
 from protos.unspool.v1.admin_pb2 import Status
 from service.events import events_of
 from service.exits import LearnerUnreachableError, RunInUseError, RunNotFoundError

@@ -5,9 +5,9 @@ import socket
 import threading
 from pathlib import Path
 
-from learner.auth import Tokens
 from learner.main import serve
 from learner.settings import LearnerSettings
+from protos.rpc.access import Tokens
 from tests.workers.fake_learner import EXPERIMENT, PATIENCE_S
 from unspool import serialization
 from unspool.experiment import Experiment

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from protos import codec
-from protos.tls import Identity
+from protos.rpc.tls import Identity
 from protos.unspool.v1 import common_pb2, learner_pb2, learner_pb2_grpc
 from tests.certificates import signed, trial_certificates
 from workers.client import GrpcLearnerClient, LearnerClient, RefusedError, UnavailableError

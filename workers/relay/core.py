@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from protos import codec
-from protos.mailbox import Mailbox as Stream
+from protos.rpc.send_queue import SendQueue
 from protos.unspool.v1 import learner_pb2
 from workers.client import PROTOCOL
 from workers.mailbox import Joined, Mailbox
@@ -158,7 +158,7 @@ class RelayCore:
             welcome.version = self._state.version
             return welcome
 
-    def attach(self, secret: str) -> tuple[str, Stream] | None:
+    def attach(self, secret: str) -> tuple[str, SendQueue] | None:
         """Open a session's stream in place of any earlier one; None if there is no such session."""
         with self._lock:
             worker = self._state.workers.with_secret(secret)
@@ -166,14 +166,14 @@ class RelayCore:
                 return None
             if worker.stream is not None:
                 worker.stream.close()
-            worker.stream, worker.last_heard_s = Stream(), self._state.clock()
+            worker.stream, worker.last_heard_s = SendQueue(), self._state.clock()
             if self._state.theta is not None:
                 worker.send(self._state.theta)
             self._leasing.is_here(worker)
             self._renew_report()
             return worker.worker_id, worker.stream
 
-    def detach(self, worker_id: str, stream: Stream) -> None:
+    def detach(self, worker_id: str, stream: SendQueue) -> None:
         """Take note that a stream broke. The lanes stay for the lease's time to live."""
         with self._lock:
             stream.close()

@@ -3,8 +3,8 @@
 import dataclasses
 
 from protos import codec
-from protos.incoming_push import IncomingPush
-from protos.session_stream import StreamReader
+from protos.rpc.push import IncomingPush
+from protos.rpc.session_stream import StreamReader
 from protos.unspool.v1 import common_pb2, learner_pb2
 from workers.relay.core import RelayCore
 

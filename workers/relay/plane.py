@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from protos import codec
-from protos.session_stream import SESSION_METADATA, SessionStreams
+from protos.rpc.session_stream import SESSION_METADATA, SessionStreams
 from protos.unspool.v1 import learner_pb2, learner_pb2_grpc
 from protos.unspool.v1.common_pb2 import Chunk
 from workers.client import LearnerClient, RefusedError, UnavailableError

@@ -9,8 +9,8 @@ import time
 import traceback
 from dataclasses import dataclass
 
-from protos.connection import address_of, advertised_host
-from protos.tls import Identity
+from protos.rpc.connection import address_of, advertised_host
+from protos.rpc.tls import Identity
 from protos.unspool.v1 import learner_pb2
 from workers.client import LearnerClient
 from workers.exits import End, ExitCode

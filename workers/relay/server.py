@@ -7,8 +7,8 @@ from typing import Any
 
 import grpc
 
-from protos.connection import SERVER_OPTIONS, address_of, advertised_host, is_loopback
-from protos.tls import Identity, TlsError, check_server
+from protos.rpc.connection import SERVER_OPTIONS, address_of, advertised_host, is_loopback
+from protos.rpc.tls import Identity, TlsError, check_server
 from protos.unspool.v1 import learner_pb2_grpc
 from workers.relay.plane import RelayServicer
 

@@ -9,8 +9,8 @@ import dataclasses
 import secrets
 from collections.abc import Iterator
 
-from protos.liveness import COMPUTE_TIMES, SUSPECT_HEARTBEATS, gets_on, phase_budget_s
-from protos.mailbox import Mailbox
+from protos.rpc.liveness import COMPUTE_TIMES, SUSPECT_HEARTBEATS, gets_on, phase_budget_s
+from protos.rpc.send_queue import SendQueue
 from protos.unspool.v1 import learner_pb2
 
 
@@ -35,7 +35,7 @@ class RelayedWorker:
     introduction: learner_pb2.JoinRequest
     secret: str
     last_heard_s: float
-    stream: Mailbox | None = None
+    stream: SendQueue | None = None
     heartbeat: learner_pb2.Heartbeat = dataclasses.field(default_factory=learner_pb2.Heartbeat)
     held: dict[int, int] = dataclasses.field(default_factory=dict)
     draining: bool = False

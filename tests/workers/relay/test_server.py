@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from protos.tls import TlsError
+from protos.rpc.tls import TlsError
 from protos.unspool.v1 import learner_pb2
 from tests.workers.fake_learner import PATIENCE_S, FakeLearner
 from workers.relay.relay import Relay, RelaySettings

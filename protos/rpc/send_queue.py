@@ -10,7 +10,7 @@ from protos.unspool.v1.learner_pb2 import LearnerMessage
 _CAPACITY: Final = 1024
 
 
-class Mailbox:
+class SendQueue:
     """The serving side of one open stream. Any thread puts; one thread iterates until it is closed."""
 
     def __init__(self, capacity: int = _CAPACITY) -> None:

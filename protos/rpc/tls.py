@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import grpc
 
-from protos.connection import host_of
+from protos.rpc.connection import host_of
 
 _PROBE_S: Final = 5.0
 _FLIGHTS: Final = 8

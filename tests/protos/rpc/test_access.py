@@ -12,10 +12,10 @@ from grpc._cython import cygrpc
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from learner.auth import Access, Tokens
-from learner.grpc_server import _OPTIONS, GrpcServer
-from learner.refusals import HANDSHAKE_S, Reason, Refusals
-from protos.roles import Role, certificate_name, certified, needed_role
+from protos.rpc.access import Access, Tokens
+from protos.rpc.denials import HANDSHAKE_S, DenialReason, Denials
+from protos.rpc.roles import Role, certificate_name, certified, needed_role
+from protos.rpc.server import _OPTIONS, GrpcServer
 from protos.unspool.v1 import admin_pb2, common_pb2, learner_pb2
 from tests.learner.builders import TOKENS, Clock, make_settings
 from tests.learner.running import PATIENCE_S, HandWrittenWorker, RunningLearner
@@ -232,23 +232,25 @@ def test_a_certificates_name_says_run_and_role() -> None:
         (["unspool://*/worker"], Role.WORKER, None),
         (["unspool://run/admin"], Role.WORKER, None),
         (["unspool://run/viewer", "unspool://run/worker"], Role.WORKER, None),
-        ([], Role.WORKER, Reason.NO_CERTIFICATE),
-        (["spiffe://run/worker"], Role.WORKER, Reason.NO_CERTIFICATE),
-        (["unspool://other/worker"], Role.WORKER, Reason.WRONG_RUN),
-        (["unspool://run/worker"], Role.ADMIN, Reason.WRONG_ROLE),
-        (["unspool://run/viewer", "unspool://other/admin"], Role.ADMIN, Reason.WRONG_ROLE),
+        ([], Role.WORKER, DenialReason.NO_CERTIFICATE),
+        (["spiffe://run/worker"], Role.WORKER, DenialReason.NO_CERTIFICATE),
+        (["unspool://other/worker"], Role.WORKER, DenialReason.WRONG_RUN),
+        (["unspool://run/worker"], Role.ADMIN, DenialReason.WRONG_ROLE),
+        (["unspool://run/viewer", "unspool://other/admin"], Role.ADMIN, DenialReason.WRONG_ROLE),
     ],
 )
-def test_a_certificate_is_for_a_run_and_a_role(uris: list[str], needed: Role, reason: Reason | None) -> None:
-    refusals = Refusals()
-    refusal = Access(TOKENS, "run", refusals, is_mutual=True).refusal_of_certificate(uris, needed, "it")
+def test_a_certificate_is_for_a_run_and_a_role(
+    uris: list[str], needed: Role, reason: DenialReason | None
+) -> None:
+    refusals = Denials()
+    refusal = Access(TOKENS.by_role(), "run", refusals, is_mutual=True).check_certificate(uris, needed, "it")
     assert (refusal and refusal.reason) is reason
     assert refusals.counts() == ({} if reason is None else {str(reason): 1})
 
 
 def test_handshakes_that_no_call_follows_count_as_refused() -> None:
     clock = Clock()
-    refusals = Refusals(clock)
+    refusals = Denials(clock)
     for _ in range(3):
         refusals.handshake_began()
     refusals.called("ipv4:10.0.0.1:1")
@@ -260,8 +262,8 @@ def test_handshakes_that_no_call_follows_count_as_refused() -> None:
 
 
 def test_every_reason_is_documented() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
-    assert [reason for reason in Reason if f"`{reason}`" not in page] == []
+    page = (Path(__file__).parents[3] / "docs" / "security.md").read_text()
+    assert [reason for reason in DenialReason if f"`{reason}`" not in page] == []
 
 
 def test_a_method_that_does_not_exist_looks_like_any_other_without_the_token(running: RunningLearner) -> None:
@@ -302,7 +304,7 @@ class Blocking(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no t
 
 
 def test_a_full_server_refuses_at_once_instead_of_letting_callers_wait() -> None:
-    access = Access(TOKENS, "run", Refusals(), is_mutual=False)
+    access = Access(TOKENS.by_role(), "run", Denials(), is_mutual=False)
     server, handler = GrpcServer("test", threads=1, access=access), Blocking()
     server.server.add_generic_rpc_handlers([handler])
     channel = grpc.insecure_channel(f"127.0.0.1:{server.bind('127.0.0.1', 0)}")

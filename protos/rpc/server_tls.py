@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import grpc
 
-from learner.refusals import Reason, Refusals
-from protos.tls import Identity, TlsError
+from protos.rpc.denials import DenialReason, Denials
+from protos.rpc.tls import Identity, TlsError
 
 _HTTP: Final = ["http/1.1"]
 
@@ -15,7 +15,7 @@ _HTTP: Final = ["http/1.1"]
 class ServerTls:
     """One identity for every port of a learner."""
 
-    def __init__(self, identity: Identity, refusals: Refusals, *, is_mutual: bool) -> None:
+    def __init__(self, identity: Identity, refusals: Denials, *, is_mutual: bool) -> None:
         """Show `identity`; where TLS `is_mutual`, callers show a certificate of the same authority.
 
         Raises:
@@ -73,7 +73,7 @@ class ServerTls:
         return context
 
 
-def _counting(refusals: Refusals) -> type[ssl.SSLObject]:
+def _counting(refusals: Denials) -> type[ssl.SSLObject]:
     """Return a class of connections that count handshakes which fail: asyncio keeps them to itself."""
 
     class CountingConnection(ssl.SSLObject):
@@ -83,7 +83,7 @@ def _counting(refusals: Refusals) -> type[ssl.SSLObject]:
             except ssl.SSLWantReadError:
                 raise
             except ssl.SSLError as error:
-                refusals.add(Reason.TLS_HANDSHAKE, f"HTTP: {error}")
+                refusals.add(DenialReason.TLS_HANDSHAKE, f"HTTP: {error}")
                 raise
 
     return CountingConnection

@@ -9,9 +9,9 @@ import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from protos.channels import open_channel
+from protos.rpc.channels import open_channel
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PACKAGES = ("unspool", "learner", "workers", "service", "protos", "benchmarks")
 NOBODY = "http://127.0.0.1:9"
 
@@ -54,4 +54,4 @@ def test_channels_are_opened_in_one_place() -> None:
         for path in (ROOT / package).rglob("*.py")
         if re.search(r"\bgrpc\.(aio\.)?(in)?secure_channel\(", path.read_text())
     ]
-    assert places == ["protos/channels.py"]
+    assert places == ["protos/rpc/channels.py"]

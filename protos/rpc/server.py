@@ -1,16 +1,14 @@
-"""A gRPC server as the learner's are: bounded, guarded, alone on its port, quick to see the dead."""
+"""The gRPC server of learners and relays: a bounded thread pool, access control, a port of its own."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import grpc
 
-from learner.access_interceptor import AccessInterceptor
-from learner.auth import Access
-from learner.errors import PortInUseError
-from learner.refusals import HANDSHAKE_S
-from learner.server_tls import ServerTls
-from protos.connection import SERVER_OPTIONS, address_of
+from protos.rpc.access import Access, AccessInterceptor
+from protos.rpc.connection import SERVER_OPTIONS, address_of
+from protos.rpc.denials import HANDSHAKE_S
+from protos.rpc.server_tls import ServerTls
 
 _OPTIONS: Final = (
     *SERVER_OPTIONS,
@@ -18,8 +16,12 @@ _OPTIONS: Final = (
 )
 
 
+class AddressInUseError(OSError):
+    """A server cannot listen where it was told to."""
+
+
 class GrpcServer:
-    """A server and its thread pool: calls beyond the pool are refused at once instead of waiting unseen."""
+    """A server and its thread pool. Calls beyond the pool's size are refused at once instead of queued."""
 
     def __init__(self, name: str, threads: int, access: Access, tls: ServerTls | None = None) -> None:
         self._name = name
@@ -33,25 +35,25 @@ class GrpcServer:
         )
 
     def bind(self, host: str, port: int) -> int:
-        """Take a port; returns it, which is how one learns which, if `port` is 0.
+        """Bind an address; return the port, which the system chooses if `port` is 0.
 
         Raises:
-            PortInUseError: it is taken.
+            AddressInUseError: the port is taken, or the machine has no such address.
         """
         try:
             bound = self._add_port(address_of(host, port))
         except RuntimeError as error:
-            raise port_in_use(self._name, host, port) from error
+            raise address_in_use(self._name, host, port) from error
         if not bound:
-            raise port_in_use(self._name, host, port)
+            raise address_in_use(self._name, host, port)
         return bound
 
     def start(self) -> None:
-        """Begin to serve."""
+        """Start serving."""
         self.server.start()
 
     def stop(self, grace_s: float) -> None:
-        """Refuse new calls, give running ones `grace_s`, and join the threads."""
+        """Refuse new calls, let running ones finish for `grace_s` seconds, and join the threads."""
         self.server.stop(grace_s).wait()
         self._pool.shutdown()
 
@@ -61,9 +63,9 @@ class GrpcServer:
         return int(self.server.add_secure_port(address, self._tls.grpc_credentials()))
 
 
-def port_in_use(name: str, host: str, port: int) -> PortInUseError:
-    """Return the error for a port that could not be bound."""
-    return PortInUseError(
+def address_in_use(name: str, host: str, port: int) -> AddressInUseError:
+    """Return the error for an address that cannot be bound, with the remedy."""
+    return AddressInUseError(
         f"{name}: cannot listen on {host}:{port}; another process has the port, or this machine has no such "
         "address. Choose another port, or 0 for any that is free"
     )

@@ -1,4 +1,4 @@
-"""Who was not let in, counted by reason."""
+"""Counts of callers that were denied access, by reason."""
 
 import collections
 import enum
@@ -16,8 +16,8 @@ _TEXT_CHARACTERS: Final = 500
 _HANDSHAKES: Final = 10_000
 
 
-class Reason(enum.StrEnum):
-    """Why a caller was refused."""
+class DenialReason(enum.StrEnum):
+    """Why access was denied."""
 
     NO_TOKEN = "no_token"
     WRONG_TOKEN = "wrong_token"
@@ -44,8 +44,8 @@ class Reason(enum.StrEnum):
     TOO_LARGE = "too_large"
 
 
-class Refusals:
-    """Counts of one life of the learner. Safe to use from any thread.
+class Denials:
+    """Counts since a server's start. Safe to use from any thread.
 
     gRPC does not tell which handshakes failed, only that one begins. One that no call from a new peer has
     followed within `HANDSHAKE_S` counts as refused.
@@ -54,17 +54,17 @@ class Refusals:
     def __init__(
         self,
         clock: Callable[[], float] = time.monotonic,
-        report: Callable[[Reason, str], None] = lambda reason, text: None,
+        report: Callable[[DenialReason, str], None] = lambda reason, text: None,
     ) -> None:
         """Count on `clock`; `report` gets the first refusal of each reason, so that a flood fills no log."""
         self._lock = threading.Lock()
         self._clock = clock
         self._report = report
-        self._counts: Counter[Reason] = Counter()
+        self._counts: Counter[DenialReason] = Counter()
         self._handshakes: collections.deque[float] = collections.deque(maxlen=_HANDSHAKES)
         self._peers: OrderedDict[str, None] = OrderedDict()
 
-    def add(self, reason: Reason, text: str) -> None:
+    def add(self, reason: DenialReason, text: str) -> None:
         """Count a refusal; `text` says whose it was."""
         with self._lock:
             self._counts[reason] += 1
@@ -99,4 +99,4 @@ class Refusals:
         overdue_s = self._clock() - HANDSHAKE_S
         while self._handshakes and self._handshakes[0] < overdue_s:
             self._handshakes.popleft()
-            self._counts[Reason.TLS_HANDSHAKE] += 1
+            self._counts[DenialReason.TLS_HANDSHAKE] += 1

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import grpc
 
-from protos.connection import CONNECTION_OPTIONS
-from protos.tls import Identity
+from protos.rpc.connection import CONNECTION_OPTIONS
+from protos.rpc.tls import Identity
 
 _CHANNEL_OPTIONS: Final = (
     *CONNECTION_OPTIONS,

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import grpc
 
-from protos.mailbox import Mailbox
+from protos.rpc.send_queue import SendQueue
 from protos.unspool.v1.learner_pb2 import LearnerMessage, WorkerMessage
 
 SESSION_METADATA: Final = "unspool-session"
@@ -40,7 +40,7 @@ class SessionStreams:
         name: str,
         messages: Iterator[WorkerMessage],
         reader: StreamReader,
-        mailbox: Mailbox,
+        mailbox: SendQueue,
         context: Any,
     ) -> Iterator[LearnerMessage]:
         """Give `messages` to `reader`, and yield what `mailbox` gets, until either side is at its end.
@@ -67,7 +67,7 @@ class SessionStreams:
         for thread in threads:
             thread.join(_JOIN_READERS_S)
 
-    def _read(self, messages: Iterator[WorkerMessage], reader: StreamReader, mailbox: Mailbox) -> None:
+    def _read(self, messages: Iterator[WorkerMessage], reader: StreamReader, mailbox: SendQueue) -> None:
         try:
             for message in messages:
                 reader.take(message)
