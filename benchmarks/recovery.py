@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from protos.exit_codes import LearnerUnreachableError, RunNotFoundError
 from protos.unspool.v1 import admin_pb2, learner_pb2
 from service.client import connected
-from service.exits import LearnerUnreachableError, RunNotFoundError
 from service.run_directory import find_run
 
 KILLS = 3

@@ -6,10 +6,11 @@ from typing import Any, Final
 
 from learner.admission import Body
 from learner.core import LearnerCore
-from learner.errors import CorruptSnapshotError, FencedError
+from learner.errors import CorruptSnapshotError
 from learner.runtime import Runtime
 from learner.snapshots import SnapshotReceiver, SnapshotRef, SnapshotStore
 from protos import codec
+from protos.exit_codes import FencedError
 from protos.rpc.push import IncomingPush
 from protos.rpc.session_stream import StreamReader
 from protos.unspool.v1 import learner_pb2

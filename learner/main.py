@@ -18,7 +18,6 @@ from learner.checkpointing import CheckpointSchedule
 from learner.core import LearnerCore
 from learner.data_plane import LearnerServicer
 from learner.disk_writer import DiskWriter
-from learner.errors import FencedError, PortInUseError, TlsFilesError
 from learner.events import EventLog
 from learner.http_plane import HttpPlane, listen
 from learner.letters import goodbye
@@ -40,6 +39,7 @@ from learner.stop_signals import stop_signals
 from learner.ticker import Ticker
 from learner.update_loop import UpdateLoop
 from protos import codec
+from protos.exit_codes import ExitCode, FencedError, PortInUseError, UsageError
 from protos.facts import facts_of
 from protos.memory import reuse_large_blocks
 from protos.rpc.access import Access
@@ -51,9 +51,7 @@ from protos.rpc.tls import TlsError, check_server
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc, learner_pb2, learner_pb2_grpc
 from protos.unspool.v1.learner_pb2 import Goodbye
 
-FAILED_EXIT_CODE: Final = 65
-UNTRAINED_EXIT_CODE: Final = 67
-_EXIT_CODES: Final = {RunState.FAILED: FAILED_EXIT_CODE, RunState.UNTRAINED: UNTRAINED_EXIT_CODE}
+_EXIT_CODES: Final = {RunState.FAILED: ExitCode.RUN_FAILED, RunState.UNTRAINED: ExitCode.UNTRAINED}
 _SPARE_THREADS: Final = 32
 _ADMIN_THREADS: Final = 32
 _GOODBYE_S: Final = 3.0
@@ -67,7 +65,7 @@ _Word: TypeAlias = RunState | BaseException | signal.Signals
 _Bound = TypeVar("_Bound")
 
 
-def serve(settings: LearnerSettings, *, takeover: bool = False) -> int:
+def serve(settings: LearnerSettings, *, takeover: bool = False) -> ExitCode:
     """Be the learner of a run directory until the run ends.
 
     SIGTERM or SIGINT stop it after the running outer step, or after a minute if that takes longer; a second
@@ -78,11 +76,11 @@ def serve(settings: LearnerSettings, *, takeover: bool = False) -> int:
         takeover: take the run directory from a learner that has it.
 
     Returns:
-        The process's exit code: 0 for a run that finished or was stopped, 65 for one that failed, 67 for one
-        in which no update ever moved theta.
+        How the run ended: `OK` for one that finished or was stopped, `RUN_FAILED` for one that failed,
+        `UNTRAINED` for one in which no update ever moved theta.
 
     Raises:
-        RunLockedError: another learner has the run directory.
+        RunInUseError: another learner has the run directory.
         FencedError: another learner has taken it over.
         PortInUseError: a port is taken.
         CheckpointError: what is there cannot be resumed from, or the last checkpoint could not be written.
@@ -94,7 +92,7 @@ def serve(settings: LearnerSettings, *, takeover: bool = False) -> int:
     directory, ownership = RunDirectory(settings.run_dir), Ownership(settings.run_dir)
     with ownership.held(takeover=takeover), stop_signals(words.put), contextlib.ExitStack() as cleanup:
         final = _Learner(settings, directory, ownership, words, cleanup).run()
-    return _EXIT_CODES.get(final, 0)
+    return _EXIT_CODES.get(final, ExitCode.OK)
 
 
 class _Learner:
@@ -311,7 +309,7 @@ def _server_tls(settings: LearnerSettings, refusals: Denials) -> ServerTls | Non
     """Return how the learner encrypts, once it is sure that callers will accept what it shows.
 
     Raises:
-        TlsFilesError: they would not.
+        UsageError: they would not.
     """
     if settings.tls is None:
         return None
@@ -320,4 +318,4 @@ def _server_tls(settings: LearnerSettings, refusals: Denials) -> ServerTls | Non
         return ServerTls(settings.tls, refusals, is_mutual=settings.is_tls_mutual)
     except TlsError as error:
         remedy = "renew the files, or make others with `unspool certs init`"
-        raise TlsFilesError(f"TLS: {error}; {remedy}") from error
+        raise UsageError(f"TLS: {error}; {remedy}") from error

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from learner.durable_file import write_durably
-from learner.errors import FencedError, RunLockedError
+from protos.exit_codes import FencedError, RunInUseError
 
 _POLL_S: Final = 0.1
 _PROBES_S: Final = 0.5
@@ -62,11 +62,11 @@ class Ownership:
                 has not renewed its lease.
 
         Raises:
-            RunLockedError: naming the process that holds it.
+            RunInUseError: naming the process that holds it.
         """
         self._file = self._locked(_PROBES_S) or (self._taken_over() if takeover else None)
         if self._file is None:
-            raise RunLockedError(
+            raise RunInUseError(
                 f"{self._directory}: another learner holds this run directory ({self._holder()}); "
                 "stop it, use another directory, or take the run over with --takeover"
             )
@@ -78,7 +78,7 @@ class Ownership:
         """Count this life of the learner; returns its number, from 1. Earlier lives are outdated from now on.
 
         Raises:
-            RunLockedError: others do the same at this moment, and do not get it done.
+            RunInUseError: others do the same at this moment, and do not get it done.
         """
         with self._alone():
             self.epoch = self._epoch_on_disk() + 1
@@ -150,7 +150,7 @@ class Ownership:
             if now_s - seen_s > self._lease_s:
                 return self._replace()
             if self._epoch_on_disk() > raised or now_s - began_s > _YIELD_S:
-                raise RunLockedError(
+                raise RunInUseError(
                     f"{self._directory}: the learner that holds it ({self._holder()}) does not give way; it "
                     "has taken the run over at the same moment, or is of another version"
                 )
@@ -179,7 +179,7 @@ class Ownership:
         with _open(self._directory / ".epoch.lock") as file:
             while not _try_flock(file):
                 if self._clock() > give_up_at:
-                    raise RunLockedError(f"{self._directory}: another learner is about to begin; try again")
+                    raise RunInUseError(f"{self._directory}: another learner is about to begin; try again")
                 self._wait(_POLL_S)
             yield
 

@@ -3,9 +3,9 @@
 from learner.checkpoint import Checkpoint
 from learner.checkpoint_store import CheckpointFile, CheckpointStore
 from learner.checkpointing import SaveJob
-from learner.errors import FencedError
 from learner.runtime import Runtime
 from learner.snapshots import SnapshotStore
+from protos.exit_codes import FencedError
 
 
 class Saver:

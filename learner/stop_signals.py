@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final
 
-ABANDONED_EXIT_CODE: Final = 75
+from protos.exit_codes import ExitCode
+
 _PATIENCE: Final = 2
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -29,7 +30,7 @@ def stop_signals(put: Callable[[signal.Signals], None]) -> Iterator[None]:
         nonlocal received
         received += 1
         if received > _PATIENCE:
-            os._exit(ABANDONED_EXIT_CODE)
+            os._exit(ExitCode.TEMPORARY)
         put(signal.Signals(number))
 
     before = {number: signal.signal(number, note) for number in _SIGNALS}

@@ -8,13 +8,14 @@ from learner.aggregation import Batch
 from learner.checkpointing import CheckpointSchedule, SaveJob
 from learner.core import LearnerCore
 from learner.disk_writer import DiskWriter
-from learner.errors import BrokenRunError, CheckpointError
+from learner.errors import BrokenRunError
 from learner.outcome import Outcome
 from learner.outer import OuterLearner
 from learner.phase import RunState
 from learner.records import UpdateRecord
 from learner.runtime import Runtime
 from learner.series import Series
+from protos.exit_codes import CheckpointError
 
 _LAST_SAVE_S: Final = 300.0
 

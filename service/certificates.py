@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from protos.exit_codes import FailedError, UsageError
 from protos.rpc.roles import Role, certificate_name
-from service.exits import FailedError, UsageError
 
 _AUTHORITY: Final = "authority"
 _NEW_KEY: Final = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")

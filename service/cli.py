@@ -8,11 +8,11 @@ from typing import Annotated
 import tyro
 from tyro import conf
 
+from protos.exit_codes import ExitCode, LearnerUnreachableError, UsageError, exit_code_table
 from protos.facts import facts_of
 from service import access, operator_commands, result_commands, tables
 from service.arguments import Address, BackendKind, Config, Json, NewestRun, Overrides, Run, Takeover
 from service.client import connected
-from service.exits import ExitCode, LearnerUnreachableError, UsageError, exit_code_table
 from service.last_status import ENDED, last_status
 from service.output import answer, answer_again, report_notes
 from service.progress import display_on

@@ -7,11 +7,11 @@ from typing import Any
 
 import grpc
 
+from protos.exit_codes import FailedError, LearnerUnreachableError, RefusedError, UnspoolError, UsageError
 from protos.rpc.channels import open_channel
 from protos.rpc.tls import Identity, TlsError, handshake_problem
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc
 from service.access import operators_identity, operators_token
-from service.exits import FailedError, LearnerUnreachableError, RefusedError, ServiceError, UsageError
 from service.last_status import whereabouts
 from service.run_directory import RunDirectory
 
@@ -177,7 +177,7 @@ class GrpcAdmin(Admin):
         self._channel = _channel(self._address, self._identity)
         self._stub = admin_pb2_grpc.AdminStub(self._channel)
 
-    def _explained(self, details: str) -> ServiceError:
+    def _explained(self, details: str) -> UnspoolError:
         """Say why the learner is not reached, and be ready for the next call with files that were renewed."""
         if self._identity is not None and self._identity.revision() != self._revision:
             before = self._channel
@@ -200,7 +200,7 @@ class GrpcAdmin(Admin):
         except grpc.RpcError as error:
             raise self._typed(error.code(), error.details() or "") from error
 
-    def _typed(self, code: grpc.StatusCode, details: str) -> ServiceError:
+    def _typed(self, code: grpc.StatusCode, details: str) -> UnspoolError:
         match code:
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED | grpc.StatusCode.CANCELLED:
                 return self._explained(details)

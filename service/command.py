@@ -2,19 +2,16 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Final
 
 from tyro import conf
 
+from protos.exit_codes import ExitCode, FailedError, UnspoolError
 from service.cli import DESCRIPTION, app
-from service.exits import ExitCode, FailedError, ServiceError
 from service.output import report_error
 from service.standard_streams import writing_output
 from service.system_errors import system_error
 from unspool.config_error import ConfigError
 from unspool.failure_report import FailureReport
-
-_INTERRUPTED: Final = 130
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -25,7 +22,7 @@ def run_command(arguments: Sequence[str]) -> int:
     try:
         return _flushed(arguments)
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return ExitCode.INTERRUPTED
     except BrokenPipeError:
         return ExitCode.OK  # whoever read the output has seen enough
     except Exception as error:
@@ -46,9 +43,9 @@ def _flushed(arguments: Sequence[str]) -> int:
             sys.stdout.flush()
 
 
-def _told(error: Exception) -> ServiceError | ConfigError:
+def _told(error: Exception) -> UnspoolError | ConfigError:
     """Return what to tell a person of an error."""
-    if isinstance(error, ServiceError | ConfigError):
+    if isinstance(error, UnspoolError | ConfigError):
         return error
     report = FailureReport.of(error)
     if isinstance(error, OSError) and not report.is_users:

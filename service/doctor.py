@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from protos.exit_codes import LearnerUnreachableError
 from protos.rpc.connection import advertised_host
 from protos.rpc.roles import Role
 from protos.rpc.tls import TlsError, check_client, check_server
@@ -16,7 +17,6 @@ from service import capacity, machine
 from service.check import checked_config
 from service.config import RunConfig
 from service.environments import ignored_variables
-from service.exits import LearnerUnreachableError
 from service.finding import Finding
 from service.run_directory import RUNS, RunDirectory, run_called
 from service.temporary_folder import temporary_folder

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from service.exits import UsageError
+from protos.exit_codes import UsageError
 from unspool.eval_training import Curves, multi_task_training_curves
 from unspool.experiment import Experiment
 from unspool.lanes import root_key, theta_key

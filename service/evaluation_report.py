@@ -30,7 +30,7 @@ def evaluation_report(
         progress: told how far each optimizer is.
 
     Raises:
-        ServiceError: there is no theta, or there are no tasks for it.
+        UnspoolError: there is no theta, or there are no tasks for it.
         OSError: the results could not be written to the folder.
     """
     trained = load_trained(run_or_file)

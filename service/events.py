@@ -4,9 +4,9 @@ import json
 import time
 from collections.abc import Iterator
 
+from protos.exit_codes import LearnerUnreachableError
 from protos.unspool.v1.admin_pb2 import Event
 from service.client import connected
-from service.exits import LearnerUnreachableError
 from service.run_directory import RunDirectory
 
 _LOOK_AGAIN_S = 1.0

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
+from protos.exit_codes import UnspoolError
 from protos.unspool.v1.admin_pb2 import AbsentWorker, Status, WorkerStatus
 from service.client import Admin
-from service.exits import ServiceError
 from service.memory_shortage import MemoryShortage
 from service.placement import Placement
 from service.restart_budget import EndKind, RestartBudget, RestartPolicy, cause_of, kind_of_exit
@@ -210,7 +210,7 @@ class Fleet:
         """Ask it to leave; False if it has not joined yet, to be asked again at the next step."""
         try:
             self._admin.drain(name, deadline_s, reason)
-        except ServiceError:
+        except UnspoolError:
             return False
         return True
 

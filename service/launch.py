@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from learner.code_failures import read_report
+from protos.exit_codes import FailedError, InterruptedRunError, LearnerUnreachableError, UnspoolError
 from protos.rpc.connection import host_of, is_loopback
 from protos.rpc.roles import Role
 from protos.rpc.tls import Identity
@@ -18,7 +19,6 @@ from service.child_process import ChildProcess
 from service.client import GrpcAdmin, connected
 from service.config import RunConfig
 from service.environments import ignored_variables, learner_environment, worker_environment
-from service.exits import FailedError, InterruptedRunError, LearnerUnreachableError, ServiceError
 from service.fleet import Fleet
 from service.last_status import last_status
 from service.learner_lives import LearnerLives
@@ -80,7 +80,7 @@ def supervise(run: RunDirectory, backend: Backend, display: Display, *, takeover
         takeover: take the run from the learner and the supervisor that have it.
 
     Raises:
-        ServiceError: the run did not start, or did not end as it should.
+        UnspoolError: the run did not start, or did not end as it should.
     """
     backend.check()
     config = RunConfig.from_tables(read_tables(run.config_path))
@@ -154,7 +154,7 @@ def detach(run: RunDirectory, backend: Backend, *, takeover: bool = False) -> No
         takeover: take the run from the learner and the supervisor that have it.
 
     Raises:
-        ServiceError: none has, and the message says why.
+        UnspoolError: none has, and the message says why.
     """
     address = ["--address", backend.address] if backend.address else []
     options = [*address, *["--takeover"] * takeover]
@@ -180,7 +180,7 @@ def _is_under_way(run: RunDirectory) -> bool:
     try:
         with connected(run) as admin:
             status = admin.status()
-    except ServiceError:
+    except UnspoolError:
         return False
     return bool(status.workers) or status.workers_desired == 0
 

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable
 from typing import Final
 
-from service.exits import ExitCode
+from protos.exit_codes import ExitCode
 from service.learner_process import LearnerProcess
 
 _UNCAUGHT: Final = 1

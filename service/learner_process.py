@@ -5,9 +5,9 @@ import signal
 import socket
 from typing import Final, Protocol
 
+from protos.exit_codes import ExitCode, RunInUseError, UnspoolError
 from service.child_process import last_line
 from service.client import connected
-from service.exits import ExitCode, RunInUseError, ServiceError
 from service.last_status import ENDED, status_left_behind
 from service.lock_file import holder_of, is_locked
 from service.run_directory import Endpoints, RunDirectory
@@ -101,7 +101,7 @@ def living_learner(run: RunDirectory) -> AdoptedLearner | None:
         return None
     pid, host = holder_of(lock) or (0, "a machine that has not said its name")
     if host == socket.gethostname():
-        with contextlib.suppress(ServiceError, OSError):
+        with contextlib.suppress(UnspoolError, OSError):
             process = AdoptedProcess(pid)
             endpoints = run.endpoints()
             if endpoints.pid == pid and _answers(run, endpoints):

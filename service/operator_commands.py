@@ -4,12 +4,12 @@ from typing import Annotated
 
 from tyro import conf
 
+from protos.exit_codes import UsageError
 from protos.facts import facts_of
 from service import tables
 from service.arguments import Json, Run, Worker
 from service.client import connected
 from service.events import events_of
-from service.exits import UsageError
 from service.output import answer
 from service.run_directory import find_run
 

@@ -13,7 +13,7 @@ from rich.console import Console as RichConsole
 from rich.console import RenderableType
 from rich.live import Live
 
-from service.exits import ExitCode, ServiceError
+from protos.exit_codes import ExitCode, UnspoolError
 from service.standard_streams import writing_output
 from unspool.config_error import ConfigError
 
@@ -58,18 +58,18 @@ def report_notes(notes: Iterable[object]) -> None:
         _say(f"unspool: {note}", sys.stderr)
 
 
-def report_error(error: ServiceError | ConfigError, as_json: bool) -> ExitCode:
+def report_error(error: UnspoolError | ConfigError, as_json: bool) -> ExitCode:
     """Tell what went wrong, if anybody reads it, and return the exit code for it."""
     with contextlib.suppress(OSError):
         _report(error, as_json)
     return _exit_code_of(error)
 
 
-def _exit_code_of(error: ServiceError | ConfigError) -> ExitCode:
+def _exit_code_of(error: UnspoolError | ConfigError) -> ExitCode:
     return ExitCode.USAGE if isinstance(error, ConfigError) else error.exit_code
 
 
-def _report(error: ServiceError | ConfigError, as_json: bool) -> None:
+def _report(error: UnspoolError | ConfigError, as_json: bool) -> None:
     problems = error.problems if isinstance(error, ConfigError) else ()
     if as_json:
         listed = [dataclasses.asdict(problem) for problem in problems]

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from protos.exit_codes import ExitCode, FailedError, UnspoolError, UsageError, error_for
 from protos.rpc.connection import advertised_host
 from protos.rpc.roles import Role
 from protos.rpc.tls import TlsError, check_client, check_server
 from service.config import RunConfig
-from service.exits import ExitCode, FailedError, ServiceError, UsageError, error_for
 from service.learner_lives import cause_of
 from service.learner_process import living_learner
 from service.run_directory import RUNS, RunDirectory, claim_free_directory, known_runs, run_called
@@ -125,7 +125,7 @@ def check_in_child(tables: Tables) -> None:
     sys.stderr.write(finished.stderr.decode(errors="replace"))
 
 
-def _failed_check(exit_code: int, answer: bytes, log: bytes) -> ServiceError | ConfigError:
+def _failed_check(exit_code: int, answer: bytes, log: bytes) -> UnspoolError | ConfigError:
     """Return the error that the check ended with; if it had no time to name one, how it ended."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
         told = json.loads(answer)

@@ -4,11 +4,11 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from protos.exit_codes import ExitCode, UsageError, error_for
 from protos.rpc.roles import Role
 from protos.rpc.tls import Identity, TlsError, check_client
 from service.config import RunConfig
 from service.environments import device_environment, pin_learner
-from service.exits import ExitCode, UsageError, error_for
 from service.last_status import status_left_behind
 from service.output import report_notes
 from service.run_directory import RunDirectory, read_token
@@ -24,11 +24,10 @@ def run_learner(run: RunDirectory, *, takeover: bool = False) -> int:
         takeover: take it from a learner that has it.
 
     Raises:
-        ServiceError: it cannot be.
+        UnspoolError: it cannot be.
     """
     config = RunConfig.from_tables(read_tables(run.config_path))
     report_notes(pin_learner(config))
-    from learner.errors import LearnerError
     from learner.main import serve
     from learner.settings import LearnerSettings
     from protos.rpc.access import Tokens
@@ -69,10 +68,7 @@ def run_learner(run: RunDirectory, *, takeover: bool = False) -> int:
         workers_min=config.workers.min_count,
         max_workers=config.workers.max_count,
     )
-    try:
-        exit_code: int = serve(settings, takeover=takeover)
-    except LearnerError as error:
-        raise error_for(error.exit_code, str(error)) from error
+    exit_code: int = serve(settings, takeover=takeover)
     if exit_code != ExitCode.OK:
         raise error_for(exit_code, _how_it_ended(run))
     return exit_code

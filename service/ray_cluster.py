@@ -12,8 +12,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from protos.exit_codes import InterruptedRunError, LearnerUnreachableError
 from protos.rpc.connection import host_of
-from service.exits import InterruptedRunError, LearnerUnreachableError
 
 WAIT_S = 40.0
 """A cluster that has not answered by then is given up."""

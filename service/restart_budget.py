@@ -8,7 +8,7 @@ import dataclasses
 import enum
 import math
 
-from workers.exits import ExitCode
+from protos.exit_codes import ExitCode
 from workers.pool import Exit
 
 _CAUSE_CHARACTERS = 300

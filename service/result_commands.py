@@ -7,12 +7,12 @@ from typing import Annotated
 
 from tyro import conf
 
+from protos.exit_codes import ExitCode
 from protos.facts import facts_of
 from service import tables
 from service.arguments import A_RUN, Json, Run
 from service.client import connected
 from service.environments import pin_to, use_compilation_cache
-from service.exits import ExitCode
 from service.output import answer, report_notes
 from service.progress import bars_on
 from service.run_directory import find_run

@@ -9,8 +9,8 @@ import secrets
 import tempfile
 from pathlib import Path
 
+from protos.exit_codes import LearnerUnreachableError, RunNotFoundError
 from protos.rpc.roles import Role
-from service.exits import LearnerUnreachableError, RunNotFoundError
 from service.system_errors import naming
 from unspool.config_error import did_you_mean
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final
 
-from service.exits import RunInUseError
+from protos.exit_codes import RunInUseError
 from service.lock_file import holder_of, is_locked
 from service.run_directory import RunDirectory, write_atomically
 

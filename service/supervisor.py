@@ -4,16 +4,16 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from protos.unspool.v1.admin_pb2 import Status, SupervisionNote
-from service.client import Admin
-from service.exits import (
+from protos.exit_codes import (
     FailedError,
     InterruptedRunError,
     LearnerUnreachableError,
     RefusedError,
-    ServiceError,
+    UnspoolError,
     error_for,
 )
+from protos.unspool.v1.admin_pb2 import Status, SupervisionNote
+from service.client import Admin
 from service.fleet import Fleet
 from service.last_status import DOWN
 from service.learner_lives import LearnerLives, cause_of
@@ -62,7 +62,7 @@ class Supervisor:
         self._stops_sent = 0
         self._stopped_at = 0.0
         self._ended_at: float | None = None
-        self._failure: ServiceError | None = None
+        self._failure: UnspoolError | None = None
         self._refusal = ""
         self._unreachable = "the learner does not answer"
         self._told: list[str] | None = None
@@ -120,7 +120,7 @@ class Supervisor:
         """Do what is due; return whether the run has ended and nothing of it is left.
 
         Raises:
-            ServiceError: nothing of it is left, and it did not end as it should.
+            UnspoolError: nothing of it is left, and it did not end as it should.
         """
         exit_code = self._lives.poll()
         if exit_code is not None:
@@ -159,7 +159,7 @@ class Supervisor:
         facts = [*note.problems, *(f"{one.name} {one.state}" for one in note.absent_workers)]
         if facts == self._told and self._clock() - self._told_at < _TELL_AGAIN_S:
             return
-        with contextlib.suppress(ServiceError):  # tried again at the next step
+        with contextlib.suppress(UnspoolError):  # tried again at the next step
             self._admin.note_supervision(note)
             self._told, self._told_at = facts, self._clock()
 
@@ -215,7 +215,7 @@ class Supervisor:
             if not self._is_silent:
                 return  # tried again at the next step
             self._lives.terminate()
-        except ServiceError:
+        except UnspoolError:
             return
         self._stops_sent, self._stopped_at = self._stops_wanted, self._clock()
 
@@ -236,14 +236,14 @@ class Supervisor:
             raise self._failure
         return True
 
-    def _failure_of(self, exit_code: int) -> ServiceError:
+    def _failure_of(self, exit_code: int) -> UnspoolError:
         if self._lives.is_worn_out:
             text = f"{self._lives.problem}; launch again to resume. {self._lives.last_words()}"
             return InterruptedRunError(text)
         return failure_of(exit_code, self._lives.last_words())
 
 
-def failure_of(exit_code: int, last_words: str) -> ServiceError:
+def failure_of(exit_code: int, last_words: str) -> UnspoolError:
     """Return the error that the learner has ended with: its own, or that somebody killed it."""
     if exit_code < 0:
         return InterruptedRunError(f"the learner {cause_of(exit_code)}; launch again to resume. {last_words}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from service.exits import SystemRefusalError
+from protos.exit_codes import SystemRefusalError
 
 _REMEDIES: Final = {
     errno.ENOENT: "make the folder first, or name another path",

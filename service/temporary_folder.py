@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from service.exits import UsageError
+from protos.exit_codes import UsageError
 from service.finding import Finding
 
 # What Ray appends to the folder, with the longest process number; `raylet`'s path is shorter.

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from learner.checkpoint import load_theta
 from learner.errors import CorruptCheckpointError
+from protos.exit_codes import CheckpointError, RunNotFoundError
 from service.checkpoints import checkpoints_of
 from service.config import RunConfig
-from service.exits import CheckpointError, RunNotFoundError
 from service.run_directory import RunDirectory, find_run
 from service.toml_document import read_tables
 from unspool.experiment import Experiment

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from protos.exit_codes import ExitCode
 from protos.rpc.tls import Identity
-from workers.exits import End, ExitCode
+from workers.exits import End
 from workers.main import build, log_to
 from workers.settings import WorkerSettings
 
@@ -99,7 +100,7 @@ class WorkerActor:
 
     def run(self) -> Ended:
         """Work until the end; returns the exit code of a process that did, and why. Then this one ends."""
-        end = End(ExitCode.CRASHED, "")
+        end = End(ExitCode.FAILED, "")
         try:
             end = self._work()
         except Exception as error:

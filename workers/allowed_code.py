@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
-from workers.client import RefusedError
+from protos.exit_codes import RefusedError
 
 COMPONENT_PACKAGES: Final = "UNSPOOL_COMPONENT_PACKAGES"
 """Packages that components may come from, separated by commas; unset: any but Python's own."""

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from protos import codec
+from protos.exit_codes import RefusedError
 from protos.rpc.channels import open_channel
 from protos.rpc.session_stream import SESSION_METADATA
 from protos.rpc.tls import Identity, TlsError, handshake_problem
@@ -44,10 +45,6 @@ _REFUSALS = frozenset(
     }
 )
 """Codes that the same request would meet again. A full learner, which may have room later, has another."""
-
-
-class RefusedError(Exception):
-    """The learner says no, and would say it again: do not retry."""
 
 
 class UnavailableError(Exception):

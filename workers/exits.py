@@ -1,27 +1,22 @@
-"""How a worker process ends, in the words that a supervisor reads."""
+"""How a worker process ends, in the words that a supervisor reads: an exit code, and a note in a file.
 
-import enum
+The note exists because a code says too little. The pool names its file in the environment.
+"""
+
+import contextlib
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Self
 
+from protos.exit_codes import ExitCode
 from unspool.failure_report import traceback_of
 
+EXIT_NOTE: Final = "UNSPOOL_EXIT_NOTE"
+"""The environment variable that names the file of the note."""
+
 _SUMMARY_CHARACTERS: Final = 600
-
-
-class ExitCode(enum.IntEnum):
-    """Exit code of a worker process."""
-
-    OK = 0
-    """The run finished, was stopped, or this worker was drained."""
-    CRASHED = 70
-    """An exception; its traceback is in the log and was sent to the learner."""
-    EVICTED = 71
-    """The learner took this worker's lanes away; a process started afresh may do better."""
-    ORPHANED = 75
-    """No learner answered for the orphan time to live."""
-    REFUSED = 77
-    """The learner will not have this worker, nor another one started the same way: its token, its code."""
+_NOTE_BYTES: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -39,11 +34,38 @@ class End:
     @classmethod
     def crashed(cls, error: BaseException) -> Self:
         """Return the end of a worker by an exception: its tracebacks, and the user's own line as the last."""
-        return cls(ExitCode.CRASHED, traceback_of(error))
+        return cls(ExitCode.FAILED, traceback_of(error))
 
     @property
     def summary(self) -> str:
         """The reason in one line; of an exception what it says and where."""
         lines = self.reason.strip().splitlines() or [""]
-        text = lines[-1] if self.code is ExitCode.CRASHED else " ".join(map(str.strip, lines))
+        text = lines[-1] if self.code is ExitCode.FAILED else " ".join(map(str.strip, lines))
         return text[:_SUMMARY_CHARACTERS]
+
+
+def note_from_environment() -> Path | None:
+    """Return where this process is to write its note, and hide that from processes that it starts."""
+    path = os.environ.pop(EXIT_NOTE, "")
+    return Path(path) if path else None
+
+
+def write_note(path: Path | None, end: End) -> None:
+    """Write the note, if there is a place for it; a full disk must not change how a process ends."""
+    if path is not None:
+        with contextlib.suppress(OSError):
+            path.write_text(end.summary, encoding="utf-8")
+
+
+def read_note(path: Path) -> str:
+    """Return the note of the last process, or nothing."""
+    try:
+        return path.read_bytes()[:_NOTE_BYTES].decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def clear_note(path: Path) -> None:
+    """Remove the note of the last process, before the next one starts."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from protos.exit_codes import RefusedError
 from unspool.numerics import Numerics
-from workers.client import RefusedError
 from workers.numeric_environment import foreign_to_libraries
 
 

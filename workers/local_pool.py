@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from workers import exit_note
+from workers.exits import EXIT_NOTE, clear_note, read_note
 from workers.local_process import PROGRAM, AdoptedProcess, LocalProcess, StartedProcess
 from workers.pool import Exit, WorkerPool, WorkerProcess
 
@@ -54,18 +54,18 @@ class LocalPool(WorkerPool):
             raise ValueError(f"LocalPool.start({name!r}): is running already")
         self._logs_dir.mkdir(parents=True, exist_ok=True)
         note = (self._logs_dir / f"{name}.exit").resolve()
-        exit_note.clear(note)
+        clear_note(note)
         with (self._logs_dir / f"{name}.log").open("ab") as log:
             self._processes[name] = StartedProcess(
                 subprocess.Popen(
                     [*self._command, *self._arguments(name)],
-                    env=os.environ | self._environment | {exit_note.EXIT_NOTE: str(note)},
+                    env=os.environ | self._environment | {EXIT_NOTE: str(note)},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                 ),
-                lambda: exit_note.read(note),
+                lambda: read_note(note),
             )
 
     def adopt(self, name: str, host: str, pid: int) -> bool:

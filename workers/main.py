@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workers import exit_note
 from workers.bootstrap import bind_to_cpus
-from workers.exits import End
+from workers.exits import End, note_from_environment, write_note
 from workers.numeric_environment import pin_worker
 from workers.settings import WorkerSettings
 
@@ -40,14 +39,14 @@ def run(settings: WorkerSettings, environment: Mapping[str, str]) -> int:
     bind_to_cpus(os.environ)
     log_to(None)
     faulthandler.enable()
-    note = exit_note.taken_from_environment()
+    note = note_from_environment()
     try:
         worker = build(settings)
         code = run_until_signalled(worker)
     except Exception as error:
-        exit_note.write(note, End.crashed(error))
+        write_note(note, End.crashed(error))
         raise
-    exit_note.write(note, worker.end)
+    write_note(note, worker.end)
     return code
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from workers.exits import ExitCode
+from protos.exit_codes import ExitCode
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Exit:
     """How a worker process ended.
 
     Attributes:
-        code: its exit code (`workers.exits.ExitCode`), or None if it did not get to choose one.
+        code: its exit code (`protos.exit_codes.ExitCode`), or None if it did not get to choose one.
         cause: for people.
         preempted: whether the machine was taken away, which is nobody's failure.
         out_of_memory: whether its machine had no memory left for it.
@@ -28,11 +28,9 @@ class Exit:
 
     @classmethod
     def with_code(cls, code: int) -> Self:
-        """Return the exit of a process that chose its exit code, which says it all."""
-        try:
-            return cls(code, ExitCode(code).name.lower())
-        except ValueError:
-            return cls(code, f"exit code {code}")
+        """Return the exit of a process that has left nothing but its exit code."""
+        meaning = f": {ExitCode(code).meaning}" if code in set(ExitCode) else ""
+        return cls(code, f"exit code {code}{meaning}")
 
     @classmethod
     def said(cls, code: int, said: str) -> Self:

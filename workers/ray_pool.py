@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from protos.exit_codes import ExitCode
 from workers.actor import WorkerActor
 from workers.autoscaler_hint import AutoscalerHint
-from workers.exits import ExitCode
 from workers.pool import Exit, LearnerAccess, WorkerPool, WorkerProcess
 from workers.ray_connection import NAMESPACE, connect, set_environment
 from workers.ray_host import driver_search, host_class
@@ -315,7 +315,7 @@ class RayPool(WorkerPool):
                 return None  # only the question was lost
             return Exit(None, str(error), preempted=error.preempted)
         except errors.RayTaskError as error:
-            return Exit(ExitCode.CRASHED, str(error))
+            return Exit(ExitCode.FAILED, str(error))
 
 
 def _load_ray() -> Any:

@@ -10,11 +10,12 @@ import threading
 import time
 from collections.abc import Callable
 
+from protos.exit_codes import ExitCode, RefusedError
 from protos.unspool.v1 import learner_pb2
 from workers import stack
 from workers.backoff import FullJitterBackoff
-from workers.client import LearnerClient, LearnerStream, RefusedError, UnavailableError
-from workers.exits import End, ExitCode
+from workers.client import LearnerClient, LearnerStream, UnavailableError
+from workers.exits import End
 from workers.mailbox import Joined, Mailbox, TooManyOrdersError
 
 _JOIN_THREAD_S = 5.0
@@ -205,7 +206,7 @@ class Session:
             reason = (
                 f"no learner for {silent_s:.0f} s (orphan_ttl_s = {self._orphan_ttl_s:g}): {self._trouble}"
             )
-            self._finish(End(ExitCode.ORPHANED, reason))
+            self._finish(End(ExitCode.TEMPORARY, reason))
 
     # The heartbeat's thread.
 

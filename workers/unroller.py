@@ -10,6 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 from protos import codec
+from protos.exit_codes import RefusedError
 from protos.unspool.v1 import common_pb2, learner_pb2
 from unspool import lanes
 from unspool.device_mesh import task_mesh
@@ -18,7 +19,7 @@ from unspool.numerics import Numerics
 from unspool.outer_trainers.gradient_learner import GradientEstimator, WorkerWeights
 from workers import lane as lane_module
 from workers.allowed_code import COMPONENT_PACKAGES, check_components
-from workers.client import LearnerClient, RefusedError
+from workers.client import LearnerClient
 from workers.fitness import check_devices, compute_as
 from workers.lane import Lane
 from workers.thetas import Thetas, weights_of

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import jax
 
+from protos.exit_codes import ExitCode, RefusedError
 from protos.failure_message import failure_message
 from protos.unspool.v1 import learner_pb2
 from unspool.failure_report import FailureReport
 from workers import stack
-from workers.client import LearnerClient, RefusedError, UnavailableError
-from workers.exits import End, ExitCode
+from workers.client import LearnerClient, UnavailableError
+from workers.exits import End
 from workers.introduction import introduction
 from workers.mailbox import Joined, Mailbox, Order, Rejected
 from workers.progress import Progress
@@ -54,7 +55,7 @@ class UnrollWorker:
         self._progress = Progress(clock)
         self._drain_order: learner_pb2.Drain | None = None
         self._workload: Workload | None = None
-        self.end = End(ExitCode.CRASHED, "it has not ended yet")
+        self.end = End(ExitCode.FAILED, "it has not ended yet")
         self._session = Session(
             client,
             self._mailbox,
@@ -150,7 +151,7 @@ class UnrollWorker:
         if self._session.leave(drain.reason, drain.deadline_s or self._settings.drain_s):
             return End(ExitCode.OK, f"drained: {drain.reason}")
         return self._mailbox.end or End(
-            ExitCode.ORPHANED, f"drained, but had no chance to return its lanes: {self._session.trouble}"
+            ExitCode.TEMPORARY, f"drained, but had no chance to return its lanes: {self._session.trouble}"
         )
 
     def _give_in(self, end: End, report: FailureReport | None) -> End:

@@ -5,8 +5,9 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 
+from protos.exit_codes import RefusedError
 from protos.unspool.v1 import learner_pb2
-from workers.client import LearnerClient, RefusedError, UnavailableError
+from workers.client import LearnerClient, UnavailableError
 from workers.failures import lane_failure
 from workers.lane import Lane
 from workers.leases import Leases

@@ -15,12 +15,12 @@ from typing import Any, Final
 
 import grpc
 
+from protos.exit_codes import UnspoolError
 from protos.rpc.channels import open_channel
 from protos.rpc.roles import Role
 from protos.unspool.v1 import learner_pb2, learner_pb2_grpc
 from service.client import Admin, connected
 from service.config import RunConfig
-from service.exits import ServiceError
 from service.processes import run_worker
 from service.run_directory import RunDirectory
 from service.toml_document import write_tables
@@ -96,7 +96,7 @@ class MortalRun:
     def _newest(self, admin: Admin, stub: learner_pb2_grpc.LearnerStub) -> dict[int, bytes]:
         """The newest theta, if it is still there when it is asked for."""
         metadata = (("authorization", f"Bearer {self._run.token(Role.WORKER)}"),)
-        with contextlib.suppress(ServiceError, grpc.RpcError):
+        with contextlib.suppress(UnspoolError, grpc.RpcError):
             version = admin.status().outer_step
             request = learner_pb2.GetThetaRequest(version=version)
             chunks = stub.GetTheta(request, metadata=metadata, timeout=_DEADLINE_S)
@@ -106,7 +106,7 @@ class MortalRun:
     def _address(self) -> str:
         give_up_at = time.monotonic() + _START_S
         while time.monotonic() < give_up_at:
-            with contextlib.suppress(ServiceError):
+            with contextlib.suppress(UnspoolError):
                 return self._run.endpoints().learner
             time.sleep(_POLL_S)
         raise RuntimeError(f"the learner does not listen: {self._run.log_path('learner').read_text()}")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from protos.exit_codes import ExitCode
 from service import config
-from service.exits import ExitCode
 from unspool.component_names import NAMES
 from unspool.experiment import Experiment
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from protos.exit_codes import UnspoolError
 from protos.facts import facts_of
 from service.client import connected
-from service.exits import ServiceError
 from service.run_directory import RunDirectory
 
 PATIENCE_S = 240.0
@@ -149,7 +149,7 @@ class LaunchedRun:
 
     def status(self) -> dict[str, Any]:
         """What `status --json` would say, but at once; empty if the learner is down."""
-        with contextlib.suppress(ServiceError), connected(RunDirectory(self.run_dir)) as admin:
+        with contextlib.suppress(UnspoolError), connected(RunDirectory(self.run_dir)) as admin:
             return dict(facts_of(admin.status()))
         return {}
 

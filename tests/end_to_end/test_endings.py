@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from service.exits import ExitCode
+from protos.exit_codes import ExitCode
 from tests.end_to_end.launched import tiny_config_text, unspool
 
 TASK = """

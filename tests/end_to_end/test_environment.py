@@ -8,8 +8,8 @@ from typing import Final
 
 import pytest
 
+from protos.exit_codes import ExitCode
 from protos.rpc.roles import Role
-from service.exits import ExitCode
 from service.run_directory import RunDirectory
 from tests.end_to_end.launched import (
     PATIENCE_S,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.exits import ExitCode
+from protos.exit_codes import ExitCode
 from tests.end_to_end.launched import PATIENCE_S, command, tiny_config_text, unspool
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]

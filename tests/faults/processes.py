@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from protos.exit_codes import UnspoolError
 from protos.facts import facts_of
 from protos.rpc.roles import Role
 from service.client import Admin, connected
 from service.config import RunConfig
-from service.exits import ServiceError
 from service.processes import run_learner, run_worker
 from service.run_directory import RunDirectory
 from service.toml_document import write_tables
@@ -123,7 +123,7 @@ class FaultyRun:
 
     def status(self) -> Status:
         """How the run stands; empty while its learner does not answer."""
-        with contextlib.suppress(ServiceError), self.admin() as admin:
+        with contextlib.suppress(UnspoolError), self.admin() as admin:
             return dict(facts_of(admin.status()))
         return {}
 
@@ -216,7 +216,7 @@ def _be_learner(run_dir: Path, log: Path, takeover: bool) -> None:
     _write_to(log)
     try:
         sys.exit(run_learner(RunDirectory(run_dir), takeover=takeover))
-    except ServiceError as error:
+    except UnspoolError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(int(error.exit_code))
 

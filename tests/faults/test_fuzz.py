@@ -17,7 +17,6 @@ from learner.admission import Body, JoinRefusedError
 from learner.checkpoint import Checkpoint, LaneMark, decode, encode, verify
 from learner.checkpoint_store import CheckpointStore
 from learner.checkpointing import CheckpointSchedule
-from learner.errors import CheckpointError
 from learner.inbound import Inbound
 from learner.outer import OuterLearner
 from learner.ring import Published
@@ -25,10 +24,10 @@ from learner.run_directory import RunDirectory as LearnersDirectory
 from learner.runtime import Runtime
 from learner.snapshots import SnapshotRef, SnapshotStore
 from protos import codec
+from protos.exit_codes import CheckpointError, LearnerUnreachableError
 from protos.unspool.v1 import admin_pb2, common_pb2, learner_pb2
 from service.checkpoints import checkpoints_of
 from service.config import RunConfig
-from service.exits import LearnerUnreachableError
 from service.last_status import last_status
 from service.run_directory import RunDirectory
 from service.toml_document import parse_tables, write_tables

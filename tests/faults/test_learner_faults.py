@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.exits import ExitCode
+from protos.exit_codes import ExitCode
 from tests.faults import ledger
 from tests.faults.configs import LANES, one_hot_toml
 from tests.faults.ledger import assert_exactly_once

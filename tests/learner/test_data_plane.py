@@ -9,8 +9,8 @@ import grpc
 import numpy as np
 import pytest
 
-from learner.main import FAILED_EXIT_CODE
 from protos import codec
+from protos.exit_codes import ExitCode
 from protos.unspool.v1 import admin_pb2, learner_pb2
 from protos.unspool.v1.learner_pb2 import Goodbye, HeldLane
 from tests.learner.builders import EXPERIMENT, SCHEMA, gradient_body, make_settings
@@ -228,7 +228,7 @@ def test_a_theta_that_never_stays_finite_fails_the_run_with_the_good_one_saved(t
                 worker.push(grant, version + 1, version, gradient_body(3e38), weight=1e30)
             last = worker.next("theta" if version < 2 else "goodbye")
         assert last.reason == Goodbye.FAILED
-        assert running.wait() == FAILED_EXIT_CODE
+        assert running.wait() == ExitCode.RUN_FAILED
     thetas = [message.theta.sha256 for message in worker.heard if message.HasField("theta")]
     assert set(thetas) == {good}
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from learner.checkpoint_store import CheckpointStore
-from learner.errors import FencedError, RunLockedError
 from learner.main import serve
 from learner.ownership import Ownership
 from learner.snapshots import SnapshotRef, SnapshotStore
 from protos import codec
+from protos.exit_codes import FencedError, RunInUseError
 from protos.unspool.v1.learner_pb2 import Goodbye
 from tests.learner.builders import make_settings
 from tests.learner.running import HandWrittenWorker, RunningLearner
@@ -54,14 +54,14 @@ def owner(directory: Path, meanwhile: Callable[[], object] = lambda: None) -> Ow
 
 def test_a_second_learner_is_refused_with_the_first_ones_name(tmp_path: Path) -> None:
     holder = f"pid {os.getpid()} on {socket.gethostname()}"
-    with owner(tmp_path).held(), pytest.raises(RunLockedError, match=holder), owner(tmp_path).held():
+    with owner(tmp_path).held(), pytest.raises(RunInUseError, match=holder), owner(tmp_path).held():
         pass
 
 
 def test_a_refused_learner_does_not_wipe_the_holders_name(tmp_path: Path) -> None:
     with owner(tmp_path).held():
         for _ in range(2):
-            with pytest.raises(RunLockedError, match=f"pid {os.getpid()}"), owner(tmp_path).held():
+            with pytest.raises(RunInUseError, match=f"pid {os.getpid()}"), owner(tmp_path).held():
                 pass
 
 
@@ -123,7 +123,7 @@ def test_a_takeover_goes_on_without_a_holder_that_does_not_renew_its_lease(tmp_p
         with second.held(takeover=True):
             assert 15.0 < waiting.now_s < 20.0
             second.begin_epoch()
-            with pytest.raises(RunLockedError), third.held():
+            with pytest.raises(RunInUseError), third.held():
                 pass
             with pytest.raises(FencedError):
                 hung.keep()
@@ -133,7 +133,7 @@ def test_a_takeover_does_not_outlast_a_holder_that_renews_its_lease(tmp_path: Pa
     stubborn = owner(tmp_path)
     with stubborn.held():
         second = owner(tmp_path, stubborn.renew)
-        with pytest.raises(RunLockedError, match="does not give way"), second.held(takeover=True):
+        with pytest.raises(RunInUseError, match="does not give way"), second.held(takeover=True):
             pass
 
 
@@ -141,7 +141,7 @@ def test_one_of_two_takeovers_gets_the_run(tmp_path: Path) -> None:
     first, other = owner(tmp_path), owner(tmp_path)
     with first.held():
         second = owner(tmp_path, other.begin_epoch)
-        with pytest.raises(RunLockedError, match="at the same moment"), second.held(takeover=True):
+        with pytest.raises(RunInUseError, match="at the same moment"), second.held(takeover=True):
             pass
 
 
@@ -206,6 +206,6 @@ def test_a_run_that_nobody_has_is_taken_over_like_any_other(tmp_path: Path) -> N
 
 def test_without_takeover_a_second_learner_changes_nothing(tmp_path: Path) -> None:
     with RunningLearner(make_settings(tmp_path)) as first:
-        with pytest.raises(RunLockedError, match="--takeover"):
+        with pytest.raises(RunInUseError, match="--takeover"):
             serve(make_settings(tmp_path))
         assert first.status().epoch == 1

@@ -13,12 +13,12 @@ from learner import durable_file
 from learner.append_file import AppendFile
 from learner.checkpoint_health import CheckpointHealth
 from learner.core import LearnerCore
-from learner.errors import CheckpointError
 from learner.events import EventLog
 from learner.phase import RunState
 from learner.records import Records, read_records
 from learner.snapshots import SnapshotRef, SnapshotStore
 from protos import codec
+from protos.exit_codes import CheckpointError
 from protos.unspool.v1 import admin_pb2, learner_pb2
 from tests.learner.builders import Peer, gradient_body, make_core, make_settings
 from tests.learner.running import HandWrittenWorker, RunningLearner

@@ -17,12 +17,13 @@ import pytest
 
 from learner.checkpoint import read_header
 from learner.core import LearnerCore
-from learner.errors import BrokenRunError, ConfigChangedError, PortInUseError, RunLockedError
+from learner.errors import BrokenRunError, ConfigChangedError
 from learner.main import serve
 from learner.outer import OuterLearner
 from learner.run_directory import Ports, RunDirectory
 from learner.runtime import Runtime
 from learner.settings import LearnerSettings
+from protos.exit_codes import PortInUseError, RunInUseError
 from protos.unspool.v1 import admin_pb2, learner_pb2
 from tests.learner.builders import EXPERIMENT_TOML, gradient_body, make_settings
 from tests.learner.running import PATIENCE_S, HandWrittenWorker, RunningLearner
@@ -59,7 +60,7 @@ def taken_port() -> Iterator[int]:
 
 def test_a_second_learner_on_the_run_directory_is_refused(tmp_path: Path) -> None:
     with RunningLearner(make_settings(tmp_path)) as first:
-        with pytest.raises(RunLockedError, match="another learner holds this run directory"):
+        with pytest.raises(RunInUseError, match="another learner holds this run directory"):
             serve(make_settings(tmp_path))
         assert first.status().epoch == 1
 

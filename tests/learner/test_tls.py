@@ -10,8 +10,8 @@ from typing import Any
 import grpc
 import pytest
 
-from learner.errors import TlsFilesError
 from learner.main import serve
+from protos.exit_codes import UsageError
 from protos.rpc.access import Access
 from protos.rpc.denials import HANDSHAKE_S, DenialReason, Denials
 from protos.rpc.roles import Role
@@ -218,7 +218,7 @@ def test_a_certificate_that_callers_would_refuse_keeps_the_learner_from_starting
     tmp_path: Path, trial: Path, hosts: tuple[str, ...], days: int, words: str
 ) -> None:
     files = served(tmp_path / "server", *hosts, authority=trial / "authority", days=days)
-    with pytest.raises(TlsFilesError, match=words):
+    with pytest.raises(UsageError, match=words):
         serve(make_settings(tmp_path, tls=Identity(files)))
     assert not (tmp_path / "epoch").exists()
 

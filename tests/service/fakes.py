@@ -2,10 +2,9 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from protos.exit_codes import ExitCode, LearnerUnreachableError, RefusedError, UsageError
 from protos.unspool.v1.admin_pb2 import CheckpointInfo, Event, Status, SupervisionNote, WorkerStatus
 from service.client import Admin
-from service.exits import LearnerUnreachableError, RefusedError, UsageError
-from workers.exits import ExitCode
 from workers.pool import Exit, WorkerPool, WorkerProcess
 
 
@@ -75,7 +74,7 @@ class FakePool(WorkerPool):
     def close(self) -> None:
         self.exits.clear()
 
-    def end(self, name: str, code: int | None = ExitCode.CRASHED, cause: str = "crashed") -> None:
+    def end(self, name: str, code: int | None = ExitCode.FAILED, cause: str = "crashed") -> None:
         self.exits[name] = Exit(code, cause)
 
     def run_out_of_memory(self, name: str) -> None:

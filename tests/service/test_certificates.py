@@ -10,13 +10,13 @@ from pathlib import Path
 import grpc
 import pytest
 
+from protos.exit_codes import ExitCode, FailedError, LearnerUnreachableError, RefusedError, UsageError
 from protos.rpc.roles import Role, certificate_name
 from protos.rpc.tls import Identity, TlsError, check_client, check_server, handshake_problem
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc
 from service.certificates import make_trial_certificates
 from service.client import GrpcAdmin
 from service.command import run_command
-from service.exits import ExitCode, FailedError, LearnerUnreachableError, RefusedError, UsageError
 from tests.certificates import served, signed, trial_certificates
 
 

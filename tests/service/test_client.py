@@ -6,15 +6,9 @@ from typing import Any
 import grpc
 import pytest
 
+from protos.exit_codes import FailedError, LearnerUnreachableError, RefusedError, UnspoolError, UsageError
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc
 from service.client import GrpcAdmin, connected
-from service.exits import (
-    FailedError,
-    LearnerUnreachableError,
-    RefusedError,
-    ServiceError,
-    UsageError,
-)
 from service.run_directory import RunDirectory
 
 
@@ -155,7 +149,7 @@ def test_events_are_asked_for_from_a_number_on(admin: GrpcAdmin) -> None:
     ],
 )
 def test_the_learners_refusals_are_typed(
-    admin: GrpcAdmin, operators: Operators, code: grpc.StatusCode, error: type[ServiceError]
+    admin: GrpcAdmin, operators: Operators, code: grpc.StatusCode, error: type[UnspoolError]
 ) -> None:
     operators.refusal = code
     with pytest.raises(error, match="because"):

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from protos.exit_codes import ExitCode
 from protos.rpc.roles import Role
 from service.cli import DESCRIPTION
 from service.command import run_command
 from service.config import RunConfig
-from service.exits import ExitCode
 from service.run_directory import RunDirectory
 from service.toml_document import read_tables, write_tables
 
@@ -44,7 +44,7 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, s
 
 
 def test_every_exit_code_is_documented() -> None:
-    assert all(f"{code.value:>2}  {code.meaning}" in DESCRIPTION for code in ExitCode)
+    assert all(f"{code.value:>3}  {code.meaning}" in DESCRIPTION for code in ExitCode)
 
 
 @pytest.mark.parametrize(

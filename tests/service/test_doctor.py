@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from protos.exit_codes import ExitCode
 from service import machine
 from service.certificates import make_trial_certificates
 from service.command import run_command
 from service.config import RunConfig
 from service.doctor import certificates, examine, learner_load, timeouts
-from service.exits import ExitCode
 from service.finding import Finding
 from service.toml_document import read_tables, with_overrides
 from unspool.config_error import ConfigError

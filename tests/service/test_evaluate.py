@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from protos.exit_codes import RunNotFoundError, UsageError
 from service.evaluate import INITIALISATION, META_TRAINED, Mean, evaluate, longest_episode
 from service.evaluation_report import evaluation_report
-from service.exits import RunNotFoundError, UsageError
 from service.figures import draw_outer_loss, smoothed
 from service.tables import evaluation_table
 from service.trained import load_trained

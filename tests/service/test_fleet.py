@@ -1,8 +1,8 @@
 import pytest
 
+from protos.exit_codes import ExitCode
 from service.fleet import Fleet, RestartPolicy
 from tests.service.fakes import Clock, FakeAdmin, FakePool
-from workers.exits import ExitCode
 
 
 class World:
@@ -219,7 +219,7 @@ def test_being_scaled_down_costs_nothing() -> None:
     world.reconcile()
     for _ in range(5):
         world.scale(0)
-        world.pool.end("w0", ExitCode.CRASHED)
+        world.pool.end("w0", ExitCode.FAILED)
         world.scale(1)
     assert world.pool.running == ["w0"]
     assert world.fleet.ends == {}
@@ -398,7 +398,7 @@ def test_workers_without_room_are_named_with_what_is_short_and_since_when() -> N
 def test_a_worker_without_a_session_is_told_with_how_its_process_ended() -> None:
     world = World(2)
     world.reconcile()
-    world.pool.end("w1", ExitCode.CRASHED, "RuntimeError: the licence has expired (my_task.py:9 in loss)")
+    world.pool.end("w1", ExitCode.FAILED, "RuntimeError: the licence has expired (my_task.py:9 in loss)")
     world.reconcile()
     (absent,) = world.fleet.absent({"w0"})
     assert (absent.name, absent.state) == (

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from protos.exit_codes import ExitCode
 from service.command import run_command
-from service.exits import ExitCode
 from service.run_directory import RunDirectory
 from service.supervision import supervising
 from tests.service.test_command import QUADRATIC, answered, told

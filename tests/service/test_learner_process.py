@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from protos.exit_codes import RunInUseError
 from protos.unspool.v1.admin_pb2 import Status
 from service import learner_process
-from service.exits import RunInUseError
 from service.learner_process import AdoptedLearner, living_learner
 from service.run_directory import RunDirectory
 from tests.service.fakes import FakeAdmin

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from protos.exit_codes import ExitCode
 from protos.unspool.v1.admin_pb2 import LaneStatus, WorkerStatus
 from service.command import run_command
-from service.exits import ExitCode
 from tests.service.fakes import FakeAdmin
 
 

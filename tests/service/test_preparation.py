@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from protos.exit_codes import FailedError, RunInUseError, UsageError
 from service import preparation
 from service.config import RunConfig
-from service.exits import FailedError, RunInUseError, UsageError
 from service.run_directory import RunDirectory
 from service.toml_document import read_tables, write_tables
 from unspool.config_error import ConfigError

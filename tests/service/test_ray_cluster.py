@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.exits import InterruptedRunError, LearnerUnreachableError
+from protos.exit_codes import InterruptedRunError, LearnerUnreachableError
 from service.ray_cluster import await_cluster
 
 

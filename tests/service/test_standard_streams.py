@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.exits import ExitCode
+from protos.exit_codes import ExitCode
 from service.run_directory import RunDirectory
 from tests.service.test_command import QUADRATIC
 

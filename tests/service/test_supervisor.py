@@ -1,6 +1,6 @@
 import pytest
 
-from service.exits import CheckpointError, ExitCode, FailedError, InterruptedRunError, ServiceError
+from protos.exit_codes import CheckpointError, ExitCode, FailedError, InterruptedRunError, UnspoolError
 from service.fleet import Fleet, RestartPolicy
 from service.learner_lives import LearnerLives
 from service.supervisor import Supervisor
@@ -26,12 +26,12 @@ class World:
         self.clock.now_s += after_s
         return self.supervisor.step()
 
-    def outcome(self) -> ServiceError:
+    def outcome(self) -> UnspoolError:
         try:
             for _ in range(100):
                 if self.step(100.0):
                     break
-        except ServiceError as error:
+        except UnspoolError as error:
             return error
         raise AssertionError("the run goes on, or ended as it should")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from protos.exit_codes import ExitCode
 from service import preparation
 from service.command import run_command
-from service.exits import ExitCode
 from service.run_directory import RunDirectory
 from service.system_errors import naming, system_error
 from tests.service.test_command import QUADRATIC, told

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.exits import ExitCode
+from protos.exit_codes import ExitCode
 from service.temporary_folder import temporary_folder
 from tests.service.test_command import QUADRATIC, told
 

@@ -2,10 +2,9 @@ import tomllib
 
 import pytest
 
+from protos.exit_codes import ExitCode, RefusedError
 from tests.workers.fake_learner import EXPERIMENT, FakeLearner
 from workers.allowed_code import COMPONENT_PACKAGES, check_components
-from workers.client import RefusedError
-from workers.exits import ExitCode
 
 
 def tables(name: str) -> dict[str, object]:

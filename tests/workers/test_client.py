@@ -6,10 +6,11 @@ import grpc
 import pytest
 
 from protos import codec
+from protos.exit_codes import RefusedError
 from protos.rpc.tls import Identity
 from protos.unspool.v1 import common_pb2, learner_pb2, learner_pb2_grpc
 from tests.certificates import signed, trial_certificates
-from workers.client import GrpcLearnerClient, LearnerClient, RefusedError, UnavailableError
+from workers.client import GrpcLearnerClient, LearnerClient, UnavailableError
 
 BODY = bytes(range(256)) * 10
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from protos.exit_codes import ExitCode
 from protos.unspool.v1 import learner_pb2
 from tests.workers.cluster import Cluster
-from workers.exits import ExitCode
 from workers.lane import Lane
 from workers.unroller import Unroller
 
@@ -36,4 +36,4 @@ def test_a_lane_that_always_fails_is_left_out_and_the_run_finishes_without_it(tm
     assert status["state"] == "FINISHED"
     assert status["lanes"][2]["state"] == "quarantined"
     assert "FloatingPointError" in status["lanes"][2]["problem"]
-    assert cluster.codes == {f"w{life}": ExitCode.CRASHED for life in range(3)} | {"w3": ExitCode.OK}
+    assert cluster.codes == {f"w{life}": ExitCode.FAILED for life in range(3)} | {"w3": ExitCode.OK}

@@ -1,6 +1,6 @@
 import pytest
 
-from workers.client import RefusedError
+from protos.exit_codes import RefusedError
 from workers.fitness import _check_cpu_devices, _check_cpu_threads, _check_platform, check_devices
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import pytest
 
+from protos.exit_codes import RefusedError
 from unspool.config_error import ConfigError
 from unspool.numerics import OPTIONS, Numerics
-from workers.client import RefusedError
 from workers.fitness import compute_as
 from workers.numeric_environment import (
     _HARMLESS,

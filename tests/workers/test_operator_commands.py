@@ -9,10 +9,10 @@ from typing import Any
 import grpc
 import pytest
 
+from protos.exit_codes import ExitCode
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc
 from tests.workers.cluster import Cluster
 from tests.workers.fake_learner import PATIENCE_S
-from workers.exits import ExitCode
 from workers.unroller import Unroller
 
 

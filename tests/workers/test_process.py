@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from protos.exit_codes import ExitCode
 from tests.workers.fake_learner import PATIENCE_S
 from workers.actor import Outcome, WorkerActor
-from workers.exits import ExitCode
 from workers.settings import WorkerSettings
 
 NOBODY = "127.0.0.1:1"
@@ -60,9 +60,9 @@ def test_an_actors_process_ends_after_its_work_even_if_that_has_failed(tmp_path:
     actor = WorkerActor(NOBODY, "token", str(tmp_path), "w0", "run", str(tmp_path), outcome)
     assert actor.outcome(0.0) is None
     code, why = actor.run()
-    assert code == ExitCode.CRASHED
+    assert code == ExitCode.FAILED
     assert "TlsError" in why
-    assert codes.get(timeout=PATIENCE_S) == ExitCode.CRASHED
+    assert codes.get(timeout=PATIENCE_S) == ExitCode.FAILED
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from protos.exit_codes import ExitCode
 from protos.unspool.v1 import learner_pb2
 from tests.workers.fake_learner import PATIENCE_S, FakeLearner
 from workers.backoff import FullJitterBackoff
 from workers.client import UnavailableError
-from workers.exits import ExitCode
 from workers.mailbox import Joined, Mailbox
 from workers.session import Session
 
@@ -182,7 +182,7 @@ def test_a_worker_without_a_learner_is_orphaned_in_the_end(learner, mailbox):
     end = mailbox.wait_for_end(PATIENCE_S)
     session.close()
     assert end is not None
-    assert end.code is ExitCode.ORPHANED
+    assert end.code is ExitCode.TEMPORARY
     assert "nobody there" in end.reason
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from workers.client import RefusedError
+from protos.exit_codes import RefusedError
 from workers.unroller import _mesh_of
 
 

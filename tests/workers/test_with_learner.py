@@ -4,11 +4,11 @@ from collections.abc import Iterable
 
 import pytest
 
+from protos.exit_codes import ExitCode
 from protos.unspool.v1 import learner_pb2
 from tests.workers.cluster import TOKEN, Cluster
 from tests.workers.watched_stream import WatchedStream
 from workers.client import GrpcLearnerClient, LearnerStream
-from workers.exits import ExitCode
 
 
 class DrainingClient(GrpcLearnerClient):

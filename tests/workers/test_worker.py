@@ -2,10 +2,10 @@ import queue
 
 import pytest
 
+from protos.exit_codes import ExitCode, RefusedError
 from protos.unspool.v1 import learner_pb2
 from tests.workers.fake_learner import EXPERIMENT, FakeLearner
-from workers.client import RefusedError, UnavailableError
-from workers.exits import ExitCode
+from workers.client import UnavailableError
 from workers.unroller import Unroller
 from workers.worker import UnrollWorker
 
@@ -227,7 +227,7 @@ def test_a_crash_sends_its_traceback_to_the_learner(start):
     assert line.level == "error"
     assert "Traceback" in line.text
     assert "SnapshotError" in line.text
-    assert running.exit_code() == ExitCode.CRASHED
+    assert running.exit_code() == ExitCode.FAILED
 
 
 def test_an_estimate_that_raises_names_its_lane_and_ends_the_worker(start, monkeypatch):
@@ -241,7 +241,7 @@ def test_an_estimate_that_raises_names_its_lane_and_ends_the_worker(start, monke
     said = "OverflowError: too large (test_worker.py:16 in raise_overflow)"
     assert failure.traceback.endswith(f"\n{said}")
     assert (failure.report.type, failure.report.line) == ("OverflowError", 16)
-    assert running.exit_code() == ExitCode.CRASHED
+    assert running.exit_code() == ExitCode.FAILED
 
 
 def test_a_learner_that_does_not_answer_is_no_lanes_fault(start):
@@ -267,7 +267,7 @@ def test_a_snapshot_with_another_digest_than_granted_is_not_used(start):
     learner.snapshots[0, 2] = b"other bytes"
     learner.say(grant=grant)
     assert "sha256" in learner.next("lane_failure").lane_failure.traceback
-    assert running.exit_code() == ExitCode.CRASHED
+    assert running.exit_code() == ExitCode.FAILED
 
 
 def test_a_lane_whose_snapshot_is_gone_is_returned_as_it_was_granted(start):
@@ -331,7 +331,7 @@ def test_in_sync_a_push_for_another_version_than_the_learners_ends_the_worker(st
     learner.grant(0)
     learner.judge(learner.next_push(), Verdict.FUTURE)
     assert "LaneConflictError" in learner.next("log").log.text
-    assert running.exit_code() == ExitCode.CRASHED
+    assert running.exit_code() == ExitCode.FAILED
 
 
 def test_stack_names_what_the_worker_is_doing(start):

@@ -7,10 +7,11 @@ from typing import Any
 import grpc
 
 from protos import codec
+from protos.exit_codes import RefusedError
 from protos.rpc.session_stream import SESSION_METADATA, SessionStreams
 from protos.unspool.v1 import learner_pb2, learner_pb2_grpc
 from protos.unspool.v1.common_pb2 import Chunk
-from workers.client import LearnerClient, RefusedError, UnavailableError
+from workers.client import LearnerClient, UnavailableError
 from workers.relay.core import RelayCore, RelayRefusalError
 from workers.relay.inbound import MAX_SNAPSHOT_BYTES, RelayInbound
 from workers.relay.thetas import RelayThetas

@@ -9,11 +9,12 @@ import time
 import traceback
 from dataclasses import dataclass
 
+from protos.exit_codes import ExitCode
 from protos.rpc.connection import address_of, advertised_host
 from protos.rpc.tls import Identity
 from protos.unspool.v1 import learner_pb2
 from workers.client import LearnerClient
-from workers.exits import End, ExitCode
+from workers.exits import End
 from workers.introduction import introduction
 from workers.mailbox import Joined, Mailbox
 from workers.relay.core import RelayCore
@@ -105,7 +106,7 @@ class Relay:
         try:
             end = self._relay()
         except Exception:
-            end = End(ExitCode.CRASHED, traceback.format_exc())
+            end = End(ExitCode.FAILED, traceback.format_exc())
         finally:
             self._session.close()
         self._core.dismiss(_FAREWELLS.get(end.code, learner_pb2.Goodbye.EXPIRED), end.reason)
@@ -157,7 +158,7 @@ class Relay:
         if not self._core.reply.worker_id or self._session.leave(reason, self._settings.upstream.drain_s):
             return End(ExitCode.OK, f"drained: {reason}")
         return self._mailbox.end or End(
-            ExitCode.ORPHANED, f"drained, but had no chance to return its lanes: {self._session.trouble}"
+            ExitCode.TEMPORARY, f"drained, but had no chance to return its lanes: {self._session.trouble}"
         )
 
 

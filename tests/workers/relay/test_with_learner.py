@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
+from protos.exit_codes import ExitCode
 from protos.unspool.v1 import learner_pb2
 from tests.workers.cluster import TOKEN, Cluster
 from tests.workers.fake_learner import PATIENCE_S
 from tests.workers.watched_stream import WatchedStream
 from workers.client import GrpcLearnerClient, LearnerStream
-from workers.exits import ExitCode
 from workers.relay.relay import Relay, RelaySettings
 from workers.settings import WorkerSettings
 
@@ -121,7 +121,7 @@ def test_theta_does_not_depend_on_a_worker_that_dies_behind_a_relay(tmp_path, ex
     cluster.start_worker(DyingClient(relay.address, at_version=3))
     cluster.start_worker(GrpcLearnerClient(relay.address, TOKEN))
     assert cluster.finish()["theta_sha256"] == expected
-    assert cluster.codes == {"w0": ExitCode.CRASHED, "w1": ExitCode.OK}
+    assert cluster.codes == {"w0": ExitCode.FAILED, "w1": ExitCode.OK}
     assert relay.exit_code() == ExitCode.OK
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from workers import exit_note
-from workers.exits import End, ExitCode
+from protos.exit_codes import ExitCode
+from workers.exits import EXIT_NOTE, End, clear_note, note_from_environment, read_note, write_note
 from workers.pool import Exit
 
 
@@ -18,19 +18,21 @@ def crashed() -> End:
 
 
 def test_a_crash_is_noted_as_what_was_raised_and_where(tmp_path: Path) -> None:
-    exit_note.write(tmp_path / "note", crashed())
-    ended = Exit.said(ExitCode.CRASHED, exit_note.read(tmp_path / "note"))
-    assert ended.cause == "RuntimeError: the licence has expired (test_exit_note.py:14 in crashed)"
+    write_note(tmp_path / "note", crashed())
+    ended = Exit.said(ExitCode.FAILED, read_note(tmp_path / "note"))
+    assert ended.cause == "RuntimeError: the licence has expired (test_exits.py:14 in crashed)"
 
 
 def test_a_process_that_leaves_no_note_is_known_by_its_exit_code(tmp_path: Path) -> None:
-    assert Exit.said(ExitCode.CRASHED, exit_note.read(tmp_path / "note")) == Exit(70, "crashed")
+    assert Exit.said(ExitCode.FAILED, read_note(tmp_path / "note")) == Exit(
+        70, "exit code 70: an internal error, a crash, or workers that only crash"
+    )
 
 
 def test_a_note_is_of_the_process_that_was_started_last(tmp_path: Path) -> None:
-    exit_note.write(tmp_path / "note", crashed())
-    exit_note.clear(tmp_path / "note")
-    assert exit_note.read(tmp_path / "note") == ""
+    write_note(tmp_path / "note", crashed())
+    clear_note(tmp_path / "note")
+    assert read_note(tmp_path / "note") == ""
 
 
 @pytest.mark.parametrize(
@@ -42,10 +44,10 @@ def test_only_who_was_sent_a_signal_was_preempted(reason: str, preempted: bool) 
 
 
 def test_a_place_for_the_note_is_not_handed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(exit_note.EXIT_NOTE, str(tmp_path / "note"))
-    assert exit_note.taken_from_environment() == tmp_path / "note"
-    assert exit_note.taken_from_environment() is None
+    monkeypatch.setenv(EXIT_NOTE, str(tmp_path / "note"))
+    assert note_from_environment() == tmp_path / "note"
+    assert note_from_environment() is None
 
 
 def test_a_note_that_cannot_be_written_changes_nothing(tmp_path: Path) -> None:
-    exit_note.write(tmp_path / "no" / "such" / "folder", crashed())
+    write_note(tmp_path / "no" / "such" / "folder", crashed())
