@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from unspool.learned_optimizers.base import LearnedOptimizer, learned_optimizer_from_opt
 from unspool.optimizers.optimizer import Optimizer, OptState
-from unspool.params import as_params
+from unspool.steps.inner_training import initial_opt_state, updated
 from unspool.tasks.base import Task, TaskFamily, single_task_to_family
 from unspool.tasks.datasets.base import Datasets, sample_batch, stacked
 from unspool.types import Batch, PRNGKey, PyTree, Scalar, TaskParams, Theta
@@ -235,10 +235,8 @@ class _TrainingRun:
         init_key, _, _ = problem.keys()
         params_key, opt_key = jax.random.split(init_key)
         task = self.task_family.task_fn(problem.task_params)
-        params, state = task.init_with_state(params_key)
-        params = as_params(params, f"{task.name}: params")
         opt = self.learned_opt.opt_fn(problem.theta)
-        return opt.init(params, model_state=state, num_steps=self.num_steps, key=opt_key)
+        return initial_opt_state(opt, task, params_key, opt_key, self.num_steps)
 
     def train(
         self, problem: _Problem, opt_state: OptState, start: int | Scalar, data: _Data, num_steps: int
@@ -252,10 +250,7 @@ class _TrainingRun:
             index, streamed = xs
             batch_key, loss_key, update_key = jax.random.split(jax.random.fold_in(train_key, index), 3)
             batch = _sample(self.task_family.datasets, "train", data, batch_key, streamed)
-            params, state = opt.get_params_state(opt_state)
-            value_and_grad = jax.value_and_grad(task.loss_with_state, has_aux=True)
-            (loss, state), grad = value_and_grad(params, state, loss_key, batch)
-            opt_state = opt.update(opt_state, grad, loss=loss, model_state=state, key=update_key)
+            opt_state, loss = updated(opt, task, opt_state, (loss_key, update_key), batch)
             return opt_state, {"loss": loss, "norm_loss": task.normalizer(loss)}
 
         return jax.lax.scan(step, opt_state, (start + jnp.arange(num_steps), data.streamed_of("train")))

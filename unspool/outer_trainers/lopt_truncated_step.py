@@ -1,38 +1,39 @@
 """The unrolled system that is an inner training run: a learned optimizer training the tasks of a family."""
 
 import dataclasses
-import zlib
 
 import jax
 import jax.numpy as jnp
 
-from unspool import training
 from unspool.arguments import check_choice, check_hashable, check_instance, check_whole_number
 from unspool.device_mesh import over_tasks
 from unspool.discarded import not_differentiated
 from unspool.learned_optimizers.base import LearnedOptimizer
-from unspool.optimizers.base import Optimizer
 from unspool.outer_trainers.checks import check_arrays, check_scalar, check_unchanged
-from unspool.outer_trainers.lopt_step_state import StepKeys, TaskInputs, TruncatedUnrollState
-from unspool.outer_trainers.simple_lopt_truncated_step import (
-    SimpleLOptTruncatedStep,
-    SimpleVecLOptTruncatedStep,
-)
-from unspool.outer_trainers.truncated_step import (
+from unspool.outer_trainers.step_outputs import (
     EpisodesInExpectation,
-    OuterState,
     ResidentData,
     TruncatedUnrollOut,
-    VectorizedStep,
-    axis_of,
     with_a_reset_step,
 )
 from unspool.outer_trainers.truncation_schedule import TruncationSchedule
-from unspool.params import as_params
 from unspool.rarely import rarely
+from unspool.steps.inner_training import evaluated, initial_opt_state, updated
+from unspool.steps.lopt_step_data import InnerBatches
+from unspool.steps.lopt_step_state import (
+    StepKeys,
+    TaskInputs,
+    TruncatedUnrollState,
+    keys_of_tasks,
+    outer_data_keys,
+    step_keys,
+)
+from unspool.steps.simple_lopt_truncated_step import SimpleLOptTruncatedStep, SimpleVecLOptTruncatedStep
+from unspool.steps.truncated_step import OuterState
+from unspool.steps.vectorized_step import StepContext, VectorizedStep
 from unspool.tasks.base import Task, TaskFamily
-from unspool.tasks.datasets.base import SPLITS, sample_batch
-from unspool.types import Batch, ModelState, Params, PRNGKey, PyTree, TaskParams, Theta
+from unspool.tasks.datasets.base import SPLITS
+from unspool.types import Batch, PRNGKey, PyTree, TaskParams, Theta
 
 __all__ = [
     "SimpleLOptTruncatedStep",
@@ -42,11 +43,7 @@ __all__ = [
     "VectorizedLOptTruncatedStep",
 ]
 
-# Streams of their own beside those that the golden values fix by splitting the step's key.
-_TRAIN_DATA = zlib.crc32(b"train data")
-_OUTER_DATA = zlib.crc32(b"outer data")
-
-_TAKE_THE_MEAN = "take its mean over the batch, say"
+_Length = jax.Array | int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,104 +94,68 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         check_choice(self, "meta_loss_split", (None, "same_data", *SPLITS))
         check_choice(self, "outer_data_split", SPLITS)
 
+    @property
+    def keeps_last_state(self) -> bool:
+        return True
+
     def outer_init(self, key: PRNGKey) -> Theta:
         return self.learned_opt.init(key)
 
-    def init_step_state(
-        self,
-        theta: Theta,
-        outer_state: OuterState,
-        key: PRNGKey,
-        theta_is_vector: bool = False,
-        num_steps_override: jax.Array | int | None = None,
-    ) -> TruncatedUnrollState:
+    def init_tasks(self, theta: Theta, key: PRNGKey, context: StepContext) -> TruncatedUnrollState:
         tasks_key, offset_key = jax.random.split(key)
-        init = over_tasks(self._init_task, (axis_of(theta_is_vector), None, 0, None))
-        state: TruncatedUnrollState = init(
-            theta, outer_state, jax.random.split(tasks_key, self.num_tasks), num_steps_override
+        init = over_tasks(self._init_task, (context.theta_axis, None, 0, None))
+        keys = jax.random.split(tasks_key, self.num_tasks)
+        state: TruncatedUnrollState = init(theta, context.outer_state, keys, context.num_steps)
+        if not self.random_initial_iteration_offset:
+            return state
+        # Only the counter: the first episodes end early and thereby fall out of step with each other.
+        offsets = jax.random.randint(
+            offset_key, (self.num_tasks,), 0, self.random_initial_iteration_offset, jnp.int32
         )
-        if self.random_initial_iteration_offset:
-            # Only the counter: the first episodes end early and thereby fall out of step with each other.
-            offsets = jax.random.randint(
-                offset_key, (self.num_tasks,), 0, self.random_initial_iteration_offset, jnp.int32
-            )
-            state = state._replace(inner_step=offsets)
-        return state
+        return state._replace(inner_step=offsets)
 
-    def unroll_step(
+    def step_tasks(
         self,
         theta: Theta,
-        unroll_state: TruncatedUnrollState,
+        state: TruncatedUnrollState,
         key: PRNGKey | StepKeys,
         data: Batch,
-        outer_state: OuterState,
-        theta_is_vector: bool = False,
-        override_num_steps: jax.Array | int | None = None,
+        context: StepContext,
     ) -> tuple[TruncatedUnrollState, TruncatedUnrollOut]:
-        keys = key if isinstance(key, StepKeys) else self._keys(key)
-        batch, meta_batch = self._batches(data, keys)
-        step = over_tasks(self._step_task, (axis_of(theta_is_vector), 0, 0, None, None, None))
+        keys = key if isinstance(key, StepKeys) else step_keys(key, self.num_tasks)
+        batch, meta_batch = self._batches.of_step(data, keys)
+        step = over_tasks(self._step_task, (context.theta_axis, 0, 0, None, None, None))
         inputs = TaskInputs(jnp.arange(self.num_tasks), keys.step, keys.meta, batch, meta_batch)
-        state, out = step(theta, unroll_state, inputs, keys.root, outer_state, override_num_steps)
+        state, out = step(theta, state, inputs, keys.root, context.outer_state, context.num_steps)
         return state, out
 
-    def keys_of_steps(self, keys: PRNGKey) -> StepKeys:
-        derived: StepKeys = jax.vmap(self._keys)(keys)
-        return derived
-
-    def meta_loss_batch(
-        self,
-        theta: Theta,
-        unroll_state: TruncatedUnrollState,
-        key: PRNGKey,
-        data: Batch,
-        outer_state: OuterState,
-        theta_is_vector: bool = False,
+    def meta_losses(
+        self, theta: Theta, state: TruncatedUnrollState, key: PRNGKey, data: Batch, context: StepContext
     ) -> jax.Array:
-        del outer_state
         if isinstance(data, ResidentData):
-            data = self._draw(self.outer_data_split, data, self._stream(key, _OUTER_DATA))
-        loss = over_tasks(self._meta_loss, (axis_of(theta_is_vector), 0, 0, 0))
-        losses: jax.Array = loss(theta, unroll_state, jax.random.split(key, self.num_tasks), data)
+            data = self._batches.drawn(self.outer_data_split, data, outer_data_keys(key, self.num_tasks))
+        loss = over_tasks(self._meta_loss, (context.theta_axis, 0, 0, 0))
+        losses: jax.Array = loss(theta, state, jax.random.split(key, self.num_tasks), data)
         return losses
+
+    def keys_of_steps(self, keys: PRNGKey) -> StepKeys:
+        derived: StepKeys = jax.vmap(lambda key: step_keys(key, self.num_tasks))(keys)
+        return derived
 
     def get_batch(self, steps: int | None = None) -> Batch | None:
         """Host batches, for iterators and for stepping by hand; `(train, meta)` if `meta_loss_split` names a
         split.
         """
-        batch = self._host_batches("train", steps)
-        if self.task_family.datasets is None or self.meta_loss_split not in SPLITS:
-            return batch
-        return batch, self._host_batches(self.meta_loss_split, steps)
+        return self._batches.from_host(steps)
 
     def get_outer_batch(self, steps: int | None = None) -> Batch:
-        return self._host_batches(self.outer_data_split, steps)
+        return self._batches.of_split(self.outer_data_split, steps)
 
     def outer_batch_of(self, data: Batch) -> Batch:
-        if isinstance(data, ResidentData) or self.task_family.datasets is None:
-            return data
-        of_splits = {"train": data}
-        if self.meta_loss_split in SPLITS:
-            of_splits = {"train": data[0], self.meta_loss_split: data[1]}
-        if self.outer_data_split not in of_splits:
-            raise ValueError(
-                f"VectorizedLOptTruncatedStep(outer_data_split={self.outer_data_split!r}): the data of "
-                f"{self.label()} is streamed from iterators, and steps are given batches of "
-                f"{' and '.join(of_splits)} only; name one of these, or make the data set of Splits"
-            )
-        return of_splits[self.outer_data_split]
+        return self._batches.outer_of_step(data)
 
     def resident_data(self) -> ResidentData | None:
-        datasets = self.task_family.datasets
-        if datasets is None:
-            return ResidentData({})
-        wanted = {"train", self.outer_data_split, self.meta_loss_split}
-        splits = datasets.resident([split for split in SPLITS if split in wanted])
-        return None if splits is None else ResidentData({name: one.arrays for name, one in splits.items()})
-
-    @property
-    def keeps_last_state(self) -> bool:
-        return True
+        return self._batches.resident()
 
     def episodes(self, outer_state: OuterState) -> EpisodesInExpectation:
         return with_a_reset_step(self.trunc_sched.mean_length(outer_state))
@@ -202,86 +163,36 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
     def label(self) -> str:
         return self.task_name or self.task_family.name
 
-    def _keys(self, key: PRNGKey) -> StepKeys:
-        _, meta_key = jax.random.split(key)
-        return StepKeys(
-            root=key,
-            step=self._keys_of_tasks(key)[:, 0],
-            meta=jax.random.split(meta_key, self.num_tasks),
-            train_data=self._stream(key, _TRAIN_DATA),
-            outer_data=self._stream(key, _OUTER_DATA),
+    @property
+    def _batches(self) -> InnerBatches:
+        meta_loss_split = self.meta_loss_split if self.meta_loss_split in SPLITS else None
+        return InnerBatches(
+            self.task_family, self.num_tasks, meta_loss_split, self.outer_data_split, self.label()
         )
 
-    def _keys_of_tasks(self, key: PRNGKey) -> PRNGKey:
-        """`[num_tasks, 2]`: of each task's training step, or of its reset, and of its truncation schedule."""
-        tasks_key, _ = jax.random.split(key)
-        return jax.vmap(jax.random.split)(jax.random.split(tasks_key, self.num_tasks))
-
-    def _stream(self, key: PRNGKey, name: int) -> PRNGKey:
-        """One key for each task, independent of those that `key` is split into."""
-        return jax.random.split(jax.random.fold_in(key, name), self.num_tasks)
-
-    def _batches(self, data: Batch, keys: StepKeys) -> tuple[Batch, Batch]:
-        """The training batches and those of the meta-loss, leaves `[num_tasks, ...]`."""
-        is_pair = self.meta_loss_split in SPLITS
-        if not isinstance(data, ResidentData):
-            return data if is_pair else (data, ())
-        train = self._draw("train", data, keys.train_data)
-        if not is_pair:
-            return train, ()
-        return train, self._draw(str(self.meta_loss_split), data, keys.outer_data)
-
-    def _draw(self, split: str, data: ResidentData, keys: PRNGKey) -> Batch:
-        if self.task_family.datasets is None:
-            return ()
-        resident = self.task_family.datasets.resident([split])
-        if resident is None:
-            raise ValueError(f"{self.label()}: the split {split!r} is an iterator, its batches must be given")
-        batch_size = resident[split].batch_size
-        return jax.vmap(lambda one: sample_batch(data.arrays[split], one, batch_size))(keys)
-
-    def _host_batches(self, split: str, steps: int | None) -> Batch:
-        shape = (self.num_tasks,) if steps is None else (steps, self.num_tasks)
-        return training.get_batches(self.task_family, shape, split)
-
-    # Below, everything is about one task; `vmap` above adds the axis.
-
-    def _optimizer(self, theta: Theta) -> Optimizer:
-        return self.learned_opt.opt_in_training(theta)
+    # Below, everything is about one task; `over_tasks` above adds the axis.
 
     def _init_task(
-        self, theta: Theta, outer_state: OuterState, key: PRNGKey, num_steps: jax.Array | int | None
+        self, theta: Theta, outer_state: OuterState, key: PRNGKey, num_steps: _Length
     ) -> TruncatedUnrollState:
         task_key, params_key, schedule_key, optimizer_key = jax.random.split(key, 4)
         truncation_state = self.trunc_sched.init(schedule_key, outer_state)
         task_param = self.task_family.sample(task_key)
         remedy = "keep what is no array in the family's own fields"
         check_arrays(f"{type(self.task_family).__name__}.sample: what it returned", task_param, remedy)
-        opt_state = self._init_optimizer(
-            theta, task_param, params_key, optimizer_key, truncation_state, num_steps
-        )
+        length = self._episode_length(truncation_state, num_steps)
+        opt_state = self._new_opt_state(theta, task_param, (params_key, optimizer_key), length)
         return TruncatedUnrollState(
             opt_state, jnp.zeros((), jnp.int32), truncation_state, task_param, jnp.zeros((), bool)
         )
 
-    def _init_optimizer(
-        self,
-        theta: Theta,
-        task_param: TaskParams,
-        params_key: PRNGKey,
-        optimizer_key: PRNGKey,
-        truncation_state: PyTree,
-        num_steps: jax.Array | int | None,
+    def _new_opt_state(
+        self, theta: Theta, task_param: TaskParams, keys: tuple[PRNGKey, PRNGKey], length: jax.Array
     ) -> PyTree:
-        task = self.task_family.task_fn(task_param)
-        params, model_state = task.init_with_state(params_key)
-        params = as_params(params, f"{task.name}: params")
-        length = self._episode_length(truncation_state, num_steps)
-        return self._optimizer(theta).init(
-            params, model_state=model_state, num_steps=length, key=optimizer_key
-        )
+        optimizer = self.learned_opt.opt_in_training(theta)
+        return initial_opt_state(optimizer, self.task_family.task_fn(task_param), *keys, length)
 
-    def _episode_length(self, truncation_state: PyTree, num_steps: jax.Array | int | None) -> jax.Array:
+    def _episode_length(self, truncation_state: PyTree, num_steps: _Length) -> jax.Array:
         length = getattr(truncation_state, "length", None) if num_steps is None else num_steps
         if length is None:
             raise ValueError(
@@ -298,12 +209,12 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         inputs: TaskInputs,
         root_key: PRNGKey,
         outer_state: OuterState,
-        num_steps: jax.Array | int | None,
+        num_steps: _Length,
     ) -> tuple[TruncatedUnrollState, TruncatedUnrollOut]:
         def rare_key(use: int) -> PRNGKey:
             # Of all tasks, and only where some task needs it: made at every step, these keys are a sixth of a
             # small task's time.
-            return self._keys_of_tasks(root_key)[inputs.task_index, use]
+            return keys_of_tasks(root_key, self.num_tasks)[inputs.task_index, use]
 
         resets = state.is_done
         task = self.task_family.task_fn(state.task_param)
@@ -316,12 +227,8 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         schedule = f"{type(self.trunc_sched).__name__}.next_state"
         check_unchanged(f"{schedule}: the state", state.truncation_state, truncation_state)
         check_scalar(f"{schedule}: is_done", is_done, "bool", "compare the step with a length")
-        loss = task.normalizer(loss)
-        check_scalar(
-            f"{task.name}.normalizer: the loss", loss, "floating-point number", "map a number to a number"
-        )
         out = TruncatedUnrollOut(
-            loss=jnp.where(resets, 0.0, loss),
+            loss=jnp.where(resets, 0.0, _normalized(task, loss)),
             is_done=is_done,
             task_param=state.task_param,
             iteration=state.inner_step,
@@ -334,75 +241,38 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         self, theta: Theta, state: TruncatedUnrollState, task: Task, inputs: TaskInputs
     ) -> tuple[TruncatedUnrollState, jax.Array]:
         """One update of the inner parameters, and the loss that is reported of it."""
-        trained, loss = self._train(theta, task, state, inputs.step_key, inputs.batch)
-        if self.meta_loss_split is None:
-            return trained, loss
-        after_batch = inputs.batch if self.meta_loss_split == "same_data" else inputs.meta_batch
-        params, model_state = self._optimizer(theta).get_params_state(trained.inner_opt_state)
-        return trained, self._loss(task, params, model_state, inputs.meta_key, after_batch)[0]
-
-    def _train(
-        self, theta: Theta, task: Task, state: TruncatedUnrollState, key: PRNGKey, batch: Batch
-    ) -> tuple[TruncatedUnrollState, jax.Array]:
-        """One update of the inner parameters, and the loss before it."""
-        loss_key, update_key = jax.random.split(key)
-        optimizer = self._optimizer(theta)
-        params, model_state = optimizer.get_params_state(state.inner_opt_state)
-
-        def objective(params: Params) -> tuple[jax.Array, tuple[ModelState, jax.Array]]:
-            reported, model_state_after, loss = self._reported_loss(
-                task, params, model_state, loss_key, batch
-            )
-            return loss, (model_state_after, reported)
-
-        (loss, (model_state_after, reported)), grad = jax.value_and_grad(objective, has_aux=True)(params)
-        check_unchanged(f"{task.name}: the model state", model_state, model_state_after)
-        opt_state = optimizer.update(
-            state.inner_opt_state, grad, loss=loss, model_state=model_state_after, key=update_key
+        optimizer = self.learned_opt.opt_in_training(theta)
+        aux_key = self.meta_loss_with_aux_key
+        loss_key, update_key = jax.random.split(inputs.step_key)
+        opt_state, loss = updated(
+            optimizer, task, state.inner_opt_state, (loss_key, update_key), inputs.batch, aux_key
         )
-        check_unchanged(f"{optimizer.name}.update: the state", state.inner_opt_state, opt_state)
-        return state._replace(inner_opt_state=opt_state, inner_step=state.inner_step + 1), reported
-
-    def _loss(
-        self, task: Task, params: Params, model_state: ModelState, key: PRNGKey, batch: Batch
-    ) -> tuple[jax.Array, ModelState]:
-        reported, model_state, _ = self._reported_loss(task, params, model_state, key, batch)
-        return reported, model_state
-
-    def _reported_loss(
-        self, task: Task, params: Params, model_state: ModelState, key: PRNGKey, batch: Batch
-    ) -> tuple[jax.Array, ModelState, jax.Array]:
-        """`(what is reported, next model state, what is trained on)`."""
-        if self.meta_loss_with_aux_key is None:
-            loss, model_state = task.loss_with_state(params, model_state, key, batch)
-            check_scalar(f"{task.name}: the loss", loss, "floating-point number", _TAKE_THE_MEAN)
-            return loss, model_state, loss
-        loss, model_state, aux = task.loss_with_state_and_aux(params, model_state, key, batch)
-        if self.meta_loss_with_aux_key not in aux:
-            raise ValueError(
-                f"VectorizedLOptTruncatedStep(meta_loss_with_aux_key={self.meta_loss_with_aux_key!r}): "
-                f"{task.name} reports "
-                f"{sorted(aux) or 'no aux values'}"
-            )
-        reported = aux[self.meta_loss_with_aux_key]
-        for what, value in (("the loss", loss), (f"aux {self.meta_loss_with_aux_key!r}", reported)):
-            check_scalar(f"{task.name}: {what}", value, "floating-point number", _TAKE_THE_MEAN)
-        return reported, model_state, loss
+        if self.meta_loss_split is not None:
+            after_batch = inputs.batch if self.meta_loss_split == "same_data" else inputs.meta_batch
+            loss = evaluated(optimizer, task, opt_state, inputs.meta_key, after_batch, aux_key)
+        return state._replace(inner_opt_state=opt_state, inner_step=state.inner_step + 1), loss
 
     def _reset(
-        self, theta: Theta, key: PRNGKey, state: TruncatedUnrollState, num_steps: jax.Array | int | None
+        self, theta: Theta, key: PRNGKey, state: TruncatedUnrollState, num_steps: _Length
     ) -> TruncatedUnrollState:
         """A new task and a new start; the truncation state is that of the new episode already."""
         task_key, params_key, optimizer_key = jax.random.split(key, 3)
         task_param = self.task_family.sample(task_key)
-        opt_state = self._init_optimizer(
-            theta, task_param, params_key, optimizer_key, state.truncation_state, num_steps
-        )
+        length = self._episode_length(state.truncation_state, num_steps)
+        opt_state = self._new_opt_state(theta, task_param, (params_key, optimizer_key), length)
         return state._replace(
             inner_opt_state=opt_state, inner_step=jnp.zeros((), jnp.int32), task_param=task_param
         )
 
     def _meta_loss(self, theta: Theta, state: TruncatedUnrollState, key: PRNGKey, batch: Batch) -> jax.Array:
         task = self.task_family.task_fn(state.task_param)
-        params, model_state = self._optimizer(theta).get_params_state(state.inner_opt_state)
-        return task.normalizer(self._loss(task, params, model_state, key, batch)[0])
+        optimizer = self.learned_opt.opt_in_training(theta)
+        aux_key = self.meta_loss_with_aux_key
+        return task.normalizer(evaluated(optimizer, task, state.inner_opt_state, key, batch, aux_key))
+
+
+def _normalized(task: Task, loss: jax.Array) -> jax.Array:
+    loss = task.normalizer(loss)
+    what = f"{task.name}.normalizer: the loss"
+    check_scalar(what, loss, "floating-point number", "map a number to a number")
+    return loss

@@ -11,10 +11,12 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from unspool.outer_trainers.truncated_step import OuterState, TruncatedUnrollOut, UnrollState, VectorizedStep
+from unspool.outer_trainers.step_outputs import TruncatedUnrollOut
 from unspool.outer_trainers.unroll import where_tasks
-from unspool.outer_trainers.wrapped_step import WrappedStep
 from unspool.rarely import rarely
+from unspool.steps.truncated_step import UnrollState
+from unspool.steps.vectorized_step import StepContext, VectorizedStep
+from unspool.steps.wrapped_step import WrappedStep
 from unspool.types import Batch, PRNGKey, PyTree, Theta
 
 Objective = Literal["loss", "telescoped", "last_recompute"]
@@ -64,44 +66,29 @@ class Telescoped(WrappedStep):
     Vicol et al. 2021 (https://arxiv.org/abs/2112.13835), section 5 and appendix.
     """
 
-    def init_step_state(
-        self,
-        theta: Theta,
-        outer_state: OuterState,
-        key: PRNGKey,
-        theta_is_vector: bool = False,
-        num_steps_override: jax.Array | int | None = None,
-    ) -> TelescopedState:
-        state = self.step.init_step_state(theta, outer_state, key, theta_is_vector, num_steps_override)
+    @property
+    def num_tasks(self) -> int:  # type: ignore[override]  # a plain attribute of the class above
+        return self.step.num_tasks
+
+    def keys_of_steps(self, keys: PRNGKey) -> PyTree:
+        return self.step.keys_of_steps(keys)
+
+    def init_tasks(self, theta: Theta, key: PRNGKey, context: StepContext) -> TelescopedState:
+        state = self.step.init_tasks(theta, key, context)
         return TelescopedState(state, jnp.zeros(self.num_tasks, jnp.float32))
 
-    def unroll_step(
-        self,
-        theta: Theta,
-        unroll_state: TelescopedState,
-        key: PRNGKey,
-        data: Batch,
-        outer_state: OuterState,
-        theta_is_vector: bool = False,
-        override_num_steps: jax.Array | int | None = None,
+    def step_tasks(
+        self, theta: Theta, state: TelescopedState, key: PRNGKey, data: Batch, context: StepContext
     ) -> tuple[TelescopedState, TruncatedUnrollOut]:
-        state, out = self.step.unroll_step(
-            theta, unroll_state.state, key, data, outer_state, theta_is_vector, override_num_steps
-        )
-        loss = jnp.where(out.mask, out.loss, unroll_state.last_loss).astype(jnp.float32)
-        telescoped = out._replace(loss=loss - unroll_state.last_loss)
-        return TelescopedState(state, jnp.where(out.is_done, 0.0, loss)), telescoped
+        following, out = self.step.step_tasks(theta, state.state, key, data, context)
+        loss = jnp.where(out.mask, out.loss, state.last_loss).astype(jnp.float32)
+        telescoped = out._replace(loss=loss - state.last_loss)
+        return TelescopedState(following, jnp.where(out.is_done, 0.0, loss)), telescoped
 
-    def meta_loss_batch(
-        self,
-        theta: Theta,
-        unroll_state: TelescopedState,
-        key: PRNGKey,
-        data: Batch,
-        outer_state: OuterState,
-        theta_is_vector: bool = False,
+    def meta_losses(
+        self, theta: Theta, state: TelescopedState, key: PRNGKey, data: Batch, context: StepContext
     ) -> jax.Array:
-        return self.step.meta_loss_batch(theta, unroll_state.state, key, data, outer_state, theta_is_vector)
+        return self.step.meta_losses(theta, state.state, key, data, context)
 
 
 class RecomputeKeys(NamedTuple):
@@ -126,43 +113,34 @@ class LastRecomputed(WrappedStep):
 
     samples: int
 
+    @property
+    def num_tasks(self) -> int:  # type: ignore[override]  # a plain attribute of the class above
+        return self.step.num_tasks
+
     def keys_of_steps(self, keys: PRNGKey) -> RecomputeKeys:
         pairs = jax.vmap(jax.random.split)(keys)
         return RecomputeKeys(self.step.keys_of_steps(pairs[:, 0]), pairs[:, 1])
 
-    def init_step_state(
-        self,
-        theta: Theta,
-        outer_state: OuterState,
-        key: PRNGKey,
-        theta_is_vector: bool = False,
-        num_steps_override: jax.Array | int | None = None,
-    ) -> UnrollState:
-        return self.step.init_step_state(theta, outer_state, key, theta_is_vector, num_steps_override)
+    def init_tasks(self, theta: Theta, key: PRNGKey, context: StepContext) -> UnrollState:
+        return self.step.init_tasks(theta, key, context)
 
-    def unroll_step(
+    def step_tasks(
         self,
         theta: Theta,
-        unroll_state: UnrollState,
+        state: UnrollState,
         key: PRNGKey | RecomputeKeys,
         data: Batch,
-        outer_state: OuterState,
-        theta_is_vector: bool = False,
-        override_num_steps: jax.Array | int | None = None,
+        context: StepContext,
     ) -> tuple[UnrollState, TruncatedUnrollOut]:
         keys = key if isinstance(key, RecomputeKeys) else RecomputeKeys(*jax.random.split(key))
-        state, out = self.step.unroll_step(
-            theta, unroll_state, keys.step, data, outer_state, theta_is_vector, override_num_steps
-        )
+        following, out = self.step.step_tasks(theta, state, keys.step, data, context)
         only_resets = out.is_done & ~out.mask
         outer_batch = self.step.outer_batch_of(data)
-        last_state = where_tasks(only_resets, unroll_state, state)
+        last_state = where_tasks(only_resets, state, following)
 
         def losses() -> jax.Array:
             each = jax.lax.map(
-                lambda one: self.step.meta_loss_batch(
-                    theta, last_state, one, outer_batch, outer_state, theta_is_vector
-                ),
+                lambda one: self.step.meta_losses(theta, last_state, one, outer_batch, context),
                 jax.random.split(keys.recompute, self.samples),
             )
             return jnp.mean(each, axis=0)
@@ -170,4 +148,9 @@ class LastRecomputed(WrappedStep):
         nothing = jnp.zeros(self.num_tasks, out.loss.dtype)
         at_end = rarely(jnp.any(out.is_done), losses, nothing)
         loss = jnp.where(out.is_done, at_end, jnp.zeros_like(at_end))
-        return state, out._replace(loss=loss, mask=out.mask | only_resets)
+        return following, out._replace(loss=loss, mask=out.mask | only_resets)
+
+    def meta_losses(
+        self, theta: Theta, state: UnrollState, key: PRNGKey, data: Batch, context: StepContext
+    ) -> jax.Array:
+        return self.step.meta_losses(theta, state, key, data, context)

@@ -1,14 +1,17 @@
 """Several unrolls of each task, alike in everything but theta."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 
-from unspool.outer_trainers.truncated_step import OuterState, TruncatedUnrollOut, UnrollState
-from unspool.outer_trainers.wrapped_step import WrappedStep
-from unspool.types import Batch, PRNGKey, Theta
+from unspool.outer_trainers.step_outputs import TruncatedUnrollOut
+from unspool.steps.truncated_step import UnrollState
+from unspool.steps.vectorized_step import StepContext
+from unspool.steps.wrapped_step import WrappedStep
+from unspool.types import Batch, PRNGKey, PyTree, Theta
 
 Tree = TypeVar("Tree")
 
@@ -29,58 +32,42 @@ class RepeatedStep(WrappedStep):
 
     @property
     def num_tasks(self) -> int:  # type: ignore[override]  # a plain attribute of the class above
-        """Unrolls in all."""
         return self.step.num_tasks * self.copies
 
-    def init_step_state(
-        self,
-        theta: Theta,
-        outer_state: OuterState,
-        key: PRNGKey,
-        theta_is_vector: bool = False,
-        num_steps_override: jax.Array | int | None = None,
-    ) -> UnrollState:
-        def init(theta: Theta) -> UnrollState:
-            return self.step.init_step_state(theta, outer_state, key, theta_is_vector, num_steps_override)
+    def keys_of_steps(self, keys: PRNGKey) -> PyTree:
+        return self.step.keys_of_steps(keys)
 
-        if theta_is_vector:
+    def init_tasks(self, theta: Theta, key: PRNGKey, context: StepContext) -> UnrollState:
+        def init(theta: Theta) -> UnrollState:
+            return self.step.init_tasks(theta, key, context)
+
+        if context.theta_is_vector:
             return joined(jax.vmap(init, in_axes=1, out_axes=1)(apart(theta, self.copies)))
         return jax.tree.map(lambda leaf: jnp.repeat(leaf, self.copies, axis=0), init(theta))
 
-    def unroll_step(
-        self,
-        theta: Theta,
-        unroll_state: UnrollState,
-        key: PRNGKey,
-        data: Batch,
-        outer_state: OuterState,
-        theta_is_vector: bool = False,
-        override_num_steps: jax.Array | int | None = None,
+    def step_tasks(
+        self, theta: Theta, state: UnrollState, key: PRNGKey, data: Batch, context: StepContext
     ) -> tuple[UnrollState, TruncatedUnrollOut]:
         def one_copy(theta: Theta, state: UnrollState) -> tuple[UnrollState, TruncatedUnrollOut]:
-            return self.step.unroll_step(
-                theta, state, key, data, outer_state, theta_is_vector, override_num_steps
-            )
+            return self.step.step_tasks(theta, state, key, data, context)
 
-        thetas = apart(theta, self.copies) if theta_is_vector else theta
-        step = jax.vmap(one_copy, in_axes=(1 if theta_is_vector else None, 1), out_axes=1)
-        return joined(step(thetas, apart(unroll_state, self.copies)))
+        return self._of_copies(one_copy, theta, state, context)
 
-    def meta_loss_batch(
-        self,
-        theta: Theta,
-        unroll_state: UnrollState,
-        key: PRNGKey,
-        data: Batch,
-        outer_state: OuterState,
-        theta_is_vector: bool = False,
+    def meta_losses(
+        self, theta: Theta, state: UnrollState, key: PRNGKey, data: Batch, context: StepContext
     ) -> jax.Array:
         def one_copy(theta: Theta, state: UnrollState) -> jax.Array:
-            return self.step.meta_loss_batch(theta, state, key, data, outer_state, theta_is_vector)
+            return self.step.meta_losses(theta, state, key, data, context)
 
-        thetas = apart(theta, self.copies) if theta_is_vector else theta
-        losses = jax.vmap(one_copy, in_axes=(1 if theta_is_vector else None, 1), out_axes=1)
-        return joined(losses(thetas, apart(unroll_state, self.copies)))
+        return self._of_copies(one_copy, theta, state, context)
+
+    def _of_copies(
+        self, fn: Callable[[Theta, UnrollState], Tree], theta: Theta, state: UnrollState, context: StepContext
+    ) -> Tree:
+        """`fn` of each copy; copies are an axis beside that of tasks."""
+        thetas = apart(theta, self.copies) if context.theta_is_vector else theta
+        copies = jax.vmap(fn, in_axes=(1 if context.theta_is_vector else None, 1), out_axes=1)
+        return joined(copies(thetas, apart(state, self.copies)))
 
 
 def apart(tree: Tree, copies: int) -> Tree:

@@ -30,7 +30,7 @@ def documented_system() -> Any:
     """An instance of the class that `TruncatedStep`'s docstring shows."""
     lines = textwrap.dedent(str(TruncatedStep.__doc__).partition("\n")[2])
     (code,) = re.findall(r"^    class Decay.*?\n(?=\n\S)", lines, re.DOTALL | re.MULTILINE)
-    names = {**vars(truncated_step)}
+    names = {"jax": jax, "jnp": jnp, **vars(truncated_step)}
     exec(textwrap.dedent(code), names)  # the documentation is ours
     return names["Decay"]()
 

@@ -1,10 +1,15 @@
 """What `VectorizedLOptTruncatedStep` carries from step to step, and what a step of it is given."""
 
+import zlib
 from typing import Any, NamedTuple, Self
 
 import jax
 
 from unspool.types import Batch, PRNGKey, PyTree, TaskParams
+
+# Streams of their own beside those that the golden values fix by splitting the step's key.
+_TRAIN_DATA = zlib.crc32(b"train data")
+_OUTER_DATA = zlib.crc32(b"outer data")
 
 
 class TruncatedUnrollState(NamedTuple):
@@ -46,6 +51,34 @@ class StepKeys(NamedTuple):
     meta: PRNGKey
     train_data: PRNGKey
     outer_data: PRNGKey
+
+
+def step_keys(key: PRNGKey, num_tasks: int) -> StepKeys:
+    """The keys of one step of `num_tasks` tasks. Consumes `key`."""
+    _, meta_key = jax.random.split(key)
+    return StepKeys(
+        root=key,
+        step=keys_of_tasks(key, num_tasks)[:, 0],
+        meta=jax.random.split(meta_key, num_tasks),
+        train_data=_stream(key, _TRAIN_DATA, num_tasks),
+        outer_data=outer_data_keys(key, num_tasks),
+    )
+
+
+def keys_of_tasks(key: PRNGKey, num_tasks: int) -> PRNGKey:
+    """`[num_tasks, 2]`: of each task's training step, or of its reset, and of its truncation schedule."""
+    tasks_key, _ = jax.random.split(key)
+    return jax.vmap(jax.random.split)(jax.random.split(tasks_key, num_tasks))
+
+
+def outer_data_keys(key: PRNGKey, num_tasks: int) -> PRNGKey:
+    """`[num_tasks]`: of the batches of losses that are not trained on."""
+    return _stream(key, _OUTER_DATA, num_tasks)
+
+
+def _stream(key: PRNGKey, name: int, num_tasks: int) -> PRNGKey:
+    """One key for each task, independent of those that `key` is split into."""
+    return jax.random.split(jax.random.fold_in(key, name), num_tasks)
 
 
 class TaskInputs(NamedTuple):

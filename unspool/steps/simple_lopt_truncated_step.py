@@ -14,21 +14,19 @@ from unspool import training
 from unspool.arguments import check_hashable, check_instance, check_whole_number
 from unspool.discarded import not_differentiated
 from unspool.learned_optimizers.base import LearnedOptimizer
-from unspool.outer_trainers.checks import check_scalar
-from unspool.outer_trainers.truncated_step import (
+from unspool.outer_trainers.step_outputs import (
     EpisodesInExpectation,
-    OuterState,
     ResidentData,
-    TruncatedStep,
     TruncatedUnrollOut,
-    VectorizedTruncatedStep,
     with_a_reset_step,
 )
-from unspool.params import as_params
 from unspool.rarely import rarely
+from unspool.steps.inner_training import evaluated, initial_opt_state, updated
+from unspool.steps.truncated_step import OuterState, TruncatedStep
+from unspool.steps.vectorized_truncated_step import VectorizedTruncatedStep
 from unspool.tasks.base import Task
 from unspool.tasks.datasets.base import sample_batch
-from unspool.types import Batch, ModelState, Params, PRNGKey, PyTree, Scalar, Theta
+from unspool.types import Batch, PRNGKey, PyTree, Scalar, Theta
 
 
 class SimpleUnrollState(NamedTuple):
@@ -82,13 +80,9 @@ class SimpleLOptTruncatedStep(TruncatedStep):
         return self.lopt.init(key)
 
     def init_step_state(self, theta: Theta, outer_state: OuterState, key: PRNGKey) -> SimpleUnrollState:
-        del outer_state
         params_key, optimizer_key = jax.random.split(key)
-        params, model_state = self.task.init_with_state(params_key)
-        params = as_params(params, f"{self.task.name}: params")
-        opt_state = self.lopt.opt_in_training(theta).init(
-            params, model_state=model_state, num_steps=self.unroll_length, key=optimizer_key
-        )
+        optimizer = self.lopt.opt_in_training(theta)
+        opt_state = initial_opt_state(optimizer, self.task, params_key, optimizer_key, self.unroll_length)
         return SimpleUnrollState(opt_state, jnp.zeros((), jnp.int32))
 
     def unroll_step(
@@ -132,12 +126,11 @@ class SimpleLOptTruncatedStep(TruncatedStep):
         data: Batch,
         outer_state: OuterState,
     ) -> Scalar:
-        del outer_state
-        params, model_state = self.lopt.opt_in_training(theta).get_params_state(unroll_state.inner_opt_state)
         loss_key, batch_key = jax.random.split(key)
-        return self.task.normalizer(
-            self._loss(params, model_state, loss_key, self._batch(data, batch_key))[0]
-        )
+        batch = self._batch(data, batch_key)
+        optimizer = self.lopt.opt_in_training(theta)
+        loss = evaluated(optimizer, self.task, unroll_state.inner_opt_state, loss_key, batch)
+        return self.task.normalizer(loss)
 
     def episodes(self, outer_state: OuterState) -> EpisodesInExpectation:
         del outer_state
@@ -151,25 +144,10 @@ class SimpleLOptTruncatedStep(TruncatedStep):
     ) -> tuple[SimpleUnrollState, Scalar]:
         """One update of the inner parameters, and the loss before it."""
         loss_key, update_key, batch_key = jax.random.split(key, 3)
-        optimizer = self.lopt.opt_in_training(theta)
-        params, model_state = optimizer.get_params_state(state.inner_opt_state)
         batch = self._batch(data, batch_key)
-        (loss, model_state), grad = jax.value_and_grad(self._loss, has_aux=True)(
-            params, model_state, loss_key, batch
-        )
-        opt_state = optimizer.update(
-            state.inner_opt_state, grad, loss=loss, model_state=model_state, key=update_key
-        )
+        optimizer = self.lopt.opt_in_training(theta)
+        opt_state, loss = updated(optimizer, self.task, state.inner_opt_state, (loss_key, update_key), batch)
         return SimpleUnrollState(opt_state, state.inner_step + 1), loss
-
-    def _loss(
-        self, params: Params, model_state: ModelState, key: PRNGKey, batch: Batch
-    ) -> tuple[Scalar, ModelState]:
-        loss, model_state = self.task.loss_with_state(params, model_state, key, batch)
-        check_scalar(
-            f"{self.task.name}: the loss", loss, "floating-point number", "take its mean over the batch, say"
-        )
-        return loss, model_state
 
     def _batch(self, data: Batch, key: PRNGKey) -> Batch:
         if not isinstance(data, ResidentData):

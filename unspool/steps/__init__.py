@@ -1,0 +1,1 @@
+"""Steps of unrolled systems, and what wraps, repeats and unrolls them."""

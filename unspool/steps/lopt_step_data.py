@@ -1,0 +1,97 @@
+"""The batches of a learned optimizer's step: to train on, and for the loss that is reported."""
+
+import dataclasses
+
+import jax
+
+from unspool import training
+from unspool.outer_trainers.step_outputs import ResidentData
+from unspool.steps.lopt_step_state import StepKeys
+from unspool.tasks.base import TaskFamily
+from unspool.tasks.datasets.base import SPLITS, sample_batch
+from unspool.types import Batch, PRNGKey
+
+
+@dataclasses.dataclass(frozen=True)
+class InnerBatches:
+    """Where the batches of `num_tasks` inner training runs come from.
+
+    A data set that lives on the device is drawn from by key inside the compiled unroll; one of iterators is
+    streamed from the host.
+
+    Attributes:
+        task_family: whose data it is.
+        num_tasks: inner training runs side by side.
+        meta_loss_split: the split that the reported loss is of, if it has batches of its own; else None.
+        outer_data_split: the split of losses without a step.
+        label: what the step is called, for errors.
+    """
+
+    task_family: TaskFamily
+    num_tasks: int
+    meta_loss_split: str | None
+    outer_data_split: str
+    label: str
+
+    def from_host(self, steps: int | None) -> Batch:
+        """Training batches; `(train, meta)` if the reported loss has batches of its own."""
+        train = self.of_split("train", steps)
+        if self.task_family.datasets is None or self.meta_loss_split is None:
+            return train
+        return train, self.of_split(self.meta_loss_split, steps)
+
+    def of_split(self, split: str, steps: int | None) -> Batch:
+        """Host batches `[steps, num_tasks, ...]` of a split, without the first axis if `steps` is None."""
+        shape = (self.num_tasks,) if steps is None else (steps, self.num_tasks)
+        return training.get_batches(self.task_family, shape, split)
+
+    def resident(self) -> ResidentData | None:
+        """The splits that are needed, if they live on the device; None if one is streamed."""
+        datasets = self.task_family.datasets
+        if datasets is None:
+            return ResidentData({})
+        wanted = {"train", self.outer_data_split, self.meta_loss_split}
+        splits = datasets.resident([split for split in SPLITS if split in wanted])
+        return None if splits is None else ResidentData({name: one.arrays for name, one in splits.items()})
+
+    def of_step(self, data: Batch, keys: StepKeys) -> tuple[Batch, Batch]:
+        """The training batches of one step and those of the reported loss, leaves `[num_tasks, ...]`."""
+        if not isinstance(data, ResidentData):
+            return (data, ()) if self.meta_loss_split is None else data
+        train = self.drawn("train", data, keys.train_data)
+        if self.meta_loss_split is None:
+            return train, ()
+        return train, self.drawn(self.meta_loss_split, data, keys.outer_data)
+
+    def outer_of_step(self, data: Batch) -> Batch:
+        """What of a step's data is of the split `outer_data_split`.
+
+        Raises:
+            ValueError: the step's batches are streamed, and none is of that split.
+        """
+        if isinstance(data, ResidentData) or self.task_family.datasets is None:
+            return data
+        of_splits = {"train": data}
+        if self.meta_loss_split is not None:
+            of_splits = {"train": data[0], self.meta_loss_split: data[1]}
+        if self.outer_data_split not in of_splits:
+            raise ValueError(
+                f"VectorizedLOptTruncatedStep(outer_data_split={self.outer_data_split!r}): the data of "
+                f"{self.label} is streamed from iterators, and steps are given batches of "
+                f"{' and '.join(of_splits)} only; name one of these, or make the data set of Splits"
+            )
+        return of_splits[self.outer_data_split]
+
+    def drawn(self, split: str, data: ResidentData, keys: PRNGKey) -> Batch:
+        """A batch of a split for each of `keys` `[num_tasks]`, which are consumed.
+
+        Raises:
+            ValueError: the split is streamed.
+        """
+        if self.task_family.datasets is None:
+            return ()
+        resident = self.task_family.datasets.resident([split])
+        if resident is None:
+            raise ValueError(f"{self.label}: the split {split!r} is an iterator, its batches must be given")
+        batch_size = resident[split].batch_size
+        return jax.vmap(lambda key: sample_batch(data.arrays[split], key, batch_size))(keys)
