@@ -145,7 +145,7 @@ def listen(host: str, port: int) -> socket.socket:
     """Take a port, so that what serves there later cannot fail to get it; 0 is any that is free.
 
     Raises:
-        AddressInUseError: it is taken.
+        PortInUseError: it is taken.
     """
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

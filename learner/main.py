@@ -45,7 +45,7 @@ from protos.memory import reuse_large_blocks
 from protos.rpc.access import Access
 from protos.rpc.connection import address_of, advertised_host
 from protos.rpc.denials import Denials
-from protos.rpc.server import AddressInUseError, GrpcServer
+from protos.rpc.server import GrpcServer
 from protos.rpc.server_tls import ServerTls
 from protos.rpc.tls import TlsError, check_server
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc, learner_pb2, learner_pb2_grpc
@@ -283,12 +283,9 @@ class _Learner:
 def _bound(bind: Callable[[str, int], _Bound], host: str, configured: int, last: int) -> _Bound:
     """Take the configured port; where that is left open, the one of the last life if it is free."""
     if configured == 0 and last != 0:
-        with contextlib.suppress(AddressInUseError):
+        with contextlib.suppress(PortInUseError):
             return bind(host, last)
-    try:
-        return bind(host, configured)
-    except AddressInUseError as error:
-        raise PortInUseError(str(error)) from error
+    return bind(host, configured)
 
 
 def _add_health_and_reflection(server: GrpcServer) -> None:

@@ -126,7 +126,8 @@ def run_relay(
 
     Raises:
         RunNotFoundError: there is no token at `token_path`.
-        UsageError: it cannot listen there, or the files in the folder `tls` cannot be used.
+        PortInUseError: it cannot listen there.
+        UsageError: the files in the folder `tls` cannot be used.
     """
     from workers.relay.main import run
     from workers.relay.relay import RelaySettings

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import grpc
 
+from protos.exit_codes import PortInUseError
 from protos.rpc.access import Access, AccessInterceptor
 from protos.rpc.connection import SERVER_OPTIONS, address_of
 from protos.rpc.denials import HANDSHAKE_S
@@ -14,10 +15,6 @@ _OPTIONS: Final = (
     *SERVER_OPTIONS,
     ("grpc.server_handshake_timeout_ms", int(1000 * HANDSHAKE_S)),
 )
-
-
-class AddressInUseError(OSError):
-    """A server cannot listen where it was told to."""
 
 
 class GrpcServer:
@@ -38,7 +35,7 @@ class GrpcServer:
         """Bind an address; return the port, which the system chooses if `port` is 0.
 
         Raises:
-            AddressInUseError: the port is taken, or the machine has no such address.
+            PortInUseError: the port is taken, or the machine has no such address.
         """
         try:
             bound = self._add_port(address_of(host, port))
@@ -63,9 +60,9 @@ class GrpcServer:
         return int(self.server.add_secure_port(address, self._tls.grpc_credentials()))
 
 
-def address_in_use(name: str, host: str, port: int) -> AddressInUseError:
+def address_in_use(name: str, host: str, port: int) -> PortInUseError:
     """Return the error for an address that cannot be bound, with the remedy."""
-    return AddressInUseError(
+    return PortInUseError(
         f"{name}: cannot listen on {host}:{port}; another process has the port, or this machine has no such "
         "address. Choose another port, or 0 for any that is free"
     )
