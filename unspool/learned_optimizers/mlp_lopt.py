@@ -103,12 +103,7 @@ class _MLPOptimizer(Optimizer):
         return self.config.name
 
     def init(
-        self,
-        params: Params,
-        model_state: ModelState = None,
-        num_steps: int | Scalar | None = None,
-        key: PRNGKey | None = None,
-        **kwargs: Any,
+        self, params: Params, model_state: ModelState = None, *_: object, **unused: object
     ) -> MLPLOptState:
         params, model_state = as_params(params), strongly_typed(model_state)
         momenta = jax.tree.map(lambda param: init_momenta(param, len(_DECAYS)), params)
@@ -120,8 +115,8 @@ class _MLPOptimizer(Optimizer):
         grad: Params,
         loss: Scalar | None = None,
         model_state: ModelState = None,
-        key: PRNGKey | None = None,
-        **kwargs: Any,
+        *_: object,
+        **unused: object,
     ) -> MLPLOptState:
         grad = strongly_typed(grad)
         momenta = jax.tree.map(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from unspool.arguments import check_instance, check_positive
 from unspool.optimizers.optimizer import Optimizer, OptState
-from unspool.types import ModelState, Params, PRNGKey, Scalar
+from unspool.types import ModelState, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,27 +26,12 @@ class GradientClipOptimizer(Optimizer):
     def name(self) -> str:
         return f"{type(self).__name__}({self.opt.name})"
 
-    def init(
-        self,
-        params: Params,
-        model_state: ModelState = None,
-        num_steps: int | Scalar | None = None,
-        key: PRNGKey | None = None,
-        **kwargs: Any,
-    ) -> OptState:
-        return self.opt.init(params, model_state=model_state, num_steps=num_steps, key=key, **kwargs)
+    def init(self, params: Params, *args: Any, **kwargs: Any) -> OptState:
+        return self.opt.init(params, *args, **kwargs)
 
-    def update(
-        self,
-        opt_state: OptState,
-        grad: Params,
-        loss: Scalar | None = None,
-        model_state: ModelState = None,
-        key: PRNGKey | None = None,
-        **kwargs: Any,
-    ) -> OptState:
+    def update(self, opt_state: OptState, grad: Params, *args: Any, **kwargs: Any) -> OptState:
         grad = jax.tree.map(lambda leaf: jnp.clip(leaf, -self.grad_clip, self.grad_clip), grad)
-        return self.opt.update(opt_state, grad, loss=loss, model_state=model_state, key=key, **kwargs)
+        return self.opt.update(opt_state, grad, *args, **kwargs)
 
     def get_params(self, state: OptState) -> Params:
         return self.opt.get_params(state)

@@ -13,7 +13,7 @@ from unspool.arguments import check_decay, check_not_negative
 from unspool.optimizers.optimizer import Optimizer, carried_model_state
 from unspool.params import as_params
 from unspool.stable_types import strongly_typed, typed_like
-from unspool.types import ModelState, Params, PRNGKey, PyTree, Scalar
+from unspool.types import ModelState, Params, PyTree, Scalar
 
 LearningRate: TypeAlias = float | Callable[[Any], Any]
 """A number, or an optax schedule of the iteration."""
@@ -40,12 +40,7 @@ class OptaxBackedOptimizer(Optimizer):
         """Return the transformation that turns gradients into updates."""
 
     def init(
-        self,
-        params: Params,
-        model_state: ModelState = None,
-        num_steps: int | Scalar | None = None,
-        key: PRNGKey | None = None,
-        **kwargs: Any,
+        self, params: Params, model_state: ModelState = None, *_: object, **unused: object
     ) -> OptaxState:
         params, model_state = as_params(params), strongly_typed(model_state)
         optax_opt_state = strongly_typed(self.transformation().init(params))
@@ -57,8 +52,8 @@ class OptaxBackedOptimizer(Optimizer):
         grad: Params,
         loss: Scalar | None = None,
         model_state: ModelState = None,
-        key: PRNGKey | None = None,
-        **kwargs: Any,
+        *_: object,
+        **unused: object,
     ) -> OptaxState:
         transformation = optax.with_extra_args_support(self.transformation())
         updates, optax_opt_state = transformation.update(

@@ -20,13 +20,13 @@ _LOSSES = ("loss", "loss_with_state", "loss_and_aux", "loss_with_state_and_aux")
 _INITS = ("init", "init_with_state")
 
 
-class Task:
+class Task(abc.ABC):  # noqa: B024 (abstract, but which of its forms a task defines is the task's choice)
     """One inner problem.
 
-    Define `init` and `loss`; or, where there is more to say, their fuller forms: `_with_state` for a task
-    that carries a model state (running averages, say) and `_and_aux` for one that reports named scalars.
-    Whatever is not defined follows from what is. Callers differentiate `loss_with_state` and read aux values
-    from `loss_with_state_and_aux`.
+    Define `init` and `loss`; or, where there is more to say, one of their fuller forms: `_with_state` for a
+    task that carries a model state (running averages, say) and `_and_aux` for one that reports named scalars.
+    The fullest forms are made of whichever is defined, and all others are made of the fullest. Callers
+    differentiate `loss_with_state` and read aux values from `loss_with_state_and_aux`.
 
     A task that is configured by plain values is best a frozen dataclass: equal tasks then share one
     compilation. Data never belongs to its fields; `datasets` is where it is reached.
@@ -62,8 +62,6 @@ class Task:
 
     def init(self, key: PRNGKey) -> Params:
         """Sample initial parameters of a task without model state; consumes `key`."""
-        if not _is_overridden(type(self), "init_with_state"):
-            raise NotImplementedError(f"{self.name} must define init or init_with_state")
         params, state = self.init_with_state(key)
         if jax.tree.leaves(state):
             raise TypeError(f"{self.name}.init: this task has a model state, call init_with_state")
@@ -71,53 +69,46 @@ class Task:
 
     def init_with_state(self, key: PRNGKey) -> tuple[Params, ModelState]:
         """Sample initial parameters and model state; consumes `key`."""
+        if not _is_overridden(type(self), "init"):
+            raise NotImplementedError(f"{self.name} must define init or init_with_state")
         return self.init(key), None
 
     def loss(self, params: Params, key: PRNGKey, data: Batch) -> Scalar:
         """Return the loss of `params` on the batch `data`; consumes `key`."""
-        if _is_overridden(type(self), "loss_with_state"):
-            return self.loss_with_state(params, None, key, data)[0]
-        if _is_overridden(type(self), "loss_and_aux"):
-            return self.loss_and_aux(params, key, data)[0]
-        if _is_overridden(type(self), "loss_with_state_and_aux"):
-            return self.loss_with_state_and_aux(params, None, key, data)[0]
-        raise NotImplementedError(f"{self.name} must define one of {', '.join(_LOSSES)}")
+        return self.loss_with_state_and_aux(params, None, key, data)[0]
 
     def loss_with_state(
         self, params: Params, state: ModelState, key: PRNGKey, data: Batch
     ) -> tuple[Scalar, ModelState]:
         """Return the loss and the next model state: what the inner loop differentiates; consumes `key`."""
-        if _is_overridden(type(self), "loss_with_state_and_aux"):
-            loss, state, _ = self.loss_with_state_and_aux(params, state, key, data)
-            return loss, state
-        self._refuse_state(state, remedy="loss_with_state")
-        return self.loss(params, key, data), state
+        loss, state, _ = self.loss_with_state_and_aux(params, state, key, data)
+        return loss, state
 
     def loss_and_aux(self, params: Params, key: PRNGKey, data: Batch) -> tuple[Scalar, Aux]:
         """Return the loss and named scalars to report beside it; consumes `key`."""
-        if _is_overridden(type(self), "loss_with_state_and_aux"):
-            loss, _, aux = self.loss_with_state_and_aux(params, None, key, data)
-            return loss, aux
-        return self.loss(params, key, data), {}
+        loss, _, aux = self.loss_with_state_and_aux(params, None, key, data)
+        return loss, aux
 
     def loss_with_state_and_aux(
         self, params: Params, state: ModelState, key: PRNGKey, data: Batch
     ) -> tuple[Scalar, ModelState, Aux]:
         """Return the loss, the next model state and named scalars; consumes `key`."""
-        if _is_overridden(type(self), "loss_and_aux"):
-            self._refuse_state(state, remedy="loss_with_state_and_aux")
-            loss, aux = self.loss_and_aux(params, key, data)
-            return loss, state, aux
-        loss, state = self.loss_with_state(params, state, key, data)
-        return loss, state, {}
+        has_state, has_aux, has_loss = (
+            _is_overridden(type(self), form) for form in ("loss_with_state", "loss_and_aux", "loss")
+        )
+        if has_state and not has_aux:
+            return *self.loss_with_state(params, state, key, data), {}
+        if not has_aux and not has_loss:
+            raise NotImplementedError(f"{self.name} must define one of {', '.join(_LOSSES)}")
+        if jax.tree.leaves(state):
+            missing = "loss_with_state_and_aux" if has_aux else "loss_with_state"
+            raise TypeError(f"{self.name} was given a model state but does not define {missing}")
+        loss, aux = self.loss_and_aux(params, key, data) if has_aux else (self.loss(params, key, data), {})
+        return loss, state, aux
 
     def normalizer(self, loss: Scalar) -> Scalar:
         """Map a loss to the scale on which meta-training compares tasks; the place to bound divergence."""
         return loss
-
-    def _refuse_state(self, state: ModelState, remedy: str) -> None:
-        if jax.tree.leaves(state):
-            raise TypeError(f"{self.name} was given a model state but does not define {remedy}")
 
 
 def _is_overridden(task_type: type[Task], method: str) -> bool:
