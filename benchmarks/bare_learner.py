@@ -27,6 +27,7 @@ from learner.run import Run
 from learner.runtime import Runtime
 from learner.settings import LearnerSettings
 from learner.snapshots import SnapshotStore
+from learner.tables import AggregationTable, CheckpointTable, LivenessTable, WorkersTable
 from learner.tally import Tally
 from learner.ticker import Ticker
 from protos import codec
@@ -113,7 +114,7 @@ def main(lanes: str, body_bytes: str, batch: str, folder: str) -> None:
     access = Access(
         settings.tokens.by_role(), settings.run_id, Denials(report=lambda *_: None), is_mutual=False
     )
-    server = GrpcServer("data-plane", settings.max_workers + 32, access)
+    server = GrpcServer("data-plane", settings.workers.max_count + 32, access)
     port = server.bind("127.0.0.1", 0)
     learner_pb2_grpc.add_LearnerServicer_to_server(servicer, server.server)
     server.start()
@@ -142,22 +143,13 @@ def settings_of(lanes: int, batch: int, folder: Path) -> LearnerSettings:
         experiment=Experiment.from_toml(experiment_toml),
         experiment_toml=experiment_toml,
         config_sha256="0" * 64,
-        mode="async",
-        batch=batch,
-        max_staleness=_MANY,
-        credits_per_lane=batch,  # the last stream that pushes must be able to fill one by itself
-        host="127.0.0.1",
-        port=0,
-        admin_port=0,
-        http_port=0,
         tokens=Tokens(admin="admin", worker=TOKEN, viewer="viewer"),
-        heartbeat_s=5.0,
-        lease_ttl_s=300.0,
-        orphan_ttl_s=600.0,
-        checkpoint_every=_MANY,
-        checkpoint_keep=1,
-        workers_desired=lanes,  # the first lanes go out once they are here: one to each
-        max_workers=_MOST_WORKERS,
+        # One stream must be able to fill a batch by itself: the last one that pushes.
+        aggregation=AggregationTable(lanes, "async", batch=batch, max_staleness=_MANY, credits=batch),
+        # The first lanes go out once as many workers are there: one to each.
+        workers=WorkersTable(count=lanes, max_count=_MOST_WORKERS),
+        checkpoint=CheckpointTable(every=_MANY),
+        liveness=LivenessTable(patience=30),
         gather_s=60.0,
     )
 
@@ -172,7 +164,7 @@ def run_of(settings: LearnerSettings, theta: Published) -> Run:
         events=EventLog(settings.run_dir / "events.jsonl"),
         tally=Tally(time.monotonic()),
         clock=time.monotonic,
-        workers_desired=settings.workers_desired,
+        workers_desired=settings.workers.count,
     )
 
 

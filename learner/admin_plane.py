@@ -64,7 +64,7 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
                 else:
                     before = core.operator.scale(request.workers)
                 wanted = Scale(core.run.workers_desired, core.run.workers_range)
-                configured = core.run.settings.scale
+                configured = core.run.settings.workers.scale
         except ValueError as error:
             _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         try:

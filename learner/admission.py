@@ -68,10 +68,10 @@ def check_join(
             f"host {request.host!r} is excluded: {excluded_hosts[request.host]}; mend it, then begin another "
             "life of the learner, which excludes nobody",
         )
-    if sessions.named(request.worker_name) is None and len(sessions) >= settings.max_workers:
+    if sessions.named(request.worker_name) is None and len(sessions) >= settings.workers.max_count:
         raise TooManyWorkersError(
             DenialReason.NO_ROOM,
-            f"all {settings.max_workers} places are taken (workers.max_count); try again later",
+            f"all {settings.workers.max_count} places are taken (workers.max_count); try again later",
         )
 
 

@@ -72,24 +72,24 @@ def aggregation_of(
         absent: returns the lanes that nothing comes from for now.
     """
     lanes = settings.experiment.lanes
-    match settings.mode:
+    match settings.aggregation.mode:
         case "sync":
             return Sync(lanes)
         case "async":
             return Async(
-                batch=settings.batch,
-                max_staleness=settings.max_staleness,
-                staleness_weighting=settings.staleness_weighting,
+                batch=settings.aggregation.batch_size,
+                max_staleness=settings.aggregation.staleness_window,
+                staleness_weighting=settings.aggregation.staleness_weighting,
             )
         case "quorum":
             return Quorum(
                 lanes=lanes,
-                needed=math.ceil(settings.quorum * lanes),
-                grace_s=settings.grace_s,
+                needed=math.ceil(settings.aggregation.share_needed * lanes),
+                grace_s=settings.aggregation.grace_s,
                 arrivals=arrivals,
                 absent=absent,
-                max_staleness=settings.max_staleness,
-                staleness_weighting=settings.staleness_weighting,
+                max_staleness=settings.aggregation.staleness_window,
+                staleness_weighting=settings.aggregation.staleness_weighting,
             )
 
 

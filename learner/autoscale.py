@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from learner.phase import RunState
 from learner.run import Run
-from learner.scale import WorkersRange
+from learner.scale import WorkerRange
 from learner.sessions import SessionState
 
 _WINDOW_S: Final = 30.0
@@ -57,7 +57,7 @@ def yield_of(now: Window, before: Window | None) -> float:
     return now.applied / (now.applied + now.late)
 
 
-def next_desired(bounds: WorkersRange, lanes: int, now: Window, before: Window | None) -> int:
+def next_desired(bounds: WorkerRange, lanes: int, now: Window, before: Window | None) -> int:
     """Return how many workers are wanted after `now.workers` were watched.
 
     More while nearly all of what the last ones made counts, fewer when less than half of it does, by a
@@ -116,7 +116,7 @@ class Autoscaler:
             self._judge(bounds, lanes, window)
             self._begin_window()
 
-    def _judge(self, bounds: WorkersRange, lanes: int, window: Window) -> None:
+    def _judge(self, bounds: WorkerRange, lanes: int, window: Window) -> None:
         wanted = next_desired(bounds, lanes, window, self._before)
         is_first_doubt = wanted < window.workers and not self._disappointed
         self._disappointed = wanted < window.workers
@@ -139,7 +139,7 @@ class Autoscaler:
             self._run.events.add("info", "autoscaled", f"{before} to {workers} workers: {why}")
 
     def _present(self) -> int:
-        now_s, heartbeat_s = self._run.clock(), self._run.settings.heartbeat_s
+        now_s, heartbeat_s = self._run.clock(), self._run.settings.liveness.heartbeat_s
         return sum(
             max(1, session.heartbeat.workers)
             for session in self._run.sessions

@@ -110,18 +110,18 @@ class LearnerServicer(learner_pb2_grpc.LearnerServicer):
             epoch=run.epoch,
             worker_id=session.worker_id,
             session_secret=session.secret,
-            heartbeat_s=settings.heartbeat_s,
-            orphan_ttl_s=settings.orphan_ttl_s,
+            heartbeat_s=settings.liveness.heartbeat_s,
+            orphan_ttl_s=settings.liveness.orphan_ttl_s,
             chunk_bytes=settings.chunk_bytes,
             schema=self._schema,
             experiment_toml=settings.experiment_toml,
             config_sha256=settings.config_sha256,
             version=run.version,
             lanes_total=len(run.lanes),
-            snapshot_every=settings.checkpoint_every,
+            snapshot_every=settings.checkpoint.every,
             exact_versions=run.aggregation.exact_versions,
             merges=run.merges,
-            lease_ttl_s=settings.lease_ttl_s,
+            lease_ttl_s=settings.liveness.lease_ttl_s,
         )
 
     def _worker_of(self, context: Any) -> str | None:

@@ -26,7 +26,11 @@ def is_to_be_discarded(run: Run, lane: Lane, held: HeldLane | None) -> bool:
         return False
     if lane.anew:
         return True
-    return held is not None and run.settings.on_rollback != "keep" and was_rolled_back(run, lane, held)
+    return (
+        held is not None
+        and run.settings.aggregation.lanes_after_rollback != "keep"
+        and was_rolled_back(run, lane, held)
+    )
 
 
 def was_rolled_back(run: Run, lane: Lane, held: HeldLane) -> bool:

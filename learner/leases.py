@@ -31,7 +31,9 @@ class Leases:
         keep it from pushing the others: in `sync` the update that would settle the one waits for these.
         """
         held = {lane.number for lane in self._run.lanes.held_by(worker_id)}
-        return max(0, self._run.settings.credits_per_lane * len(held) - self._run.buffer.count(held))
+        return max(
+            0, self._run.settings.aggregation.credits_per_lane * len(held) - self._run.buffer.count(held)
+        )
 
     def resume(self, session: WorkerSession) -> None:
         """Let a worker that joined again keep the lanes whose leases it still has; free the others.
@@ -48,7 +50,10 @@ class Leases:
         self._begin_anew_after_rollback(session)
 
     def _begin_anew_after_rollback(self, session: WorkerSession) -> None:
-        if self._run.settings.on_rollback != "reset" or self._run.aggregation.exact_versions:
+        if (
+            self._run.settings.aggregation.lanes_after_rollback != "reset"
+            or self._run.aggregation.exact_versions
+        ):
             return
         ahead = [
             lane
@@ -98,7 +103,7 @@ class Leases:
             self._revoke_one(worker_id, "another worker will be done with it sooner")
 
     def _able(self, now_s: float) -> list[WorkerSession]:
-        heartbeat_s = self._run.settings.heartbeat_s
+        heartbeat_s = self._run.settings.liveness.heartbeat_s
         return [
             session
             for session in self._run.sessions

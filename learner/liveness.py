@@ -28,13 +28,13 @@ class Liveness:
         now_s = self._run.clock()
         for session in list(self._run.sessions):
             silent_s = now_s - session.last_heard_s
-            if silent_s > self._run.settings.lease_ttl_s:
+            if silent_s > self._run.settings.liveness.lease_ttl_s:
                 self._departures.expire(session, Goodbye.EXPIRED, f"nothing heard for {silent_s:.1f} s")
             else:
                 self._watch(session, now_s)
 
     def _watch(self, session: WorkerSession, now_s: float) -> None:
-        events, heartbeat_s = self._run.events, self._run.settings.heartbeat_s
+        events, heartbeat_s = self._run.events, self._run.settings.liveness.heartbeat_s
         state = session.state(now_s, heartbeat_s)
         if state in (SessionState.ACTIVE, SessionState.DRAINING) and (why := overdue(self._run, session)):
             session.stuck_at = session.heartbeat.progress

@@ -119,28 +119,28 @@ class _Learner:
         )
         self._tls = _server_tls(settings, self._refusals)
         self._access = Access(
-            settings.tokens.by_role(), settings.run_id, self._refusals, is_mutual=settings.is_tls_mutual
+            settings.tokens.by_role(), settings.run_id, self._refusals, is_mutual=settings.tls.mutual
         )
         # Ports first: a learner that cannot listen should not have begun an epoch.
-        places = settings.max_workers + _SPARE_THREADS
+        places = settings.workers.max_count + _SPARE_THREADS
         self._data = GrpcServer("data-plane", places, self._access, self._tls)
         cleanup.callback(self._data.stop, 0)
         self._admin = GrpcServer("admin-plane", _ADMIN_THREADS, self._access, self._tls)
         cleanup.callback(self._admin.stop, 0)
         last = directory.last_ports()
-        learner_port = _bound(self._data.bind, settings.host, settings.port, last.learner)
-        admin_port = _bound(self._admin.bind, settings.host, settings.admin_port, last.admin)
-        self._http_socket = _bound(listen, settings.host, settings.http_port, last.http)
+        learner_port = _bound(self._data.bind, settings.listen.host, settings.listen.port, last.learner)
+        admin_port = _bound(self._admin.bind, settings.listen.host, settings.listen.admin_port, last.admin)
+        self._http_socket = _bound(listen, settings.listen.host, settings.listen.http_port, last.http)
         cleanup.callback(self._http_socket.close)
         self._ports = Ports(learner_port, admin_port, self._http_socket.getsockname()[1])
         self._snapshots = SnapshotStore(directory.lanes, ownership.check)
-        self._checkpoints = CheckpointStore(directory.checkpoints, settings.checkpoint_keep, ownership.check)
+        self._checkpoints = CheckpointStore(directory.checkpoints, settings.checkpoint.keep, ownership.check)
 
     def run(self) -> RunState:
         """Live."""
         run, outer = self._restore()
         runtime = Runtime(LearnerCore(run))
-        schedule = CheckpointSchedule(outer, self._settings.checkpoint_every)
+        schedule = CheckpointSchedule(outer, self._settings.checkpoint.every)
         series = Series(read_records(self._directory.metrics / "outer.csv"))
         self._cleanup.callback(self._leave_behind, runtime)
         writer = self._start_writer(runtime, run.version)
@@ -154,7 +154,7 @@ class _Learner:
         return self._wait(runtime)
 
     def _restore(self) -> tuple[Run, OuterLearner]:
-        outer = OuterLearner(self._settings.experiment, self._settings.batch)
+        outer = OuterLearner(self._settings.experiment, self._settings.aggregation.batch_size)
         run = restore(
             self._settings,
             self._ownership.begin_epoch(),
@@ -166,13 +166,13 @@ class _Learner:
         )
         self._warn_of_large_ring(run, codec.body_bytes(outer.schema))
         run.refusals = self._refusals
-        run.workers_desired, run.workers_range = self._directory.scale(self._settings.scale)
+        run.workers_desired, run.workers_range = self._directory.scale(self._settings.workers.scale)
         outer.warm_up()
         return run, outer
 
     def _warn_of_large_ring(self, run: Run, theta_bytes: int) -> None:
         """Say so where thetas that replays may need are large in memory and in checkpoints."""
-        ring_bytes = 2 * self._settings.checkpoint_every * theta_bytes
+        ring_bytes = 2 * self._settings.checkpoint.every * theta_bytes
         if run.aggregation.exact_versions and ring_bytes > _LARGE_RING_BYTES:
             text = (
                 f"up to {ring_bytes / 2**30:.1f} GiB of old thetas will be kept; make checkpoints more often"
@@ -221,7 +221,7 @@ class _Learner:
 
     def _announce(self, run: Run) -> None:
         """Say where the learner listens, now that it does on all three ports."""
-        host = advertised_host(self._settings.host, self._settings.advertise)
+        host = advertised_host(self._settings.listen.host, self._settings.listen.advertise)
         scheme = "" if self._tls is None else "https://"
         run.endpoints = {
             "learner": address_of(host, self._ports.learner),
@@ -308,11 +308,13 @@ def _server_tls(settings: LearnerSettings, refusals: Denials) -> ServerTls | Non
     Raises:
         UsageError: they would not.
     """
-    if settings.tls is None:
+    if settings.tls.server is None:
         return None
     try:
-        check_server(settings.tls, advertised_host(settings.host, settings.advertise).strip("[]"))
-        return ServerTls(settings.tls, refusals, is_mutual=settings.is_tls_mutual)
+        check_server(
+            settings.tls.server, advertised_host(settings.listen.host, settings.listen.advertise).strip("[]")
+        )
+        return ServerTls(settings.tls.server, refusals, is_mutual=settings.tls.mutual)
     except TlsError as error:
         remedy = "renew the files, or make others with `unspool certs init`"
         raise UsageError(f"TLS: {error}; {remedy}") from error

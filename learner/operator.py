@@ -7,7 +7,7 @@ from learner.departures import Departures
 from learner.leases import Leases
 from learner.quarantine import Quarantine
 from learner.run import Run
-from learner.scale import Scale, WorkersRange
+from learner.scale import Scale, WorkerRange
 from learner.sessions import WorkerSession
 from learner.stacks import Stacks
 from protos.unspool.v1.admin_pb2 import SupervisionNote
@@ -32,7 +32,7 @@ class Operator:
         Raises:
             ValueError: more than may join.
         """
-        most = self._run.settings.max_workers
+        most = self._run.settings.workers.max_count
         if not 0 <= workers <= most:
             raise ValueError(f"scale N = {workers}: must be from 0 to {most} (workers.max_count)")
         self._check_room(f"scale N = {workers}", workers)
@@ -44,12 +44,12 @@ class Operator:
         Raises:
             ValueError: that is no range, or more than may join.
         """
-        bound = self._run.settings.max_workers
+        bound = self._run.settings.workers.max_count
         if not 0 <= fewest <= most <= bound:
             rule = f"must be 0 <= MIN <= MAX <= {bound} (workers.max_count)"
             raise ValueError(f"scale MIN:MAX = {fewest}:{most}: {rule}")
         self._check_room(f"scale MIN:MAX = {fewest}:{most}", most)
-        bounds = WorkersRange(fewest, most)
+        bounds = WorkerRange(fewest, most)
         lanes = self._run.settings.experiment.lanes
         return self._want(Scale(bounds.nearest(self._run.workers_desired, lanes), bounds))
 

@@ -100,7 +100,9 @@ class Pushes:
         if run.phase.final is not None:
             return Objection(learner_pb2.CLOSED, f"the run is {run.phase.final}")
         if push.parts and not run.merges:
-            return Objection(learner_pb2.SCHEMA_MISMATCH, f"merged, which {run.settings.mode} does not take")
+            return Objection(
+                learner_pb2.SCHEMA_MISMATCH, f"merged, which {run.settings.aggregation.mode} does not take"
+            )
         if len(push.parts) > len(run.lanes):
             detail = f"{len(push.parts)} parts; there are {len(run.lanes)} lanes"
             return Objection(learner_pb2.TOO_LARGE, detail)

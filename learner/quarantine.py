@@ -54,7 +54,7 @@ class Quarantine:
         lanes = failures.lanes_failing(failure.host, failure.digest)
         if len(lanes) < IDENTICAL or len(set(lanes)) < 2:
             return False
-        now_s, heartbeat_s = self._run.clock(), self._run.settings.heartbeat_s
+        now_s, heartbeat_s = self._run.clock(), self._run.settings.liveness.heartbeat_s
         return any(
             session.estimates > 0
             and session.state(now_s, heartbeat_s) is SessionState.ACTIVE

@@ -55,8 +55,8 @@ def restore(
         events=events,
         tally=tally,
         clock=clock,
-        workers_desired=settings.workers_desired,
-        workers_range=settings.scale.bounds,
+        workers_desired=settings.workers.count,
+        workers_range=settings.workers.scale.bounds,
     )
     if checkpoint is not None:
         run.phase.moved_at = checkpoint.moved_at

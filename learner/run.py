@@ -16,7 +16,7 @@ from learner.letters import Mail
 from learner.pace import Paces
 from learner.phase import RunPhase, RunState
 from learner.ring import ThetaRing
-from learner.scale import WorkersRange
+from learner.scale import WorkerRange
 from learner.sessions import SessionTable, WorkerSession
 from learner.settings import LearnerSettings
 from learner.supervision import Supervision
@@ -59,7 +59,7 @@ class Run:
     tally: Tally
     clock: Callable[[], float]
     workers_desired: int
-    workers_range: WorkersRange | None = None
+    workers_range: WorkerRange | None = None
     applying: Batch = ()
     broken: str = ""
     checkpoint: tuple[CheckpointFile, float] | None = None
@@ -84,10 +84,10 @@ class Run:
         self.supervision = Supervision(self.clock)
         self.buffer = GradientBuffer(self.settings.buffer_items)
         self.paces = Paces(len(self.settings.experiment.estimators))
-        self.arrivals = ArrivalTimes(self.settings.experiment.lanes, self.settings.lease_ttl_s)
+        self.arrivals = ArrivalTimes(self.settings.experiment.lanes, self.settings.liveness.lease_ttl_s)
         self.aggregation = aggregation_of(self.settings, self.arrivals, self._absent_lanes)
         self.phase = RunPhase(self.settings.experiment.outer_steps)
-        self.checkpoint_health = CheckpointHealth(self.settings.checkpoint_give_up_s)
+        self.checkpoint_health = CheckpointHealth(self.settings.checkpoint.give_up_s)
 
     def _absent_lanes(self) -> set[int]:
         return {lane.number for lane in self.lanes.quarantined()}
@@ -111,19 +111,22 @@ class Run:
         if not quarantined:
             return ""
         working = len(self.lanes) - quarantined
-        match self.settings.mode:
+        match self.settings.aggregation.mode:
             case "sync":
                 is_blocked = True
             case "quorum":
                 is_blocked = not working
             case "async":
-                is_blocked = working * self.settings.credits_per_lane < self.settings.batch
+                is_blocked = (
+                    working * self.settings.aggregation.credits_per_lane
+                    < self.settings.aggregation.batch_size
+                )
         return f"{quarantined} of {len(self.lanes)} lanes to leave quarantine" if is_blocked else ""
 
     @property
     def merges(self) -> bool:
         """Whether a push may be the mean of several estimates; where their order decides bits, it may not."""
-        return self.settings.mode == "async"
+        return self.settings.aggregation.mode == "async"
 
     @property
     def computing(self) -> bool:

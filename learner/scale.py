@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple, Self
 
 
-class WorkersRange(NamedTuple):
+class WorkerRange(NamedTuple):
     """The operator's bounds on the number of workers.
 
     Attributes:
@@ -28,7 +28,7 @@ class Scale(NamedTuple):
     """
 
     workers: int
-    bounds: WorkersRange | None = None
+    bounds: WorkerRange | None = None
 
     @classmethod
     def of(cls, remembered: Any) -> Self | None:
@@ -37,5 +37,5 @@ class Scale(NamedTuple):
             case [int(workers), None]:
                 return cls(workers)
             case [int(workers), [int(fewest), int(most)]]:
-                return cls(workers, WorkersRange(fewest, most))
+                return cls(workers, WorkerRange(fewest, most))
         return None

@@ -41,7 +41,7 @@ class Strikes:
         session.strikes += 1
         # One whose estimates are quick has several in a row whenever it is held up for a moment.
         lasted_s = now_s - session.struck_since_s
-        if session.strikes < _STRIKES or lasted_s < self._run.settings.heartbeat_s:
+        if session.strikes < _STRIKES or lasted_s < self._run.settings.liveness.heartbeat_s:
             return
         session.strikes = 0
         if not session.is_late:

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Final
 
+from learner.tables import LivenessTable
 from protos.rpc.connection import CONNECTION_OPTIONS
-from service.config import Liveness
 from service.fleet import DRAIN_S, KILL_GRACE_S
 from workers.backoff import LONGEST_S as RECONNECT_S
 
@@ -39,7 +39,7 @@ class Timeouts:
     kill_grace_s: float
 
     @classmethod
-    def of(cls, liveness: Liveness) -> "Timeouts":
+    def of(cls, liveness: LivenessTable) -> "Timeouts":
         """Derive them from the configuration's `[liveness]`."""
         return cls(
             heartbeat_s=liveness.heartbeat_s,

@@ -25,6 +25,7 @@ from learner.outer import OuterLearner
 from learner.resume import restore
 from learner.settings import LearnerSettings
 from learner.snapshots import SnapshotStore
+from learner.tables import AggregationTable, CheckpointTable, LivenessTable, WorkersTable
 from protos import codec
 from protos.rpc.access import Tokens
 from protos.unspool.v1 import learner_pb2
@@ -82,7 +83,7 @@ def at_the_end(distances: NDArray[np.float64], staleness: int) -> float:
 
 def _course(directory: Path, staleness: int, learning_rate: float) -> NDArray[np.float64]:
     settings = _settings(directory, staleness, learning_rate)
-    outer = OuterLearner(settings.experiment, settings.batch)
+    outer = OuterLearner(settings.experiment, settings.aggregation.batch_size)
     checkpoints, snapshots = CheckpointStore(directory, keep=1), SnapshotStore(directory / "lanes")
     steps = itertools.count()
     run = restore(
@@ -114,22 +115,11 @@ def _settings(directory: Path, staleness: int, learning_rate: float) -> LearnerS
         experiment=Experiment.from_toml(toml),
         experiment_toml=toml,
         config_sha256="",
-        mode="async",
-        batch=1,
-        max_staleness=staleness,
-        credits_per_lane=1,
-        host="127.0.0.1",
-        port=0,
-        admin_port=0,
-        http_port=0,
         tokens=Tokens(admin="a", worker="w", viewer="v"),
-        heartbeat_s=1e6,
-        lease_ttl_s=1e8,
-        orphan_ttl_s=1.0,
-        checkpoint_every=1_000_000,
-        checkpoint_keep=1,
-        workers_desired=1,
-        max_workers=1,
+        aggregation=AggregationTable(1, "async", batch=1, max_staleness=staleness, credits=1),
+        workers=WorkersTable(count=1, max_count=1),
+        checkpoint=CheckpointTable(every=1_000_000),
+        liveness=LivenessTable(heartbeat_s=3600.0, patience=10_000),
     )
 
 

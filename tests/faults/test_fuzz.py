@@ -159,7 +159,7 @@ def test_joins(tmp_path: Path) -> None:
             continue
         finally:
             core.run.mail.take()
-    assert len(core.run.sessions) <= core.run.settings.max_workers
+    assert len(core.run.sessions) <= core.run.settings.workers.max_count
 
 
 class AbortedError(Exception):
@@ -190,7 +190,7 @@ def admin_requests() -> list[tuple[str, Any]]:
 
 def test_operators_requests(tmp_path: Path) -> None:
     core, draws = make_core(tmp_path), random.Random(4)
-    schedule = CheckpointSchedule(OuterLearner(EXPERIMENT, core.run.settings.batch), 4)
+    schedule = CheckpointSchedule(OuterLearner(EXPERIMENT, core.run.settings.aggregation.batch_size), 4)
     plane = AdminServicer(Runtime(core), schedule, LearnersDirectory(tmp_path))
     requests = [(name, request) for name, request in admin_requests() if name in vars(AdminServicer)]
     for _ in range(20_000):
@@ -199,7 +199,7 @@ def test_operators_requests(tmp_path: Path) -> None:
             getattr(plane, name)(mutated_message(draws, request), Context())
         except AbortedError:
             continue
-    assert core.run.workers_desired <= core.run.settings.max_workers
+    assert core.run.workers_desired <= core.run.settings.workers.max_count
 
 
 def learner_messages() -> list[learner_pb2.LearnerMessage]:

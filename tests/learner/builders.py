@@ -11,11 +11,13 @@ from learner.admission import Body
 from learner.core import LearnerCore
 from learner.events import EventLog
 from learner.lanes import LaneTable
+from learner.listening import ListenTable, TlsTable
 from learner.outcome import Effect, Outcome
 from learner.ring import Published, ThetaRing
 from learner.run import Run
 from learner.sessions import WorkerSession
 from learner.settings import LearnerSettings
+from learner.tables import AggregationTable, CheckpointTable, LivenessTable, WorkersTable
 from learner.tally import Tally
 from protos import codec
 from protos.rpc.access import Tokens
@@ -67,38 +69,48 @@ class Clock:
         self.now_s += seconds
 
 
+_TABLES: dict[str, Any] = {
+    "aggregation": AggregationTable,
+    "workers": WorkersTable,
+    "listen": ListenTable,
+    "tls": TlsTable,
+    "checkpoint": CheckpointTable,
+    "liveness": LivenessTable,
+}
+
+
+def settings_of(**values: Any) -> LearnerSettings:
+    """Settings in which every value stands in the table that has a key of its name."""
+    tables = {}
+    for name, table in _TABLES.items():
+        keys = [field.name for field in dataclasses.fields(table) if field.name in values]
+        tables[name] = table(**{key: values.pop(key) for key in keys})
+    return LearnerSettings(**values, **tables)
+
+
 def make_settings(run_dir: Path, **changes: Any) -> LearnerSettings:
     """Three lanes in `sync`, on ports that the system picks."""
-    experiment = dataclasses.replace(
-        EXPERIMENT,
-        lanes=changes.pop("lanes", EXPERIMENT.lanes),
-        outer_steps=changes.pop("outer_steps", EXPERIMENT.outer_steps),
-    )
+    lanes = changes.get("lanes", EXPERIMENT.lanes)
+    outer_steps = changes.pop("outer_steps", EXPERIMENT.outer_steps)
     values: dict[str, Any] = {
         "run_dir": run_dir,
         "run_id": "test-run",
-        "experiment": experiment,
+        "experiment": dataclasses.replace(EXPERIMENT, lanes=lanes, outer_steps=outer_steps),
         "experiment_toml": EXPERIMENT_TOML,
         "config_sha256": "c" * 64,
-        "mode": "sync",
-        "batch": experiment.lanes,
-        "max_staleness": 0,
-        "credits_per_lane": 1,
-        "host": "127.0.0.1",
-        "port": 0,
-        "admin_port": 0,
-        "http_port": 0,
         "tokens": TOKENS,
-        "heartbeat_s": 5.0,
-        "lease_ttl_s": 30.0,
+        "lanes": lanes,
+        "max_staleness": 0,
+        "credits": 1,
+        "quorum": 1.0,
+        "grace_s": 0.0,
+        "on_rollback": "restore",
         "orphan_ttl_s": 60.0,
-        "checkpoint_every": 4,
-        "checkpoint_keep": 3,
-        "workers_desired": 1,
-        "max_workers": 8,
-        "gather_s": 2.0,
+        "every": 4,
+        "count": 1,
+        "max_count": 8,
     }
-    return LearnerSettings(**(values | changes))
+    return settings_of(**(values | changes))
 
 
 def published(version: int, value: float = 0.0) -> Published:
@@ -119,7 +131,7 @@ def make_core(run_dir: Path, clock: Clock | None = None, epoch: int = 1, **chang
         events=EventLog(run_dir / "logs" / "events.jsonl", wall_clock=clock),
         tally=Tally(clock()),
         clock=clock,
-        workers_desired=settings.workers_desired,
+        workers_desired=settings.workers.count,
     )
     return LearnerCore(run)
 

@@ -156,7 +156,7 @@ class SimulatedWorker:
         )
         self.unsettled[self.messages] = WorkerMessage(push=push)
         self.uplink.append(self.unsettled[self.messages])
-        if lane.seq % self.simulation.settings.checkpoint_every == 0:
+        if lane.seq % self.simulation.settings.checkpoint.every == 0:
             self._snapshot(lane)
 
     def _snapshot(self, lane: HeldLane) -> None:

@@ -24,7 +24,7 @@ from tests.learner.simulated_worker import SimulatedWorker, estimate, init_state
 
 def straight_loop(settings: LearnerSettings, steps: int) -> list[str]:
     """Theta's digest at each version, without any of it."""
-    outer = OuterLearner(settings.experiment, settings.batch)
+    outer = OuterLearner(settings.experiment, settings.aggregation.batch_size)
     theta = outer.initialise()
     lanes = range(settings.experiment.lanes)
     states = [init_state(lane, theta.body) for lane in lanes]
@@ -59,13 +59,13 @@ class Simulation:
         self.epoch += 1
         directory = self.settings.run_dir
         self.snapshots = SnapshotStore(directory / "lanes")
-        checkpoints = CheckpointStore(directory / "checkpoints", self.settings.checkpoint_keep)
+        checkpoints = CheckpointStore(directory / "checkpoints", self.settings.checkpoint.keep)
         events = EventLog(directory / "events.jsonl")
-        self.outer = OuterLearner(self.settings.experiment, self.settings.batch)
+        self.outer = OuterLearner(self.settings.experiment, self.settings.aggregation.batch_size)
         run = restore(self.settings, self.epoch, self.outer, checkpoints, self.snapshots, events, self.clock)
         self.core = LearnerCore(run)
         self.runtime = Runtime(self.core)
-        self.schedule = CheckpointSchedule(self.outer, self.settings.checkpoint_every)
+        self.schedule = CheckpointSchedule(self.outer, self.settings.checkpoint.every)
         self.saver = Saver(self.runtime, checkpoints, self.snapshots)
         self.unfinished = False
         self.unwritten: list[SaveJob] = []

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from learner.autoscale import Window, next_desired, yield_of
 from learner.core import LearnerCore
-from learner.scale import Scale, WorkersRange
+from learner.scale import Scale, WorkerRange
 from learner.settings import LearnerSettings
 from learner.status import build_status
 from tests.learner.builders import Clock, Peer, make_core, make_settings
 
-BOUNDS = WorkersRange(2, 12)
+BOUNDS = WorkerRange(2, 12)
 LANES = 16
 
 
@@ -60,7 +60,7 @@ def test_where_more_workers_make_no_more_all_of_them_are_judged() -> None:
 def test_the_number_stays_within_the_range(
     workers: int, applied: int, late: int, fewest: int, more: int
 ) -> None:
-    bounds = WorkersRange(fewest, fewest + more)
+    bounds = WorkerRange(fewest, fewest + more)
     wanted = next_desired(bounds, 8, window(workers, applied, late), before=None)
     assert fewest <= wanted <= max(fewest, min(fewest + more, 8))
 
@@ -70,7 +70,7 @@ class Watched:
 
     def __init__(self, run_dir: Path, **changes: Any) -> None:
         self.clock = Clock()
-        defaults = {"lanes": 4, "mode": "async", "workers_min": 1, "workers_desired": 2}
+        defaults = {"lanes": 4, "mode": "async", "min_count": 1, "count": 2}
         self.core = make_core(run_dir, self.clock, **(defaults | changes))
         self.core.operator.scale_between(1, 8)
         self.peers: dict[str, Peer] = {}
@@ -183,10 +183,10 @@ def test_a_range_that_cannot_be_is_refused(tmp_path: Path, bounds: tuple[int, in
 
 
 def test_settings_give_the_first_range(tmp_path: Path) -> None:
-    settings: LearnerSettings = make_settings(tmp_path, workers_min=1, workers_desired=2)
-    assert settings.scale == Scale(2, WorkersRange(1, 8))
-    with pytest.raises(ValueError, match="workers_min=9"):
-        make_settings(tmp_path, workers_min=9)
+    settings: LearnerSettings = make_settings(tmp_path, min_count=1, count=2)
+    assert settings.workers.scale == Scale(2, WorkerRange(1, 8))
+    with pytest.raises(ValueError, match=r"workers\.min_count = 9"):
+        make_settings(tmp_path, min_count=9)
 
 
 @pytest.mark.parametrize("remembered", [None, 3, [1], [1, 2], [1, [2]], ["a", None], {}])

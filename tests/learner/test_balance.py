@@ -151,9 +151,9 @@ def test_those_who_left_are_forgotten() -> None:
 
 def make_pair(tmp_path: Path, **changes: Any) -> tuple[LearnerCore, Clock, Peer, Peer]:
     """A run in `async` whose six lanes are shared by two workers."""
-    defaults = {"lanes": 6, "mode": "async", "max_staleness": 9, "workers_desired": 2}
+    defaults = {"lanes": 6, "mode": "async", "max_staleness": 9, "count": 2}
     clock = Clock()
-    core = make_core(tmp_path, clock, credits_per_lane=5, **(defaults | changes))
+    core = make_core(tmp_path, clock, credits=5, **(defaults | changes))
     return core, clock, Peer(core, "w0"), Peer(core, "w1")
 
 

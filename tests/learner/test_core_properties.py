@@ -32,7 +32,7 @@ class AsyncCore(RuleBasedStateMachine):
             self.clock,
             lanes=LANES,
             max_staleness=WINDOW,
-            credits_per_lane=2,
+            credits=2,
             outer_steps=10_000,
             **self.changes,
         )

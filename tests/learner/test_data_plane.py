@@ -91,7 +91,7 @@ def test_theta_moves_by_the_mean_gradient(running: RunningLearner, worker: HandW
 
 def test_a_large_theta_and_its_gradients_travel_in_chunks(tmp_path: Path) -> None:
     settings = make_settings(
-        tmp_path, experiment=Experiment.from_toml(LARGE_TOML), experiment_toml=LARGE_TOML, batch=1
+        tmp_path, experiment=Experiment.from_toml(LARGE_TOML), experiment_toml=LARGE_TOML, lanes=1
     )
     with RunningLearner(settings) as running:
         worker = HandWrittenWorker(running).enter()

@@ -19,7 +19,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_theta_does_not_depend_on_what_goes_wrong(tmp_path: Path, expected: list[str], seed: int) -> None:
-    settings = make_settings(tmp_path, outer_steps=STEPS, checkpoint_every=1 + seed % 5)
+    settings = make_settings(tmp_path, outer_steps=STEPS, every=1 + seed % 5)
     simulation = Simulation(settings, random.Random(seed))
     assert simulation.run(STEPS, trouble=0.03) == expected[STEPS]
     assert simulation.digests == {version: {expected[version]} for version in range(STEPS + 1)}
@@ -33,6 +33,6 @@ def test_theta_does_not_depend_on_the_order_of_events(tmp_path: Path, expected: 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(100, 110))
 def test_theta_survives_much_more_trouble(tmp_path: Path, expected: list[str], seed: int) -> None:
-    settings = make_settings(tmp_path, outer_steps=STEPS, checkpoint_every=1 + seed % 7)
+    settings = make_settings(tmp_path, outer_steps=STEPS, every=1 + seed % 7)
     simulation = Simulation(settings, random.Random(seed))
     assert simulation.run(STEPS, trouble=0.06) == expected[STEPS]

@@ -53,7 +53,7 @@ def save(running: RunningLearner) -> None:
 
 
 def test_training_goes_on_while_no_checkpoint_can_be_written(tmp_path: Path, disk: Disk) -> None:
-    with RunningLearner(make_settings(tmp_path, checkpoint_every=100)) as running:
+    with RunningLearner(make_settings(tmp_path, every=100)) as running:
         worker = HandWrittenWorker(running).enter()
         disk.is_full = True
         with pytest.raises(Exception, match="No space left on device"):
@@ -71,7 +71,7 @@ def test_training_goes_on_while_no_checkpoint_can_be_written(tmp_path: Path, dis
 
 
 def test_a_run_that_can_keep_nothing_fails_with_its_last_checkpoint(tmp_path: Path, disk: Disk) -> None:
-    with RunningLearner(make_settings(tmp_path, checkpoint_give_up_s=0.5)) as running:
+    with RunningLearner(make_settings(tmp_path, give_up_s=0.5)) as running:
         steps(HandWrittenWorker(running).enter(), 0, 1)
         save(running)
         disk.is_full = True

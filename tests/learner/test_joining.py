@@ -62,14 +62,14 @@ def test_a_worker_name_that_cannot_be_shown_is_refused(core: LearnerCore, name: 
 
 
 def test_workers_beyond_the_maximum_are_refused(tmp_path: Path) -> None:
-    core = make_core(tmp_path, max_workers=1)
+    core = make_core(tmp_path, max_count=1)
     Peer(core, "w0")
     with pytest.raises(TooManyWorkersError, match="all 1 places"):
         Peer(core, "w1")
 
 
 def test_a_full_learner_still_admits_the_next_process_of_a_worker(tmp_path: Path) -> None:
-    core = make_core(tmp_path, max_workers=1)
+    core = make_core(tmp_path, max_count=1)
     Peer(core, "w0", "i0")
     assert Peer(core, "w0", "i1").lanes() == [0, 1, 2]
 

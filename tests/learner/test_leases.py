@@ -59,7 +59,7 @@ def test_incarnations_of_two_lives_of_the_learner_never_meet(tmp_path: Path) -> 
 
 
 def test_workers_that_are_expected_share_the_lanes_from_the_start(tmp_path: Path) -> None:
-    core = make_core(tmp_path, lanes=4, workers_desired=2)
+    core = make_core(tmp_path, lanes=4, count=2)
     first = Peer(core, "w0")
     assert first.lanes() == []
     second = Peer(core, "w1")
@@ -67,7 +67,7 @@ def test_workers_that_are_expected_share_the_lanes_from_the_start(tmp_path: Path
 
 
 def test_workers_that_do_not_come_are_not_waited_for(tmp_path: Path, clock: Clock) -> None:
-    core = make_core(tmp_path, clock, workers_desired=2)
+    core = make_core(tmp_path, clock, count=2)
     peer = Peer(core)
     clock.advance(2.1)
     peer.beat()
@@ -133,7 +133,7 @@ def test_draining_an_unknown_worker_names_those_there_are(core: LearnerCore) -> 
 
 
 def test_lanes_go_back_to_the_workers_that_hold_their_state(tmp_path: Path) -> None:
-    core = make_core(tmp_path, epoch=2, lanes=4, workers_desired=2)
+    core = make_core(tmp_path, epoch=2, lanes=4, count=2)
     first = Peer(core, "w0", attach=False)
     first.join([HeldLane(lane=lane, incarnation=1, seq=0) for lane in (1, 3)])
     first.attach()
@@ -144,7 +144,7 @@ def test_lanes_go_back_to_the_workers_that_hold_their_state(tmp_path: Path) -> N
 
 
 def test_a_state_ahead_of_the_lane_earns_no_preference(tmp_path: Path) -> None:
-    core = make_core(tmp_path, epoch=2, lanes=2, batch=2, workers_desired=2)
+    core = make_core(tmp_path, epoch=2, lanes=2, batch=2, count=2)
     first = Peer(core, "w0", attach=False)
     first.join([HeldLane(lane=1, incarnation=1, seq=5)])
     first.attach()

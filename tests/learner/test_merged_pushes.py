@@ -34,9 +34,7 @@ LANES = 6
 
 @pytest.fixture
 def core(tmp_path: Path) -> LearnerCore:
-    return make_core(
-        tmp_path, mode="async", batch=4, max_staleness=2, lanes=LANES, credits_per_lane=2, workers_desired=1
-    )
+    return make_core(tmp_path, mode="async", batch=4, max_staleness=2, lanes=LANES, credits=2, count=1)
 
 
 @pytest.fixture

@@ -203,7 +203,7 @@ def test_headers_beyond_the_limit_are_refused(running: RunningLearner) -> None:
 
 
 def test_the_worker_may_not_read_the_pages(tmp_path: Path) -> None:
-    with RunningLearner(make_settings(tmp_path, host="0.0.0.0", is_insecure=True)) as running:
+    with RunningLearner(make_settings(tmp_path, host="0.0.0.0", insecure=True)) as running:
         running.endpoints["http"] = f"127.0.0.1:{running.endpoints['http'].rpartition(':')[2]}"
         code, text = running.get("/status.json", Authorization=f"Bearer {TOKENS.worker}")
         assert (code, b"needs the role viewer" in text) == (403, True)
@@ -211,7 +211,7 @@ def test_the_worker_may_not_read_the_pages(tmp_path: Path) -> None:
 
 
 def test_beyond_loopback_http_needs_the_token_but_for_the_probes(tmp_path: Path) -> None:
-    with RunningLearner(make_settings(tmp_path, host="0.0.0.0", is_insecure=True)) as running:
+    with RunningLearner(make_settings(tmp_path, host="0.0.0.0", insecure=True)) as running:
         running.endpoints["http"] = f"127.0.0.1:{running.endpoints['http'].rpartition(':')[2]}"
         answers = {
             path: running.get(path)[0]

@@ -229,7 +229,7 @@ def test_a_large_theta_is_announced_without_its_body(tmp_path: Path) -> None:
 class TestAsync:
     @pytest.fixture
     def core(self, tmp_path: Path) -> LearnerCore:
-        return make_core(tmp_path, mode="async", batch=2, max_staleness=1, credits_per_lane=2)
+        return make_core(tmp_path, mode="async", batch=2, max_staleness=1, credits=2)
 
     def test_a_batch_need_not_wait_for_every_lane(self, core: LearnerCore, peer: Peer) -> None:
         peer.push(0, 1)

@@ -14,7 +14,7 @@ def make_relay(core: LearnerCore, workers: int) -> Peer:
 
 def test_a_relay_with_nobody_behind_it_gets_no_lanes(tmp_path):
     clock = Clock()
-    core = make_core(tmp_path, clock, workers_desired=2)
+    core = make_core(tmp_path, clock, count=2)
     relay, worker = make_relay(core, workers=0), Peer(core)
     clock.advance(3.0)
     core.tick()
@@ -23,21 +23,21 @@ def test_a_relay_with_nobody_behind_it_gets_no_lanes(tmp_path):
 
 
 def test_a_relay_counts_as_the_workers_behind_it_when_lanes_first_go_out(tmp_path):
-    core = make_core(tmp_path, workers_desired=2)
+    core = make_core(tmp_path, count=2)
     relay = make_relay(core, workers=2)
     core.tick()
     assert relay.lanes() == [0, 1, 2]
 
 
 def test_a_relay_gets_as_many_lanes_as_its_workers_would(tmp_path):
-    core = make_core(tmp_path, workers_desired=3)
+    core = make_core(tmp_path, count=3)
     relay, worker = make_relay(core, workers=2), Peer(core)
     core.tick()
     assert (len(relay.lanes()), len(worker.lanes())) == (2, 1)
 
 
 def test_a_relays_unknown_device_is_no_other_device(tmp_path):
-    core = make_core(tmp_path, workers_desired=2)
+    core = make_core(tmp_path, count=2)
     request = learner_pb2.JoinRequest(
         protocol_min=1, protocol_max=1, worker_name="relay", incarnation="i0", relay=True
     )

@@ -17,7 +17,7 @@ CHECKPOINT = 40
 
 def restarted(run_dir: Path, **changes: Any) -> LearnerCore:
     """A second life whose checkpoint has each of two lanes at seq 40, with a snapshot."""
-    defaults = {"mode": "async", "max_staleness": 5, "lanes": 2, "batch": 2, "workers_desired": 2}
+    defaults = {"mode": "async", "max_staleness": 5, "lanes": 2, "batch": 2, "count": 2}
     core = make_core(run_dir, epoch=2, **(defaults | changes))
     for lane in core.run.lanes:
         lane.accepted = lane.applied = CHECKPOINT
@@ -47,7 +47,7 @@ def test_keep_lets_the_worker_go_on_with_what_it_has(tmp_path: Path) -> None:
 
 
 def test_restore_goes_on_from_the_checkpoint_whoever_gets_the_lane(tmp_path: Path) -> None:
-    core = restarted(tmp_path, on_rollback="restore", workers_desired=1)
+    core = restarted(tmp_path, on_rollback="restore", count=1)
     grant = next(grant for grant in come_back(core, "w0", lane1=45).told("grant") if grant.lane == 1)
     assert (grant.snapshot_seq, grant.discard_held) == (CHECKPOINT, True)
 
@@ -59,7 +59,7 @@ def test_a_state_that_is_not_ahead_of_the_checkpoint_is_kept(tmp_path: Path, on_
 
 
 def test_reset_begins_the_lanes_anew_that_were_ahead(tmp_path: Path) -> None:
-    core = restarted(tmp_path, on_rollback="reset", workers_desired=1)
+    core = restarted(tmp_path, on_rollback="reset", count=1)
     grants = {grant.lane: grant for grant in come_back(core, "w0", lane1=45).told("grant")}
     assert [(grants[lane].snapshot_seq, grants[lane].discard_held) for lane in (0, 1)] == [
         (CHECKPOINT, False),
@@ -69,7 +69,7 @@ def test_reset_begins_the_lanes_anew_that_were_ahead(tmp_path: Path) -> None:
 
 
 def test_a_lane_that_went_on_already_is_not_reset_by_who_comes_later(tmp_path: Path) -> None:
-    core = restarted(tmp_path, on_rollback="reset", workers_desired=1)
+    core = restarted(tmp_path, on_rollback="reset", count=1)
     come_back(core, "w0")
     come_back(core, "w1", lane1=45)
     assert not core.run.lanes[1].anew
@@ -77,7 +77,7 @@ def test_a_lane_that_went_on_already_is_not_reset_by_who_comes_later(tmp_path: P
 
 @pytest.mark.parametrize("on_rollback", ["keep", "restore"])
 def test_a_state_ahead_within_one_life_is_kept(tmp_path: Path, on_rollback: str) -> None:
-    core = restarted(tmp_path, on_rollback=on_rollback, workers_desired=1)
+    core = restarted(tmp_path, on_rollback=on_rollback, count=1)
     first = come_back(core, "w0")
     lease = core.run.lanes[1].incarnation
     core.leave(first.worker_id, "its session ended, its process did not")
@@ -88,13 +88,13 @@ def test_a_state_ahead_within_one_life_is_kept(tmp_path: Path, on_rollback: str)
 
 
 def test_sync_goes_by_seq_alone(tmp_path: Path) -> None:
-    core = restarted(tmp_path, mode="sync", max_staleness=0, workers_desired=1)
+    core = restarted(tmp_path, mode="sync", max_staleness=0, count=1)
     peer = come_back(core, "w0", lane1=45)
     assert [grant.discard_held for grant in peer.told("grant")] == [False, False]
 
 
 def test_a_held_lane_that_does_not_exist_is_ignored(tmp_path: Path) -> None:
-    core = restarted(tmp_path, on_rollback="reset", workers_desired=1)
+    core = restarted(tmp_path, on_rollback="reset", count=1)
     assert come_back(core, "w0", lane9=45).lanes() == [0, 1]
 
 
@@ -106,7 +106,7 @@ def diverge(peer: Peer, lane: int, times: int) -> None:
 
 
 def test_a_lane_that_diverges_three_times_begins_anew(tmp_path: Path) -> None:
-    core = restarted(tmp_path, workers_desired=1)
+    core = restarted(tmp_path, count=1)
     peer = come_back(core, "w0")
     lease = core.run.lanes[1].incarnation
     peer.listen()
@@ -120,7 +120,7 @@ def test_a_lane_that_diverges_three_times_begins_anew(tmp_path: Path) -> None:
 
 
 def test_an_estimate_that_is_finite_begins_the_count_again(tmp_path: Path) -> None:
-    core = restarted(tmp_path, workers_desired=1)
+    core = restarted(tmp_path, count=1)
     peer = come_back(core, "w0")
     diverge(peer, 1, times=2)
     peer.push(1, CHECKPOINT + 3)
@@ -129,7 +129,7 @@ def test_an_estimate_that_is_finite_begins_the_count_again(tmp_path: Path) -> No
 
 
 def test_what_was_pushed_for_the_lane_before_is_fenced_off(tmp_path: Path) -> None:
-    core = restarted(tmp_path, workers_desired=1)
+    core = restarted(tmp_path, count=1)
     peer = come_back(core, "w0")
     lease = core.run.lanes[1].incarnation
     diverge(peer, 1, times=3)

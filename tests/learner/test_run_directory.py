@@ -6,7 +6,7 @@ import pytest
 
 from learner.durable_file import write_durably
 from learner.run_directory import Ports, RunDirectory
-from learner.scale import Scale, WorkersRange
+from learner.scale import Scale, WorkerRange
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def test_remembered_ports_that_cannot_be_read_are_any(directory: RunDirectory, t
 
 def test_a_scale_command_outlives_the_learner(directory: RunDirectory) -> None:
     assert directory.scale(configured=Scale(2)) == Scale(2)
-    directory.remember_scale(configured=Scale(2), wanted=Scale(5, WorkersRange(1, 8)))
-    assert directory.scale(configured=Scale(2)) == Scale(5, WorkersRange(1, 8))
+    directory.remember_scale(configured=Scale(2), wanted=Scale(5, WorkerRange(1, 8)))
+    assert directory.scale(configured=Scale(2)) == Scale(5, WorkerRange(1, 8))
 
 
 def test_a_configuration_that_changed_wins_over_an_old_scale_command(directory: RunDirectory) -> None:

@@ -12,7 +12,7 @@ from tests.learner.builders import Clock, Peer, make_core, update
 
 
 def make_async(run_dir: Path, clock: Clock | None = None, **changes: Any) -> LearnerCore:
-    defaults = {"lanes": 4, "mode": "async", "batch": 1, "max_staleness": 2, "credits_per_lane": 2}
+    defaults = {"lanes": 4, "mode": "async", "batch": 1, "max_staleness": 2, "credits": 2}
     return make_core(run_dir, clock, **(defaults | changes))
 
 
@@ -27,7 +27,9 @@ def push_with_staleness(core: LearnerCore, *staleness: int) -> None:
         peer.push(3, core.run.version + 1)
         update(core)
     core.run.aggregation = type(core.run.aggregation)(
-        batch=len(staleness), max_staleness=2, staleness_weighting=core.run.settings.staleness_weighting
+        batch=len(staleness),
+        max_staleness=2,
+        staleness_weighting=core.run.settings.aggregation.staleness_weighting,
     )
     for lane, behind in enumerate(staleness):
         peer.push(lane, 1, weight=6.0, theta_version=core.run.version - behind)
@@ -64,7 +66,7 @@ def test_what_was_weighed_is_settled_and_gone_from_the_buffer(tmp_path: Path) ->
 @pytest.fixture
 def core(tmp_path: Path) -> LearnerCore:
     """Two workers with two lanes each, and theta at version 5."""
-    core = make_async(tmp_path, workers_desired=2)
+    core = make_async(tmp_path, count=2)
     quick, slow = Peer(core, "quick"), Peer(core, "slow")
     assert (quick.lanes(), slow.lanes()) == ([0, 2], [1, 3])
     for seq in range(1, 6):

@@ -1,6 +1,5 @@
 """TLS on every port: who gets through, who does not, and what they are told."""
 
-import dataclasses
 import http.client
 import ssl
 from collections.abc import Iterator
@@ -49,7 +48,7 @@ class TlsLearner(RunningLearner):
 
 
 def tls_learner(run_dir: Path, trial: Path, **changes: Any) -> TlsLearner:
-    settings = make_settings(run_dir, tls=Identity(trial / "server"), **changes)
+    settings = make_settings(run_dir, directory=str(trial), **changes)
     learner = TlsLearner(settings)
     learner.identity = Identity(trial / "admin")
     return learner
@@ -57,7 +56,7 @@ def tls_learner(run_dir: Path, trial: Path, **changes: Any) -> TlsLearner:
 
 @pytest.fixture
 def running(tmp_path: Path, trial: Path) -> Iterator[TlsLearner]:
-    with tls_learner(tmp_path, trial, is_tls_mutual=True) as learner:
+    with tls_learner(tmp_path, trial, mutual=True) as learner:
         yield learner
 
 
@@ -189,7 +188,7 @@ def test_an_expired_certificate_is_counted_over_http(
 def test_renewed_certificates_are_taken_over_without_a_restart(tmp_path: Path, trial: Path) -> None:
     (tmp_path / "run").mkdir()
     files = served(tmp_path / "server", "localhost", "127.0.0.1", authority=trial / "authority")
-    settings = make_settings(tmp_path / "run", tls=Identity(files))
+    settings = make_settings(tmp_path / "run", directory=str(tmp_path))
     learner = TlsLearner(settings)
     learner.identity = Identity(trial / "admin")
     with learner:
@@ -217,14 +216,14 @@ def address_of(learner: TlsLearner, plane: str) -> tuple[str, int]:
 def test_a_certificate_that_callers_would_refuse_keeps_the_learner_from_starting(
     tmp_path: Path, trial: Path, hosts: tuple[str, ...], days: int, words: str
 ) -> None:
-    files = served(tmp_path / "server", *hosts, authority=trial / "authority", days=days)
+    served(tmp_path / "server", *hosts, authority=trial / "authority", days=days)
     with pytest.raises(UsageError, match=words):
-        serve(make_settings(tmp_path, tls=Identity(files)))
+        serve(make_settings(tmp_path, directory=str(tmp_path)))
     assert not (tmp_path / "epoch").exists()
 
 
 def test_a_learner_binds_one_address_and_advertises_another(tmp_path: Path) -> None:
-    settings = dataclasses.replace(make_settings(tmp_path), advertise="localhost")
+    settings = make_settings(tmp_path, advertise="localhost")
     with RunningLearner(settings) as learner:
         assert {learner.endpoints[plane].rpartition(":")[0] for plane in ("learner", "admin", "http")} == {
             "localhost"

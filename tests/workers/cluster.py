@@ -6,8 +6,8 @@ import threading
 from pathlib import Path
 
 from learner.main import serve
-from learner.settings import LearnerSettings
 from protos.rpc.access import Tokens
+from tests.learner.builders import settings_of
 from tests.workers.fake_learner import EXPERIMENT, PATIENCE_S
 from unspool import serialization
 from unspool.experiment import Experiment
@@ -52,33 +52,30 @@ class Cluster:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.address = f"127.0.0.1:{port}"
-        settings = LearnerSettings(
-            **{
-                "run_dir": run_dir,
-                "run_id": "run",
-                "experiment": Experiment.from_toml(EXPERIMENT),
-                "experiment_toml": EXPERIMENT,
-                "config_sha256": "c" * 64,
-                "mode": "sync",
-                "batch": 4,
-                "max_staleness": 0,
-                "credits_per_lane": 1,
-                "host": "127.0.0.1",
-                "port": port,
-                "admin_port": 0,
-                "http_port": 0,
-                "tokens": Tokens(admin="admin", worker=TOKEN, viewer="viewer"),
-                "heartbeat_s": 1.0,
-                "lease_ttl_s": 10.0,
-                "orphan_ttl_s": PATIENCE_S,
-                "checkpoint_every": 3,
-                "checkpoint_keep": 2,
-                "workers_desired": 1,
-                "max_workers": 8,
-                "gather_s": 0.0,
-            }
-            | changes
-        )
+        values = {
+            "run_dir": run_dir,
+            "run_id": "run",
+            "experiment": Experiment.from_toml(EXPERIMENT),
+            "experiment_toml": EXPERIMENT,
+            "config_sha256": "c" * 64,
+            "tokens": Tokens(admin="admin", worker=TOKEN, viewer="viewer"),
+            "lanes": 4,
+            "max_staleness": 0,
+            "credits": 1,
+            "quorum": 1.0,
+            "grace_s": 0.0,
+            "on_rollback": "restore",
+            "port": port,
+            "heartbeat_s": 1.0,
+            "patience": 5,
+            "orphan_ttl_s": PATIENCE_S,
+            "every": 3,
+            "keep": 2,
+            "count": 1,
+            "max_count": 8,
+            "gather_s": 0.0,
+        }
+        settings = settings_of(**(values | changes))
         self._threads = [threading.Thread(target=serve, args=(settings,), name="learner")]
         self._threads[0].start()
         self.workers: list[UnrollWorker] = []

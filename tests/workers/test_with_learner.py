@@ -47,7 +47,7 @@ class BreakingClient(GrpcLearnerClient):
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_theta_does_not_depend_on_the_number_of_workers(tmp_path, expected, workers):
-    cluster = Cluster(tmp_path, workers_desired=workers)
+    cluster = Cluster(tmp_path, count=workers)
     for _ in range(workers):
         cluster.start_worker()
     status = cluster.finish()
@@ -63,14 +63,14 @@ def test_theta_does_not_depend_on_a_worker_being_replaced(tmp_path, expected):
 
 
 def test_theta_does_not_depend_on_streams_that_break(tmp_path, expected):
-    cluster = Cluster(tmp_path, workers_desired=2)
+    cluster = Cluster(tmp_path, count=2)
     cluster.start_worker(BreakingClient(cluster.address))
     cluster.start_worker()
     assert cluster.finish()["theta_sha256"] == expected
 
 
 def test_in_async_the_run_ends_as_well(tmp_path):
-    cluster = Cluster(tmp_path, mode="async", max_staleness=2, credits_per_lane=2, workers_desired=2)
+    cluster = Cluster(tmp_path, mode="async", max_staleness=2, credits=2, count=2)
     cluster.start_worker()
     cluster.start_worker()
     assert cluster.finish()["state"] == "FINISHED"

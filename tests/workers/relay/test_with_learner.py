@@ -105,7 +105,7 @@ def test_theta_is_the_same_behind_a_relay(relayed, expected):
     assert relayed.codes == {"w0": ExitCode.OK, "w1": ExitCode.OK}
 
 
-ASYNC = {"mode": "async", "max_staleness": 4, "credits_per_lane": 2, "batch": 4}
+ASYNC = {"mode": "async", "max_staleness": 4, "credits": 2, "batch": 4}
 
 
 @pytest.mark.parametrize("relayed", [ASYNC], indirect=True)
@@ -116,7 +116,7 @@ def test_in_async_the_run_ends_as_well(relayed):
 
 
 def test_theta_does_not_depend_on_a_worker_that_dies_behind_a_relay(tmp_path, expected):
-    cluster = Cluster(tmp_path, heartbeat_s=0.5, lease_ttl_s=6.0)
+    cluster = Cluster(tmp_path, heartbeat_s=0.5, patience=6)
     relay = RunningRelay(cluster)
     cluster.start_worker(DyingClient(relay.address, at_version=3))
     cluster.start_worker(GrpcLearnerClient(relay.address, TOKEN))

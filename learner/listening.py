@@ -3,10 +3,10 @@
 import dataclasses
 from pathlib import Path
 
+from learner.tables import require
 from protos.rpc.connection import is_loopback
 from protos.rpc.roles import Role
 from protos.rpc.tls import Identity
-from service.config_rules import require
 from unspool.config_error import ConfigError, Problem
 from unspool.toml_values import as_toml
 
@@ -14,7 +14,7 @@ _ANY_PORT = range(65536)
 
 
 @dataclasses.dataclass(frozen=True)
-class Learner:
+class ListenTable:
     """Where the process that holds theta listens; port 0 takes any free one.
 
     Attributes:
@@ -53,7 +53,7 @@ class Learner:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tls:
+class TlsTable:
     """How connections are encrypted.
 
     Attributes:
@@ -73,7 +73,7 @@ class Tls:
             ("mutual", not self.mutual or self.directory is not None, "needs tls.directory"),
         )
 
-    def settled(self) -> "Tls":
+    def settled(self) -> "TlsTable":
         """Return the same with a path that means the same wherever the run is resumed from."""
         if self.directory is None:
             return self
@@ -92,7 +92,7 @@ class Tls:
         return None if self.directory is None else Identity(Path(self.directory) / name)
 
 
-def check_exposure(learner: Learner, tls: Tls) -> None:
+def check_exposure(learner: ListenTable, tls: TlsTable) -> None:
     """Refuse to show tokens and gradients to a network unasked.
 
     Raises:

@@ -1,0 +1,249 @@
+"""The tables of a configuration that say how a run is run: types, defaults and rules of each key.
+
+The reader of configuration files, the learner and whatever starts workers use these classes as they are. The
+module does not import JAX: a supervisor that did would hold devices that its workers need.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from learner.scale import Scale, WorkerRange
+from unspool.config_error import ConfigError, Problem
+from unspool.toml_values import as_toml
+
+
+def require(section: str, table: Any, *rules: tuple[str, bool, str]) -> None:
+    """Raise a `ConfigError` with every rule `(key, holds, rule)` of `table` that does not hold."""
+    broken = [
+        Problem(f"{section}.{key}", as_toml(getattr(table, key)), rule)
+        for key, holds, rule in rules
+        if not holds
+    ]
+    if broken:
+        raise ConfigError(*broken)
+
+
+@dataclasses.dataclass(frozen=True)
+class AggregationTable:
+    """How gradients become updates of theta.
+
+    Attributes:
+        lanes: logical gradient estimators; the batch is defined by them, not by workers.
+        mode: "sync" waits for every lane and is reproducible; "async" takes what has arrived; "quorum" waits
+            for a share of the lanes, and for a while for the others.
+        batch: gradients per update; all lanes if None. Only "async" may differ from that.
+        max_staleness: updates by which theta may be ahead of a gradient's own; None for the mode's default.
+        credits: unapplied gradients that a worker may have per lane; None for the mode's default.
+        quorum: the share of the lanes that "quorum" waits for; None for its default.
+        grace_s: seconds for which it then waits for the others; None: as long as lanes usually take.
+        staleness_weighting: "inverse" weighs a gradient that is s updates old by 1 / (1 + s).
+        on_rollback: what lanes go on from when the learner has gone back to a checkpoint: "keep" the states
+            that workers have, "restore" those of the checkpoint, "reset" them. "sync" always restores them.
+    """
+
+    lanes: int
+    mode: Literal["sync", "async", "quorum"] = "sync"
+    batch: int | None = None
+    max_staleness: int | None = None
+    credits: int | None = None
+    quorum: float | None = None
+    grace_s: float | None = None
+    staleness_weighting: Literal["none", "inverse"] = "none"
+    on_rollback: Literal["keep", "restore", "reset"] | None = None
+
+    def __post_init__(self) -> None:
+        is_sync, is_quorum = self.mode == "sync", self.mode == "quorum"
+        is_unweighted = self.staleness_weighting == "none"
+        takes_all = self.mode == "async" or self.batch_size == self.lanes
+        reachable = self.lanes * self.credits_per_lane
+        require(
+            "aggregation",
+            self,
+            ("lanes", 1 <= self.lanes <= 4096, "must be from 1 to 4096"),
+            ("batch", self.batch_size >= 1, "must be at least 1"),
+            ("batch", takes_all, f"must equal lanes in {self.mode}"),
+            ("batch", self.batch_size <= reachable, f"must not exceed lanes x credits ({reachable})"),
+            ("max_staleness", self.staleness_window >= 0, "must not be negative"),
+            ("max_staleness", not is_sync or self.staleness_window == 0, "must be 0 in sync"),
+            ("credits", self.credits_per_lane >= 1, "must be at least 1"),
+            ("quorum", 0 < self.share_needed <= 1, "must be above 0, at most 1"),
+            ("quorum", is_quorum or self.share_needed == 1, f"has no meaning in {self.mode}"),
+            ("grace_s", (self.grace_s or 0.0) >= 0, "must not be negative"),
+            ("grace_s", is_quorum or not self.grace_s, f"has no meaning in {self.mode}"),
+            ("staleness_weighting", not is_sync or is_unweighted, "has no meaning in sync"),
+            ("on_rollback", not is_sync or self.lanes_after_rollback == "restore", "must be restore in sync"),
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """Gradients per update."""
+        return self.lanes if self.batch is None else self.batch
+
+    @property
+    def staleness_window(self) -> int:
+        """Updates by which theta may be ahead of a gradient's own."""
+        by_default = {"sync": 0, "quorum": 1, "async": 5}[self.mode]
+        return by_default if self.max_staleness is None else self.max_staleness
+
+    @property
+    def credits_per_lane(self) -> int:
+        """Unapplied gradients that a worker may have per lane."""
+        by_default = 1 if self.mode == "sync" else 2
+        return by_default if self.credits is None else self.credits
+
+    @property
+    def share_needed(self) -> float:
+        """The share of the lanes without which there is no update."""
+        by_default = 0.75 if self.mode == "quorum" else 1.0
+        return by_default if self.quorum is None else self.quorum
+
+    @property
+    def lanes_after_rollback(self) -> Literal["keep", "restore", "reset"]:
+        """What lanes go on from when the learner has gone back to a checkpoint."""
+        by_default: Literal["keep", "restore"] = "restore" if self.mode == "sync" else "keep"
+        return self.on_rollback or by_default
+
+    def settled(self) -> "AggregationTable":
+        """Return the same with the mode's defaults in place of None."""
+        return dataclasses.replace(
+            self,
+            batch=self.batch_size,
+            max_staleness=self.staleness_window,
+            credits=self.credits_per_lane,
+            quorum=self.share_needed,
+            grace_s=self.grace_s if self.mode == "quorum" else 0.0,
+            on_rollback=self.lanes_after_rollback,
+        )
+
+    def deciding(self) -> dict[str, Any]:
+        """Return what theta depends on; newer keys are unsaid where they are as they were before them."""
+        said = dataclasses.asdict(self.settled())
+        unsaid = {
+            "grace_s": None,
+            "staleness_weighting": "none",
+            "on_rollback": AggregationTable(self.lanes, self.mode).lanes_after_rollback,
+        }
+        return {key: value for key, value in said.items() if key not in unsaid or value != unsaid[key]}
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkersTable:
+    """The processes that unroll.
+
+    Attributes:
+        count: how many at the start; `unspool scale` changes it while the run goes on.
+        min_count: if given, the run itself chooses how many there are, from min_count to max_count.
+        max_count: how many there may ever be.
+        num_cpus: what each asks of Ray.
+        num_gpus: what each asks of Ray; may be a fraction.
+        resources: custom resources that each asks of Ray.
+        cpu_threads: cores that XLA uses in each process. Results on a CPU depend on it, bit by bit.
+        platform: where JAX computes; "cpu" unless GPUs are asked for.
+        devices: how many devices each divides a lane's tasks among; None: the GPUs that it asks for, or one.
+    """
+
+    count: int = 2
+    min_count: int | None = None
+    max_count: int = 256
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    resources: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    cpu_threads: int = 1
+    platform: Literal["cpu", "cuda", "rocm", "tpu"] | None = None
+    devices: int | None = None
+
+    def __post_init__(self) -> None:
+        fits_count = 0 <= (self.min_count or 0) <= self.count
+        # Ray hides the GPUs that were not asked for.
+        fits_gpus = self.platform == "cpu" or not 0 < math.ceil(self.num_gpus) < self.device_count
+        require(
+            "workers",
+            self,
+            ("max_count", 1 <= self.max_count <= 4096, "must be from 1 to 4096"),
+            ("count", self.count >= 0, "must not be negative"),
+            ("count", self.count <= self.max_count, f"must not exceed max_count ({self.max_count})"),
+            ("min_count", self.min_count is None or fits_count, f"must be from 0 to count ({self.count})"),
+            ("num_cpus", self.num_cpus >= 0, "must not be negative"),
+            ("num_gpus", self.num_gpus >= 0, "must not be negative"),
+            ("resources", _are_amounts(self.resources), "must be numbers, none of them negative"),
+            ("cpu_threads", 1 <= self.cpu_threads <= 1024, "must be from 1 to 1024"),
+            ("devices", 1 <= self.device_count <= 1024, "must be from 1 to 1024"),
+            ("devices", fits_gpus, f"must not exceed num_gpus ({self.num_gpus:g})"),
+        )
+
+    @property
+    def device_count(self) -> int:
+        """Devices that each divides a lane's tasks among."""
+        on_gpus = self.platform != "cpu" and self.num_gpus >= 1
+        by_default = int(self.num_gpus) if on_gpus else 1
+        return by_default if self.devices is None else self.devices
+
+    @property
+    def scale(self) -> Scale:
+        """How many workers are wanted until somebody says otherwise, and within which range."""
+        bounds = None if self.min_count is None else WorkerRange(self.min_count, self.max_count)
+        return Scale(self.count, bounds)
+
+    def settled(self) -> "WorkersTable":
+        """Return the same with the platform and the devices decided."""
+        platform = self.platform or ("cpu" if self.num_gpus == 0 else "cuda")
+        return dataclasses.replace(self, platform=platform, devices=self.device_count)
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointTable:
+    """When theta, and every lane's unroll state, is saved.
+
+    Attributes:
+        every: outer steps from one to the next.
+        keep: how many of the newest are kept.
+        give_up_s: seconds for which training goes on although none can be written, as on a full disk.
+    """
+
+    every: int = 20
+    keep: int = 3
+    give_up_s: float = 3600.0
+
+    def __post_init__(self) -> None:
+        require(
+            "checkpoint",
+            self,
+            ("every", self.every >= 1, "must be at least 1"),
+            ("keep", self.keep >= 1, "must be at least 1"),
+            ("give_up_s", self.give_up_s > 0, "must be above 0"),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class LivenessTable:
+    """When a silent worker counts as lost.
+
+    Attributes:
+        heartbeat_s: seconds from one heartbeat to the next.
+        patience: how many times two missed heartbeats are forgiven before a worker's lanes go to others.
+        orphan_ttl_s: seconds after which a worker without a learner ends itself.
+    """
+
+    heartbeat_s: float = 5.0
+    patience: int = 3
+    orphan_ttl_s: float = 1800.0
+
+    def __post_init__(self) -> None:
+        require(
+            "liveness",
+            self,
+            ("heartbeat_s", 0 < self.heartbeat_s <= 3600, "must be above 0, at most 3600"),
+            ("patience", self.patience >= 2, "must be at least 2: a lease outlives two missed heartbeats"),
+            ("orphan_ttl_s", self.orphan_ttl_s > 0, "must be above 0"),
+        )
+
+    @property
+    def lease_ttl_s(self) -> float:
+        """Seconds of silence after which a worker's lanes go to others."""
+        return 2 * self.patience * self.heartbeat_s
+
+
+def _are_amounts(resources: Mapping[str, Any]) -> bool:
+    return all(type(amount) in (int, float) and amount >= 0 for amount in resources.values())
