@@ -7,8 +7,8 @@ from learner.tables import require
 from protos.rpc.connection import is_loopback
 from protos.rpc.roles import Role
 from protos.rpc.tls import Identity
-from unspool.config_error import ConfigError, Problem
-from unspool.toml_values import as_toml
+from unspool.config.config_error import ConfigError, Problem
+from unspool.config.toml_values import as_toml
 
 _ANY_PORT = range(65536)
 

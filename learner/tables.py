@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from learner.scale import Scale, WorkerRange
-from unspool.config_error import ConfigError, Problem
-from unspool.toml_values import as_toml
+from unspool.config.config_error import ConfigError, Problem
+from unspool.config.toml_values import as_toml
 
 
 def require(section: str, table: Any, *rules: tuple[str, bool, str]) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from service.config import RunConfig
 from service.system_errors import naming
 from service.toml_document import parse_tables, read_tables, with_overrides
-from unspool.config_error import ConfigError, Problem, ProblemList
-from unspool.numerics import Numerics
-from unspool.toml_values import as_toml
+from unspool.config.config_error import ConfigError, Problem, ProblemList
+from unspool.config.numerics import Numerics
+from unspool.config.toml_values import as_toml
 from workers.numeric_environment import Foreign, pin
 
 if TYPE_CHECKING:

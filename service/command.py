@@ -10,7 +10,7 @@ from service.cli import DESCRIPTION, app
 from service.output import report_error
 from service.standard_streams import writing_output
 from service.system_errors import system_error
-from unspool.config_error import ConfigError
+from unspool.config.config_error import ConfigError
 from unspool.failure_report import FailureReport
 
 

@@ -9,10 +9,10 @@ from typing import Any, Self
 from learner.listening import ListenTable, TlsTable, check_exposure
 from learner.tables import AggregationTable, CheckpointTable, LivenessTable, WorkersTable
 from service.toml_document import Tables, write_tables
-from unspool.components import called, checked
-from unspool.config_error import ConfigError, Problem, ProblemList, did_you_mean
-from unspool.numerics import DIAGNOSTIC, Numerics
-from unspool.toml_values import as_toml, parameters
+from unspool.config.components import called, checked
+from unspool.config.config_error import ConfigError, Problem, ProblemList, did_you_mean
+from unspool.config.numerics import DIAGNOSTIC, Numerics
+from unspool.config.toml_values import as_toml, parameters
 
 
 @dataclasses.dataclass(frozen=True)

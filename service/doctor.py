@@ -21,7 +21,7 @@ from service.finding import Finding
 from service.run_directory import RUNS, RunDirectory, run_called
 from service.temporary_folder import temporary_folder
 from service.timeouts import Timeouts, inconsistencies
-from unspool.numerics import Numerics
+from unspool.config.numerics import Numerics
 from workers.numeric_environment import Foreign, foreign_variables
 
 _DAY_S: Final = 86_400.0

@@ -8,7 +8,7 @@ from typing import Final
 from service.config import RunConfig
 from service.run_directory import find_run
 from service.toml_document import read_tables
-from unspool.numerics import Numerics
+from unspool.config.numerics import Numerics
 from workers import bootstrap
 from workers.numeric_environment import Foreign, cpu_devices_flag, foreign_variables, pin, record
 

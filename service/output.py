@@ -15,7 +15,7 @@ from rich.live import Live
 
 from protos.exit_codes import ExitCode, UnspoolError
 from service.standard_streams import writing_output
-from unspool.config_error import ConfigError
+from unspool.config.config_error import ConfigError
 
 _UNLIMITED_WIDTH: Final = 1000
 

@@ -20,8 +20,8 @@ from service.learner_process import living_learner
 from service.run_directory import RUNS, RunDirectory, claim_free_directory, known_runs, run_called
 from service.supervision import check_unsupervised
 from service.toml_document import Tables, changed_keys, read_tables, with_overrides, write_tables
-from unspool.config_error import ConfigError, Problem, did_you_mean
-from unspool.toml_values import as_toml
+from unspool.config.config_error import ConfigError, Problem, did_you_mean
+from unspool.config.toml_values import as_toml
 from workers.local_process import PROGRAM
 
 _LOG_LINES: Final = 5

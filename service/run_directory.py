@@ -12,7 +12,7 @@ from pathlib import Path
 from protos.exit_codes import LearnerUnreachableError, RunNotFoundError
 from protos.rpc.roles import Role
 from service.system_errors import naming
-from unspool.config_error import did_you_mean
+from unspool.config.config_error import did_you_mean
 
 RUNS = Path("runs")
 """Where runs are put and sought that are called by name, below the working directory."""

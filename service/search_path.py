@@ -21,7 +21,7 @@ def put_current_directory_last() -> None:
     sys.path[:] = [root, *others]
     from importlib import import_module  # not before: the current directory may hold a file of that name
 
-    from unspool.hidden_module import PACKAGES, reserve_standard_names
+    from unspool.config.hidden_module import PACKAGES, reserve_standard_names
 
     for package in PACKAGES:
         import_module(package)

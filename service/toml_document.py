@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unspool.config_error import ConfigError, Problem, ProblemList
-from unspool.toml_values import as_toml, as_toml_key
+from unspool.config.config_error import ConfigError, Problem, ProblemList
+from unspool.config.toml_values import as_toml, as_toml_key
 
 Tables = dict[str, Any]
 

@@ -12,9 +12,9 @@ from service.checkpoints import checkpoints_of
 from service.config import RunConfig
 from service.run_directory import RunDirectory, find_run
 from service.toml_document import read_tables
+from unspool.config.numerics import Numerics
 from unspool.experiment import Experiment
 from unspool.exported import exported_bytes, load_exported
-from unspool.numerics import Numerics
 from unspool.serialization import SerializationError, digest
 from unspool.types import Theta
 from workers.numeric_environment import pin

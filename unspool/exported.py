@@ -22,7 +22,7 @@ from pathlib import Path
 
 import jax
 
-from unspool.components import build
+from unspool.config.components import build
 from unspool.experiment import Experiment
 from unspool.learned_optimizers.base import LearnedOptimizer
 from unspool.serialization import SerializationError, from_bytes, read_metadata, to_bytes

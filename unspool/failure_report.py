@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
-from unspool.hidden_module import PACKAGES
+from unspool.config.hidden_module import PACKAGES
 
 MESSAGE_CHARACTERS: Final = 300
 """A longer message is cut."""

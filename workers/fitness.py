@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from protos.exit_codes import RefusedError
-from unspool.numerics import Numerics
+from unspool.config.numerics import Numerics
 from workers.numeric_environment import foreign_to_libraries
 
 

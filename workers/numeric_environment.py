@@ -12,8 +12,8 @@ import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, Final
 
-from unspool.numerics import OPTIONS, Numerics, is_library_variable
-from unspool.toml_values import as_toml
+from unspool.config.numerics import OPTIONS, Numerics, is_library_variable
+from unspool.config.toml_values import as_toml
 
 RECORD: Final = "UNSPOOL_NUMERICS"
 """Holds the run's `[numerics]` as JSON in workers that a supervisor starts; a bare one learns it at Join."""

@@ -34,7 +34,7 @@ def _path_setter() -> Callable[[DriverSearch], None]:
         sys.path[:] = [*own, *others, *users]
         from importlib import import_module
 
-        ours = import_module("unspool.hidden_module")
+        ours = import_module("unspool.config.hidden_module")
         for package in ours.PACKAGES:
             import_module(package)
         sys.path[:] = others

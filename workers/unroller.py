@@ -13,9 +13,9 @@ from protos import codec
 from protos.exit_codes import RefusedError
 from protos.unspool.v1 import common_pb2, learner_pb2
 from unspool import lanes
+from unspool.config.numerics import Numerics
 from unspool.device_mesh import task_mesh
 from unspool.experiment import Experiment
-from unspool.numerics import Numerics
 from unspool.outer_trainers.gradient_learner import GradientEstimator, WorkerWeights
 from workers import lane as lane_module
 from workers.allowed_code import COMPONENT_PACKAGES, check_components

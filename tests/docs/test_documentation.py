@@ -9,7 +9,7 @@ import pytest
 
 from protos.exit_codes import ExitCode
 from service import config
-from unspool.component_names import NAMES
+from unspool.config.component_names import NAMES
 from unspool.experiment import Experiment
 
 ROOT = Path(__file__).parents[2]

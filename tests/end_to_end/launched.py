@@ -82,7 +82,7 @@ import sys, tomllib, jax
 from pathlib import Path
 from unspool import serialization
 from unspool.experiment import Experiment
-from unspool.numerics import Numerics
+from unspool.config.numerics import Numerics
 from unspool.outer_trainers.gradient_learner import SingleMachineGradientLearner
 
 text = Path(sys.argv[1]).read_text()

@@ -43,7 +43,7 @@ from tests.learner.builders import (
     make_settings,
 )
 from tests.learner.running import RunningLearner
-from unspool.config_error import ConfigError
+from unspool.config.config_error import ConfigError
 from unspool.experiment import Experiment
 from unspool.serialization import SerializationError, from_bytes, to_bytes
 from workers.mailbox import Joined, Mailbox, TooManyOrdersError

@@ -8,9 +8,9 @@ from service.check import checked_config
 from service.config import RunConfig
 from service.environments import learner_environment, worker_environment
 from service.toml_document import read_tables, with_overrides, write_tables
-from unspool.config_error import ConfigError
+from unspool.config.config_error import ConfigError
+from unspool.config.numerics import Numerics
 from unspool.experiment import Experiment
-from unspool.numerics import Numerics
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 QUADRATIC = EXAMPLES / "quadratic_local.toml"

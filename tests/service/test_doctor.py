@@ -16,7 +16,7 @@ from service.config import RunConfig
 from service.doctor import certificates, examine, learner_load, timeouts
 from service.finding import Finding
 from service.toml_document import read_tables, with_overrides
-from unspool.config_error import ConfigError
+from unspool.config.config_error import ConfigError
 
 QUADRATIC = Path(__file__).parents[2] / "examples" / "quadratic_local.toml"
 MIB = 2**20

@@ -9,7 +9,7 @@ from service import preparation
 from service.config import RunConfig
 from service.run_directory import RunDirectory
 from service.toml_document import read_tables, write_tables
-from unspool.config_error import ConfigError
+from unspool.config.config_error import ConfigError
 
 QUADRATIC = Path(__file__).parents[2] / "examples" / "quadratic_local.toml"
 

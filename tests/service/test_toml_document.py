@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.toml_document import changed_keys, parse_tables, read_tables, with_overrides, write_tables
-from unspool.config_error import ConfigError
+from unspool.config.config_error import ConfigError
 
 TABLES = {"seed": 0, "estimators": [{"std": 0.01}, {"std": 0.02}], "workers": {"count": 2}}
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from unspool.config_error import ConfigError
+from unspool.config.config_error import ConfigError
 from unspool.experiment import Experiment
 from unspool.lanes import theta_key
 from unspool.learned_optimizers.base import LearnableSGD

@@ -128,8 +128,8 @@ def test_an_import_that_fails_is_blamed_on_the_module_that_imports(module: Modul
 
 
 def test_what_the_users_code_raised_is_told_where_the_library_wraps_it(module: Module) -> None:
-    from unspool.components import build
-    from unspool.config_error import ConfigError
+    from unspool.config.components import build
+    from unspool.config.config_error import ConfigError
 
     module("")  # makes the folder importable
     path = Path(sys.path[0]) / "my_broken.py"

@@ -10,8 +10,8 @@ import jax
 import pytest
 
 from protos.exit_codes import RefusedError
-from unspool.config_error import ConfigError
-from unspool.numerics import OPTIONS, Numerics
+from unspool.config.config_error import ConfigError
+from unspool.config.numerics import OPTIONS, Numerics
 from workers.fitness import compute_as
 from workers.numeric_environment import (
     _HARMLESS,
@@ -161,7 +161,7 @@ def test_options_are_pinned_before_jax_reads_them() -> None:
     program = """
 import os
 import re
-from unspool.numerics import Numerics
+from unspool.config.numerics import Numerics
 from workers.numeric_environment import pin
 pin(Numerics())
 import jax

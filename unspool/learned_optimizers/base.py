@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from unspool.arguments import check_decay, check_hashable, check_instance, check_positive
+from unspool.config.arguments import check_decay, check_hashable, check_instance, check_positive
 from unspool.optimizers.optax_opts import OptaxOptimizer
 from unspool.optimizers.optimizer import Optimizer
 from unspool.types import PRNGKey, Theta

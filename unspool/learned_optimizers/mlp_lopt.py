@@ -13,7 +13,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from unspool.arguments import check_finite, check_positive, check_whole_number
+from unspool.config.arguments import check_finite, check_positive, check_whole_number
 from unspool.learned_optimizers.base import LearnedOptimizer
 from unspool.learned_optimizers.features import (
     STEP_TIMESCALES,

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from unspool.arguments import check_instance, check_positive
+from unspool.config.arguments import check_instance, check_positive
 from unspool.optimizers.optimizer import Optimizer, OptState
 from unspool.types import ModelState, Params
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from unspool.arguments import check_decay, check_not_negative
+from unspool.config.arguments import check_decay, check_not_negative
 from unspool.optimizers.optax_opts import LearningRate, OptaxBackedOptimizer, check_learning_rate
 from unspool.types import Params, PyTree, Scalar
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from unspool.arguments import check_decay, check_not_negative
+from unspool.config.arguments import check_decay, check_not_negative
 from unspool.optimizers.optimizer import Optimizer, carried_model_state
 from unspool.params import as_params
 from unspool.stable_types import strongly_typed, typed_like

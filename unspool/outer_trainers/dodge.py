@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from unspool.arguments import check_whole_number
+from unspool.config.arguments import check_whole_number
 from unspool.outer_trainers.evolution_strategy import Std
 from unspool.outer_trainers.floating_leaves import FloatingLeaves
 from unspool.outer_trainers.loss_difference import Sides

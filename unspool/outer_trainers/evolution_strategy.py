@@ -16,7 +16,7 @@ from typing import get_args
 import jax
 import jax.numpy as jnp
 
-from unspool.arguments import check_choice, check_positive, check_whole_number, refusal
+from unspool.config.arguments import check_choice, check_positive, check_whole_number, refusal
 from unspool.outer_trainers.gradient_estimator import GradientEstimator, WorkerWeights, check_vectorized
 from unspool.outer_trainers.loss_difference import (
     Divergence,

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
-from unspool.arguments import check_choice, check_whole_number
+from unspool.config.arguments import check_choice, check_whole_number
 from unspool.outer_trainers.estimate_report import es_metrics, es_out, is_inner_step
 from unspool.outer_trainers.evolution_strategy import EvolutionStrategy, Std
 from unspool.outer_trainers.gradient_estimator import GradientEstimatorOut, Metrics, WorkerWeights

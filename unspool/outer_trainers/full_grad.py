@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
-from unspool.arguments import check_choice, check_whole_number
+from unspool.config.arguments import check_choice, check_whole_number
 from unspool.discarded import not_differentiated
 from unspool.outer_trainers.backpropagation import (
     DivergenceOfGradients,

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from unspool.arguments import check_choice, check_hashable, check_instance, check_whole_number
+from unspool.config.arguments import check_choice, check_hashable, check_instance, check_whole_number
 from unspool.device_mesh import over_tasks
 from unspool.discarded import not_differentiated
 from unspool.learned_optimizers.base import LearnedOptimizer

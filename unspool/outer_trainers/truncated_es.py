@@ -5,7 +5,7 @@ Metz et al., "Understanding and correcting pathologies in the training of learne
 
 import dataclasses
 
-from unspool.arguments import check_whole_number
+from unspool.config.arguments import check_whole_number
 from unspool.outer_trainers.estimate_report import es_metrics, es_out
 from unspool.outer_trainers.evolution_strategy import Std
 from unspool.outer_trainers.gradient_estimator import (

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from unspool.arguments import check_whole_number
+from unspool.config.arguments import check_whole_number
 from unspool.outer_trainers.evolution_strategy import Std
 from unspool.outer_trainers.noise_reuse import NoiseReuse
 

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
-from unspool.arguments import check_choice, check_decay, check_whole_number
+from unspool.config.arguments import check_choice, check_decay, check_whole_number
 from unspool.outer_trainers.evolution_strategy import EvolutionStrategy
 from unspool.outer_trainers.gradient_estimator import OuterState, WorkerWeights
 from unspool.outer_trainers.loss_difference import LossDifference, Sides

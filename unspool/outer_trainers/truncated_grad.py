@@ -8,7 +8,7 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 
-from unspool.arguments import check_choice, check_whole_number
+from unspool.config.arguments import check_choice, check_whole_number
 from unspool.outer_trainers.backpropagation import (
     DivergenceOfGradients,
     TaskLosses,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 
-from unspool.arguments import check_whole_number
+from unspool.config.arguments import check_whole_number
 from unspool.outer_trainers.estimate_report import es_metrics, es_out
 from unspool.outer_trainers.evolution_strategy import Std
 from unspool.outer_trainers.gradient_estimator import (

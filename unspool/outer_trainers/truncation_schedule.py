@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from unspool.arguments import check_not_negative, check_whole_number, refusal
+from unspool.config.arguments import check_not_negative, check_whole_number, refusal
 from unspool.rarely import rarely
 from unspool.types import PRNGKey
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from unspool import training
-from unspool.arguments import check_hashable, check_instance, check_whole_number
+from unspool.config.arguments import check_hashable, check_instance, check_whole_number
 from unspool.discarded import not_differentiated
 from unspool.learned_optimizers.base import LearnedOptimizer
 from unspool.outer_trainers.step_outputs import (

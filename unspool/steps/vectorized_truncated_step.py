@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from unspool.arguments import check_hashable, check_instance, check_whole_number
+from unspool.config.arguments import check_hashable, check_instance, check_whole_number
 from unspool.device_mesh import over_tasks
 from unspool.outer_trainers.checks import check_arrays, check_scalar, check_unchanged
 from unspool.outer_trainers.step_outputs import EpisodesInExpectation, ResidentData, TruncatedUnrollOut

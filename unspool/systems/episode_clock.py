@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from unspool.arguments import check_whole_number, refusal
+from unspool.config.arguments import check_whole_number, refusal
 from unspool.outer_trainers.truncated_step import EpisodesInExpectation, TruncatedUnrollOut
 from unspool.types import PRNGKey, Scalar
 

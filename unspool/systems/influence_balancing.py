@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from unspool.arguments import check_finite, check_whole_number, refusal
+from unspool.config.arguments import check_finite, check_whole_number, refusal
 from unspool.outer_trainers.truncated_step import (
     EpisodesInExpectation,
     OuterState,

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
-from unspool.arguments import check_choice, check_whole_number
+from unspool.config.arguments import check_choice, check_whole_number
 from unspool.outer_trainers.truncated_step import (
     EpisodesInExpectation,
     OuterState,

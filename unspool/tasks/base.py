@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from unspool.arguments import check_hashable, check_instance
+from unspool.config.arguments import check_hashable, check_instance
 from unspool.tasks.datasets.base import Datasets
 from unspool.types import Aux, Batch, ModelState, Params, PRNGKey, Scalar, TaskParams
 

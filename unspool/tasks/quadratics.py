@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unspool.arguments import check_not_negative, check_whole_number
+from unspool.config.arguments import check_not_negative, check_whole_number
 from unspool.tasks.base import Task, TaskFamily
 from unspool.tasks.datasets.base import Datasets, datasets_from
 from unspool.types import Aux, Batch, Params, PRNGKey, Scalar, TaskParams

@@ -9,7 +9,7 @@ from typing import Any, Final
 import jax
 import numpy as np
 
-from unspool.arguments import check_whole_number
+from unspool.config.arguments import check_whole_number
 from unspool.types import Batch, PRNGKey, PyTree
 
 SPLITS: Final = ("train", "inner_valid", "outer_valid", "test")

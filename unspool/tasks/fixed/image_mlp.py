@@ -10,7 +10,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from unspool.arguments import check_choice, check_whole_number, refusal
+from unspool.config.arguments import check_choice, check_whole_number, refusal
 from unspool.tasks.base import Task, softmax_cross_entropy
 from unspool.tasks.datasets.base import Datasets
 from unspool.tasks.datasets.digits import digits_datasets

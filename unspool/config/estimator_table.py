@@ -8,14 +8,14 @@ says. Any other system is a table of its own, `truncated_step`.
 from collections.abc import Mapping
 from typing import Any
 
-from unspool.components import Table, called, checked, component_type, name_of, nested_problems
-from unspool.config_error import ConfigError, Problem
+from unspool.config.components import Table, called, checked, component_type, name_of, nested_problems
+from unspool.config.config_error import ConfigError, Problem
+from unspool.config.toml_values import Parameter, as_toml, parameters
 from unspool.learned_optimizers.base import LearnedOptimizer
 from unspool.outer_trainers.gradient_estimator import GradientEstimator
 from unspool.outer_trainers.lopt_truncated_step import VectorizedLOptTruncatedStep
 from unspool.outer_trainers.truncated_step import TruncatedStep, VectorizedStep, VectorizedTruncatedStep
 from unspool.outer_trainers.truncation_schedule import NeverEndingTruncationSchedule, TruncationSchedule
-from unspool.toml_values import Parameter, as_toml, parameters
 
 _GIVEN_STEP = {
     "truncated_step": Parameter(TruncatedStep | VectorizedStep, is_required=True),

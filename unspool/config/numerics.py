@@ -8,9 +8,9 @@ import types
 from collections.abc import Mapping
 from typing import Any, Final, Literal, Self
 
-from unspool.components import called, checked
-from unspool.config_error import ConfigError, Problem
-from unspool.toml_values import as_toml, parameters
+from unspool.config.components import called, checked
+from unspool.config.config_error import ConfigError, Problem
+from unspool.config.toml_values import as_toml, parameters
 
 OPTIONS: Final[Mapping[str, str]] = types.MappingProxyType(
     {

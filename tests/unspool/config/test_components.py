@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 import pytest
 
-from unspool.component_names import NAMES
-from unspool.components import build, call, component_type
-from unspool.config_error import ConfigError
+from unspool.config.component_names import NAMES
+from unspool.config.components import build, call, component_type
+from unspool.config.config_error import ConfigError
 from unspool.learned_optimizers.base import LearnableSGD, LearnedOptimizer
 from unspool.outer_trainers.gradient_estimator import GradientEstimator
 from unspool.outer_trainers.truncation_schedule import LogUniformLengthSchedule, TruncationSchedule
@@ -109,8 +109,8 @@ def test_a_bad_argument_is_named_with_its_path(arguments: dict[str, Any], key: s
     [
         ({"type": "LearnableSGDD"}, "did you mean LearnableSGD?"),
         ({"type": "no.such.module:Thing"}, "No module named"),
-        ({"type": "unspool.components:Nothing"}, "Nothing"),
-        ({"type": "unspool.component_names:NAMES"}, "is not a class or a function"),
+        ({"type": "unspool.config.components:Nothing"}, "Nothing"),
+        ({"type": "unspool.config.component_names:NAMES"}, "is not a class or a function"),
         ({"type": "unspool.learned_optimizers.base:LearnedOptimizer"}, "is abstract"),
         ({"type": 3}, "must be a string"),
         ({}, "missing"),

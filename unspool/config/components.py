@@ -1,8 +1,9 @@
 """Components of a run from tables: `{type = "TruncatedPES", trunc_length = 50, ...}` becomes an object.
 
-`type` is a name of the library (`unspool.component_names`) or `package.module:Class` for code outside it; the
-other keys are constructor arguments, tables with a `type` among them are components themselves. Whatever is
-wrong is a `ConfigError` that names the key, and all that can be known to be wrong is reported together.
+`type` is a name of the library (`unspool.config.component_names`) or `package.module:Class` for code outside
+it; the other keys are constructor arguments, tables with a `type` among them are components themselves.
+Whatever is wrong is a `ConfigError` that names the key, and all that can be known to be wrong is reported
+together.
 """
 
 import contextlib
@@ -14,10 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from unspool.component_names import NAMES, NAMES_BY_KIND
-from unspool.config_error import ConfigError, Problem, ProblemList, did_you_mean
-from unspool.hidden_module import hidden_module
-from unspool.toml_values import (
+from unspool.config.component_names import NAMES, NAMES_BY_KIND
+from unspool.config.config_error import ConfigError, Problem, ProblemList, did_you_mean
+from unspool.config.hidden_module import hidden_module
+from unspool.config.toml_values import (
     Parameter,
     alternatives,
     as_toml,

@@ -9,9 +9,9 @@ import jax
 import optax
 import optax.contrib
 
-from unspool.components import call
-from unspool.config_error import ConfigError, Problem, ProblemList, did_you_mean
-from unspool.toml_values import as_toml
+from unspool.config.components import call
+from unspool.config.config_error import ConfigError, Problem, ProblemList, did_you_mean
+from unspool.config.toml_values import as_toml
 from unspool.types import Theta
 
 _CLIPPING: Mapping[str, Callable[[float], optax.GradientTransformation]] = {

@@ -1,6 +1,7 @@
-"""The names by which a configuration calls the library's components, and where each is found.
+"""The library's registry: the names of its components, and where each is found.
 
-The modules are imported only when a name is used. Components of other packages need no entry: a configuration
+By these names a configuration calls a component, and `import unspool` offers it (`unspool.TruncatedPES`). The
+modules are imported only when a name is used. Components of other packages need no entry: a configuration
 calls them `package.module:Class`.
 """
 
@@ -75,3 +76,25 @@ NAMES: Final[Mapping[str, str]] = MappingProxyType(
     {name: place for names in NAMES_BY_KIND.values() for name, place in names.items()}
 )
 """`"module:attribute"` by component name, of every kind."""
+
+PUBLIC_NAMES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        **NAMES,
+        **_in("eval_training", "multi_task_training_curves", "single_task_training_curves"),
+        **_in("experiment", "Experiment"),
+        **_in("exported", "load_exported"),
+        **_in("learned_optimizers.base", "LearnedOptimizer", "learned_optimizer_from_opt"),
+        **_in("optimizers.base", "SGD", "SGDM", "Adam", "AdamW", "GradientClipOptimizer", "NAdamW"),
+        **_in("optimizers.base", "Optimizer", "OptaxOptimizer", "RMSProp", "opt_to_optax_opt"),
+        **_in("outer_trainers.gradient_learner", "GradientEstimator", "GradientEstimatorOut"),
+        **_in("outer_trainers.gradient_learner", "GradientLearner", "SingleMachineGradientLearner"),
+        **_in("outer_trainers.gradient_learner", "OuterState", "WorkerWeights"),
+        **_in("outer_trainers.lopt_truncated_step", "VectorizedLOptTruncatedStep"),
+        **_in("outer_trainers.truncated_step", "TruncatedStep", "TruncatedUnrollOut"),
+        **_in("outer_trainers.truncated_step", "VectorizedStep", "VectorizedTruncatedStep"),
+        **_in("outer_trainers.truncation_schedule", "TruncationSchedule"),
+        **_in("tasks.base", "Task", "TaskFamily", "single_task_to_family"),
+        **_in("tasks.datasets.base", "Datasets", "Split"),
+    }
+)
+"""What `import unspool` offers: all components, the classes to implement, and what makes and uses them."""
