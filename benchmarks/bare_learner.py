@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from learner.core import LearnerCore
-from learner.data_plane import LearnerServicer
 from learner.events import EventLog
 from learner.lanes import LaneTable
 from learner.outcome import Effect, Outcome
@@ -30,11 +29,13 @@ from learner.snapshots import SnapshotStore
 from learner.tables import AggregationTable, CheckpointTable, LivenessTable, WorkersTable
 from learner.tally import Tally
 from learner.ticker import Ticker
+from learner.worker_service import LearnerHost
 from protos import codec
 from protos.memory import reuse_large_blocks
 from protos.rpc.access import Access, Tokens
 from protos.rpc.denials import Denials
 from protos.rpc.server import GrpcServer
+from protos.rpc.session_service import SessionServicer
 from protos.unspool.v1 import learner_pb2_grpc
 from unspool.experiment import Experiment
 
@@ -110,7 +111,7 @@ def main(lanes: str, body_bytes: str, batch: str, folder: str) -> None:
     theta = Published.of(0, bytes(int(body_bytes)))
     runtime = Runtime(LearnerCore(run_of(settings, theta)))
     schema = codec.schema_of([np.zeros(int(body_bytes) // 4, np.float32)])
-    servicer = LearnerServicer(runtime, schema, SnapshotStore(settings.run_dir / "lanes"))
+    servicer = SessionServicer(LearnerHost(runtime, schema, SnapshotStore(settings.run_dir / "lanes")))
     access = Access(
         settings.tokens.by_role(), settings.run_id, Denials(report=lambda *_: None), is_mutual=False
     )

@@ -1,77 +1,49 @@
-"""Who may join, and which pushes are taken: the learner's judgements, which change nothing."""
+"""Checks of Joins and of the bodies of pushes. They change nothing."""
 
 import dataclasses
 import math
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Self
+from typing import Any, Self
 
+import grpc
 import numpy as np
 from numpy.typing import NDArray
 
 from learner.aggregation import Objection
-from learner.sessions import SessionTable
+from learner.sessions import WorkerSession
 from learner.settings import LearnerSettings
 from protos import codec
 from protos.rpc.denials import DenialReason
-from protos.rpc.push import leaves_of, verdict_on
+from protos.rpc.push import checksum_of, leaves_of, verdict_on
+from protos.rpc.session_service import JoinDeniedError, check_join
+from protos.rpc.sessions import SessionTable
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.common_pb2 import Schema
 
-PROTOCOL: Final = 1
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-
-class JoinRefusedError(Exception):
-    """A worker is not admitted, and asking again changes nothing until somebody does."""
-
-    def __init__(self, reason: DenialReason, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
-
-
-class TooManyWorkersError(JoinRefusedError):
-    """There is no place at the moment."""
-
-
-def check_join(
+def check_worker(
     request: learner_pb2.JoinRequest,
     settings: LearnerSettings,
-    sessions: SessionTable,
+    sessions: SessionTable[WorkerSession],
     excluded_hosts: Mapping[str, str],
 ) -> None:
-    """Refuse a worker that does not fit this run.
+    """Check that a worker may join this run now.
 
     Raises:
-        JoinRefusedError: with the reason and the remedy.
+        JoinDeniedError: with the reason and the remedy.
     """
-    if not request.protocol_min <= PROTOCOL <= request.protocol_max:
-        raise JoinRefusedError(
-            DenialReason.WRONG_PROTOCOL,
-            f"this learner speaks protocol {PROTOCOL}, the worker {request.protocol_min} to "
-            f"{request.protocol_max}; install the same version of unspool on both",
-        )
-    if request.run_id not in ("", settings.run_id):
-        raise JoinRefusedError(
-            DenialReason.WRONG_RUN,
-            f"this learner serves run {settings.run_id!r}, the worker asked for {request.run_id!r}",
-        )
-    if not _NAME.fullmatch(request.worker_name) or not _NAME.fullmatch(request.incarnation):
-        raise JoinRefusedError(
-            DenialReason.BAD_NAME,
-            f"Join(worker_name={request.worker_name!r}, incarnation={request.incarnation!r}): each must be "
-            "1 to 64 letters, digits, dots, dashes or underscores",
-        )
+    check_join(request, settings.run_id, "learner")
     if request.host in excluded_hosts:
-        raise JoinRefusedError(
+        raise JoinDeniedError(
             DenialReason.EXCLUDED_HOST,
-            f"host {request.host!r} is excluded: {excluded_hosts[request.host]}; mend it, then begin another "
-            "life of the learner, which excludes nobody",
+            f"host {request.host!r} is excluded: {excluded_hosts[request.host]}; fix the host, then restart "
+            "the learner: a restart clears exclusions",
         )
     if sessions.named(request.worker_name) is None and len(sessions) >= settings.workers.max_count:
-        raise TooManyWorkersError(
+        raise JoinDeniedError(
             DenialReason.NO_ROOM,
             f"all {settings.workers.max_count} places are taken (workers.max_count); try again later",
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
         )
 
 
@@ -97,6 +69,15 @@ class Body:
         except codec.CodecError as error:
             return cls(error=error)
         return cls(leaves, finite=all(bool(np.isfinite(leaf).all()) for leaf in leaves))
+
+    @classmethod
+    def received(
+        cls, push: learner_pb2.GradientEstimatorOut, data: codec.Buffer | codec.CodecError, schema: Schema
+    ) -> Self:
+        """Read the body that came with a push, or keep the error that came in its place."""
+        if isinstance(data, codec.CodecError):
+            return cls(error=data)
+        return cls.read(data, checksum_of(push), schema)
 
     def objection(self) -> Objection | None:
         """Say why the body is of no use, or None."""

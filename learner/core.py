@@ -3,11 +3,10 @@
 No thread, no socket, no clock of its own: callers serialise the calls (`Runtime` does) and deliver the mail.
 """
 
-import secrets
 from typing import Final
 
 from learner import letters
-from learner.admission import Body, JoinRefusedError, check_join
+from learner.admission import Body, check_worker
 from learner.aggregation import Batch
 from learner.autoscale import Autoscaler
 from learner.code_failures import read_report
@@ -25,6 +24,7 @@ from learner.sessions import WorkerSession
 from learner.snapshots import SnapshotRef
 from learner.stacks import Stacks
 from protos.rpc.denials import DenialReason
+from protos.rpc.session_service import JoinDeniedError
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import Goodbye, GradientEstimatorOut
 
@@ -56,26 +56,25 @@ class LearnerCore:
         """Admit a worker: a new process, or one whose stream broke and which keeps the leases it still has.
 
         Raises:
-            JoinRefusedError: it does not fit.
+            JoinDeniedError: it does not fit.
         """
         run = self.run
         try:
-            check_join(request, run.settings, run.sessions, run.excluded_hosts)
-        except JoinRefusedError as error:
+            check_worker(request, run.settings, run.sessions, run.excluded_hosts)
+        except JoinDeniedError as error:
             run.refusals.add(error.reason, f"worker {request.worker_name[:64]!r}: {error}")
             raise
-        secret = secrets.token_urlsafe(32)
         session = run.sessions.named(request.worker_name)
         if session is not None and session.introduction.incarnation != request.incarnation:
             self._departures.expire(session, Goodbye.SUPERSEDED, "a newer process of this worker joined")
             session = None
         if session is None:
-            session = run.sessions.open(request, secret, run.clock())
+            session = run.sessions.open(request, run.clock())
             run.events.add("info", "worker_joined", f"{session.name} on {request.host} (pid {request.pid})")
             self._warn_of_other_device(session)
-        session.introduction, session.secret = request, secret
+        else:
+            session.rejoin(request, run.clock())
         session.held = {lane.lane: lane for lane in request.held}
-        session.last_heard_s = run.clock()
         self._leases.resume(session)
         return session
 
@@ -112,7 +111,7 @@ class LearnerCore:
         """Take a sign of life and answer it."""
         session = self.run.heard(worker_id)
         if session is not None:
-            session.beat(heartbeat)
+            session.take_heartbeat(heartbeat)
             credits_left = self._leases.credits(worker_id)
             self.run.send(session, letters.heartbeat_ack(self.run.version, credits_left))
 

@@ -16,7 +16,6 @@ from learner.admin_plane import AdminServicer
 from learner.checkpoint_store import CheckpointStore
 from learner.checkpointing import CheckpointSchedule
 from learner.core import LearnerCore
-from learner.data_plane import LearnerServicer
 from learner.disk_writer import DiskWriter
 from learner.events import EventLog
 from learner.http_plane import HttpPlane, listen
@@ -38,6 +37,7 @@ from learner.status import build_status
 from learner.stop_signals import stop_signals
 from learner.ticker import Ticker
 from learner.update_loop import UpdateLoop
+from learner.worker_service import LearnerHost
 from protos import codec
 from protos.exit_codes import ExitCode, FencedError, PortInUseError, UsageError
 from protos.facts import facts_of
@@ -47,6 +47,7 @@ from protos.rpc.connection import address_of, advertised_host
 from protos.rpc.denials import Denials
 from protos.rpc.server import GrpcServer
 from protos.rpc.server_tls import ServerTls
+from protos.rpc.session_service import SessionServicer
 from protos.rpc.tls import TlsError, check_server
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc, learner_pb2, learner_pb2_grpc
 from protos.unspool.v1.learner_pb2 import Goodbye
@@ -212,7 +213,7 @@ class _Learner:
         self._admin.start()
         self._cleanup.callback(self._admin.stop, _GOODBYE_S)
         self._cleanup.callback(operators.close)
-        workers = LearnerServicer(runtime, outer.schema, self._snapshots)
+        workers = SessionServicer(LearnerHost(runtime, outer.schema, self._snapshots))
         learner_pb2_grpc.add_LearnerServicer_to_server(workers, self._data.server)
         self._data.start()
         self._cleanup.callback(workers.join_readers)

@@ -13,7 +13,7 @@ from learner.run import Run
 from learner.sessions import WorkerSession
 from learner.strikes import Strikes
 from protos.rpc.denials import DenialReason
-from protos.rpc.parts import parts_of
+from protos.rpc.push import parts_of
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import (
     GradientEstimatorOut,

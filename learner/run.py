@@ -17,11 +17,12 @@ from learner.pace import Paces
 from learner.phase import RunPhase, RunState
 from learner.ring import ThetaRing
 from learner.scale import WorkerRange
-from learner.sessions import SessionTable, WorkerSession
+from learner.sessions import WorkerSession
 from learner.settings import LearnerSettings
 from learner.supervision import Supervision
 from learner.tally import Tally
 from protos.rpc.denials import Denials
+from protos.rpc.sessions import SessionTable
 from protos.unspool.v1.learner_pb2 import LearnerMessage
 
 
@@ -65,7 +66,9 @@ class Run:
     checkpoint: tuple[CheckpointFile, float] | None = None
     endpoints: dict[str, str] = dataclasses.field(default_factory=dict)
     problems: dict[str, str] = dataclasses.field(default_factory=dict)
-    sessions: SessionTable = dataclasses.field(default_factory=SessionTable)
+    sessions: SessionTable[WorkerSession] = dataclasses.field(
+        default_factory=lambda: SessionTable(WorkerSession)
+    )
     refusals: Denials = dataclasses.field(default_factory=Denials)
     failures: FailureLog = dataclasses.field(default_factory=FailureLog)
     excluded_hosts: dict[str, str] = dataclasses.field(default_factory=dict)

@@ -248,7 +248,7 @@ def worker(
 
 
 @app.command
-def relay(
+def relay(  # noqa: PLR0913  # its options on the command line
     *,
     learner: Annotated[str, conf.arg(metavar="HOST:PORT", help="the learner's data plane, or another relay")],
     token_file: Annotated[
@@ -266,6 +266,9 @@ def relay(
     host: Annotated[str, conf.arg(help="address to listen on; beyond loopback it needs --tls")] = "127.0.0.1",
     port: Annotated[int, conf.arg(help="to listen on; 0 takes any that is free")] = 0,
     max_workers: Annotated[int, conf.arg(metavar="N", help="workers behind it at once")] = 64,
+    mutual_tls: Annotated[
+        bool, conf.arg(help="beyond loopback, workers must show a client certificate of the run as well")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Be one worker towards the learner, and the learner towards the many workers of a node.
@@ -281,6 +284,7 @@ def relay(
         (host, port),
         max_workers,
         tls or access.tls_directory(),
+        mutual_tls,
         announce=lambda address: answer({"address": address}, json, address),
     )
 

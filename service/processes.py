@@ -92,6 +92,7 @@ def run_relay(
     listen: tuple[str, int],
     max_workers: int,
     tls: Path | None,
+    is_tls_mutual: bool,
     announce: Callable[[str], None],
 ) -> int:
     """Be a relay of the learner at `learner`, listening on `listen`; return the exit code.
@@ -103,6 +104,7 @@ def run_relay(
         listen: host and port.
         max_workers: behind it at once.
         tls: folder of its TLS files.
+        is_tls_mutual: whether workers must show client certificates.
         announce: told "host:port" once workers may come.
 
     Raises:
@@ -122,7 +124,7 @@ def run_relay(
     )
     host, port = listen
     try:
-        return run(RelaySettings(upstream, host, port, max_workers), announce)
+        return run(RelaySettings(upstream, host, port, max_workers, is_tls_mutual), announce)
     except (OSError, TlsError, ValueError) as error:
         raise UsageError(str(error)) from error
 

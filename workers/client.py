@@ -13,11 +13,10 @@ import grpc
 from protos import codec
 from protos.exit_codes import RefusedError
 from protos.rpc.channels import open_channel
-from protos.rpc.session_stream import SESSION_METADATA
+from protos.rpc.connection import SESSION_METADATA
 from protos.rpc.tls import Identity, TlsError, handshake_problem
 from protos.unspool.v1 import common_pb2, learner_pb2, learner_pb2_grpc
 
-PROTOCOL = 1
 """The protocol of this code, `JoinRequest.protocol_min` and `protocol_max`."""
 
 _JOIN_S = 30.0

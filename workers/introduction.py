@@ -2,8 +2,8 @@
 
 import os
 
+from protos.rpc.connection import PROTOCOL
 from protos.unspool.v1 import learner_pb2
-from workers.client import PROTOCOL
 from workers.settings import WorkerSettings
 from workers.version import client_version
 

@@ -4,8 +4,14 @@ import ipaddress
 import socket
 from typing import Final
 
+PROTOCOL: Final = 1
+"""Version of the messages and their meaning; both ends of a session must speak the same."""
+
 MESSAGE_BYTES: Final = 4 << 20
 """Nothing legal is larger: bodies travel in chunks. A guard against exhausting memory."""
+
+SESSION_METADATA: Final = "unspool-session"
+"""The header of a stream with the secret that the reply to Join contained."""
 
 METADATA_BYTES: Final = 8 << 10
 """Headers of one call; ours are a token and a session's secret."""

@@ -13,11 +13,10 @@ import pytest
 from google.protobuf.message import DecodeError
 
 from learner.admin_plane import AdminServicer
-from learner.admission import Body, JoinRefusedError
+from learner.admission import Body
 from learner.checkpoint import Checkpoint, LaneMark, decode, encode, verify
 from learner.checkpoint_store import CheckpointStore
 from learner.checkpointing import CheckpointSchedule
-from learner.inbound import Inbound
 from learner.outer import OuterLearner
 from learner.ring import Published
 from learner.run_directory import RunDirectory as LearnersDirectory
@@ -25,6 +24,7 @@ from learner.runtime import Runtime
 from learner.snapshots import SnapshotRef, SnapshotStore
 from protos import codec
 from protos.exit_codes import CheckpointError, LearnerUnreachableError
+from protos.rpc.session_service import JoinDeniedError
 from protos.unspool.v1 import admin_pb2, common_pb2, learner_pb2
 from service.checkpoints import checkpoints_of
 from service.config import RunConfig
@@ -41,6 +41,7 @@ from tests.learner.builders import (
     gradient_body,
     make_core,
     make_settings,
+    stream_reader,
 )
 from tests.learner.running import RunningLearner
 from unspool.config.config_error import ConfigError
@@ -101,7 +102,7 @@ def worker_messages() -> list[learner_pb2.WorkerMessage]:
 
 
 class OneWorkersStream:
-    """A core with a worker whose messages go through `Inbound`; a session that ends is begun again."""
+    """A core with a worker whose messages go through `StreamReader`; a session that ends is begun again."""
 
     def __init__(self, run_dir: Path) -> None:
         self.core = make_core(run_dir)
@@ -115,7 +116,7 @@ class OneWorkersStream:
         attached = self.runtime.attach(self.peer.worker_id)
         assert attached is not None
         self.mailbox = attached[1]
-        self.inbound = Inbound(self.runtime, self.peer.worker_id, SCHEMA, self.snapshots)
+        self.inbound = stream_reader(self.runtime, self.peer.worker_id, self.snapshots)
 
     def take(self, message: learner_pb2.WorkerMessage) -> None:
         self.inbound.take(message)
@@ -155,7 +156,7 @@ def test_joins(tmp_path: Path) -> None:
         mutated = mutated_message(draws, request)
         try:
             core.join(mutated)
-        except JoinRefusedError:
+        except JoinDeniedError:
             continue
         finally:
             core.run.mail.take()

@@ -15,12 +15,16 @@ from learner.listening import ListenTable, TlsTable
 from learner.outcome import Effect, Outcome
 from learner.ring import Published, ThetaRing
 from learner.run import Run
+from learner.runtime import Runtime
 from learner.sessions import WorkerSession
 from learner.settings import LearnerSettings
+from learner.snapshots import SnapshotStore
 from learner.tables import AggregationTable, CheckpointTable, LivenessTable, WorkersTable
 from learner.tally import Tally
+from learner.worker_service import LearnerSessionEvents
 from protos import codec
 from protos.rpc.access import Tokens
+from protos.rpc.stream_reader import StreamReader
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import GradientEstimatorOut, LearnerMessage
 from unspool.experiment import Experiment
@@ -253,3 +257,8 @@ def run_one_step(core: LearnerCore, *peers: Peer) -> None:
         for lane in peer.lanes():
             peer.push(lane, seq)
     update(core)
+
+
+def stream_reader(runtime: Runtime, worker_id: str, snapshots: SnapshotStore) -> StreamReader:
+    """Reads the stream of a session, as the learner's server does."""
+    return StreamReader(LearnerSessionEvents(runtime, worker_id, SCHEMA, snapshots))

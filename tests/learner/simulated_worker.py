@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.inbound import Inbound
 from learner.snapshots import SnapshotRef
 from protos import codec
 from protos.rpc.send_queue import SendQueue
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import WorkerMessage
-from tests.learner.builders import SCHEMA, gradient_body
+from tests.learner.builders import gradient_body, stream_reader
 
 if TYPE_CHECKING:
     from tests.learner.simulation import Simulation
@@ -92,7 +91,7 @@ class SimulatedWorker:
         self.identity = identity
         self.theta = None
         self.uplink = deque(self.unsettled.values())
-        self.inbound = Inbound(self.simulation.runtime, self.worker_id, SCHEMA, self.simulation.snapshots)
+        self.inbound = stream_reader(self.simulation.runtime, self.worker_id, self.simulation.snapshots)
         attached = self.simulation.runtime.attach(self.worker_id)
         assert attached is not None
         self.stream, self.downlink = attached

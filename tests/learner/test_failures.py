@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from learner.admission import JoinRefusedError
 from learner.core import LearnerCore
 from learner.failures import Failure, FailureLog, digest_of
 from learner.lanes import LaneState
 from learner.phase import RunState
 from learner.status import build_status, waiting_for
 from protos.rpc.denials import DenialReason
+from protos.rpc.session_service import JoinDeniedError
 from protos.unspool.v1.learner_pb2 import Goodbye, LaneFailure
 from tests.learner.builders import Peer, make_core, run_one_step
 
@@ -206,7 +206,7 @@ def test_a_host_where_several_lanes_fail_is_excluded_while_another_works(core: L
 def test_a_worker_on_an_excluded_host_is_refused(core: LearnerCore) -> None:
     working_host(core)
     fail_on(core, "bad", [1, 2, 1])
-    with pytest.raises(JoinRefusedError, match=r"host 'bad' is excluded: 3 identical failures .* IndexError"):
+    with pytest.raises(JoinDeniedError, match=r"host 'bad' is excluded: 3 identical failures .* IndexError"):
         Peer(core, "another", host="bad")
     assert core.run.refusals.counts() == {DenialReason.EXCLUDED_HOST: 1}
 

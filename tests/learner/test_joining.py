@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from learner.admission import JoinRefusedError, TooManyWorkersError
 from learner.core import LearnerCore
 from learner.sessions import SessionState
+from protos.rpc.session_service import JoinDeniedError
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import Goodbye, HeldLane, JoinRequest
 from tests.learner.builders import Clock, Peer, make_core
@@ -43,7 +43,7 @@ def test_a_worker_without_a_stream_leases_nothing(core: LearnerCore) -> None:
 
 def test_a_join_with_another_protocol_is_refused_with_both_versions_named(core: LearnerCore) -> None:
     request = JoinRequest(protocol_min=2, protocol_max=3, worker_name="w", incarnation="i")
-    with pytest.raises(JoinRefusedError, match="protocol 1, the worker 2 to 3"):
+    with pytest.raises(JoinDeniedError, match="protocol 1, the worker 2 to 3"):
         core.join(request)
 
 
@@ -51,20 +51,20 @@ def test_a_join_to_another_run_is_refused(core: LearnerCore) -> None:
     request = JoinRequest(
         protocol_min=1, protocol_max=1, worker_name="w", incarnation="i", run_id="other-run"
     )
-    with pytest.raises(JoinRefusedError, match="'test-run', the worker asked for 'other-run'"):
+    with pytest.raises(JoinDeniedError, match="'test-run', the worker asked for 'other-run'"):
         core.join(request)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "<script>", "x" * 65, "-w"])
 def test_a_worker_name_that_cannot_be_shown_is_refused(core: LearnerCore, name: str) -> None:
-    with pytest.raises(JoinRefusedError, match="1 to 64 letters"):
+    with pytest.raises(JoinDeniedError, match="1 to 64 letters"):
         Peer(core, name=name)
 
 
 def test_workers_beyond_the_maximum_are_refused(tmp_path: Path) -> None:
     core = make_core(tmp_path, max_count=1)
     Peer(core, "w0")
-    with pytest.raises(TooManyWorkersError, match="all 1 places"):
+    with pytest.raises(JoinDeniedError, match="all 1 places"):
         Peer(core, "w1")
 
 

@@ -7,25 +7,20 @@ through unchanged, so the learner's fences and watermarks mean behind a relay wh
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
+
+import grpc
 
 from protos import codec
+from protos.rpc.denials import DenialReason
 from protos.rpc.send_queue import SendQueue
+from protos.rpc.session_service import JoinDeniedError, check_join
 from protos.unspool.v1 import learner_pb2
-from workers.client import PROTOCOL
 from workers.mailbox import Joined, Mailbox
 from workers.relay.custody import RelayCustody
 from workers.relay.leasing import RelayLeasing
 from workers.relay.sessions import RelayedWorker, total_heartbeat
 from workers.relay.state import RelayState
-
-
-class RelayRefusalError(Exception):
-    """A worker is not let in."""
-
-    def __init__(self, text: str, *, is_passing: bool) -> None:
-        """Refuse for now if it `is_passing`, else for good."""
-        super().__init__(text)
-        self.is_passing = is_passing
 
 
 class RelayCore:
@@ -86,7 +81,7 @@ class RelayCore:
                     self._custody.hear(message.verdict)
                 case "theta":
                     self._state.theta = message
-                    self._state.workers.tell(message)
+                    self._state.send_to_all(message)
                 case "grant":
                     self._state.credits = message.grant.credits
                     self._leasing.hear_grant(message.grant)
@@ -103,7 +98,7 @@ class RelayCore:
             self._state.draining = self._state.draining or order
             for worker in self._state.workers:
                 worker.draining = True
-            self._state.workers.tell(learner_pb2.LearnerMessage(drain=order))
+            self._state.send_to_all(learner_pb2.LearnerMessage(drain=order))
             self._leasing.give_back_unwanted(order.reason, age_s=0.0)
 
     def give_back(self, reason: str) -> None:
@@ -116,7 +111,7 @@ class RelayCore:
         """Say goodbye to everyone."""
         with self._lock:
             goodbye = learner_pb2.Goodbye(reason=reason, detail=detail)
-            self._state.workers.tell(learner_pb2.LearnerMessage(goodbye=goodbye))
+            self._state.send_to_all(learner_pb2.LearnerMessage(goodbye=goodbye))
 
     def tick(self) -> None:
         """Judge the silence of workers, and even out their loads. Called a few times a second."""
@@ -127,7 +122,7 @@ class RelayCore:
                 silent_s = self._state.clock() - worker.last_heard_s
                 if silent_s > self._state.lease_ttl_s:
                     self._close(worker, learner_pb2.Goodbye.EXPIRED, f"nothing heard for {silent_s:.1f} s")
-                elif worker.stuck_at is None and worker.hangs():
+                elif worker.stuck_at is None and worker.is_overdue():
                     self._unburden(worker)
             self._leasing.route()
             self._leasing.give_back_unwanted("no worker behind the relay takes it")
@@ -140,7 +135,7 @@ class RelayCore:
         """Admit a worker, or one again whose stream broke and which keeps the leases that it still has.
 
         Raises:
-            RelayRefusalError: it does not fit; or there is no learner, or no room, at the moment.
+            JoinDeniedError: it does not fit; or there is no learner, or no room, at the moment.
         """
         with self._lock:
             self._check(request)
@@ -150,7 +145,9 @@ class RelayCore:
                 worker = None
             if worker is None:
                 worker = self._state.workers.open(request, self._state.clock())
-            worker.join(request, self._state.clock())
+            else:
+                worker.rejoin(request, self._state.clock())
+            worker.note_held(request.held)
             self._leasing.keep_of(worker)
             welcome = learner_pb2.JoinReply()
             welcome.CopyFrom(self._state.reply)
@@ -164,22 +161,22 @@ class RelayCore:
             worker = self._state.workers.with_secret(secret)
             if worker is None:
                 return None
-            if worker.stream is not None:
-                worker.stream.close()
-            worker.stream, worker.last_heard_s = SendQueue(), self._state.clock()
+            if worker.queue is not None:
+                worker.queue.close()
+            worker.queue, worker.last_heard_s = SendQueue(), self._state.clock()
             if self._state.theta is not None:
                 worker.send(self._state.theta)
             self._leasing.is_here(worker)
             self._renew_report()
-            return worker.worker_id, worker.stream
+            return worker.worker_id, worker.queue
 
     def detach(self, worker_id: str, stream: SendQueue) -> None:
         """Take note that a stream broke. The lanes stay for the lease's time to live."""
         with self._lock:
             stream.close()
             worker = self._state.workers.get(worker_id)
-            if worker is not None and worker.stream is stream:
-                worker.stream = None
+            if worker is not None and worker.queue is stream:
+                worker.queue = None
                 self._renew_report()
 
     def heartbeat(self, worker_id: str, heartbeat: learner_pb2.Heartbeat) -> None:
@@ -187,7 +184,8 @@ class RelayCore:
         with self._lock:
             worker = self._state.heard(worker_id)
             if worker is not None:
-                worker.beat(heartbeat)
+                worker.take_heartbeat(heartbeat)
+                worker.note_held(heartbeat.lanes)
                 ack = learner_pb2.HeartbeatAck(version=self._state.version, credits=self._state.share(worker))
                 worker.send(learner_pb2.LearnerMessage(heartbeat_ack=ack))
 
@@ -236,22 +234,21 @@ class RelayCore:
                 self._state.mailbox.log(level, f"{worker.name} leaves its relay: {reason}")
                 self._close(worker, learner_pb2.Goodbye.DRAINED, reason)
 
-    def pass_on(self, worker_id: str, message: learner_pb2.WorkerMessage) -> None:
+    def pass_on(self, worker_id: str, kind: str, message: Any) -> None:
         """Pass on what changes nothing here: an estimate that failed, a stack, a log line."""
         with self._lock:
             worker = self._state.heard(worker_id)
             if worker is None:
                 return
-            match message.WhichOneof("body"):
+            match kind:
                 case "lane_failure":
-                    failed = message.lane_failure
-                    if self._state.lanes.leased(worker_id, failed.lane, failed.incarnation) is not None:
-                        self._state.mailbox.report_failure(failed)
+                    if self._state.lanes.leased(worker_id, message.lane, message.incarnation) is not None:
+                        self._state.mailbox.report_failure(message)
                 case "stack":
-                    self._state.mailbox.answer_stack(f"{worker.name}:\n{message.stack.text}")
+                    self._state.mailbox.answer_stack(f"{worker.name}:\n{message.text}")
                 case "log":
-                    failure = message.log.failure if message.log.HasField("failure") else None
-                    self._state.mailbox.log(message.log.level, f"{worker.name}: {message.log.text}", failure)
+                    failure = message.failure if message.HasField("failure") else None
+                    self._state.mailbox.log(message.level, f"{worker.name}: {message.text}", failure)
 
     # Under these.
 
@@ -259,22 +256,16 @@ class RelayCore:
         state = self._state
         if not state.has_joined or state.draining is not None:
             why = "is draining" if state.draining is not None else "has not reached its learner yet"
-            raise RelayRefusalError(f"this relay {why}; try again later", is_passing=True)
-        if not request.protocol_min <= PROTOCOL <= request.protocol_max:
-            raise RelayRefusalError(
-                f"this relay speaks protocol {PROTOCOL}, the worker {request.protocol_min} to "
-                f"{request.protocol_max}; install the same version of unspool on both",
-                is_passing=False,
-            )
-        if request.run_id not in ("", state.reply.run_id):
-            text = f"this relay serves run {state.reply.run_id!r}, the worker asked for {request.run_id!r}"
-            raise RelayRefusalError(text, is_passing=False)
-        if not request.worker_name or not request.incarnation:
-            text = f"Join(worker_name={request.worker_name!r}): name and incarnation must not be empty"
-            raise RelayRefusalError(text, is_passing=False)
+            raise self._for_now(f"this relay {why}; try again later")
+        check_join(request, state.reply.run_id, "relay")
         if state.workers.named(request.worker_name) is None and len(state.workers) >= self._max_workers:
-            text = f"all {self._max_workers} places of this relay are taken (--max-workers); try again later"
-            raise RelayRefusalError(text, is_passing=True)
+            raise self._for_now(
+                f"all {self._max_workers} places of this relay are taken (--max-workers); try again later"
+            )
+
+    @staticmethod
+    def _for_now(text: str) -> JoinDeniedError:
+        return JoinDeniedError(DenialReason.NO_ROOM, text, grpc.StatusCode.UNAVAILABLE)
 
     def _close(self, worker: RelayedWorker, reason: learner_pb2.Goodbye.Reason, detail: str) -> None:
         goodbye = learner_pb2.Goodbye(reason=reason, detail=detail)
@@ -294,7 +285,7 @@ class RelayCore:
 
     def _ask_for_stack(self, message: learner_pb2.LearnerMessage) -> None:
         """Ask the worker whose work has not moved for longest."""
-        here = [worker for worker in self._state.workers if worker.stream is not None]
+        here = [worker for worker in self._state.workers if worker.queue is not None]
         if here:
             max(here, key=lambda worker: worker.heartbeat.phase_age_s).send(message)
 

@@ -1,8 +1,7 @@
 """Pushes between a worker and the learner: taken or refused here, and answered when the learner has."""
 
 from protos import codec
-from protos.rpc.parts import parts_of
-from protos.rpc.push import leaves_of, verdict_on
+from protos.rpc.push import leaves_of, parts_of, verdict_on
 from protos.unspool.v1 import learner_pb2
 from workers.relay.merging import HeldPush, is_mergeable
 from workers.relay.pushes import Answer

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from protos import codec
-from protos.rpc.parts import parts_of
+from protos.rpc.push import parts_of
 from protos.unspool.v1 import common_pb2, learner_pb2
 
 

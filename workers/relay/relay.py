@@ -1,4 +1,4 @@
-"""A relay's life: one conversation with the learner, one with each of its workers, and what passes between.
+"""A relay process: one session with the learner, one with each of its workers.
 
 A node with many workers opens one stream to the learner instead of many, fetches each theta once, and where
 the learner takes means sends one gradient in the place of several.
@@ -10,22 +10,29 @@ import traceback
 from dataclasses import dataclass
 
 from protos.exit_codes import ExitCode
-from protos.rpc.connection import address_of, advertised_host
-from protos.rpc.tls import Identity
-from protos.unspool.v1 import learner_pb2
+from protos.rpc.access import Access
+from protos.rpc.connection import address_of, advertised_host, is_loopback
+from protos.rpc.denials import Denials
+from protos.rpc.roles import Role
+from protos.rpc.server import GrpcServer
+from protos.rpc.server_tls import ServerTls
+from protos.rpc.session_service import SessionServicer
+from protos.rpc.tls import TlsError, check_server
+from protos.unspool.v1 import learner_pb2, learner_pb2_grpc
 from workers.client import LearnerClient
 from workers.exits import End
 from workers.introduction import introduction
 from workers.mailbox import Joined, Mailbox
 from workers.relay.core import RelayCore
-from workers.relay.plane import RelayServicer
-from workers.relay.server import RelayServer
+from workers.relay.worker_service import RelayHost
 from workers.session import Session
 from workers.settings import WorkerSettings
 
 _logger = logging.getLogger(__name__)
 
 _TICK_S = 0.25
+_SPARE_THREADS = 16
+_GOODBYE_S = 3.0
 _FAREWELLS = {
     ExitCode.OK: learner_pb2.Goodbye.FINISHED,
     ExitCode.REFUSED: learner_pb2.Goodbye.FAILED,
@@ -42,23 +49,25 @@ class RelaySettings:
         host: address to listen on. Beyond loopback it needs `upstream.tls`, with a certificate for servers.
         port: 0: any that is free.
         max_workers: behind it at once.
+        is_tls_mutual: whether workers must show a client certificate of the run, as well as the token.
     """
 
     upstream: WorkerSettings
     host: str = "127.0.0.1"
     port: int = 0
     max_workers: int = 64
+    is_tls_mutual: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 1 << 16:
             raise ValueError(f"RelaySettings(port={self.port!r}): must be 0 to 65535")
         if self.max_workers < 1:
             raise ValueError(f"RelaySettings(max_workers={self.max_workers!r}): must be positive")
-
-    @property
-    def tls(self) -> Identity | None:
-        """The relay's TLS files."""
-        return self.upstream.tls
+        if self.is_tls_mutual and (self.upstream.tls is None or is_loopback(self.host)):
+            raise ValueError(
+                "RelaySettings(is_tls_mutual=True): client certificates need TLS, which a relay uses beyond "
+                "loopback; give `host` and the TLS files, or leave it out"
+            )
 
 
 class Relay:
@@ -72,16 +81,20 @@ class Relay:
             client: reaches the learner, or another relay; closed at the end.
 
         Raises:
-            OSError: the port is taken.
+            PortInUseError: the port is taken, or the machine has no such address.
             TlsError: the address needs TLS files that workers accept.
         """
         self._settings = settings
         self._mailbox = Mailbox(forwards=True)
         self._core = RelayCore(self._mailbox, settings.max_workers)
-        self._servicer = RelayServicer(self._core, client)
-        self._server = RelayServer(
-            self._servicer, settings.upstream.token, settings.max_workers, settings.tls
+        denials = Denials(report=lambda reason, text: _logger.warning("denied: %s: %s", reason, text))
+        self._access = Access(
+            {Role.WORKER: settings.upstream.token}, None, denials, is_mutual=settings.is_tls_mutual
         )
+        self._servicer = SessionServicer(RelayHost(self._core, client))
+        threads = settings.max_workers + _SPARE_THREADS
+        self._server = GrpcServer("relay", threads, self._access, _server_tls(settings, denials))
+        learner_pb2_grpc.add_LearnerServicer_to_server(self._servicer, self._server.server)
         port = self._server.bind(settings.host, settings.port)
         self.address = address_of(advertised_host(settings.host, None), port)
         self._session = Session(
@@ -110,7 +123,8 @@ class Relay:
         finally:
             self._session.close()
         self._core.dismiss(_FAREWELLS.get(end.code, learner_pb2.Goodbye.EXPIRED), end.reason)
-        self._server.stop()
+        self._server.stop(_GOODBYE_S)
+        self._servicer.join_readers()
         level = logging.INFO if end.code is ExitCode.OK else logging.ERROR
         _logger.log(level, "%s ends with %d: %s", name, end.code, end.reason)
         return int(end.code)
@@ -146,6 +160,7 @@ class Relay:
         for order in self._mailbox.orders():
             match order:
                 case Joined():
+                    self._access.run_id = order.reply.run_id
                     self._core.joined(order)
                 case learner_pb2.Drain():
                     self._drain = self._drain or order
@@ -166,3 +181,16 @@ def _introduction(settings: WorkerSettings) -> learner_pb2.JoinRequest:
     request = introduction(settings)
     request.relay = True
     return request
+
+
+def _server_tls(settings: RelaySettings, denials: Denials) -> ServerTls | None:
+    """Return how the relay encrypts: beyond loopback it must, with a certificate that workers accept."""
+    if is_loopback(settings.host):
+        return None
+    identity = settings.upstream.tls
+    if identity is None:
+        raise TlsError(
+            f"relay: beyond loopback, at {settings.host}, connections must be encrypted: name --tls"
+        )
+    check_server(identity, advertised_host(settings.host, None).strip("[]"))
+    return ServerTls(identity, denials, is_mutual=settings.is_tls_mutual)

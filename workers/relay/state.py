@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Callable
 
+from protos.rpc.sessions import SessionTable
 from protos.unspool.v1 import learner_pb2
 from workers.mailbox import Mailbox
 from workers.relay.lanes import RelayedLanes
 from workers.relay.pushes import RelayPushes
-from workers.relay.sessions import RelayedWorker, RelayedWorkers
+from workers.relay.sessions import RelayedWorker
 
 _DEFAULT_TTL_HEARTBEATS = 6.0
 
@@ -33,7 +34,9 @@ class RelayState:
     clock: Callable[[], float]
     reply: learner_pb2.JoinReply = dataclasses.field(default_factory=learner_pb2.JoinReply)
     pushes: RelayPushes = dataclasses.field(init=False)
-    workers: RelayedWorkers = dataclasses.field(default_factory=RelayedWorkers)
+    workers: SessionTable[RelayedWorker] = dataclasses.field(
+        default_factory=lambda: SessionTable(RelayedWorker)
+    )
     lanes: RelayedLanes = dataclasses.field(default_factory=RelayedLanes)
     theta: learner_pb2.LearnerMessage | None = None
     credits: int = 0
@@ -77,7 +80,13 @@ class RelayState:
         """Return the workers that lanes may be given to now."""
         if self.draining is not None:
             return []
-        return self.workers.able(self.clock(), self.reply.heartbeat_s)
+        now_s, heartbeat_s = self.clock(), self.reply.heartbeat_s
+        return [worker for worker in self.workers if worker.can_work(now_s, heartbeat_s)]
+
+    def send_to_all(self, message: learner_pb2.LearnerMessage) -> None:
+        """Send a message to every worker."""
+        for worker in self.workers:
+            worker.send(message)
 
     def share(self, worker: RelayedWorker) -> int:
         """Return how many further pushes a worker may have outstanding.

@@ -1,12 +1,13 @@
 """What a relay does between a learner and workers that the test plays."""
 
+import grpc
 import numpy as np
 import pytest
 
 from protos import codec
+from protos.rpc.session_service import JoinDeniedError
 from protos.unspool.v1 import learner_pb2
 from tests.workers.relay.relay_node import TTL_S, RelayNode, body
-from workers.relay.core import RelayRefusalError
 
 Verdict = learner_pb2.Verdict
 Goodbye = learner_pb2.Goodbye
@@ -314,12 +315,12 @@ def test_failures_stacks_and_log_lines_name_their_worker():
     w0 = node.worker("w0")
     node.grant(0)
     failure = learner_pb2.LaneFailure(lane=0, incarnation=7, seq=1, traceback="boom")
-    for message in (
-        learner_pb2.WorkerMessage(lane_failure=failure),
-        learner_pb2.WorkerMessage(stack=learner_pb2.StackDump(text="main")),
-        learner_pb2.WorkerMessage(log=learner_pb2.LogLine(level="info", text="hello")),
+    for kind, message in (
+        ("lane_failure", failure),
+        ("stack", learner_pb2.StackDump(text="main")),
+        ("log", learner_pb2.LogLine(level="info", text="hello")),
     ):
-        node.core.pass_on(w0.worker_id, message)
+        node.core.pass_on(w0.worker_id, kind, message)
     assert node.said("lane_failure") == failure
     assert node.said("stack").text == "w0:\nmain"
     assert node.said("log").text == "w0: hello"
@@ -338,9 +339,9 @@ def test_a_worker_that_does_not_fit_is_refused(changes, is_passing):
     node = RelayNode(max_workers=1)
     node.worker("w0")
     fields = {"protocol_min": 1, "protocol_max": 1, "worker_name": "w0", "incarnation": "i0"}
-    with pytest.raises(RelayRefusalError) as refusal:
+    with pytest.raises(JoinDeniedError) as refusal:
         node.core.join(learner_pb2.JoinRequest(**(fields | changes)))
-    assert refusal.value.is_passing == is_passing
+    assert (refusal.value.status is grpc.StatusCode.UNAVAILABLE) == is_passing
 
 
 def test_a_draining_relay_lets_nobody_in_and_tells_its_workers():
@@ -348,5 +349,5 @@ def test_a_draining_relay_lets_nobody_in_and_tells_its_workers():
     w0 = node.worker("w0")
     node.core.drain(learner_pb2.Drain(reason="SIGTERM"))
     assert [drain.reason for drain in w0.told("drain")] == ["SIGTERM"]
-    with pytest.raises(RelayRefusalError, match="draining"):
+    with pytest.raises(JoinDeniedError, match="draining"):
         node.worker("w1")

@@ -8,13 +8,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from learner.core import LearnerCore
-from learner.inbound import Inbound
 from learner.runtime import Runtime
 from learner.snapshots import SnapshotStore
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.common_pb2 import Chunk, Tensors
 from protos.unspool.v1.learner_pb2 import WorkerMessage
-from tests.learner.builders import SCHEMA, Peer, make_core
+from tests.learner.builders import Peer, make_core, stream_reader
 
 NUMBERS = st.sampled_from([0, 1, 2, 3, 7, 2**31, 2**63]) | st.integers(0, 2**64 - 1)
 SMALL = st.sampled_from([0, 1, 2, 3, 2**32 - 1])
@@ -73,7 +72,7 @@ def test_no_message_makes_the_reader_fall_over(
 ) -> None:
     peer = Peer(core, "w0", f"i{len(core.run.sessions)}")
     fence = core.run.lanes[0].incarnation
-    inbound = Inbound(Runtime(core), peer.worker_id, SCHEMA, SnapshotStore(tmp_path / "lanes"))
+    inbound = stream_reader(Runtime(core), peer.worker_id, SnapshotStore(tmp_path / "lanes"))
     for message in script:
         kind = message.WhichOneof("body")
         if kind in ("push", "snapshot", "lane_return") and getattr(message, kind).incarnation % 2:

@@ -1,0 +1,113 @@
+"""Sessions of workers, as learners and relays keep them alike.
+
+A broken stream does not mean a dead worker: silence for the lease's time to live does. All times are the
+host's own monotonic clock.
+"""
+
+import dataclasses
+import hmac
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from protos.rpc.liveness import SUSPECT_HEARTBEATS, gets_on
+from protos.unspool.v1 import learner_pb2
+
+
+@dataclasses.dataclass
+class Session:
+    """One worker process, from its Join on. Learner and relay each add what they need to know.
+
+    Attributes:
+        worker_id: the host's name for this session; new for each process, and after an expiry.
+        introduction: its last Join.
+        secret: binds a stream to the last Join.
+        last_heard_s: when anything came from it.
+        heartbeat: its last.
+        draining: whether it was asked to return its lanes and leave.
+        stuck_at: the progress at which it is stuck, or None.
+    """
+
+    worker_id: str
+    introduction: learner_pb2.JoinRequest
+    secret: str
+    last_heard_s: float
+    heartbeat: learner_pb2.Heartbeat = dataclasses.field(default_factory=learner_pb2.Heartbeat)
+    draining: bool = False
+    stuck_at: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The worker's own name, stable over its processes."""
+        return str(self.introduction.worker_name)
+
+    @property
+    def is_empty_relay(self) -> bool:
+        """Whether it is a relay without workers."""
+        return bool(self.introduction.relay and not self.heartbeat.workers)
+
+    def is_silent(self, now_s: float, heartbeat_s: float) -> bool:
+        """Whether it has been silent for so long that nothing new is given to it."""
+        return now_s - self.last_heard_s > SUSPECT_HEARTBEATS * heartbeat_s
+
+    def rejoin(self, introduction: learner_pb2.JoinRequest, now_s: float) -> None:
+        """Take a Join, which brings a new secret."""
+        self.introduction, self.last_heard_s = introduction, now_s
+        self.secret = secrets.token_urlsafe(32)
+
+    def take_heartbeat(self, heartbeat: learner_pb2.Heartbeat) -> None:
+        """Take a heartbeat; work that moves again is not stuck any more."""
+        if self.stuck_at is not None and gets_on(self.heartbeat, heartbeat, self.stuck_at):
+            self.stuck_at = None
+        self.heartbeat = heartbeat
+
+
+S = TypeVar("S", bound=Session)
+
+
+class SessionTable(Generic[S]):
+    """The sessions that have not ended, in order of joining."""
+
+    def __init__(self, new_session: Callable[[str, learner_pb2.JoinRequest, str, float], S]) -> None:
+        """Create sessions by `new_session(worker_id, introduction, secret, now_s)`."""
+        self._new_session = new_session
+        self._sessions: dict[str, S] = {}
+        self._opened = 0
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[S]:
+        return iter(list(self._sessions.values()))
+
+    def open(self, introduction: learner_pb2.JoinRequest, now_s: float) -> S:
+        """Start a session."""
+        self._opened += 1
+        worker_id = f"{introduction.worker_name}#{self._opened}"
+        session = self._new_session(worker_id, introduction, secrets.token_urlsafe(32), now_s)
+        self._sessions[worker_id] = session
+        return session
+
+    def close(self, session: S) -> None:
+        """Forget a session."""
+        self._sessions.pop(session.worker_id, None)
+
+    def clear(self) -> None:
+        """Forget every session. Their numbers are not used again."""
+        self._sessions.clear()
+
+    def get(self, worker_id: str) -> S | None:
+        """Return a session by its id."""
+        return self._sessions.get(worker_id)
+
+    def named(self, name: str) -> S | None:
+        """Return a worker's session by the worker's own name."""
+        return next((session for session in self if session.name == name), None)
+
+    def with_secret(self, secret: str) -> S | None:
+        """Return the session that a stream belongs to. Every secret is compared, in constant time."""
+        found = None
+        for session in self:
+            if hmac.compare_digest(session.secret.encode(), secret.encode()):
+                found = session
+        return found

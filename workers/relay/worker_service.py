@@ -1,0 +1,125 @@
+"""A relay as workers connect to it: their calls and messages become calls to its core, or to the learner."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import grpc
+
+from protos import codec
+from protos.exit_codes import RefusedError
+from protos.rpc.session_service import CallFailedError, OpenStream, WorkerHost
+from protos.rpc.stream_reader import IncomingSnapshot, SessionEvents
+from protos.unspool.v1 import learner_pb2
+from protos.unspool.v1.common_pb2 import Chunk
+from workers.client import LearnerClient, UnavailableError
+from workers.relay.core import RelayCore
+from workers.relay.thetas import RelayThetas
+
+MAX_SNAPSHOT_BYTES: Final = 1 << 30
+"""Of one lane's unroll state. The learner has a limit of its own, which may be lower."""
+
+
+class RelayHost(WorkerHost):
+    """Serves workers from what the relay knows, and asks the learner for the rest."""
+
+    def __init__(self, core: RelayCore, client: LearnerClient) -> None:
+        """Report what workers do to `core`; fetch thetas and snapshots through `client`."""
+        self._core = core
+        self._client = client
+        self._thetas = RelayThetas(self._fetch_theta)
+
+    def join(self, request: learner_pb2.JoinRequest) -> learner_pb2.JoinReply:
+        return self._core.join(request)
+
+    def open_stream(self, secret: str, peer: str) -> OpenStream | None:
+        del peer
+        attached = self._core.attach(secret)
+        if attached is None:
+            return None
+        worker_id, queue = attached
+        return OpenStream(f"relay-{worker_id}", RelaySessionEvents(self._core, worker_id), queue, worker_id)
+
+    def close_stream(self, stream: OpenStream) -> None:
+        self._core.detach(stream.token, stream.queue)
+
+    def theta(self, version: int) -> Iterator[Chunk]:
+        try:
+            body = self._thetas.get(self._core.reply.epoch, version)
+        except (RefusedError, UnavailableError) as error:
+            raise _failed(error) from error
+        yield from codec.chunks(body, version, self._core.reply.chunk_bytes)
+
+    def snapshot(self, lane: int, seq: int) -> Iterator[Chunk]:
+        try:
+            body = self._client.get_snapshot(lane, seq, MAX_SNAPSHOT_BYTES)
+        except (RefusedError, UnavailableError) as error:
+            raise _failed(error) from error
+        yield from codec.chunks(body, seq, self._core.reply.chunk_bytes)
+
+    def leave(self, request: learner_pb2.LeaveRequest) -> None:
+        self._core.leave(request.worker_id, request.reason, is_unfit=request.unfit)
+
+    def _fetch_theta(self, version: int) -> codec.Buffer:
+        return self._client.get_theta(version, codec.body_bytes(self._core.reply.schema))
+
+
+class RelaySessionEvents(SessionEvents):
+    """The messages of one session, as calls to the relay's core."""
+
+    def __init__(self, core: RelayCore, worker_id: str) -> None:
+        self._core = core
+        self._worker_id = worker_id
+        self._body_bytes = codec.body_bytes(core.reply.schema)
+
+    @property
+    def body_bytes(self) -> int:
+        return self._body_bytes
+
+    def wants_body(self, push: learner_pb2.GradientEstimatorOut) -> bool:
+        return not self._core.refuse_unread(self._worker_id, push)
+
+    def push(self, push: learner_pb2.GradientEstimatorOut, body: codec.Buffer | codec.CodecError) -> None:
+        self._core.push(self._worker_id, push, body)
+
+    def receive_snapshot(self, snapshot: learner_pb2.Snapshot) -> IncomingSnapshot | None:
+        if 0 < snapshot.bytes <= MAX_SNAPSHOT_BYTES and self._core.wants_snapshot(self._worker_id, snapshot):
+            return _SnapshotInMemory(self._core, self._worker_id, snapshot)
+        return None
+
+    def message(self, kind: str, message: Any) -> None:
+        match kind:
+            case "heartbeat":
+                self._core.heartbeat(self._worker_id, message)
+            case "lane_return":
+                self._core.return_lane(self._worker_id, message)
+            case _:
+                self._core.pass_on(self._worker_id, kind, message)
+
+
+class _SnapshotInMemory(IncomingSnapshot):
+    """Memory grows with what arrives, not with the size that was announced."""
+
+    def __init__(self, core: RelayCore, worker_id: str, snapshot: learner_pb2.Snapshot) -> None:
+        self._core = core
+        self._worker_id = worker_id
+        self._snapshot = snapshot
+        self._body = bytearray()
+
+    def add(self, chunk: Chunk) -> bool:
+        try:
+            codec.check_chunk(chunk, self._snapshot.transfer, len(self._body), self._snapshot.bytes)
+        except codec.CodecError:
+            return True  # the worker sends another snapshot later
+        self._body += chunk.data
+        if len(self._body) < self._snapshot.bytes:
+            return False
+        self._core.snapshot(self._worker_id, self._snapshot, bytes(self._body))
+        return True
+
+    def abort(self) -> None:
+        self._body.clear()
+
+
+def _failed(error: RefusedError | UnavailableError) -> CallFailedError:
+    is_final = isinstance(error, RefusedError)
+    return CallFailedError(grpc.StatusCode.NOT_FOUND if is_final else grpc.StatusCode.UNAVAILABLE, str(error))
