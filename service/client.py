@@ -1,12 +1,12 @@
-"""The learner as an operator sees it: one method for each thing that can be asked of it."""
+"""The client of a learner's admin service, and how a command connects to the learner of a run."""
 
-import abc
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
 
+from learner.scale import WorkerRange
 from protos.exit_codes import FailedError, LearnerUnreachableError, RefusedError, UnspoolError, UsageError
 from protos.rpc.channels import open_channel
 from protos.rpc.tls import Identity, TlsError, handshake_problem
@@ -20,68 +20,11 @@ _SAVE_S = 70.0
 _STACK_S = 30.0  # the learner waits for the worker meanwhile
 
 
-class Admin(abc.ABC):
-    """What can be asked of a learner. Every method may raise `LearnerUnreachableError` and `RefusedError`."""
+class AdminClient:
+    """What can be asked of a learner at its admin port, a method for each call.
 
-    @abc.abstractmethod
-    def status(self) -> admin_pb2.Status:
-        """Return how the run stands."""
-
-    @abc.abstractmethod
-    def watch(self, interval_s: float) -> Iterator[admin_pb2.Status]:
-        """Yield how the run stands, again and again, until the learner ends."""
-
-    @abc.abstractmethod
-    def scale(self, workers: int) -> int:
-        """Set how many workers there should be; return how many there should have been."""
-
-    @abc.abstractmethod
-    def scale_between(self, fewest: int, most: int) -> int:
-        """Let the learner choose how many workers there should be; return how many there should have been."""
-
-    @abc.abstractmethod
-    def drain(self, worker: str, deadline_s: float, reason: str) -> None:
-        """Ask a worker, through the learner, to give its lanes back and end."""
-
-    @abc.abstractmethod
-    def evict(self, worker: str, reason: str) -> None:
-        """Take a worker's lanes away and end its session, whatever it is doing."""
-
-    @abc.abstractmethod
-    def stack(self, worker: str) -> str:
-        """Return what every thread of a worker is doing."""
-
-    @abc.abstractmethod
-    def reset_lane(self, lane: int, fresh: bool) -> None:
-        """Lift a lane's quarantine; `fresh` begins its unrolls anew."""
-
-    @abc.abstractmethod
-    def pause(self) -> None:
-        """Hold outer updates."""
-
-    @abc.abstractmethod
-    def resume(self) -> None:
-        """Go on after `pause`."""
-
-    @abc.abstractmethod
-    def note_supervision(self, note: admin_pb2.SupervisionNote) -> None:
-        """Tell the learner what only the supervisor of its workers knows."""
-
-    @abc.abstractmethod
-    def events(self, after: int) -> Sequence[admin_pb2.Event]:
-        """Return what happened after event number `after`, oldest first."""
-
-    @abc.abstractmethod
-    def save_checkpoint(self) -> admin_pb2.CheckpointInfo:
-        """Write a checkpoint now, and wait until it is durable."""
-
-    @abc.abstractmethod
-    def stop(self, now: bool) -> int:
-        """Write a checkpoint and end the run, at once or after the running outer step; return its number."""
-
-
-class GrpcAdmin(Admin):
-    """A learner behind its operator's port."""
+    Every method may raise `LearnerUnreachableError` and `RefusedError`.
+    """
 
     def __init__(self, address: str, token: str, identity: Identity | None = None) -> None:
         """Prepare a connection to "host:port" whose calls carry a token.
@@ -106,71 +49,73 @@ class GrpcAdmin(Admin):
         self._channel.close()
 
     def status(self) -> admin_pb2.Status:
-        with self._typed_errors():
-            status: admin_pb2.Status = self._stub.GetStatus(admin_pb2.GetStatusRequest(), **self._options)
-            return status
+        """Return how the run stands."""
+        status: admin_pb2.Status = self._ask(self._stub.GetStatus, admin_pb2.GetStatusRequest())
+        return status
 
     def watch(self, interval_s: float) -> Iterator[admin_pb2.Status]:
+        """Yield how the run stands, again and again, until the learner ends."""
         request = admin_pb2.WatchStatusRequest(interval_s=interval_s)
         with self._typed_errors():
             yield from self._stub.WatchStatus(request, metadata=self._metadata)
 
-    def scale(self, workers: int) -> int:
-        with self._typed_errors():
-            reply = self._stub.Scale(admin_pb2.ScaleRequest(workers=workers), **self._options)
-            return int(reply.workers_before)
-
-    def scale_between(self, fewest: int, most: int) -> int:
-        request = admin_pb2.ScaleRequest(range=admin_pb2.WorkersRange(min=fewest, max=most))
-        with self._typed_errors():
-            return int(self._stub.Scale(request, **self._options).workers_before)
+    def scale(self, wanted: WorkerRange) -> int:
+        """Set how many workers there should be, or let the learner choose; return how many it wanted."""
+        request = admin_pb2.ScaleRequest(workers=wanted.most)
+        if wanted.fewest < wanted.most:
+            bounds = admin_pb2.WorkersRange(min=wanted.fewest, max=wanted.most)
+            request = admin_pb2.ScaleRequest(range=bounds)
+        return int(self._ask(self._stub.Scale, request).workers_before)
 
     def drain(self, worker: str, deadline_s: float, reason: str) -> None:
+        """Ask a worker, through the learner, to give its lanes back and end."""
         request = admin_pb2.DrainRequest(worker_name=worker, deadline_s=deadline_s, reason=reason)
-        with self._typed_errors():
-            self._stub.Drain(request, **self._options)
+        self._ask(self._stub.Drain, request)
 
     def evict(self, worker: str, reason: str) -> None:
-        with self._typed_errors():
-            self._stub.Evict(admin_pb2.EvictRequest(worker_name=worker, reason=reason), **self._options)
+        """Take a worker's lanes away and end its session, whatever it is doing."""
+        self._ask(self._stub.Evict, admin_pb2.EvictRequest(worker_name=worker, reason=reason))
 
     def stack(self, worker: str) -> str:
-        options = {**self._options, "timeout": _STACK_S}
-        with self._typed_errors():
-            return str(self._stub.GetStack(admin_pb2.GetStackRequest(worker_name=worker), **options).text)
+        """Return what every thread of a worker is doing."""
+        request = admin_pb2.GetStackRequest(worker_name=worker)
+        return str(self._ask(self._stub.GetStack, request, _STACK_S).text)
 
     def reset_lane(self, lane: int, fresh: bool) -> None:
-        with self._typed_errors():
-            self._stub.ResetLane(admin_pb2.ResetLaneRequest(lane=lane, fresh=fresh), **self._options)
+        """Lift a lane's quarantine; `fresh` restarts its unrolls."""
+        self._ask(self._stub.ResetLane, admin_pb2.ResetLaneRequest(lane=lane, fresh=fresh))
 
     def pause(self) -> None:
-        with self._typed_errors():
-            self._stub.Pause(admin_pb2.PauseRequest(), **self._options)
+        """Hold outer updates."""
+        self._ask(self._stub.Pause, admin_pb2.PauseRequest())
 
     def resume(self) -> None:
-        with self._typed_errors():
-            self._stub.Resume(admin_pb2.ResumeRequest(), **self._options)
+        """Continue outer updates after `pause`."""
+        self._ask(self._stub.Resume, admin_pb2.ResumeRequest())
 
     def note_supervision(self, note: admin_pb2.SupervisionNote) -> None:
-        with self._typed_errors():
-            self._stub.NoteSupervision(note, **self._options)
+        """Tell the learner what only the supervisor of its workers knows."""
+        self._ask(self._stub.NoteSupervision, note)
 
     def events(self, after: int) -> Sequence[admin_pb2.Event]:
+        """Return what happened after event number `after`, oldest first."""
         request = admin_pb2.ListEventsRequest(after=after, limit=1000)
-        with self._typed_errors():
-            return list(self._stub.ListEvents(request, **self._options).events)
+        return list(self._ask(self._stub.ListEvents, request).events)
 
     def save_checkpoint(self) -> admin_pb2.CheckpointInfo:
-        options = {**self._options, "timeout": _SAVE_S}
-        with self._typed_errors():
-            saved: admin_pb2.CheckpointInfo = self._stub.SaveCheckpoint(
-                admin_pb2.SaveCheckpointRequest(), **options
-            )
-            return saved
+        """Write a checkpoint now, and wait until it is durable."""
+        saved: admin_pb2.CheckpointInfo = self._ask(
+            self._stub.SaveCheckpoint, admin_pb2.SaveCheckpointRequest(), _SAVE_S
+        )
+        return saved
 
     def stop(self, now: bool) -> int:
+        """Write a checkpoint and end the run, at once or after the running outer step; return its number."""
+        return int(self._ask(self._stub.Stop, admin_pb2.StopRequest(now=now)).outer_step)
+
+    def _ask(self, method: Callable[..., Any], request: Any, timeout_s: float = _DEADLINE_S) -> Any:
         with self._typed_errors():
-            return int(self._stub.Stop(admin_pb2.StopRequest(now=now), **self._options).outer_step)
+            return method(request, metadata=self._metadata, timeout=timeout_s, wait_for_ready=False)
 
     def _open_channel(self) -> None:
         self._revision = None if self._identity is None else self._identity.revision()
@@ -188,10 +133,6 @@ class GrpcAdmin(Admin):
         if problem:
             return RefusedError(f"no connection to the learner at {self._address}: {problem}")
         return LearnerUnreachableError(f"the learner at {self._address} does not answer: {details}")
-
-    @property
-    def _options(self) -> dict[str, object]:
-        return {"metadata": self._metadata, "timeout": _DEADLINE_S, "wait_for_ready": False}
 
     @contextlib.contextmanager
     def _typed_errors(self) -> Iterator[None]:
@@ -224,7 +165,7 @@ def _channel(address: str, identity: Identity | None) -> Any:
 
 
 @contextlib.contextmanager
-def connected(run: RunDirectory) -> Iterator[Admin]:
+def connected(run: RunDirectory) -> Iterator[AdminClient]:
     """Yield a connection to the learner of `run`.
 
     Raises:
@@ -233,7 +174,7 @@ def connected(run: RunDirectory) -> Iterator[Admin]:
     """
     try:
         endpoints = run.endpoints()
-        admin = GrpcAdmin(endpoints.admin, operators_token(run), operators_identity(run, endpoints))
+        admin = AdminClient(endpoints.admin, operators_token(run), operators_identity(run, endpoints))
         with contextlib.closing(admin):
             yield admin
     except LearnerUnreachableError as error:

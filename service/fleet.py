@@ -12,7 +12,7 @@ from typing import Final
 
 from protos.exit_codes import UnspoolError
 from protos.unspool.v1.admin_pb2 import AbsentWorker, Status, WorkerStatus
-from service.client import Admin
+from service.client import AdminClient
 from service.memory_shortage import MemoryShortage
 from service.placement import Placement
 from service.restart_budget import EndKind, RestartBudget, RestartPolicy, cause_of, kind_of_exit
@@ -47,7 +47,7 @@ class Fleet:
     def __init__(
         self,
         pool: WorkerPool,
-        admin: Admin,
+        admin: AdminClient,
         clock: Callable[[], float],
         policy: RestartPolicy = _POLICY,
         wall_clock: Callable[[], float] = time.time,

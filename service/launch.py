@@ -16,7 +16,7 @@ from protos.rpc.tls import Identity
 from protos.unspool.v1.admin_pb2 import Status
 from service import tables
 from service.child_process import ChildProcess
-from service.client import GrpcAdmin, connected
+from service.client import AdminClient, connected
 from service.config import RunConfig
 from service.environments import ignored_variables, learner_environment, worker_environment
 from service.fleet import Fleet
@@ -109,7 +109,7 @@ def supervise(run: RunDirectory, backend: Backend, display: Display, *, takeover
                     display.note(idle)
                 display.note(f"status page {endpoints.page}, or: unspool status {run.path}")
                 pool = _start_pool(backend, run, config, endpoints, display, signals)
-                admin = GrpcAdmin(endpoints.admin, run.token(), config.tls.of(Role.ADMIN))
+                admin = AdminClient(endpoints.admin, run.token(), config.tls.of(Role.ADMIN))
                 with _supervisor(run, lives, pool, admin, endpoints) as supervisor:
                     _follow(run, supervisor, signals, display)
         except KeyboardInterrupt:
@@ -261,7 +261,7 @@ def _folder(identity: Identity | None) -> Path | None:
 
 @contextlib.contextmanager
 def _supervisor(
-    run: RunDirectory, lives: LearnerLives, pool: WorkerPool, admin: GrpcAdmin, endpoints: Endpoints
+    run: RunDirectory, lives: LearnerLives, pool: WorkerPool, admin: AdminClient, endpoints: Endpoints
 ) -> Iterator[Supervisor]:
     def follow(pid: int) -> str:
         """Speak to the life with this process number, once it listens."""

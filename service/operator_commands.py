@@ -1,9 +1,10 @@
-"""What an operator does to a run while it goes on: look closer, scale, hold, mend, end."""
+"""Commands on a run while it runs: list, scale, pause, repair, stop."""
 
 from typing import Annotated
 
 from tyro import conf
 
+from learner.scale import WorkerRange
 from protos.exit_codes import UsageError
 from protos.facts import facts_of
 from service import tables
@@ -48,9 +49,9 @@ def scale(
 
     Lanes, and so results, stay what they are.
     """
-    fewest, most = _workers_range(workers)
+    wanted = fewest, most = _worker_range(workers)
     with connected(find_run(run)) as admin:
-        before = admin.scale(most) if fewest == most else admin.scale_between(fewest, most)
+        before = admin.scale(wanted)
         lanes = len(admin.status().lanes)
     facts = {"workers_before": before, "workers_min": fewest, "workers_max": most, "lanes": lanes}
     if fewest == most:
@@ -86,7 +87,7 @@ def reset_lane(
     lane: Annotated[int, conf.Positional, conf.arg(metavar="LANE")],
     *,
     fresh: Annotated[
-        bool, conf.arg(help="begin its unrolls anew; not in sync, where theta depends on it")
+        bool, conf.arg(help="restart its unrolls; not in sync, where theta depends on it")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -106,10 +107,10 @@ def pause(run: Run, *, json: Json = False) -> None:
 
 
 def resume(run: Run, *, json: Json = False) -> None:
-    """Go on with outer updates."""
+    """Continue outer updates after `pause`."""
     with connected(find_run(run)) as admin:
         admin.resume()
-    answer({"paused": False}, json, "goes on")
+    answer({"paused": False}, json, "resumed")
 
 
 def stop(
@@ -124,14 +125,14 @@ def stop(
     answer({"outer_step": step}, json, f"stopping at step {step}")
 
 
-def _workers_range(said: str) -> tuple[int, int]:
+def _worker_range(said: str) -> WorkerRange:
     fewest, colon, most = said.partition(":")
     try:
-        numbers = int(fewest), int(most if colon else fewest)
+        wanted = WorkerRange(int(fewest), int(most if colon else fewest))
     except ValueError:
         raise UsageError(f"scale N = {said}: must be a number of workers, or MIN:MAX") from None
-    if numbers[0] < 0:
+    if wanted.fewest < 0:
         raise UsageError(f"scale N = {said}: must not be negative; 0 lets the run wait")
-    if numbers[0] > numbers[1]:
+    if wanted.fewest > wanted.most:
         raise UsageError(f"scale MIN:MAX = {said}: MIN must not exceed MAX")
-    return numbers
+    return wanted

@@ -13,7 +13,7 @@ from protos.exit_codes import (
     error_for,
 )
 from protos.unspool.v1.admin_pb2 import Status, SupervisionNote
-from service.client import Admin
+from service.client import AdminClient
 from service.fleet import Fleet
 from service.last_status import DOWN
 from service.learner_lives import LearnerLives, cause_of
@@ -44,7 +44,7 @@ class Supervisor:
     def __init__(
         self,
         lives: LearnerLives,
-        admin: Admin,
+        admin: AdminClient,
         fleet: Fleet,
         clock: Callable[[], float],
         follow: Callable[[int], str] = lambda pid: "",

@@ -19,7 +19,7 @@ from protos.exit_codes import UnspoolError
 from protos.rpc.channels import open_channel
 from protos.rpc.roles import Role
 from protos.unspool.v1 import learner_pb2, learner_pb2_grpc
-from service.client import Admin, connected
+from service.client import AdminClient, connected
 from service.config import RunConfig
 from service.processes import run_worker
 from service.run_directory import RunDirectory
@@ -93,7 +93,7 @@ class MortalRun:
         self._worker = self._forks.Process(target=_live_and_die, args=arguments)
         self._worker.start()
 
-    def _newest(self, admin: Admin, stub: learner_pb2_grpc.LearnerStub) -> dict[int, bytes]:
+    def _newest(self, admin: AdminClient, stub: learner_pb2_grpc.LearnerStub) -> dict[int, bytes]:
         """The newest theta, if it is still there when it is asked for."""
         metadata = (("authorization", f"Bearer {self._run.token(Role.WORKER)}"),)
         with contextlib.suppress(UnspoolError, grpc.RpcError):

@@ -20,7 +20,7 @@ from typing import Any, Final
 from protos.exit_codes import UnspoolError
 from protos.facts import facts_of
 from protos.rpc.roles import Role
-from service.client import Admin, connected
+from service.client import AdminClient, connected
 from service.config import RunConfig
 from service.processes import run_learner, run_worker
 from service.run_directory import RunDirectory
@@ -127,7 +127,7 @@ class FaultyRun:
             return dict(facts_of(admin.status()))
         return {}
 
-    def admin(self) -> contextlib.AbstractContextManager[Admin]:
+    def admin(self) -> contextlib.AbstractContextManager[AdminClient]:
         """The operator's connection."""
         return connected(self.directory)
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from learner.scale import WorkerRange
 from protos.exit_codes import ExitCode, LearnerUnreachableError, RefusedError, UsageError
 from protos.unspool.v1.admin_pb2 import CheckpointInfo, Event, Status, SupervisionNote, WorkerStatus
-from service.client import Admin
 from workers.pool import Exit, WorkerPool, WorkerProcess
 
 
@@ -88,7 +88,7 @@ class FakePool(WorkerPool):
         return sorted(name for name, ended in self.exits.items() if ended is None)
 
 
-class FakeAdmin(Admin):
+class FakeAdmin:
     """A learner that answers with the status it was given."""
 
     def __init__(self, workers_desired: int = 0) -> None:
@@ -98,7 +98,7 @@ class FakeAdmin(Admin):
         self.drained: list[str] = []
         self.drains: list[tuple[str, float, str]] = []
         self.evicted: list[str] = []
-        self.ranges: list[tuple[int, int]] = []
+        self.ranges: list[WorkerRange] = []
         self.resets: list[tuple[int, bool]] = []
         self.joined: set[str] | None = None
         self.stops: list[bool] = []
@@ -111,14 +111,14 @@ class FakeAdmin(Admin):
     def watch(self, interval_s: float) -> Iterator[Status]:
         yield self.status()
 
-    def scale(self, workers: int) -> int:
-        before, self.answer.workers_desired = self.answer.workers_desired, workers
-        return before
-
-    def scale_between(self, fewest: int, most: int) -> int:
+    def scale(self, wanted: WorkerRange) -> int:
         self._check()
-        self.ranges.append((fewest, most))
-        return self.answer.workers_desired
+        before = self.answer.workers_desired
+        if wanted.fewest == wanted.most:
+            self.answer.workers_desired = wanted.most
+        else:
+            self.ranges.append(wanted)
+        return before
 
     def drain(self, worker: str, deadline_s: float, reason: str) -> None:
         self._check_worker(worker)

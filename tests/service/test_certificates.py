@@ -15,7 +15,7 @@ from protos.rpc.roles import Role, certificate_name
 from protos.rpc.tls import Identity, TlsError, check_client, check_server, handshake_problem
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc
 from service.certificates import make_trial_certificates
-from service.client import GrpcAdmin
+from service.client import AdminClient
 from service.command import run_command
 from tests.certificates import served, signed, trial_certificates
 
@@ -146,7 +146,7 @@ def addresses(trial: Path) -> Iterator[dict[str, str]]:
 
 
 def status_of(address: str, identity: Identity | None) -> admin_pb2.Status:
-    admin = GrpcAdmin(address, "token", identity)
+    admin = AdminClient(address, "token", identity)
     try:
         return admin.status()
     finally:
@@ -193,7 +193,7 @@ def test_an_operator_takes_renewed_certificates_over(
     addresses: dict[str, str], trial: Path, tmp_path: Path
 ) -> None:
     files = signed(tmp_path / "old", Role.ADMIN, days=-1, authority=trial / "authority")
-    admin = GrpcAdmin(addresses["tls"], "token", Identity(files))
+    admin = AdminClient(addresses["tls"], "token", Identity(files))
     renewed = signed(tmp_path / "new", Role.ADMIN, authority=trial / "authority")
     for name in ("tls.crt", "tls.key"):
         (renewed / name).replace(files / name)
@@ -217,7 +217,7 @@ def test_nobody_at_the_address_is_no_matter_of_tls(trial: Path) -> None:
 
 def test_a_folder_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nowhere/ca\.crt: cannot be read"):
-        GrpcAdmin("127.0.0.1:1", "token", Identity(tmp_path / "nowhere"))
+        AdminClient("127.0.0.1:1", "token", Identity(tmp_path / "nowhere"))
 
 
 def test_a_context_checks_the_servers_name(trial: Path) -> None:

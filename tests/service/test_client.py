@@ -6,9 +6,10 @@ from typing import Any
 import grpc
 import pytest
 
+from learner.scale import WorkerRange
 from protos.exit_codes import FailedError, LearnerUnreachableError, RefusedError, UnspoolError, UsageError
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc
-from service.client import GrpcAdmin, connected
+from service.client import AdminClient, connected
 from service.run_directory import RunDirectory
 
 
@@ -82,57 +83,59 @@ def operators(server: tuple[Operators, str]) -> Operators:
 
 
 @pytest.fixture
-def admin(server: tuple[Operators, str], operators: Operators) -> Iterator[GrpcAdmin]:
-    admin = GrpcAdmin(server[1], "secret")
+def admin(server: tuple[Operators, str], operators: Operators) -> Iterator[AdminClient]:
+    admin = AdminClient(server[1], "secret")
     yield admin
     admin.close()
 
 
-def test_the_status_is_the_learners(admin: GrpcAdmin) -> None:
+def test_the_status_is_the_learners(admin: AdminClient) -> None:
     assert (admin.status().run, admin.status().outer_step) == ("here", 7)
 
 
-def test_a_watch_yields_each_status(admin: GrpcAdmin) -> None:
+def test_a_watch_yields_each_status(admin: AdminClient) -> None:
     assert [status.outer_step for status in admin.watch(0.5)] == [1, 2]
 
 
-def test_scaling_says_what_was_wanted_before(admin: GrpcAdmin, operators: Operators) -> None:
-    assert admin.scale(5) == 2
+def test_scaling_says_what_was_wanted_before(admin: AdminClient, operators: Operators) -> None:
+    assert admin.scale(WorkerRange(5, 5)) == 2
     assert operators.requests == [admin_pb2.ScaleRequest(workers=5)]
 
 
-def test_a_drain_names_worker_deadline_and_reason(admin: GrpcAdmin, operators: Operators) -> None:
+def test_a_drain_names_worker_deadline_and_reason(admin: AdminClient, operators: Operators) -> None:
     admin.drain("w3", 60.0, "scaled down")
     expected = admin_pb2.DrainRequest(worker_name="w3", deadline_s=60.0, reason="scaled down")
     assert operators.requests == [expected]
 
 
-def test_scaling_to_a_range_leaves_the_number_to_the_learner(admin: GrpcAdmin, operators: Operators) -> None:
-    assert admin.scale_between(1, 8) == 2
+def test_scaling_to_a_range_leaves_the_number_to_the_learner(
+    admin: AdminClient, operators: Operators
+) -> None:
+    assert admin.scale(WorkerRange(1, 8)) == 2
     expected = admin_pb2.ScaleRequest(range=admin_pb2.WorkersRange(min=1, max=8))
     assert operators.requests == [expected]
 
 
-def test_an_eviction_names_worker_and_reason(admin: GrpcAdmin, operators: Operators) -> None:
+def test_an_eviction_names_worker_and_reason(admin: AdminClient, operators: Operators) -> None:
     admin.evict("w3", "because")
     assert operators.requests == [admin_pb2.EvictRequest(worker_name="w3", reason="because")]
 
 
-def test_a_stack_is_the_workers(admin: GrpcAdmin) -> None:
+def test_a_stack_is_the_workers(admin: AdminClient) -> None:
     assert admin.stack("w3") == "the stack of w3"
 
 
-def test_a_lanes_reset_says_whether_it_begins_anew(admin: GrpcAdmin, operators: Operators) -> None:
+def test_a_lanes_reset_says_whether_it_begins_anew(admin: AdminClient, operators: Operators) -> None:
     admin.reset_lane(2, fresh=True)
     assert operators.requests == [admin_pb2.ResetLaneRequest(lane=2, fresh=True)]
 
 
-def test_a_stop_says_whether_to_wait(admin: GrpcAdmin, operators: Operators) -> None:
+def test_a_stop_says_whether_to_wait(admin: AdminClient, operators: Operators) -> None:
     assert admin.stop(now=True) == 9
     assert operators.requests == [admin_pb2.StopRequest(now=True)]
 
 
-def test_events_are_asked_for_from_a_number_on(admin: GrpcAdmin) -> None:
+def test_events_are_asked_for_from_a_number_on(admin: AdminClient) -> None:
     assert [event.number for event in admin.events(after=41)] == [42]
 
 
@@ -149,23 +152,23 @@ def test_events_are_asked_for_from_a_number_on(admin: GrpcAdmin) -> None:
     ],
 )
 def test_the_learners_refusals_are_typed(
-    admin: GrpcAdmin, operators: Operators, code: grpc.StatusCode, error: type[UnspoolError]
+    admin: AdminClient, operators: Operators, code: grpc.StatusCode, error: type[UnspoolError]
 ) -> None:
     operators.refusal = code
     with pytest.raises(error, match="because"):
         admin.status()
 
 
-@pytest.mark.parametrize("ask", [GrpcAdmin.status, GrpcAdmin.pause, lambda admin: list(admin.watch(1.0))])
-def test_a_port_where_nobody_listens_is_named(ask: Callable[[GrpcAdmin], Any]) -> None:
-    admin = GrpcAdmin("127.0.0.1:1", "secret")
+@pytest.mark.parametrize("ask", [AdminClient.status, AdminClient.pause, lambda admin: list(admin.watch(1.0))])
+def test_a_port_where_nobody_listens_is_named(ask: Callable[[AdminClient], Any]) -> None:
+    admin = AdminClient("127.0.0.1:1", "secret")
     with pytest.raises(LearnerUnreachableError, match=r"127\.0\.0\.1:1 does not answer"):
         ask(admin)
     admin.close()
 
 
 def test_a_wrong_token_is_refused(server: tuple[Operators, str]) -> None:
-    admin = GrpcAdmin(server[1], "guess")
+    admin = AdminClient(server[1], "guess")
     with pytest.raises(RefusedError, match="unknown token"):
         admin.status()
     admin.close()
