@@ -7,13 +7,12 @@ from typing import Final, NamedTuple
 
 from learner.code_failures import read_report
 from protos.unspool.v1 import learner_pb2
-from unspool.failure_report import FailureReport
+from unspool.failure_report import FailureReport, last_line
 
 IDENTICAL: Final = 3
 """Identical failures after which somebody has to look."""
 
 _TRACEBACK_CHARACTERS: Final = 8000
-_ERROR_CHARACTERS: Final = 500
 _KEPT: Final = 256
 _FRAME: Final = re.compile(r' *File "([^"]+)", line (\d+), in (.*)')
 _NUMBER: Final = re.compile(r"\b(?:0x)?(?=[a-f]*[0-9])[0-9a-f]+\b|[0-9]+")
@@ -51,11 +50,6 @@ class Failure(NamedTuple):
         if self.report is not None:
             return str(self.report)
         return last_line(self.traceback) or "an exception without a traceback"
-
-
-def last_line(traceback: str) -> str:
-    """Return the line of a traceback that names the exception, cut to fit in a sentence."""
-    return traceback.strip().rpartition("\n")[2].strip()[:_ERROR_CHARACTERS]
 
 
 def digest_of(traceback: str) -> str:

@@ -2,7 +2,6 @@
 
 from typing import Any, Final
 
-from learner.failures import last_line
 from learner.lanes import Lane, LaneState
 from learner.phase import RunState
 from learner.run import Run
@@ -10,6 +9,7 @@ from learner.sessions import WorkerSession
 from learner.strikes import complaints
 from protos.unspool.v1 import admin_pb2, learner_pb2
 from protos.unspool.v1.admin_pb2 import Status
+from unspool.failure_report import last_line
 
 _LANES_NAMED: Final = 4
 _PROBLEMS_CHARACTERS: Final = 256 * 1024

@@ -68,18 +68,6 @@ def schema_of(tree: Any) -> Schema:
     return Schema(leaves=leaves, sha256=_schema_sha256(leaves))
 
 
-def check_schema(schema: Schema) -> None:
-    """Refuse a schema from the wire that names an unknown dtype or does not match its own digest.
-
-    Raises:
-        SchemaMismatchError: with the reason.
-    """
-    for leaf in schema.leaves:
-        _dtype(leaf)
-    if schema.sha256 != _schema_sha256(schema.leaves):
-        raise SchemaMismatchError(f"Schema(sha256={schema.sha256!r}): not the digest of its leaves")
-
-
 def body_bytes(schema: Schema) -> int:
     """Return the exact size of a body of `schema`."""
     return sum(_leaf_bytes(leaf) for leaf in schema.leaves)

@@ -17,6 +17,7 @@ from unspool.lanes import root_key, theta_key
 from unspool.learned_optimizers.base import learned_optimizer_from_opt
 from unspool.optimizers.base import Adam
 from unspool.outer_trainers.lopt_truncated_step import VectorizedLOptTruncatedStep
+from unspool.outer_trainers.truncation_schedule import TruncationSchedule
 from unspool.tasks.base import TaskFamily
 from unspool.types import Theta
 
@@ -102,7 +103,7 @@ def evaluate(
         raise UsageError(
             f"estimators[{estimator}] unrolls {one.task_name()}; evaluate needs a task_family to train on"
         )
-    steps = steps or longest_episode(experiment, estimator)
+    steps = steps or trained_steps(experiment, estimator)
     key = jax.random.fold_in(root_key(experiment.seed), _EVALUATION_STREAM)
     initial_theta = step.learned_opt.init(theta_key(experiment.seed))
     adam = learned_optimizer_from_opt(Adam(1e-3))
@@ -128,13 +129,13 @@ def evaluate(
         yield _contender(name, curves, _splits(step.task_family))
 
 
-def longest_episode(experiment: Experiment, estimator: int) -> int:
-    """Return the most inner steps that the estimator's tasks are trained for, if its schedule tells."""
+def trained_steps(experiment: Experiment, estimator: int) -> int:
+    """Return the most inner steps that the estimator's tasks are trained for, if known, or a default."""
     one = experiment.estimator(estimator)
     step = getattr(one, "truncated_step", None)
     schedule = getattr(one, "truncation_schedule", getattr(step, "trunc_sched", None))
-    lengths = (getattr(schedule, name, None) for name in ("total_length", "max_length"))
-    return next((length for length in lengths if isinstance(length, int)), _DEFAULT_STEPS)
+    known = schedule.longest_episode() if isinstance(schedule, TruncationSchedule) else None
+    return known or _DEFAULT_STEPS
 
 
 def _splits(task_family: TaskFamily) -> tuple[str, ...]:

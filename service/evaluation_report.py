@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from service.evaluate import Contender, Progress, evaluate, longest_episode
+from service.evaluate import Contender, Progress, evaluate, trained_steps
 from service.figures import draw_inner_curves, draw_outer_loss
 from service.run_directory import make_writable, write_atomically
 from service.trained import Trained, load_trained
@@ -37,7 +37,7 @@ def evaluation_report(
     directory = out or trained.directory
     make_writable(directory)
     experiment = trained.experiment
-    steps = steps or longest_episode(experiment, estimator)
+    steps = steps or trained_steps(experiment, estimator)
     contenders = list(evaluate(experiment, trained.theta, num_tasks, steps, estimator, progress))
     family = experiment.estimator(estimator).task_name()
     pictures = _draw(trained, contenders, directory, title=f"{family}: {num_tasks} held-out tasks")

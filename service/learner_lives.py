@@ -1,32 +1,19 @@
 """The learner over its lives: started again when it dies of what another start may mend."""
 
-import dataclasses
 import signal
 from collections.abc import Callable
 from typing import Final
 
 from protos.exit_codes import ExitCode
 from service.learner_process import LearnerProcess
+from service.restart_budget import RestartPolicy
 
 _UNCAUGHT: Final = 1
 _MENDABLE: Final = (_UNCAUGHT, ExitCode.FAILED, ExitCode.PORT_IN_USE, ExitCode.SYSTEM)
 
 
-@dataclasses.dataclass(frozen=True)
-class LifePolicy:
-    """How often a learner may die.
-
-    Attributes:
-        first_delay_s: from its first death to the next life; doubled by each further one.
-        longest_delay_s: the delay grows no longer.
-        deaths: it is not started again after as many within `window_s`, without an outer step between.
-        window_s: how long a death counts; enough for as many lives that each hang until they are killed.
-    """
-
-    first_delay_s: float = 1.0
-    longest_delay_s: float = 60.0
-    deaths: int = 5
-    window_s: float = 3600.0
+_POLICY: Final = RestartPolicy(window_s=3600.0)
+"""The window is long enough for as many processes that each hang until they are killed."""
 
 
 class LearnerLives:
@@ -44,7 +31,7 @@ class LearnerLives:
         learner: LearnerProcess,
         start: Callable[[], LearnerProcess],
         clock: Callable[[], float],
-        policy: LifePolicy = LifePolicy(),
+        policy: RestartPolicy = _POLICY,
     ) -> None:
         self._learner = learner
         self._start = start
@@ -65,7 +52,7 @@ class LearnerLives:
     @property
     def is_worn_out(self) -> bool:
         """Whether it has died too often to be started again."""
-        return len(self._deaths) >= self._policy.deaths
+        return len(self._deaths) >= self._policy.crashes
 
     @property
     def pid(self) -> int:
@@ -77,7 +64,7 @@ class LearnerLives:
         """What a person should know; empty if it has not died since the last outer step."""
         if not self._deaths:
             return ""
-        count = f"{len(self._deaths)} of at most {self._policy.deaths} times without an outer step between"
+        count = f"{len(self._deaths)} of at most {self._policy.crashes} times without an outer step between"
         return f"the learner {self._cause} ({count})" + "; it is started again" * (not self._is_last)
 
     def poll(self) -> int | None:
@@ -127,8 +114,7 @@ class LearnerLives:
         if self.is_worn_out:
             self._is_last = True
             return
-        delay_s = policy.first_delay_s * 2 ** (len(self._deaths) - 1)
-        self._next_at = now + min(delay_s, policy.longest_delay_s)
+        self._next_at = now + policy.delay_s(len(self._deaths))
 
 
 def cause_of(exit_code: int) -> str:

@@ -9,6 +9,7 @@ import enum
 import math
 
 from protos.exit_codes import ExitCode
+from unspool.failure_report import last_line
 from workers.pool import Exit
 
 _CAUSE_CHARACTERS = 300
@@ -37,7 +38,8 @@ class RestartPolicy:
     Attributes:
         first_delay_s: from the first end of a kind to the restart; doubled by each further one.
         longest_delay_s: the delay grows no longer.
-        crashes: a worker that crashes as often within `window_s`, without delivering an estimate, stays down.
+        crashes: what crashes as often within `window_s`, without progress in between, stays down: an
+            estimate of a worker, an outer step of a learner.
         window_s: how long a crash counts.
         preemptions: a worker that is preempted as often within `preemption_window_s` stays down: at the
             longest delay, one whose machines hardly last.
@@ -123,8 +125,7 @@ def cause_of(ended: Exit) -> str:
     """Return why a process ended in one line: Ray, and Python, say most at the end."""
     if ended.code == ExitCode.EVICTED:
         return "its lanes were taken away"
-    lines = ended.cause.strip().splitlines() or [f"exit code {ended.code}"]
-    return lines[-1].strip()[:_CAUSE_CHARACTERS]
+    return last_line(ended.cause, _CAUSE_CHARACTERS) or f"exit code {ended.code}"
 
 
 def kind_of_exit(ended: Exit) -> EndKind:

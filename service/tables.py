@@ -14,6 +14,7 @@ from service.finding import Finding
 from service.last_status import ENDED
 from service.progress import duration, facts
 from service.run_directory import RunDirectory, page_url
+from unspool.failure_report import last_line
 
 
 def status_report(status: Status) -> RenderableType:
@@ -83,7 +84,7 @@ def lanes_table(lanes: Iterable[LaneStatus]) -> Table:
             f"{lane.inner_step:.0f}",
             f"{lane.loss:.4g}" if lane.HasField("loss") else "",
             lane.estimator,
-            _last_line(lane.problem),
+            last_line(lane.problem),
         )
         for lane in lanes
     )
@@ -178,11 +179,6 @@ def _cell(value: object) -> str:
 
 def _mean_in_words(mean: Mapping[str, float]) -> str:
     return f"{mean['mean']:.4g} ± {mean['standard_error']:.2g}"
-
-
-def _last_line(text: str) -> str:
-    """The line of a traceback that says what it is about."""
-    return text.strip().rpartition("\n")[2]
 
 
 def _joined(numbers: Iterable[int]) -> str:

@@ -100,6 +100,11 @@ def traceback_of(error: BaseException) -> str:
     return f"{''.join(traceback.format_exception(error)).rstrip()}\n\n{FailureReport.of(error)}"
 
 
+def last_line(text: str, characters: int = 500) -> str:
+    """Return the line of a traceback, or of a log, that says what it is about: the last one, cut."""
+    return text.strip().rpartition("\n")[2].strip()[:characters]
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """Yield `error` and what led to it, the last one raised first."""
     seen: set[int] = set()

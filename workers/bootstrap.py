@@ -4,12 +4,8 @@ This module and the pools do not import JAX: a supervisor that did would hold de
 """
 
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-AFFINITY = "UNSPOOL_CPU_AFFINITY"
-"""CPU numbers a worker process binds itself to, separated by commas; unset: all that it is given."""
 
 _GPU_MEMORY_SHARE = 0.9  # JAX counts from a GPU's total memory; the CUDA contexts need some of it as well
 _CACHE_BYTES = 2 * 2**30
@@ -25,13 +21,11 @@ class Devices:
             reproducibility and the same for every worker; 0 leaves it to the machine.
         gpus: GPUs per worker, a fraction if workers share one; 0: the worker computes on CPUs.
         cpu_devices: devices that JAX makes of the CPUs, for a worker that divides its tasks among several.
-        cpu_affinity: CPUs to bind to; empty: no binding.
     """
 
     cpu_threads: int = 0
     gpus: float = 0.0
     cpu_devices: int = 1
-    cpu_affinity: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         """Refuse impossible figures."""
@@ -59,8 +53,6 @@ def environment(devices: Devices, cache_dir: Path | None = None) -> dict[str, st
         variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{_GPU_MEMORY_SHARE * devices.gpus:.3f}"
     if devices.cpu_threads:
         variables["PJRT_NPROC"] = str(devices.cpu_threads)
-    if devices.cpu_affinity:
-        variables[AFFINITY] = ",".join(str(cpu) for cpu in devices.cpu_affinity)
     if cache_dir is not None:
         variables |= {
             "JAX_COMPILATION_CACHE_DIR": str(cache_dir),
@@ -84,10 +76,3 @@ def private_directory(path: Path) -> Path:
         )
     path.chmod(0o700)
     return path
-
-
-def bind_to_cpus(variables: Mapping[str, str]) -> None:
-    """Bind this process to the CPUs of `AFFINITY`, if `variables` have it and the system can."""
-    cpus = variables.get(AFFINITY)
-    if cpus and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {int(cpu) for cpu in cpus.split(",")})

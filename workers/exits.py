@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from protos.exit_codes import ExitCode
-from unspool.failure_report import traceback_of
+from unspool.failure_report import last_line, traceback_of
 
 EXIT_NOTE: Final = "UNSPOOL_EXIT_NOTE"
 """The environment variable that names the file of the note."""
@@ -39,9 +39,9 @@ class End:
     @property
     def summary(self) -> str:
         """The reason in one line; of an exception what it says and where."""
-        lines = self.reason.strip().splitlines() or [""]
-        text = lines[-1] if self.code is ExitCode.FAILED else " ".join(map(str.strip, lines))
-        return text[:_SUMMARY_CHARACTERS]
+        if self.code is ExitCode.FAILED:
+            return last_line(self.reason, _SUMMARY_CHARACTERS)
+        return " ".join(map(str.strip, self.reason.strip().splitlines()))[:_SUMMARY_CHARACTERS]
 
 
 def note_from_environment() -> Path | None:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workers.bootstrap import bind_to_cpus
 from workers.exits import End, note_from_environment, write_note
 from workers.numeric_environment import pin_worker
 from workers.settings import WorkerSettings
@@ -36,7 +35,6 @@ def run(settings: WorkerSettings, environment: Mapping[str, str]) -> int:
     """
     for name, value in environment.items():
         os.environ.setdefault(name, value)
-    bind_to_cpus(os.environ)
     log_to(None)
     faulthandler.enable()
     note = note_from_environment()

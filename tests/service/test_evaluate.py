@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from protos.exit_codes import RunNotFoundError, UsageError
-from service.evaluate import INITIALISATION, META_TRAINED, Mean, evaluate, longest_episode
+from service.evaluate import INITIALISATION, META_TRAINED, Mean, evaluate, trained_steps
 from service.evaluation_report import evaluation_report
 from service.figures import draw_outer_loss, smoothed
 from service.tables import evaluation_table
@@ -47,7 +47,7 @@ def test_all_optimizers_begin_with_the_same_tasks() -> None:
 
 @pytest.mark.parametrize(("estimator", "steps"), [(0, 30), (1, 20)])
 def test_tasks_are_trained_as_long_as_in_meta_training(estimator: int, steps: int) -> None:
-    assert longest_episode(Experiment.from_toml(TEXT), estimator) == steps
+    assert trained_steps(Experiment.from_toml(TEXT), estimator) == steps
 
 
 def test_a_system_without_tasks_cannot_be_evaluated() -> None:

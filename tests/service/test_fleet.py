@@ -1,5 +1,6 @@
 import pytest
 
+from learner.scale import WorkerRange
 from protos.exit_codes import ExitCode
 from service.fleet import Fleet, RestartPolicy
 from tests.service.fakes import Clock, FakeAdmin, FakePool
@@ -17,7 +18,7 @@ class World:
         self.fleet.reconcile(self.admin.answer)
 
     def scale(self, workers: int) -> None:
-        self.admin.scale(workers)
+        self.admin.scale(WorkerRange(workers, workers))
         self.reconcile()
 
     def crash(self, name: str, times: int, restarted_after_s: float = 100.0) -> None:

@@ -1,10 +1,9 @@
-import os
 import subprocess
 import sys
 
 import pytest
 
-from workers.bootstrap import AFFINITY, Devices, bind_to_cpus, environment, private_directory
+from workers.bootstrap import Devices, environment, private_directory
 
 
 def test_a_worker_without_gpus_is_told_to_stay_on_cpus():
@@ -27,20 +26,6 @@ def test_the_compilation_cache_is_bounded_so_that_jax_locks_it(tmp_path):
     variables = environment(Devices(), tmp_path)
     assert variables["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path)
     assert int(variables["JAX_COMPILATION_CACHE_MAX_SIZE"]) > 0
-
-
-def test_cpus_are_bound_only_if_asked_for():
-    assert AFFINITY not in environment(Devices())
-    assert environment(Devices(cpu_affinity=(0, 2)))[AFFINITY] == "0,2"
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system cannot bind processes")
-def test_a_process_binds_itself_to_the_named_cpus():
-    before = os.sched_getaffinity(0)
-    bind_to_cpus({AFFINITY: str(min(before))})
-    bound = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, before)
-    assert bound == {min(before)}
 
 
 def test_a_worker_that_divides_tasks_among_cpus_has_as_many_devices():
