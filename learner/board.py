@@ -15,7 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto import event_pb2, summary_pb2
 
-from learner.append_file import AppendFile
+from learner.files import AppendFile
 
 _VERSION: Final = "brain.Event:2"
 _CRC_DELTA: Final = 0xA282EAD8

@@ -9,13 +9,13 @@ from typing import Final
 
 from learner import checkpoint as checkpoint_format
 from learner.checkpoint import Checkpoint
-from learner.durable_file import remove_partial, write_durably
 from learner.errors import (
     ConfigChangedError,
     CorruptCheckpointError,
     CorruptSnapshotError,
     NoValidCheckpointError,
 )
+from learner.files import remove_partial, write_durably
 from unspool.types import PyTree
 
 _SUFFIX: Final = ".safetensors"

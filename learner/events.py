@@ -10,7 +10,7 @@ from io import SEEK_END
 from pathlib import Path
 from typing import Final, Literal
 
-from learner.append_file import AppendFile
+from learner.files import AppendFile
 from protos.unspool.v1.admin_pb2 import Event
 
 Level = Literal["info", "warning", "error"]

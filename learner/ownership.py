@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
-from learner.durable_file import write_durably
+from learner.files import try_lock, write_durably
 from protos.exit_codes import FencedError, RunInUseError
 
 _POLL_S: Final = 0.1
@@ -126,7 +126,7 @@ class Ownership:
 
     def _try_lock(self) -> IO[bytes] | None:
         file = _open(self._path)
-        if _try_flock(file) and self._is_current(file):
+        if try_lock(file) and self._is_current(file):
             return file
         file.close()
         return None
@@ -177,7 +177,7 @@ class Ownership:
         """Keep others, who may not hold the lock, from counting at the same time."""
         give_up_at = self._clock() + _COUNTING_S
         with _open(self._directory / ".epoch.lock") as file:
-            while not _try_flock(file):
+            while not try_lock(file):
                 if self._clock() > give_up_at:
                     raise RunInUseError(f"{self._directory}: another learner is about to begin; try again")
                 self._wait(_POLL_S)
@@ -209,11 +209,3 @@ def _sign(file: IO[bytes]) -> None:
     # In place and as long as what is there: a full disk has room for it, and no reader sees halves of two.
     size = os.fstat(file.fileno()).st_size
     os.pwrite(file.fileno(), text.ljust(size).encode(), 0)
-
-
-def _try_flock(file: IO[bytes]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from learner.append_file import AppendFile
 from learner.board import Board
-from learner.durable_file import write_durably
+from learner.files import AppendFile, write_durably
 
 _BOARD_INTERVAL_S: Final = 0.2  # a point in an event file costs as much as the update; the table has them all
 _WAITING: Final = 20_000

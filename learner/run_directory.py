@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from learner.durable_file import write_durably
+from learner.files import write_durably
 from learner.scale import Scale
 
 

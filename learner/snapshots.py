@@ -11,8 +11,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from learner.durable_file import PARTIAL, flush_to_disk, remove_partial
 from learner.errors import CorruptSnapshotError
+from learner.files import PARTIAL, flush_to_disk, remove_partial
 from protos import codec
 from protos.unspool.v1.common_pb2 import Chunk
 

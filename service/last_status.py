@@ -6,8 +6,7 @@ from typing import Final
 from google.protobuf import json_format
 
 from protos.unspool.v1.admin_pb2 import CheckpointInfo, Status
-from service.lock_file import is_locked
-from service.run_directory import RunDirectory
+from service.run_directory import RunDirectory, is_locked
 from service.supervision import is_supervised
 from service.toml_document import read_tables
 

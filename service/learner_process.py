@@ -9,8 +9,7 @@ from protos.exit_codes import ExitCode, RunInUseError, UnspoolError
 from service.child_process import last_line
 from service.client import connected
 from service.last_status import ENDED, status_left_behind
-from service.lock_file import holder_of, is_locked
-from service.run_directory import Endpoints, RunDirectory
+from service.run_directory import Endpoints, RunDirectory, is_locked, lock_holder
 from workers.local_process import AdoptedProcess
 
 _END_S: Final = 20.0
@@ -99,7 +98,7 @@ def living_learner(run: RunDirectory) -> AdoptedLearner | None:
     lock = run.path / "LOCK"
     if not is_locked(lock):
         return None
-    pid, host = holder_of(lock) or (0, "a machine that has not said its name")
+    pid, host = lock_holder(lock) or (0, "a machine that has not said its name")
     if host == socket.gethostname():
         with contextlib.suppress(UnspoolError, OSError):
             process = AdoptedProcess(pid)

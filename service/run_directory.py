@@ -9,6 +9,7 @@ import secrets
 import tempfile
 from pathlib import Path
 
+from learner.files import try_lock, write_durably
 from protos.exit_codes import LearnerUnreachableError, RunNotFoundError
 from protos.rpc.roles import Role
 from service.system_errors import naming
@@ -222,16 +223,22 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
         OSError: it cannot be written; the error names `path`, and not the temporary file beside it.
     """
     with naming(path):
-        _replace(path, text, mode)
+        write_durably(path, text.encode(), writer=f"{os.getpid()}", mode=mode)
 
 
-def _replace(path: Path, text: str, mode: int) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds the lock `path`; one that ends releases it, however it ends."""
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            os.fchmod(file.fileno(), mode)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        with path.open("rb") as file:
+            return not try_lock(file, shared=True)
+    except FileNotFoundError:
+        return False
+
+
+def lock_holder(path: Path) -> tuple[int, str] | None:
+    """Return the process number and host that the last holder of a lock wrote into it, or None."""
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        return int(holder["pid"]), str(holder["host"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

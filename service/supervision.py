@@ -1,7 +1,6 @@
 """One supervisor to a run, and what it leaves there for `unspool status`: its name and its problems."""
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -10,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final
 
+from learner.files import try_lock
 from protos.exit_codes import RunInUseError
-from service.lock_file import holder_of, is_locked
-from service.run_directory import RunDirectory, write_atomically
+from service.run_directory import RunDirectory, is_locked, lock_holder, write_atomically
 
 _PROBES_S: Final = 0.5
 _POLL_S: Final = 0.05
@@ -107,8 +106,7 @@ def _locked(path: Path, patience_s: float) -> IO[bytes] | None:
     give_up_at = time.monotonic() + patience_s
     while True:
         file = path.open("ab", buffering=0)
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if try_lock(file):
             return file
         file.close()
         if time.monotonic() > give_up_at:
@@ -117,7 +115,7 @@ def _locked(path: Path, patience_s: float) -> IO[bytes] | None:
 
 
 def _in_use(run: RunDirectory) -> str:
-    holder = holder_of(_lock_path(run))
+    holder = lock_holder(_lock_path(run))
     who = "it has not said who it is" if holder is None else f"pid {holder[0]} on {holder[1]}"
     return (
         f"{run.path} is in use: it has a supervisor ({who}); stop it with `unspool stop {run.path}`, or "

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from learner import durable_file
-from learner.append_file import AppendFile
+from learner import files
 from learner.checkpoint_health import CheckpointHealth
 from learner.core import LearnerCore
 from learner.events import EventLog
+from learner.files import AppendFile
 from learner.phase import RunState
 from learner.records import Records, read_records
 from learner.snapshots import SnapshotRef, SnapshotStore
@@ -31,7 +31,7 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_full = False
-        for module, name in ((durable_file.os, "fsync"), (SnapshotStore, "receive"), (AppendFile, "append")):
+        for module, name in ((files.os, "fsync"), (SnapshotStore, "receive"), (AppendFile, "append")):
             monkeypatch.setattr(module, name, self._limited(getattr(module, name)))
 
     def _limited(self, write: Callable[..., Any]) -> Callable[..., Any]:

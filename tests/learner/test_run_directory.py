@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from learner.durable_file import write_durably
+from learner.files import write_durably
 from learner.run_directory import Ports, RunDirectory
 from learner.scale import Scale, WorkerRange
 
