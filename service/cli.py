@@ -10,7 +10,7 @@ from tyro import conf
 
 from protos.exit_codes import ExitCode, LearnerUnreachableError, UsageError, exit_code_table
 from protos.facts import facts_of
-from service import access, operator_commands, result_commands, tables
+from service import client, operator_commands, result_commands, tables
 from service.arguments import Address, BackendKind, Config, Json, NewestRun, Overrides, Run, Takeover
 from service.client import connected
 from service.last_status import ENDED, last_status
@@ -244,7 +244,7 @@ def worker(
     from workers.bootstrap import Devices
 
     devices = Devices(cpu_threads, gpus, cpu_devices)
-    return run_worker(learner, _named(token_file), name, devices, tls or access.tls_directory())
+    return run_worker(learner, _named(token_file), name, devices, tls or client.tls_directory())
 
 
 @app.command
@@ -283,15 +283,15 @@ def relay(  # noqa: PLR0913  # its options on the command line
         name,
         (host, port),
         max_workers,
-        tls or access.tls_directory(),
+        tls or client.tls_directory(),
         mutual_tls,
         announce=lambda address: answer({"address": address}, json, address),
     )
 
 
 def _named(token_file: Path | None) -> Path:
-    found = token_file or access.token_file()
+    found = token_file or client.token_file()
     if found is None:
-        remedy = f"name the run's token-worker here or in ${access.TOKEN_FILE}"
+        remedy = f"name the run's token-worker here or in ${client.TOKEN_FILE}"
         raise UsageError(f"--token-file: missing; {remedy}")
     return found

@@ -1,7 +1,11 @@
-"""The client of a learner's admin service, and how a command connects to the learner of a run."""
+"""The client of a learner's admin service: how a command reaches the learner of a run, and as whom."""
 
 import contextlib
+import json
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -9,15 +13,24 @@ import grpc
 from learner.scale import WorkerRange
 from protos.exit_codes import FailedError, LearnerUnreachableError, RefusedError, UnspoolError, UsageError
 from protos.rpc.channels import open_channel
+from protos.rpc.roles import Role
 from protos.rpc.tls import Identity, TlsError, handshake_problem
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc
-from service.access import operators_identity, operators_token
+from service.config import RunConfig
 from service.last_status import whereabouts
-from service.run_directory import RunDirectory
+from service.run_directory import Endpoints, RunDirectory, read_token
+from service.toml_document import read_tables
 
 _DEADLINE_S = 10.0
 _SAVE_S = 70.0
+_LOOK_AGAIN_S = 1.0
 _STACK_S = 30.0  # the learner waits for the worker meanwhile
+
+TOKEN_FILE = "UNSPOOL_TOKEN_FILE"  # a variable's name
+"""Names a file with a token: of somebody who may not read the run's, or is to do less than its owner may."""
+
+TLS_DIRECTORY = "UNSPOOL_TLS"
+"""Names a folder with `ca.crt`, `tls.crt` and `tls.key`."""
 
 
 class AdminClient:
@@ -174,8 +187,68 @@ def connected(run: RunDirectory) -> Iterator[AdminClient]:
     """
     try:
         endpoints = run.endpoints()
-        admin = AdminClient(endpoints.admin, operators_token(run), operators_identity(run, endpoints))
+        admin = AdminClient(endpoints.admin, _admin_token(run), _admin_identity(run, endpoints))
         with contextlib.closing(admin):
             yield admin
     except LearnerUnreachableError as error:
         raise LearnerUnreachableError(f"{error}; {whereabouts(run)}") from error
+
+
+def token_file() -> Path | None:
+    """Return the file that the environment names, or None."""
+    path = os.environ.get(TOKEN_FILE)
+    return Path(path) if path else None
+
+
+def tls_directory() -> Path | None:
+    """Return the folder that the environment names, or None."""
+    path = os.environ.get(TLS_DIRECTORY)
+    return Path(path) if path else None
+
+
+def _admin_token(run: RunDirectory) -> str:
+    """Return the token that commands present.
+
+    Raises:
+        RunNotFoundError: it cannot be read.
+    """
+    path = token_file()
+    return run.token() if path is None else read_token(path)
+
+
+def _admin_identity(run: RunDirectory, endpoints: Endpoints) -> Identity | None:
+    """Return the files that commands use, None where nothing is encrypted."""
+    if not endpoints.tls:
+        return None
+    directory = tls_directory()
+    if directory is not None:
+        return Identity(directory)
+    return RunConfig.from_tables(read_tables(run.config_path)).tls.of(Role.ADMIN)
+
+
+def events_of(run: RunDirectory, follow: bool) -> Iterator[admin_pb2.Event]:
+    """Yield what happened, oldest first; with `follow` also what is yet to happen, until the learner ends."""
+    seen = 0
+    try:
+        with connected(run) as admin:
+            while True:
+                events = admin.events(after=seen)
+                yield from events
+                seen = events[-1].number if events else seen
+                if not events and not follow:
+                    return
+                time.sleep(0 if events else _LOOK_AGAIN_S)
+    except LearnerUnreachableError:
+        yield from (event for event in _events_in_log(run) if event.number > seen)
+
+
+def _events_in_log(run: RunDirectory) -> Iterator[admin_pb2.Event]:
+    try:
+        log = run.log_path("events").with_suffix(".jsonl").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return
+    for line in log.splitlines():
+        try:
+            yield admin_pb2.Event(**json.loads(line))
+        except (ValueError, TypeError):
+            continue  # cut off by a crash

@@ -17,9 +17,8 @@ from service import capacity, machine
 from service.check import checked_config
 from service.config import RunConfig
 from service.environments import ignored_variables
-from service.finding import Finding
+from service.machine import Finding, temporary_folder
 from service.run_directory import RUNS, RunDirectory, run_called
-from service.temporary_folder import temporary_folder
 from service.timeouts import Timeouts, inconsistencies
 from unspool.config.numerics import Numerics
 from workers.numeric_environment import Foreign, foreign_variables

@@ -13,8 +13,7 @@ from typing import Final
 from protos.exit_codes import UnspoolError
 from protos.unspool.v1.admin_pb2 import AbsentWorker, Status, WorkerStatus
 from service.client import AdminClient
-from service.memory_shortage import MemoryShortage
-from service.placement import Placement
+from service.placement import MemoryShortage, Placement
 from service.restart_budget import EndKind, RestartBudget, RestartPolicy, cause_of, kind_of_exit
 from workers.pool import Exit, WorkerPool
 

@@ -23,6 +23,7 @@ from service.fleet import Fleet
 from service.last_status import last_status
 from service.learner_lives import LearnerLives
 from service.learner_process import LearnerProcess, living_learner
+from service.machine import check_temporary_folder
 from service.output import report_notes
 from service.progress import Display
 from service.ray_cluster import WAIT_S, await_cluster
@@ -30,7 +31,6 @@ from service.run_directory import Endpoints, RunDirectory
 from service.stop_signals import StopSignals
 from service.supervision import note_supervision, supervising
 from service.supervisor import Supervisor, failure_of
-from service.temporary_folder import check_temporary_folder
 from service.toml_document import read_tables
 from workers.local_pool import LocalPool
 from workers.pool import LearnerAccess, WorkerPool

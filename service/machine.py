@@ -1,4 +1,4 @@
-"""Whether this machine is fit to run a learner and its workers: versions, memory, cores, disk, ports."""
+"""Whether this machine is fit to run a learner and its workers: versions, memory, disk, ports."""
 
 import contextlib
 import importlib.metadata
@@ -7,14 +7,16 @@ import platform
 import re
 import shutil
 import socket
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
+from protos.exit_codes import UsageError
 from service.capacity import MIB
-from service.finding import Finding
 
 GIB: Final = 2**30
 _JUDGED: Final = ("jax", "ray", "grpcio", "protobuf", "numpy", "optax")
@@ -23,6 +25,31 @@ _WORKER_BYTES: Final = 450 * MIB
 _SLOW_FSYNC_S: Final = 0.2
 _FSYNC_BYTES: Final = MIB
 _SPARE_DISK_BYTES: Final = GIB
+
+# What Ray appends to the folder, with the longest process number; `raylet`'s path is shorter.
+_LONGEST_TAIL: Final = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+_SOCKET_PATH_LIMIT: Final = 103 if sys.platform == "darwin" else 107
+_LONGEST_FOLDER: Final = _SOCKET_PATH_LIMIT - len(_LONGEST_TAIL)
+_FOLDER_VARIABLES: Final = ("RAY_TMPDIR", "TMPDIR") if sys.platform.startswith("linux") else ("RAY_TMPDIR",)
+_DEFAULT_FOLDER: Final = "/tmp" if sys.platform == "darwin" else tempfile.gettempdir()
+_FOLDER_REMEDY: Final = "set RAY_TMPDIR to a shorter folder, such as /tmp, or use --backend local"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        about: in a word or two.
+        state: "problem" is what will not work, "warning" what may not.
+        said: what was found.
+        remedy: what to do about it; empty where all is well.
+    """
+
+    about: str
+    state: Literal["ok", "warning", "problem"]
+    said: str
+    remedy: str = ""
 
 
 def versions() -> Iterator[Finding]:
@@ -102,6 +129,29 @@ def port(name: str, host: str, number: int) -> Finding:
         remedy = f"set learner.host to an address of this machine, or {about} to a free port, or 0 for any"
         return Finding(about, "problem", f"{where} cannot be listened on: {error.strerror}", remedy)
     return Finding(about, "ok", f"{where} is free" if number else f"any free one of {host}")
+
+
+def temporary_folder(environment: Mapping[str, str] = os.environ) -> Finding:
+    """Judge the folder in which a Ray that is started here would make its sockets."""
+    variable = next((name for name in _FOLDER_VARIABLES if name in environment), "")
+    folder = environment[variable] if variable else _DEFAULT_FOLDER
+    length = len(os.fsencode(Path(folder).absolute()))
+    said = f"{variable} = {folder}" if variable else folder
+    if length > _LONGEST_FOLDER:
+        rule = f"{length} bytes long, and Ray's sockets fit into folders of at most {_LONGEST_FOLDER}"
+        return Finding("temporary folder", "problem", f"{said}: {rule}", _FOLDER_REMEDY)
+    return Finding("temporary folder", "ok", f"{said} is short enough for Ray's sockets")
+
+
+def check_temporary_folder() -> None:
+    """Refuse to start Ray where it would fail.
+
+    Raises:
+        UsageError: naming the variable, the length, the limit and the remedy.
+    """
+    finding = temporary_folder()
+    if finding.state == "problem":
+        raise UsageError(f"{finding.said}; {finding.remedy}")
 
 
 def _requirements() -> Iterator[tuple[str, str, str]]:

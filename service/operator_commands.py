@@ -9,8 +9,7 @@ from protos.exit_codes import UsageError
 from protos.facts import facts_of
 from service import tables
 from service.arguments import Json, Run, Worker
-from service.client import connected
-from service.events import events_of
+from service.client import connected, events_of
 from service.output import answer
 from service.run_directory import find_run
 

@@ -1,11 +1,14 @@
-"""Workers for which there is no room: which, for want of what, and since when."""
+"""What keeps workers from running on machines: no room there, or not enough memory for so many."""
 
+import collections
 import datetime
 from collections.abc import Callable, Mapping
 from typing import Final
 
 PATIENCE_S: Final = 10.0
 """A pool takes a while to find a place; only who waits for longer lacks something."""
+
+_OUTS_PER_WORKER: Final = 2
 
 
 class Placement:
@@ -47,3 +50,33 @@ class Placement:
         """What those lack that have waited for long enough."""
         now = self._wall_clock()
         return {name: lack for name, lack in self._wants.items() if now - self._since[name] >= PATIENCE_S}
+
+
+class MemoryShortage:
+    """How often workers ran out of memory, by machine: with one worker fewer the others may fit."""
+
+    def __init__(self) -> None:
+        self._outs: collections.Counter[str] = collections.Counter()
+
+    def note(self, host: str) -> None:
+        """A worker there was ended for want of memory."""
+        self._outs[host] += 1
+
+    def forget(self) -> None:
+        """Start counting again: somebody has said how many workers there are to be."""
+        self._outs.clear()
+
+    def affordable(self, workers: int) -> int:
+        """Return how many of `workers` to run: one fewer for every two that ran out of memory on a host."""
+        fewer = sum(outs // _OUTS_PER_WORKER for outs in self._outs.values())
+        return max(min(workers, 1), workers - fewer)
+
+    @property
+    def problems(self) -> list[str]:
+        """What a person should know."""
+        return [
+            f"{host or 'a machine'}: workers ran out of memory {outs} times, and {outs // _OUTS_PER_WORKER} "
+            "fewer run until `unspool scale` says otherwise; less num_tasks, or more memory, lets them fit"
+            for host, outs in self._outs.items()
+            if outs >= _OUTS_PER_WORKER
+        ]

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from protos.unspool.v1.admin_pb2 import Event, LaneStatus, Status, WorkerStatus
-from service.finding import Finding
 from service.last_status import ENDED
+from service.machine import Finding
 from service.progress import duration, facts
 from service.run_directory import RunDirectory, page_url
 from unspool.failure_report import last_line

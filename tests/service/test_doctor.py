@@ -14,7 +14,7 @@ from service.certificates import make_trial_certificates
 from service.command import run_command
 from service.config import RunConfig
 from service.doctor import certificates, examine, learner_load, timeouts
-from service.finding import Finding
+from service.machine import Finding
 from service.toml_document import read_tables, with_overrides
 from unspool.config.config_error import ConfigError
 

@@ -9,7 +9,7 @@ import pytest
 from protos.exit_codes import LearnerUnreachableError, RunInUseError, RunNotFoundError
 from protos.rpc.roles import Role
 from protos.unspool.v1.admin_pb2 import Status
-from service.events import events_of
+from service.client import events_of
 from service.last_status import last_status
 from service.run_directory import RunDirectory, claim_free_directory, find_run, known_runs
 from service.supervision import check_unsupervised, note_supervision, supervising, supervision_problems

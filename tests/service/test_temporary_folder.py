@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from protos.exit_codes import ExitCode
-from service.temporary_folder import temporary_folder
+from service.machine import temporary_folder
 from tests.service.test_command import QUADRATIC, told
 
 SESSION = "ray/session_2026-11-28_12-34-56_123456_4194304/sockets"
