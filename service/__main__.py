@@ -1,25 +1,17 @@
-"""The program `unspool`, which is also `python -m service`."""
+"""The program `unspool`, which is also `python -m service`.
+
+Processes of this program run this file by its path, with `python -P`, so that they find the same code. While
+it is imported the current directory may still come first, and so it imports only what is loaded when Python
+starts.
+"""
 
 import os
 import sys
 
 
-def _prepare_search_path() -> None:
-    """Put the current directory last on it, before any other import: what lies there must not pass for ours.
-
-    Our own processes run this file by its path, with `python -P`, so that they find the same code.
-    """
-    path = sys.path[:]
-    sys.path[:] = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]  # noqa: PTH100, PTH120
-    from service.search_path import put_current_directory_last
-
-    sys.path[:] = path
-    put_current_directory_last()
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit code."""
-    _prepare_search_path()
+    put_current_directory_last()  # before any other import: what lies there must not pass for ours
     arguments = sys.argv[1:] if arguments is None else arguments
     # gRPC reads it when it is imported, and would otherwise report every refused connection by itself.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
@@ -29,6 +21,41 @@ def main(arguments: list[str] | None = None) -> int:
     from service.command import run_command
 
     return run_command(arguments)
+
+
+def put_current_directory_last() -> None:
+    """Let a run's own modules be found in the current directory, but only where no other has their name.
+
+    `python -m` and an entry of PYTHONPATH put it first: a file `logging.py` or a folder `workers` there would
+    replace the module that every other one means. This program's packages are loaded from beside this one, so
+    that a checkout which is the current directory runs its own code, whatever is installed.
+    """
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 (no pathlib yet)
+    here = _current_directory()
+    others = [entry for entry in sys.path if not _is_same(entry, here)]
+    sys.path[:] = [root, *others]
+    from importlib import import_module  # not before: the current directory may hold a file of that name
+
+    from unspool.config.hidden_module import PACKAGES, reserve_standard_names
+
+    for package in PACKAGES:
+        import_module(package)
+    sys.path[:] = [*others, *[root] * (root not in others and root != here)]
+    if here:
+        reserve_standard_names(here)
+        sys.path.append(here)
+
+
+def _current_directory() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109
+    except OSError:
+        return ""  # it was removed
+
+
+def _is_same(entry: str, here: str) -> bool:
+    is_standard_library = entry == os.path.dirname(os.__file__)  # noqa: PTH120
+    return bool(here) and not is_standard_library and os.path.realpath(entry) == os.path.realpath(here)
 
 
 if __name__ == "__main__":

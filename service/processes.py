@@ -1,4 +1,7 @@
-"""The two bare processes of a run: the learner, and a worker. What is heavy is imported inside them."""
+"""The processes of a run from their command to their exit code: learner, worker, relay.
+
+What is heavy is imported inside the functions.
+"""
 
 import socket
 from collections.abc import Callable
@@ -14,6 +17,7 @@ from service.output import report_notes
 from service.run_directory import RunDirectory, read_token
 from service.toml_document import read_tables
 from workers.bootstrap import Devices
+from workers.settings import WorkerSettings
 
 
 def run_learner(run: RunDirectory, *, takeover: bool = False) -> int:
@@ -74,14 +78,8 @@ def run_worker(
         UsageError: the files in the folder `tls` cannot be used.
     """
     from workers.main import run
-    from workers.settings import WorkerSettings
 
-    settings = WorkerSettings(
-        learner=learner,
-        token=read_token(token_path),
-        name=name or socket.gethostname(),
-        tls=None if tls is None else _usable(tls),
-    )
+    settings = _worker_settings(learner, token_path, name or socket.gethostname(), tls)
     return run(settings, device_environment(devices))
 
 
@@ -114,14 +112,8 @@ def run_relay(
     """
     from workers.relay.main import run
     from workers.relay.relay import RelaySettings
-    from workers.settings import WorkerSettings
 
-    upstream = WorkerSettings(
-        learner=learner,
-        token=read_token(token_path),
-        name=name or f"relay-{socket.gethostname()}",
-        tls=None if tls is None else _usable(tls),
-    )
+    upstream = _worker_settings(learner, token_path, name or f"relay-{socket.gethostname()}", tls)
     host, port = listen
     try:
         return run(RelaySettings(upstream, host, port, max_workers, is_tls_mutual), announce)
@@ -129,10 +121,11 @@ def run_relay(
         raise UsageError(str(error)) from error
 
 
-def _usable(tls: Path) -> Identity:
-    identity = Identity(tls)
+def _worker_settings(learner: str, token_path: Path, name: str, tls: Path | None) -> WorkerSettings:
+    identity = None if tls is None else Identity(tls)
     try:
-        check_client(identity)
+        if identity is not None:
+            check_client(identity)
     except TlsError as error:
         raise UsageError(f"--tls {tls}: {error}") from error
-    return identity
+    return WorkerSettings(learner=learner, token=read_token(token_path), name=name, tls=identity)

@@ -107,7 +107,7 @@ def test_a_checkout_that_is_the_current_directory_runs_its_own_code() -> None:
 SHOWS_PATH = """
 import sys
 sys.path.insert(0, "")
-from service.search_path import put_current_directory_last
+from service.__main__ import put_current_directory_last
 put_current_directory_last()
 import os, workers
 print(sys.path[-1], os.path.dirname(os.path.dirname(workers.__file__)))
