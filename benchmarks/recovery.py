@@ -17,8 +17,8 @@ from typing import Any
 
 from protos.exit_codes import LearnerUnreachableError, RunNotFoundError
 from protos.unspool.v1 import admin_pb2, learner_pb2
-from service.client import connected
-from service.run_directory import find_run
+from service.run.client import connected
+from service.run.run_directory import find_run
 
 KILLS = 3
 DEADLINE_S = 120.0

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from protos.rpc.roles import Role, certificate_name
-from service.certificates import make_authority, make_trial_certificates, server_name, sign
+from service.config.certificates import make_authority, make_trial_certificates, server_name, sign
 
 
 def trial_certificates(directory: Path) -> Path:

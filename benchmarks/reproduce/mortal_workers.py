@@ -19,11 +19,11 @@ from protos.exit_codes import UnspoolError
 from protos.rpc.channels import open_channel
 from protos.rpc.roles import Role
 from protos.unspool.v1 import learner_pb2, learner_pb2_grpc
-from service.client import AdminClient, connected
-from service.config import RunConfig
-from service.processes import run_worker
-from service.run_directory import RunDirectory
-from service.toml_document import write_tables
+from service.commands.processes import run_worker
+from service.config.run_config import RunConfig
+from service.config.toml_document import write_tables
+from service.run.client import AdminClient, connected
+from service.run.run_directory import RunDirectory
 from workers.bootstrap import Devices, environment
 from workers.unroller import Unroller
 

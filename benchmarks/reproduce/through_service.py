@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from benchmarks.reproduce.report import Result, Row
-from service.trained import load_trained
+from service.evaluation.trained import load_trained
 from unspool.experiment import Experiment
 from unspool.outer_trainers.gradient_learner import SingleMachineGradientLearner
 from unspool.types import Theta

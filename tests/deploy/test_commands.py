@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from protos.rpc.connection import is_loopback
-from service.command import app
-from service.config import RunConfig
-from service.toml_document import with_overrides
+from service.commands.command import app
+from service.config.run_config import RunConfig
+from service.config.toml_document import with_overrides
 from tests.deploy.deploy_files import DEPLOY
 from tests.deploy.documented_commands import documented_commands
 from unspool.experiment import Experiment
@@ -27,12 +27,12 @@ def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
     def understood(*arguments: Any) -> None:
         raise UnderstoodError(*arguments)
 
-    monkeypatch.setattr("service.preparation.prepare", understood)
-    monkeypatch.setattr("service.processes.run_worker", understood)
-    monkeypatch.setattr("service.cli.find_run", understood)
-    monkeypatch.setattr("service.operator_commands.find_run", understood)
-    monkeypatch.setattr("service.result_commands.pin_to", understood)
-    monkeypatch.setattr("service.certificates.make_trial_certificates", understood)
+    monkeypatch.setattr("service.supervise.preparation.prepare", understood)
+    monkeypatch.setattr("service.commands.processes.run_worker", understood)
+    monkeypatch.setattr("service.commands.cli.find_run", understood)
+    monkeypatch.setattr("service.commands.admin_commands.find_run", understood)
+    monkeypatch.setattr("service.commands.result_commands.pin_to", understood)
+    monkeypatch.setattr("service.config.certificates.make_trial_certificates", understood)
 
 
 def parsed(command: list[str]) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from protos.exit_codes import ExitCode
-from service import config
+from service.config import run_config
 from unspool.config.component_names import NAMES
 from unspool.experiment import Experiment
 
@@ -31,12 +31,12 @@ def test_the_readmes_python_runs_from_top_to_bottom() -> None:
 
 def test_the_readmes_configuration_is_a_valid_one() -> None:
     (text,) = blocks(README, "toml")
-    config.RunConfig.from_tables(tomllib.loads(text))
+    run_config.RunConfig.from_tables(tomllib.loads(text))
     assert Experiment.from_toml(text).lanes == 4
 
 
 def test_every_key_of_the_configuration_is_documented() -> None:
-    for name, section in config._SECTIONS.items():
+    for name, section in run_config._SECTIONS.items():
         for field in dataclasses.fields(section):
             assert f"`{name}.{field.name}`" in CONFIGURATION, f"{name}.{field.name}"
 

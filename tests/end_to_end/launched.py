@@ -14,8 +14,8 @@ from typing import Any
 
 from protos.exit_codes import UnspoolError
 from protos.facts import facts_of
-from service.client import connected
-from service.run_directory import RunDirectory
+from service.run.client import connected
+from service.run.run_directory import RunDirectory
 
 PATIENCE_S = 240.0
 

@@ -10,7 +10,7 @@ import pytest
 
 from protos.exit_codes import ExitCode
 from protos.rpc.roles import Role
-from service.run_directory import RunDirectory
+from service.run.run_directory import RunDirectory
 from tests.end_to_end.launched import (
     PATIENCE_S,
     LaunchedRun,

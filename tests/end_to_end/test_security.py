@@ -13,7 +13,7 @@ import pytest
 
 from protos.rpc.roles import Role
 from protos.rpc.tls import Identity
-from service.run_directory import RunDirectory
+from service.run.run_directory import RunDirectory
 from tests.certificates import signed, trial_certificates
 from tests.end_to_end.launched import (
     LaunchedRun,

@@ -1,8 +1,8 @@
 """A run whose learner and workers are real processes, started in a fraction of a second and killed at will.
 
 They are forked from a server that has imported everything, so that a test can afford to kill dozens of them.
-The learner and the workers are the command line's own: `service.processes` is what `unspool learner` and
-`unspool worker` call.
+The learner and the workers are the command line's own: `unspool learner` and `unspool worker` call
+`service.commands.processes`.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ from typing import Any, Final
 from protos.exit_codes import UnspoolError
 from protos.facts import facts_of
 from protos.rpc.roles import Role
-from service.client import AdminClient, connected
-from service.config import RunConfig
-from service.processes import run_learner, run_worker
-from service.run_directory import RunDirectory
-from service.toml_document import write_tables
+from service.commands.processes import run_learner, run_worker
+from service.config.run_config import RunConfig
+from service.config.toml_document import write_tables
+from service.run.client import AdminClient, connected
+from service.run.run_directory import RunDirectory
 from tests.faults.namespace import Namespace
 from workers.bootstrap import Devices
 
@@ -36,7 +36,7 @@ _PRELOADED: Final = [
     "learner.main",
     "workers.main",
     "workers.worker",
-    "service.processes",
+    "service.commands.processes",
     "unspool.experiment",
 ]
 

@@ -26,11 +26,11 @@ from protos import codec
 from protos.exit_codes import CheckpointError, LearnerUnreachableError
 from protos.rpc.session_service import JoinDeniedError
 from protos.unspool.v1 import admin_pb2, common_pb2, learner_pb2
-from service.checkpoints import checkpoints_of
-from service.config import RunConfig
-from service.last_status import last_status
-from service.run_directory import RunDirectory
-from service.toml_document import parse_tables, write_tables
+from service.config.run_config import RunConfig
+from service.config.toml_document import parse_tables, write_tables
+from service.run.checkpoints import checkpoints_of
+from service.run.last_status import last_status
+from service.run.run_directory import RunDirectory
 from tests.faults.configs import one_hot_toml
 from tests.faults.mutations import mutated_bytes, mutated_message
 from tests.learner.builders import (

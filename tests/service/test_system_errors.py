@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from protos.exit_codes import ExitCode
-from service import preparation
-from service.command import run_command
-from service.run_directory import RunDirectory
+from service.commands.command import run_command
+from service.run.run_directory import RunDirectory
+from service.supervise import preparation
 from service.system_errors import naming, system_error
-from tests.service.test_command import QUADRATIC, told
+from tests.service.commands.test_command import QUADRATIC, told
 
 
 @pytest.fixture(autouse=True)

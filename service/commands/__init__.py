@@ -1,0 +1,1 @@
+"""The commands of `unspool`: what each takes, does and answers."""

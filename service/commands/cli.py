@@ -1,0 +1,299 @@
+"""The command line: each command says what it takes and hands it to the module that does it."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro import conf
+
+from protos.exit_codes import ExitCode, LearnerUnreachableError, UsageError, exit_code_table
+from protos.facts import facts_of
+from service.commands import admin_commands, result_commands
+from service.commands.arguments import Address, BackendKind, Config, Json, NewestRun, Overrides, Run, Takeover
+from service.config.toml_document import write_tables
+from service.display import tables
+from service.display.output import answer, answer_again, report_notes
+from service.display.progress import display_on
+from service.run import client
+from service.run.client import connected
+from service.run.last_status import ENDED, last_status
+from service.run.run_directory import find_run
+from service.run.supervision import supervision_problems
+
+app = tyro.extras.SubcommandApp()
+checkpoint_app = tyro.extras.SubcommandApp()
+app.command(checkpoint_app, name="checkpoint", help="A run's checkpoints.")
+certs_app = tyro.extras.SubcommandApp()
+app.command(certs_app, name="certs", help="Certificates for trials.")
+
+_WATCH_S = 1.0
+
+DESCRIPTION = f"""Meta-train learned optimizers, and any other unrolled system, on a cluster.
+
+Every command: --debug shows the traceback of an error.
+
+exit codes:
+{exit_code_table()}"""
+
+
+@app.command
+def launch(  # noqa: PLR0913 (a command's options)
+    config: Config,
+    *,
+    workers: Annotated[int | None, conf.arg(metavar="N", help="workers at the start")] = None,
+    backend: BackendKind = "ray",
+    address: Address = None,
+    run_dir: Annotated[
+        Path | None, conf.arg(help="of the run; one that is there is resumed. By default ./runs/CONFIG-<n>")
+    ] = None,
+    overrides: Overrides = (),
+    accept_config_change: Annotated[bool, conf.arg(help="resume even with another experiment")] = False,
+    takeover: Takeover = False,
+    detach: Annotated[bool, conf.arg(help="return once the run is under way")] = False,
+    json: Json = False,
+) -> None:
+    """Start a run, or resume one, and show its progress until it ends.
+
+    Ctrl-C stops it after the running outer step, with a checkpoint; a second one does not wait for the step,
+    a third one kills. Whatever happens, no process is left behind.
+    """
+    from service.supervise import launch as launching
+    from service.supervise.preparation import prepare
+
+    count = () if workers is None else (f"workers.count={workers}",)
+    chosen = launching.Backend(backend, address)
+    chosen.check()
+    display = display_on(sys.stderr if json or detach else sys.stdout)
+    display.note(f"checking {config}")
+    run = prepare(config, (*overrides, *count), run_dir, accept_config_change, takeover)
+    if detach:
+        launching.detach(run, chosen, takeover=takeover)
+        status = launching.current_status(run)
+        told = tables.summary(status, run) + tables.next_commands(status, run)
+    else:
+        status = launching.supervise(run, chosen, display, takeover=takeover)
+        told = tables.summary(status, run)
+    answer(facts_of(status), json, told)
+
+
+@app.command
+def supervise(
+    run: Run,
+    *,
+    backend: BackendKind = "ray",
+    address: Address = None,
+    takeover: Takeover = False,
+    json: Json = False,
+) -> None:
+    """Be the supervisor of a run, as `launch` is in the foreground: for init systems and containers."""
+    from service.supervise import launch as launching
+
+    found = find_run(run)
+    display = display_on(sys.stderr if json else sys.stdout)
+    status = launching.supervise(found, launching.Backend(backend, address), display, takeover=takeover)
+    answer(facts_of(status), json, tables.summary(status, found))
+
+
+@app.command
+def check(config: Config, *, overrides: Overrides = (), json: Json = False) -> None:
+    """Check a configuration, the components that it names and the data that they need.
+
+    `-` reads it from standard input.
+    """
+    from service.config.check import checked_config
+
+    if str(config) == "-":  # from launch, which says itself what is ignored
+        checked = checked_config(config, overrides)
+    else:
+        checked = checked_config(config, overrides, report_notes)
+    answer(checked.to_tables(), json, write_tables(checked.to_tables()))
+
+
+@app.command
+def doctor(
+    config: Annotated[
+        Path | None,
+        conf.Positional,
+        conf.arg(metavar="[CONFIG.toml]", help="a configuration, or a run; by default the machine alone"),
+    ] = None,
+    *,
+    overrides: Overrides = (),
+    json: Json = False,
+) -> int:
+    """Look for what will not work here: versions, ports, certificates, disk, memory, timeouts, the load.
+
+    Exit code 78 if something will not work; warnings are none.
+    """
+    from service.doctor.examine import examine
+
+    findings = examine(config, overrides)
+    answer([dataclasses.asdict(one) for one in findings], json, tables.findings_table(findings))
+    return ExitCode.UNFIT if any(one.state == "problem" for one in findings) else ExitCode.OK
+
+
+@app.command
+def status(
+    run: NewestRun = None,
+    *,
+    watch: Annotated[bool, conf.arg(help="again and again, until the run ends")] = False,
+    json: Json = False,
+) -> int:
+    """Show how a run stands.
+
+    If its learner has left: what it said last. If the learner is down: the newest checkpoint; exit code 69.
+    """
+    found = find_run(run)
+    try:
+        with connected(found) as admin:
+            if watch:
+                answer_again(
+                    ((facts_of(one), tables.status_report(one)) for one in admin.watch(_WATCH_S)), json
+                )
+            else:
+                now = admin.status()
+                now.problems.extend(
+                    problem for problem in supervision_problems(found) if problem not in now.problems
+                )
+                answer(facts_of(now), json, tables.status_report(now))
+    except LearnerUnreachableError:
+        last = last_status(found)
+        last.problems.extend(supervision_problems(found))
+        answer(facts_of(last), json, tables.status_report(last))
+        return ExitCode.OK if last.state in ENDED else ExitCode.UNREACHABLE
+    return ExitCode.OK
+
+
+app.command(name="workers")(admin_commands.list_workers)
+app.command(name="lanes")(admin_commands.list_lanes)
+app.command(name="events")(admin_commands.list_events)
+for command in (
+    admin_commands.scale,
+    admin_commands.drain,
+    admin_commands.evict,
+    admin_commands.stack,
+    admin_commands.reset_lane,
+    admin_commands.pause,
+    admin_commands.resume,
+    admin_commands.stop,
+):
+    app.command(command)
+
+
+checkpoint_app.command(name="list")(result_commands.list_checkpoints)
+checkpoint_app.command(name="save")(result_commands.save_checkpoint)
+checkpoint_app.command(name="verify")(result_commands.verify_checkpoints)
+app.command(result_commands.evaluate)
+app.command(result_commands.export)
+
+
+@certs_app.command(name="init")
+def make_certificates(
+    directory: Annotated[Path, conf.Positional, conf.arg(metavar="DIR", help="a new folder")],
+    *,
+    hosts: Annotated[
+        tuple[str, ...],
+        conf.UseAppendAction,
+        conf.arg(name="host", metavar="NAME", help="what the learner is called, beside this machine's names"),
+    ] = (),
+    run: Annotated[str, conf.arg(help="that clients are let into; by default any")] = "*",
+    days: Annotated[int, conf.arg(metavar="N", help="until they expire")] = 30,
+    json: Json = False,
+) -> None:
+    """Make an authority, and certificates for a learner, workers, operators and viewers, for trials.
+
+    `tls.directory = DIR` uses them. Who has DIR/authority can make more: keep it off the machines of the run.
+    """
+    from service.config.certificates import make_trial_certificates
+
+    made = make_trial_certificates(directory, hosts, run, days)
+    answer(made, json, f"{directory}: for {', '.join(made['hosts'])}; until {made['expires']}")
+
+
+@app.command
+def learner(run: Run, *, takeover: Takeover = False) -> int:
+    """Be the learner of a run whose directory `launch` has made; workers are somebody else's business."""
+    from service.commands.processes import run_learner
+
+    return run_learner(find_run(run), takeover=takeover)
+
+
+@app.command
+def worker(
+    *,
+    learner: Annotated[
+        str, conf.arg(metavar="HOST:PORT", help="the learner's data plane, see endpoints.json")
+    ],
+    token_file: Annotated[
+        Path | None, conf.arg(metavar="FILE", help="the run's token-worker; by default $UNSPOOL_TOKEN_FILE")
+    ] = None,
+    tls: Annotated[
+        Path | None,
+        conf.arg(metavar="DIR", help="the worker's ca.crt, tls.crt, tls.key; by default $UNSPOOL_TLS"),
+    ] = None,
+    name: Annotated[str | None, conf.arg(help="stable over restarts; by default this host's name")] = None,
+    cpu_threads: Annotated[
+        int, conf.arg(metavar="N", help="as the run's workers.cpu_threads: the bits of theta depend on it")
+    ] = 1,
+    gpus: Annotated[float, conf.arg(metavar="N", help="a fraction if workers share one")] = 0.0,
+    cpu_devices: Annotated[
+        int, conf.arg(metavar="N", help="as the run's workers.devices, where those are CPUs")
+    ] = 1,
+) -> int:
+    """Be a worker: for Slurm, bare metal, and debugging."""
+    from service.commands.processes import run_worker
+    from workers.bootstrap import Devices
+
+    devices = Devices(cpu_threads, gpus, cpu_devices)
+    return run_worker(learner, _named(token_file), name, devices, tls or client.tls_directory())
+
+
+@app.command
+def relay(  # noqa: PLR0913  # its options on the command line
+    *,
+    learner: Annotated[str, conf.arg(metavar="HOST:PORT", help="the learner's data plane, or another relay")],
+    token_file: Annotated[
+        Path | None, conf.arg(metavar="FILE", help="the run's token-worker; by default $UNSPOOL_TOKEN_FILE")
+    ] = None,
+    tls: Annotated[
+        Path | None,
+        conf.arg(
+            metavar="DIR",
+            help="ca.crt, tls.crt, tls.key: shown to the learner and, beyond loopback, to workers; by "
+            "default $UNSPOOL_TLS",
+        ),
+    ] = None,
+    name: Annotated[str | None, conf.arg(help="stable over restarts; by default after this host")] = None,
+    host: Annotated[str, conf.arg(help="address to listen on; beyond loopback it needs --tls")] = "127.0.0.1",
+    port: Annotated[int, conf.arg(help="to listen on; 0 takes any that is free")] = 0,
+    max_workers: Annotated[int, conf.arg(metavar="N", help="workers behind it at once")] = 64,
+    mutual_tls: Annotated[
+        bool, conf.arg(help="beyond loopback, workers must show a client certificate of the run as well")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Be one worker towards the learner, and the learner towards the many workers of a node.
+
+    Prints where it listens; `unspool worker --learner` takes that.
+    """
+    from service.commands.processes import run_relay
+
+    return run_relay(
+        learner,
+        _named(token_file),
+        name,
+        (host, port),
+        max_workers,
+        tls or client.tls_directory(),
+        mutual_tls,
+        announce=lambda address: answer({"address": address}, json, address),
+    )
+
+
+def _named(token_file: Path | None) -> Path:
+    found = token_file or client.token_file()
+    if found is None:
+        remedy = f"name the run's token-worker here or in ${client.TOKEN_FILE}"
+        raise UsageError(f"--token-file: missing; {remedy}")
+    return found

@@ -1,0 +1,1 @@
+"""What `unspool doctor` looks at."""

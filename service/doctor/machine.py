@@ -1,0 +1,169 @@
+"""Whether this machine is fit to run a learner and its workers: versions, memory, disk, ports."""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from service.display.tables import Finding
+from service.doctor.capacity import MIB
+
+GIB: Final = 2**30
+_JUDGED: Final = ("jax", "ray", "grpcio", "protobuf", "numpy", "optax")
+_PYTHONS: Final = ((3, 11), (3, 13))
+_WORKER_BYTES: Final = 450 * MIB
+_SLOW_FSYNC_S: Final = 0.2
+_FSYNC_BYTES: Final = MIB
+_SPARE_DISK_BYTES: Final = GIB
+
+
+def versions() -> Iterator[Finding]:
+    """Judge Python and the packages whose versions must fit each other."""
+    python = platform.python_version()
+    if _PYTHONS[0] <= tuple(map(int, platform.python_version_tuple()[:2])) <= _PYTHONS[1]:
+        yield Finding("python", "ok", f"{python}; every machine of a cluster needs the same minor version")
+    else:
+        yield Finding("python", "problem", f"{python}", "use Python 3.11 to 3.13")
+    for requirement in _requirements():
+        yield _package(*requirement)
+    jax, jaxlib = _version("jax"), _version("jaxlib")
+    if _minor(jax) == _minor(jaxlib):
+        yield Finding("jaxlib", "ok", jaxlib)
+    else:
+        yield Finding("jaxlib", "problem", f"{jaxlib}, but jax is {jax}", f"pip install jaxlib=={jax}")
+
+
+def memory(learner_bytes: int, workers: int) -> Finding:
+    """Judge whether a learner and so many workers fit into this machine's memory."""
+    available, needed = _memory_bytes(), learner_bytes + workers * _WORKER_BYTES
+    said = f"about {_gib(needed)} for the learner ({_gib(learner_bytes)}) and {workers} workers"
+    if available is None:
+        return Finding("memory", "ok", f"{said}; this system does not say how much there is")
+    if needed <= available:
+        return Finding("memory", "ok", f"{said}; {_gib(available)} are available")
+    if learner_bytes <= available:
+        remedy = "fewer workers.count, or workers on other machines (--address)"
+        return Finding("memory", "warning", f"{said}; only {_gib(available)} are available here", remedy)
+    remedy = "less checkpoint.every, aggregation.batch or lanes, or a machine with more memory"
+    return Finding("memory", "problem", f"{said}; only {_gib(available)} are available", remedy)
+
+
+def cores(workers: int, threads: int) -> Finding:
+    """Judge whether so many workers with so many threads each have a core for each thread."""
+    available, wanted = _cores(), workers * threads
+    said = f"{available} for {workers} x {threads} threads of workers"
+    if wanted <= available:
+        return Finding("cores", "ok", said)
+    remedy = f"more than {max(1, available // threads)} workers only help on other machines (--address)"
+    return Finding("cores", "warning", f"{said}: not enough if they run here", remedy)
+
+
+def disk(folder: Path, needed_bytes: int) -> Iterator[Finding]:
+    """Judge the space below `folder`, and how fast what is written there is durable."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    free, needed = shutil.disk_usage(there).free, needed_bytes + _SPARE_DISK_BYTES
+    said = f"{_gib(free)} free at {there}; checkpoints take about {needed_bytes / 2**20:.1f} MiB"
+    if free >= needed:
+        yield Finding("disk", "ok", said)
+    else:
+        yield Finding("disk", "problem", said, "make room, lower checkpoint.keep, or use another --run-dir")
+    try:
+        took_s = _fsync_s(there)
+    except OSError as error:
+        remedy = "let this user write there, or use another --run-dir"
+        yield Finding("disk speed", "problem", f"{there} cannot be written to ({error.strerror})", remedy)
+        return
+    said = f"1 MiB is durable after {1e3 * took_s:.0f} ms"
+    if took_s <= _SLOW_FSYNC_S:
+        yield Finding("disk speed", "ok", said)
+    else:
+        yield Finding("disk speed", "warning", said, "checkpoints lag behind: use a local disk for --run-dir")
+
+
+def port(name: str, host: str, number: int) -> Finding:
+    """Judge whether a server can listen on a port of the configuration, 0 for any."""
+    about, where = f"learner.{name}", f"{host}:{number}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind(address)
+    except OSError as error:
+        remedy = f"set learner.host to an address of this machine, or {about} to a free port, or 0 for any"
+        return Finding(about, "problem", f"{where} cannot be listened on: {error.strerror}", remedy)
+    return Finding(about, "ok", f"{where} is free" if number else f"any free one of {host}")
+
+
+def _requirements() -> Iterator[tuple[str, str, str]]:
+    """Name, lowest version and first version too high of what this package says that it needs."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # a checkout, not installed
+        for line in importlib.metadata.requires("unspool") or ():
+            name = re.split(r"[^\w-]", line, maxsplit=1)[0].lower()
+            if name in _JUDGED:
+                lowest, too_high = (re.search(rf"{sign}([\d.]+)", line) for sign in (">=", "<"))
+                yield name, lowest[1] if lowest else "0", too_high[1] if too_high else ""
+
+
+def _package(name: str, lowest: str, too_high: str) -> Finding:
+    version = _version(name)
+    wanted = f"{name}>={lowest}" + (f",<{too_high}" if too_high else "")
+    fits = version and _numbers(lowest) <= _numbers(version)
+    if fits and (not too_high or _numbers(version) < _numbers(too_high)):
+        same = "; every node of a cluster needs the same" if name == "ray" else ""
+        return Finding(name, "ok", f"{version}{same}")
+    return Finding(name, "problem", version or "is not installed", f"pip install '{wanted}'")
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version.partition("+")[0])[:3])
+
+
+def _minor(version: str) -> tuple[int, ...]:
+    return _numbers(version)[:2]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory_bytes() -> int | None:
+    """What this machine can give, or what this container may take, if either says."""
+    found: list[int] = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        found.append(limit - int((group / "memory.current").read_text()))
+    return min(found, default=None)
+
+
+def _fsync_s(folder: Path) -> float:
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".doctor.") as file:
+        began_s = time.perf_counter()
+        file.write(bytes(_FSYNC_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
+        return time.perf_counter() - began_s
+
+
+def _gib(count: int) -> str:
+    return f"{count / GIB:.1f} GiB"

@@ -1,0 +1,88 @@
+"""The hierarchy of timeouts: two are configured, the others follow, and each must fit into the next."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Final
+
+from learner.tables import LivenessTable
+from protos.rpc.connection import CONNECTION_OPTIONS
+from service.supervise.fleet import DRAIN_S, KILL_GRACE_S
+from workers.backoff import LONGEST_S as RECONNECT_S
+
+_RECONNECTS: Final = 2
+_LEARNER_RESTART_S: Final = 15.0  # as long as a killed learner takes to be back
+_OPTIONS: Final = dict(CONNECTION_OPTIONS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeouts:
+    """Every timeout of a run that has to do with silence, in seconds.
+
+    Attributes:
+        heartbeat_s: between a worker's signs of life; configured.
+        suspect_s: of silence, and a worker is suspect. It keeps its lanes.
+        lease_ttl_s: of silence, and a worker's lanes go to others; from `patience`.
+        keepalive_s: until a frozen peer's connection is closed.
+        reconnect_s: the longest that a worker waits before it tries its learner again.
+        orphan_ttl_s: without a learner, and a worker ends itself; configured.
+        drain_s: that a worker has to give its lanes back when it is scaled down.
+        kill_grace_s: after that, until it is killed.
+    """
+
+    heartbeat_s: float
+    suspect_s: float
+    lease_ttl_s: float
+    keepalive_s: float
+    reconnect_s: float
+    orphan_ttl_s: float
+    drain_s: float
+    kill_grace_s: float
+
+    @classmethod
+    def of(cls, liveness: LivenessTable) -> "Timeouts":
+        """Derive them from the configuration's `[liveness]`."""
+        return cls(
+            heartbeat_s=liveness.heartbeat_s,
+            suspect_s=2 * liveness.heartbeat_s,
+            lease_ttl_s=liveness.lease_ttl_s,
+            keepalive_s=(_OPTIONS["grpc.keepalive_time_ms"] + _OPTIONS["grpc.keepalive_timeout_ms"]) / 1e3,
+            reconnect_s=RECONNECT_S,
+            orphan_ttl_s=liveness.orphan_ttl_s,
+            drain_s=DRAIN_S,
+            kill_grace_s=KILL_GRACE_S,
+        )
+
+    def __str__(self) -> str:
+        words = {
+            field.name.removesuffix("_s").replace("_", " "): getattr(self, field.name) for field in _FIELDS
+        }
+        return ", ".join(f"{word} {seconds:g} s" for word, seconds in words.items())
+
+
+_FIELDS: Final = dataclasses.fields(Timeouts)
+
+
+def inconsistencies(timeouts: Timeouts) -> Sequence[tuple[str, str]]:
+    """Return what does not fit, each with its remedy; nothing if all does."""
+    t = timeouts
+    rules = (
+        (
+            t.lease_ttl_s > _RECONNECTS * t.reconnect_s,
+            f"lanes go to others after {t.lease_ttl_s:g} s; after a broken connection a worker may take "
+            f"{_RECONNECTS * t.reconnect_s:g} s to come back",
+            "raise liveness.heartbeat_s or liveness.patience",
+        ),
+        (
+            t.orphan_ttl_s > t.lease_ttl_s,
+            f"a worker ends itself after {t.orphan_ttl_s:g} s without a learner, which keeps its lanes for "
+            f"{t.lease_ttl_s:g} s",
+            f"raise liveness.orphan_ttl_s above {t.lease_ttl_s:g}",
+        ),
+        (
+            t.orphan_ttl_s > _LEARNER_RESTART_S,
+            f"a worker ends itself after {t.orphan_ttl_s:g} s without a learner, which takes up to "
+            f"{_LEARNER_RESTART_S:g} s to restart",
+            f"raise liveness.orphan_ttl_s above {_LEARNER_RESTART_S:g}",
+        ),
+    )
+    return [(said, remedy) for holds, said, remedy in rules if not holds]

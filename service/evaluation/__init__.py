@@ -1,0 +1,1 @@
+"""What a meta-trained theta is worth."""

@@ -1,0 +1,90 @@
+"""The theta that a run has come to, from its newest whole checkpoint or from a file."""
+
+import dataclasses
+import logging
+import tomllib
+from pathlib import Path
+
+from learner.checkpoint import load_theta
+from learner.errors import CorruptCheckpointError
+from protos.exit_codes import CheckpointError, RunNotFoundError
+from service.config.run_config import RunConfig
+from service.config.toml_document import read_tables
+from service.run.checkpoints import checkpoints_of
+from service.run.run_directory import RunDirectory, find_run
+from unspool.config.numerics import Numerics
+from unspool.experiment import Experiment
+from unspool.exported import exported_bytes, load_exported
+from unspool.serialization import SerializationError, digest
+from unspool.types import Theta
+from workers.numeric_environment import pin
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A theta and where it comes from.
+
+    Attributes:
+        name: of the run.
+        outer_step: updates behind theta.
+        theta: the outer parameters.
+        experiment_toml: the training tables of the run.
+        directory: where pictures of it belong.
+        run: its directory; None if it was exported from it.
+    """
+
+    name: str
+    outer_step: int
+    theta: Theta
+    experiment_toml: str
+    directory: Path
+    run: RunDirectory | None
+
+    @property
+    def experiment(self) -> Experiment:
+        """What theta was meta-trained in."""
+        return Experiment.from_toml(self.experiment_toml)
+
+    def to_bytes(self) -> bytes:
+        """Return the file that `unspool.exported.load_exported` reads."""
+        facts = {
+            "run": self.name,
+            "outer_step": str(self.outer_step),
+            "theta_sha256": digest(self.theta),
+        }
+        return exported_bytes(self.theta, self.experiment_toml, facts)
+
+
+def load_trained(run_or_file: str) -> Trained:
+    """Return the theta of a run, or of an exported file.
+
+    Raises:
+        RunNotFoundError: there is neither.
+        CheckpointError: the run has no checkpoint yet, or none that is whole.
+    """
+    path = Path(run_or_file)
+    return _from_file(path) if path.is_file() else _from_run(find_run(run_or_file))
+
+
+def _from_run(run: RunDirectory) -> Trained:
+    experiment_toml = RunConfig.from_tables(read_tables(run.config_path)).training_toml()
+    shape = Experiment.from_toml(experiment_toml).theta_shape()
+    for checkpoint in reversed(checkpoints_of(run)):
+        try:
+            theta = load_theta(Path(checkpoint.path), shape)
+        except CorruptCheckpointError as error:
+            logging.getLogger(__name__).warning("%s is passed over: %s", checkpoint.path, error)
+            continue
+        return Trained(run.name, checkpoint.outer_step, theta, experiment_toml, run.path, run)
+    raise CheckpointError(f"run {run.path} has no checkpoint that could be read; let it run for longer")
+
+
+def _from_file(path: Path) -> Trained:
+    try:
+        exported = load_exported(path)
+    except SerializationError as error:
+        raise RunNotFoundError(f"{path} is neither a run nor an exported theta: {error}") from error
+    pin(Numerics.from_tables(tomllib.loads(exported.experiment_toml)))
+    facts = exported.facts
+    name, outer_step = facts.get("run", path.stem), int(facts.get("outer_step", 0))
+    return Trained(name, outer_step, exported.theta, exported.experiment_toml, path.parent, None)

@@ -1,0 +1,1 @@
+"""A run from outside: its directory, its learner's admin service, its environment."""

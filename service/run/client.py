@@ -1,0 +1,254 @@
+"""The client of a learner's admin service: how a command reaches the learner of a run, and as whom."""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from learner.scale import WorkerRange
+from protos.exit_codes import FailedError, LearnerUnreachableError, RefusedError, UnspoolError, UsageError
+from protos.rpc.channels import open_channel
+from protos.rpc.roles import Role
+from protos.rpc.tls import Identity, TlsError, handshake_problem
+from protos.unspool.v1 import admin_pb2, admin_pb2_grpc
+from service.config.run_config import RunConfig
+from service.config.toml_document import read_tables
+from service.run.last_status import whereabouts
+from service.run.run_directory import Endpoints, RunDirectory, read_token
+
+_DEADLINE_S = 10.0
+_SAVE_S = 70.0
+_LOOK_AGAIN_S = 1.0
+_STACK_S = 30.0  # the learner waits for the worker meanwhile
+
+TOKEN_FILE = "UNSPOOL_TOKEN_FILE"  # a variable's name
+"""Names a file with a token: of somebody who may not read the run's, or is to do less than its owner may."""
+
+TLS_DIRECTORY = "UNSPOOL_TLS"
+"""Names a folder with `ca.crt`, `tls.crt` and `tls.key`."""
+
+
+class AdminClient:
+    """What can be asked of a learner at its admin port, a method for each call.
+
+    Every method may raise `LearnerUnreachableError` and `RefusedError`.
+    """
+
+    def __init__(self, address: str, token: str, identity: Identity | None = None) -> None:
+        """Prepare a connection to "host:port" whose calls carry a token.
+
+        Raises:
+            UsageError: a TLS file of `identity` cannot be used.
+        """
+        self._address = address
+        self._identity = identity
+        self._metadata = (("authorization", f"Bearer {token}"),)
+        self._open_channel()
+
+    def move(self, address: str) -> None:
+        """Speak to "host:port" from now on: the learner's next life may listen elsewhere."""
+        if address != self._address:
+            self._channel.close()
+            self._address = address
+            self._open_channel()
+
+    def close(self) -> None:
+        """Close the connection; the object cannot be used any more."""
+        self._channel.close()
+
+    def status(self) -> admin_pb2.Status:
+        """Return how the run stands."""
+        status: admin_pb2.Status = self._ask(self._stub.GetStatus, admin_pb2.GetStatusRequest())
+        return status
+
+    def watch(self, interval_s: float) -> Iterator[admin_pb2.Status]:
+        """Yield how the run stands, again and again, until the learner ends."""
+        request = admin_pb2.WatchStatusRequest(interval_s=interval_s)
+        with self._typed_errors():
+            yield from self._stub.WatchStatus(request, metadata=self._metadata)
+
+    def scale(self, wanted: WorkerRange) -> int:
+        """Set how many workers there should be, or let the learner choose; return how many it wanted."""
+        request = admin_pb2.ScaleRequest(workers=wanted.most)
+        if wanted.fewest < wanted.most:
+            bounds = admin_pb2.WorkersRange(min=wanted.fewest, max=wanted.most)
+            request = admin_pb2.ScaleRequest(range=bounds)
+        return int(self._ask(self._stub.Scale, request).workers_before)
+
+    def drain(self, worker: str, deadline_s: float, reason: str) -> None:
+        """Ask a worker, through the learner, to give its lanes back and end."""
+        request = admin_pb2.DrainRequest(worker_name=worker, deadline_s=deadline_s, reason=reason)
+        self._ask(self._stub.Drain, request)
+
+    def evict(self, worker: str, reason: str) -> None:
+        """Take a worker's lanes away and end its session, whatever it is doing."""
+        self._ask(self._stub.Evict, admin_pb2.EvictRequest(worker_name=worker, reason=reason))
+
+    def stack(self, worker: str) -> str:
+        """Return what every thread of a worker is doing."""
+        request = admin_pb2.GetStackRequest(worker_name=worker)
+        return str(self._ask(self._stub.GetStack, request, _STACK_S).text)
+
+    def reset_lane(self, lane: int, fresh: bool) -> None:
+        """Lift a lane's quarantine; `fresh` restarts its unrolls."""
+        self._ask(self._stub.ResetLane, admin_pb2.ResetLaneRequest(lane=lane, fresh=fresh))
+
+    def pause(self) -> None:
+        """Hold outer updates."""
+        self._ask(self._stub.Pause, admin_pb2.PauseRequest())
+
+    def resume(self) -> None:
+        """Continue outer updates after `pause`."""
+        self._ask(self._stub.Resume, admin_pb2.ResumeRequest())
+
+    def note_supervision(self, note: admin_pb2.SupervisionNote) -> None:
+        """Tell the learner what only the supervisor of its workers knows."""
+        self._ask(self._stub.NoteSupervision, note)
+
+    def events(self, after: int) -> Sequence[admin_pb2.Event]:
+        """Return what happened after event number `after`, oldest first."""
+        request = admin_pb2.ListEventsRequest(after=after, limit=1000)
+        return list(self._ask(self._stub.ListEvents, request).events)
+
+    def save_checkpoint(self) -> admin_pb2.CheckpointInfo:
+        """Write a checkpoint now, and wait until it is durable."""
+        saved: admin_pb2.CheckpointInfo = self._ask(
+            self._stub.SaveCheckpoint, admin_pb2.SaveCheckpointRequest(), _SAVE_S
+        )
+        return saved
+
+    def stop(self, now: bool) -> int:
+        """Write a checkpoint and end the run, at once or after the running outer step; return its number."""
+        return int(self._ask(self._stub.Stop, admin_pb2.StopRequest(now=now)).outer_step)
+
+    def _ask(self, method: Callable[..., Any], request: Any, timeout_s: float = _DEADLINE_S) -> Any:
+        with self._typed_errors():
+            return method(request, metadata=self._metadata, timeout=timeout_s, wait_for_ready=False)
+
+    def _open_channel(self) -> None:
+        self._revision = None if self._identity is None else self._identity.revision()
+        self._channel = _channel(self._address, self._identity)
+        self._stub = admin_pb2_grpc.AdminStub(self._channel)
+
+    def _explained(self, details: str) -> UnspoolError:
+        """Say why the learner is not reached, and be ready for the next call with files that were renewed."""
+        if self._identity is not None and self._identity.revision() != self._revision:
+            before = self._channel
+            with contextlib.suppress(UsageError):  # half written, and right at one of the next calls
+                self._open_channel()
+                before.close()
+        problem = handshake_problem(self._address, self._identity)
+        if problem:
+            return RefusedError(f"no connection to the learner at {self._address}: {problem}")
+        return LearnerUnreachableError(f"the learner at {self._address} does not answer: {details}")
+
+    @contextlib.contextmanager
+    def _typed_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise self._typed(error.code(), error.details() or "") from error
+
+    def _typed(self, code: grpc.StatusCode, details: str) -> UnspoolError:
+        match code:
+            case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED | grpc.StatusCode.CANCELLED:
+                return self._explained(details)
+            case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
+                return RefusedError(f"the learner at {self._address} refuses: {details}")
+            case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.OUT_OF_RANGE | grpc.StatusCode.NOT_FOUND:
+                return UsageError(details)
+            case grpc.StatusCode.FAILED_PRECONDITION:
+                return FailedError(details)
+            case grpc.StatusCode.UNIMPLEMENTED:
+                return LearnerUnreachableError(f"another program answers at {self._address}: {details}")
+            case _:
+                return FailedError(f"the learner at {self._address}: {code.name}: {details}")
+
+
+def _channel(address: str, identity: Identity | None) -> Any:
+    try:
+        return open_channel(address, identity, (("grpc.enable_retries", 0),))
+    except TlsError as error:
+        raise UsageError(f"TLS: {error}") from error
+
+
+@contextlib.contextmanager
+def connected(run: RunDirectory) -> Iterator[AdminClient]:
+    """Yield a connection to the learner of `run`.
+
+    Raises:
+        LearnerUnreachableError: it is not running.
+        UsageError: the TLS files for operators cannot be used.
+    """
+    try:
+        endpoints = run.endpoints()
+        admin = AdminClient(endpoints.admin, _admin_token(run), _admin_identity(run, endpoints))
+        with contextlib.closing(admin):
+            yield admin
+    except LearnerUnreachableError as error:
+        raise LearnerUnreachableError(f"{error}; {whereabouts(run)}") from error
+
+
+def token_file() -> Path | None:
+    """Return the file that the environment names, or None."""
+    path = os.environ.get(TOKEN_FILE)
+    return Path(path) if path else None
+
+
+def tls_directory() -> Path | None:
+    """Return the folder that the environment names, or None."""
+    path = os.environ.get(TLS_DIRECTORY)
+    return Path(path) if path else None
+
+
+def _admin_token(run: RunDirectory) -> str:
+    """Return the token that commands present.
+
+    Raises:
+        RunNotFoundError: it cannot be read.
+    """
+    path = token_file()
+    return run.token() if path is None else read_token(path)
+
+
+def _admin_identity(run: RunDirectory, endpoints: Endpoints) -> Identity | None:
+    """Return the files that commands use, None where nothing is encrypted."""
+    if not endpoints.tls:
+        return None
+    directory = tls_directory()
+    if directory is not None:
+        return Identity(directory)
+    return RunConfig.from_tables(read_tables(run.config_path)).tls.of(Role.ADMIN)
+
+
+def events_of(run: RunDirectory, follow: bool) -> Iterator[admin_pb2.Event]:
+    """Yield what happened, oldest first; with `follow` also what is yet to happen, until the learner ends."""
+    seen = 0
+    try:
+        with connected(run) as admin:
+            while True:
+                events = admin.events(after=seen)
+                yield from events
+                seen = events[-1].number if events else seen
+                if not events and not follow:
+                    return
+                time.sleep(0 if events else _LOOK_AGAIN_S)
+    except LearnerUnreachableError:
+        yield from (event for event in _events_in_log(run) if event.number > seen)
+
+
+def _events_in_log(run: RunDirectory) -> Iterator[admin_pb2.Event]:
+    try:
+        log = run.log_path("events").with_suffix(".jsonl").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return
+    for line in log.splitlines():
+        try:
+            yield admin_pb2.Event(**json.loads(line))
+        except (ValueError, TypeError):
+            continue  # cut off by a crash

@@ -1,0 +1,77 @@
+"""What a run directory tells of a run whose learner cannot be asked."""
+
+import shlex
+from typing import Final
+
+from google.protobuf import json_format
+
+from protos.unspool.v1.admin_pb2 import CheckpointInfo, Status
+from service.config.toml_document import read_tables
+from service.run.run_directory import RunDirectory, is_locked
+from service.run.supervision import is_supervised
+
+DOWN: Final = "DOWN"
+ENDED: Final = ("FINISHED", "STOPPED", "FAILED", "UNTRAINED")
+
+
+def last_status(run: RunDirectory) -> Status:
+    """Return how `run` stood when it was last heard of.
+
+    Its state is one of `ENDED` if the learner said so before it left, and `DOWN` if it had no time to.
+    """
+    status = status_left_behind(run)
+    if status is None or status.state not in ENDED:
+        status = _at_newest_checkpoint(run)
+    return status
+
+
+def whereabouts(run: RunDirectory) -> str:
+    """Say how a run stands whose learner does not answer, and with which command it goes on."""
+    again = f"unspool launch {shlex.quote(str(run.path))}"
+    status = status_left_behind(run)
+    if is_locked(run.path / "LOCK"):
+        return "its learner runs and does not answer: it is starting, or it hangs; try again in a moment"
+    if status is None or status.state not in ENDED:
+        if is_supervised(run):
+            return "its supervisor is starting it; try again in a moment"
+        return f"it is down; to resume it: {again}"
+    ended = f"it has ended, {status.state.lower()} at step {status.outer_step}/{status.outer_steps}"
+    if status.outer_step >= status.outer_steps:
+        again += f" --set outer_steps={2 * status.outer_steps}"
+        return f"{ended}; to train on, for example: {again}"
+    return f"{ended}; to resume it: {again}"
+
+
+def status_left_behind(run: RunDirectory) -> Status | None:
+    """Return what the learner wrote when it left, if that was its last life."""
+    try:
+        epoch = int((run.path / "epoch").read_text(encoding="utf-8"))
+        text = (run.path / "status.json").read_text(encoding="utf-8")
+        status = Status()
+        json_format.Parse(text, status, ignore_unknown_fields=True)
+    except (OSError, ValueError, json_format.ParseError):
+        return None
+    if status.epoch != epoch:
+        return None
+    status.endpoints.clear()  # nobody listens there any more
+    return status
+
+
+def _at_newest_checkpoint(run: RunDirectory) -> Status:
+    from service.run.checkpoints import checkpoints_of
+
+    status = Status(
+        run=run.name,
+        state=DOWN,
+        waiting_for=f"its learner, which does not answer: {whereabouts(run)}",
+        outer_steps=read_tables(run.config_path).get("outer_steps", 0),
+    )
+    readable = [one for one in checkpoints_of(run) if not one.problem]
+    if readable:
+        newest = readable[-1]
+        status.outer_step, status.theta_sha256 = newest.outer_step, newest.theta_sha256
+        status.elapsed_s, status.inner_steps = newest.elapsed_s, newest.inner_steps
+        status.checkpoint.CopyFrom(
+            CheckpointInfo(path=newest.path, outer_step=newest.outer_step, theta_sha256=newest.theta_sha256)
+        )
+    return status

@@ -1,0 +1,312 @@
+"""A run's processes: the one place that knows every part and decides which ones there are."""
+
+import contextlib
+import dataclasses
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+from learner.code_failures import read_report
+from protos.exit_codes import FailedError, InterruptedRunError, LearnerUnreachableError, UnspoolError
+from protos.rpc.connection import host_of, is_loopback
+from protos.rpc.roles import Role
+from protos.rpc.tls import Identity
+from protos.unspool.v1.admin_pb2 import Status
+from service.config.run_config import RunConfig
+from service.config.toml_document import read_tables
+from service.display import tables
+from service.display.output import report_notes
+from service.display.progress import Display
+from service.run.client import AdminClient, connected
+from service.run.environments import ignored_variables, learner_environment, worker_environment
+from service.run.last_status import last_status
+from service.run.run_directory import Endpoints, RunDirectory
+from service.run.supervision import note_supervision, supervising
+from service.supervise.child_process import ChildProcess
+from service.supervise.fleet import Fleet
+from service.supervise.learner_process import LearnerProcess, living_learner
+from service.supervise.learner_restarts import LearnerRestarts
+from service.supervise.ray_cluster import WAIT_S, await_cluster, check_temporary_folder
+from service.supervise.stop_signals import StopSignals
+from service.supervise.supervisor import Supervisor, failure_of
+from workers.local_pool import LocalPool
+from workers.pool import LearnerAccess, WorkerPool
+from workers.ray_connection import CONNECT_S
+
+_STEP_S = 0.5
+_START_S = 180.0
+_HANDOVER_S = 60.0
+_STOPPING = (
+    "stopping after the running outer step, with a checkpoint; Ctrl-C again not to wait for the step",
+    "stopping at once, with a checkpoint; Ctrl-C again to kill everything",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Backend:
+    """Where workers run.
+
+    Attributes:
+        kind: "ray" makes them Ray actors, "local" processes of this machine.
+        address: of a Ray cluster that is there; by default Ray starts one that ends with the run.
+    """
+
+    kind: Literal["ray", "local"] = "ray"
+    address: str | None = None
+
+    def check(self) -> None:
+        """Refuse what cannot work on this machine, before anything is started.
+
+        Raises:
+            UsageError: Ray could not be started here.
+        """
+        if self.kind == "ray" and self.address is None:
+            check_temporary_folder()
+
+
+def supervise(run: RunDirectory, backend: Backend, display: Display, *, takeover: bool = False) -> Status:
+    """Run the learner and the workers of `run` from here, until it ends; return how it did.
+
+    A learner and workers that live without a supervisor are taken on as they are. No process is left behind,
+    however the run ends.
+
+    Args:
+        run: whose.
+        backend: where workers run.
+        display: where a person watches.
+        takeover: take the run from the learner and the supervisor that have it.
+
+    Raises:
+        UnspoolError: the run did not start, or did not end as it should.
+    """
+    backend.check()
+    config = RunConfig.from_tables(read_tables(run.config_path))
+    with contextlib.ExitStack() as stack:
+        stack.callback(display.close)
+        signals = stack.enter_context(StopSignals())
+        display.note(f"run {run.name} in {run.path}")
+        for foreign in ignored_variables(config):
+            display.note(str(foreign))
+        if backend.kind == "ray" and backend.address is not None:
+            display.note(f"waiting for the Ray cluster at {backend.address}, {WAIT_S:.0f} s at most")
+            await_cluster(backend.address, lambda: signals.count > 0)
+        if not takeover:
+            stack.enter_context(supervising(run))
+        learner = _first_learner(run, config, takeover, display)
+        lives = LearnerRestarts(learner, lambda: _start_learner(run, config), time.monotonic)
+        stack.callback(lives.end)
+        try:
+            endpoints = _await_learner(run, learner, signals)
+            if takeover:
+                stack.enter_context(supervising(run, handover_s=_HANDOVER_S))
+            if endpoints is not None:
+                _warn_of_exposure(config, display)
+                idle = tables.idle_workers(config.workers.count, config.aggregation.lanes)
+                if idle:
+                    display.note(idle)
+                display.note(f"status page {endpoints.page}, or: unspool status {run.path}")
+                pool = _start_pool(backend, run, config, endpoints, display, signals)
+                admin = AdminClient(endpoints.admin, run.token(), config.tls.of(Role.ADMIN))
+                with _supervisor(run, lives, pool, admin, endpoints) as supervisor:
+                    _follow(run, supervisor, signals, display)
+        except KeyboardInterrupt:
+            lives.no_more()
+            lives.kill()
+            raise InterruptedRunError(f"killed; launch {run.path} again to resume it") from None
+        status = last_status(run)
+        display.show(status)
+        return status
+
+
+def _first_learner(run: RunDirectory, config: RunConfig, takeover: bool, display: Display) -> LearnerProcess:
+    if takeover:
+        return _start_learner(run, config, "--takeover")
+    adopted = living_learner(run)
+    if adopted is None:
+        return _start_learner(run, config)
+    display.note(f"its learner lives (pid {adopted.pid}) and goes on with the configuration that it has")
+    return adopted
+
+
+def _start_learner(run: RunDirectory, config: RunConfig, *options: str) -> ChildProcess:
+    arguments = ["learner", str(run.path.resolve()), *options]
+    return ChildProcess(arguments, run.log_path("learner"), learner_environment(config))
+
+
+def current_status(run: RunDirectory) -> Status:
+    """Return how `run` stands, from its learner or else from its directory."""
+    try:
+        with connected(run) as admin:
+            return admin.status()
+    except LearnerUnreachableError:
+        return last_status(run)
+
+
+def detach(run: RunDirectory, backend: Backend, *, takeover: bool = False) -> None:
+    """Leave the supervision of `run` to a process of its own; returns once a worker has joined.
+
+    Args:
+        run: whose.
+        backend: where workers run.
+        takeover: take the run from the learner and the supervisor that have it.
+
+    Raises:
+        UnspoolError: none has, and the message says why.
+    """
+    address = ["--address", backend.address] if backend.address else []
+    options = [*address, *["--takeover"] * takeover]
+    arguments = ["supervise", str(run.path.resolve()), "--backend", backend.kind, *options]
+    report_notes(ignored_variables(RunConfig.from_tables(read_tables(run.config_path))))
+    supervisor = ChildProcess(arguments, run.log_path("supervisor"), {})
+    give_up_at = time.monotonic() + _START_S
+    while not _is_under_way(run):
+        exit_code = supervisor.poll()
+        if exit_code == 0:
+            return  # it had little to do
+        if exit_code is not None:
+            raise failure_of(exit_code, supervisor.last_words())
+        if time.monotonic() > give_up_at:
+            raise InterruptedRunError(
+                f"no worker has joined within {_START_S:.0f} s; the run goes on trying. "
+                + supervisor.last_words()
+            )
+        time.sleep(_STEP_S)
+
+
+def _is_under_way(run: RunDirectory) -> bool:
+    try:
+        with connected(run) as admin:
+            status = admin.status()
+    except UnspoolError:
+        return False
+    return bool(status.workers) or status.workers_desired == 0
+
+
+def _await_learner(run: RunDirectory, learner: LearnerProcess, signals: StopSignals) -> Endpoints | None:
+    """Where the learner listens; None if it had nothing to do and has left."""
+    give_up_at = time.monotonic() + _START_S
+    while True:
+        exit_code = learner.poll()
+        if exit_code == 0:
+            return None
+        if exit_code is not None:
+            raise failure_of(exit_code, learner.last_words())
+        with contextlib.suppress(LearnerUnreachableError):
+            endpoints = run.endpoints()
+            if endpoints.pid == learner.pid:  # else they are those of an earlier life
+                return endpoints
+        if signals.count:
+            raise InterruptedRunError("stopped before the learner had started")
+        if time.monotonic() > give_up_at:
+            raise FailedError(f"the learner does not listen after {_START_S:.0f} s: {learner.last_words()}")
+        time.sleep(_STEP_S / 10)
+
+
+def _start_pool(
+    backend: Backend,
+    run: RunDirectory,
+    config: RunConfig,
+    endpoints: Endpoints,
+    display: Display,
+    signals: StopSignals,
+) -> WorkerPool:
+    environment = worker_environment(config)
+    tls = _folder(config.tls.of(Role.WORKER))
+    if backend.kind == "local":
+        return LocalPool(
+            learner=endpoints.learner,
+            token_file=run.token_path(Role.WORKER).resolve(),
+            logs_dir=run.path / "logs",
+            environment=environment,
+            tls=tls,
+        )
+    from workers.ray_pool import ActorResources, RayPool  # importing Ray takes a second
+
+    wanted = config.workers
+    is_elsewhere = backend.address is not None and not is_loopback(host_of(backend.address))
+    if is_elsewhere and is_loopback(host_of(endpoints.learner)):
+        raise FailedError(
+            f"learner.host = {config.learner.host}: workers of the cluster at {backend.address} cannot reach "
+            "it; set learner.host to an address of this machine, or learner.advertise to what leads there"
+        )
+    display.note(f"waiting for Ray to start or to let this process in, {CONNECT_S:.0f} s at most")
+    try:
+        return RayPool(
+            address=backend.address,
+            learner=LearnerAccess(endpoints.learner, run.token(Role.WORKER), tls),
+            run_id=run.name,
+            resources=ActorResources(wanted.num_cpus, wanted.num_gpus, wanted.resources),
+            environment=environment,
+            logs_dir=run.path / "logs",
+            is_cancelled=lambda: signals.count > 0,
+        )
+    except InterruptedError as error:
+        raise InterruptedRunError("stopped while connecting to Ray") from error
+    except (ConnectionError, TimeoutError, RuntimeError, subprocess.SubprocessError) as error:
+        where = f"--address {backend.address}" if backend.address else "Ray did not start"
+        raise FailedError(f"{where}: {error}") from error
+
+
+def _warn_of_exposure(config: RunConfig, display: Display) -> None:
+    if not is_loopback(config.learner.host) and config.tls.directory is None:
+        display.note(f"learner.host = {config.learner.host}: not encrypted, as learner.insecure allows")
+
+
+def _folder(identity: Identity | None) -> Path | None:
+    return None if identity is None else identity.directory
+
+
+@contextlib.contextmanager
+def _supervisor(
+    run: RunDirectory, lives: LearnerRestarts, pool: WorkerPool, admin: AdminClient, endpoints: Endpoints
+) -> Iterator[Supervisor]:
+    def follow(pid: int) -> str:
+        """Speak to the life with this process number, once it listens."""
+        with contextlib.suppress(LearnerUnreachableError):
+            now = run.endpoints()
+            if now.pid == pid:
+                admin.move(now.admin)
+                if now.learner != endpoints.learner:
+                    return f"the learner listens at {now.learner} now, workers seek it at {endpoints.learner}"
+        return ""
+
+    with contextlib.closing(pool), contextlib.closing(admin):
+        fleet = Fleet(pool, admin, time.monotonic)
+        supervisor = Supervisor(lives, admin, fleet, time.monotonic, follow)
+        try:
+            yield supervisor
+        except KeyboardInterrupt:
+            supervisor.kill()
+            raise
+
+
+def _follow(run: RunDirectory, supervisor: Supervisor, signals: StopSignals, display: Display) -> None:
+    """Supervise until the end, and tell what there is to tell, each thing once."""
+    told: list[str] = []
+    noted: tuple[list[str], Mapping[str, tuple[int, str]]] = [], {}
+    note_supervision(run, *noted)
+    has_ended = False
+    while not has_ended:
+        supervisor.ask_to_stop(signals.count)
+        has_ended = supervisor.step()
+        if supervisor.status is not None:
+            display.show(supervisor.status)
+        texts = [*_STOPPING[: signals.count], *supervisor.problems, *_failures(supervisor)]
+        news = [text for text in dict.fromkeys(texts) if text not in told]
+        for text in news:
+            display.note(text)
+        told += news
+        if (supervisor.problems, supervisor.ends) != noted:
+            noted = supervisor.problems, supervisor.ends
+            note_supervision(run, *noted)
+        time.sleep(0 if has_ended else _STEP_S)
+
+
+def _failures(supervisor: Supervisor) -> list[str]:
+    """What workers ended with, each kind once: what they told the learner, and what their processes left."""
+    status = supervisor.status
+    reports = [] if status is None else [read_report(one.failure) for one in status.failures]
+    ends = [f"worker {name} ended: {last}" for name, (_, last) in supervisor.ends.items()]
+    return [*(f"workers end with {report}" for report in reports), *ends]

@@ -1,0 +1,117 @@
+"""The learner's process as its supervisor sees it: a child, or one that an earlier supervisor has left."""
+
+import contextlib
+import signal
+import socket
+from typing import Final, Protocol
+
+from protos.exit_codes import ExitCode, RunInUseError, UnspoolError
+from service.run.client import connected
+from service.run.last_status import ENDED, status_left_behind
+from service.run.run_directory import Endpoints, RunDirectory, is_locked, lock_holder
+from service.supervise.child_process import last_line
+from workers.local_process import AdoptedProcess
+
+_END_S: Final = 20.0
+_FAILURES: Final = {"FAILED": ExitCode.RUN_FAILED, "UNTRAINED": ExitCode.UNTRAINED}
+
+
+class LearnerProcess(Protocol):
+    """The process that holds theta."""
+
+    @property
+    def pid(self) -> int:
+        """Its process number."""
+        ...
+
+    def poll(self) -> int | None:
+        """Return its exit code, negative for a signal; None while it lives."""
+        ...
+
+    def last_words(self) -> str:
+        """Return the last line that it printed."""
+        ...
+
+    def terminate(self) -> None:
+        """Ask it by a signal to stop with a checkpoint; asked twice, without waiting for the outer step."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once."""
+        ...
+
+    def end(self) -> None:
+        """Ask it to end and see to it that it does."""
+        ...
+
+
+class AdoptedLearner:
+    """A learner that lives already, and is not this process's child."""
+
+    def __init__(self, run: RunDirectory, process: AdoptedProcess) -> None:
+        self._run = run
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        """Its process number."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Return what its exit code must have been, by what it left behind: only a parent is told."""
+        if self._process.exit() is None:
+            return None
+        status = status_left_behind(self._run)
+        if status is None or status.state not in ENDED:
+            return ExitCode.FAILED
+        return _FAILURES.get(status.state, ExitCode.OK)
+
+    def last_words(self) -> str:
+        """Return the last line that it printed, if any, and where the rest is."""
+        return last_line(self._run.log_path("learner"))
+
+    def terminate(self) -> None:
+        """Ask it by a signal to stop."""
+        self._process.signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.signal(signal.SIGKILL)  # alone: it may share its group with the shell that started it
+        self._process.wait(_END_S)
+
+    def end(self) -> None:
+        """Ask it to end and see to it that it does."""
+        self._process.signal(signal.SIGTERM)
+        self._process.wait(_END_S)
+        self.kill()
+
+
+def living_learner(run: RunDirectory) -> AdoptedLearner | None:
+    """Return the learner of `run` that lives without a supervisor, or None if none lives.
+
+    Its number alone could be another process's by now. It is the learner if it is named by the lock, which is
+    held, and by the endpoints, and if who answers there is in the life that these tell of.
+
+    Raises:
+        RunInUseError: one lives, and it cannot be supervised from here.
+    """
+    lock = run.path / "LOCK"
+    if not is_locked(lock):
+        return None
+    pid, host = lock_holder(lock) or (0, "a machine that has not said its name")
+    if host == socket.gethostname():
+        with contextlib.suppress(UnspoolError, OSError):
+            process = AdoptedProcess(pid)
+            endpoints = run.endpoints()
+            if endpoints.pid == pid and _answers(run, endpoints):
+                return AdoptedLearner(run, process)
+    raise RunInUseError(
+        f"{run.path} is in use by a learner that cannot be supervised from here (pid {pid} on {host}); "
+        f"launch there, stop it with `unspool stop {run.path}`, or take the run over with --takeover"
+    )
+
+
+def _answers(run: RunDirectory, endpoints: Endpoints) -> bool:
+    with connected(run) as admin:
+        status = admin.status()
+    return bool((status.run, status.epoch) == (endpoints.run, endpoints.epoch))

@@ -1,0 +1,125 @@
+"""Whether a Ray cluster answers, in a way that can be interrupted, and whether one can be started here.
+
+Ray's own attempt to connect takes minutes for an address where nothing answers, and no signal reaches Python
+meanwhile. So a child process asks first: it can be ended at any moment.
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from protos.exit_codes import InterruptedRunError, LearnerUnreachableError, UsageError
+from protos.rpc.connection import host_of
+from service.display.tables import Finding
+
+WAIT_S = 40.0
+"""A cluster that has not answered by then is given up."""
+
+_CONNECT_S = 5.0
+_STEP_S = 0.1
+_NAMES = ("auto", "local")  # Ray looks these up; everything else is host:port
+_CLIENT = "ray://"
+_REFUSAL = "AuthenticationError"
+
+# What Ray appends to the folder, with the longest process number; `raylet`'s path is shorter.
+_LONGEST_TAIL: Final = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+_SOCKET_PATH_LIMIT: Final = 103 if sys.platform == "darwin" else 107
+_LONGEST_FOLDER: Final = _SOCKET_PATH_LIMIT - len(_LONGEST_TAIL)
+_FOLDER_VARIABLES: Final = ("RAY_TMPDIR", "TMPDIR") if sys.platform.startswith("linux") else ("RAY_TMPDIR",)
+_DEFAULT_FOLDER: Final = "/tmp" if sys.platform == "darwin" else tempfile.gettempdir()
+_FOLDER_REMEDY: Final = "set RAY_TMPDIR to a shorter folder, such as /tmp, or use --backend local"
+
+
+def await_cluster(address: str, is_interrupted: Callable[[], bool], wait_s: float = WAIT_S) -> None:
+    """Return once the cluster at `address` answers.
+
+    Args:
+        address: as `--address` has it.
+        is_interrupted: whether somebody wants this process to end.
+        wait_s: how long to wait.
+
+    Raises:
+        LearnerUnreachableError: nothing answers there within `wait_s`; the message says what was tried.
+        InterruptedRunError: `is_interrupted`.
+    """
+    if address not in _NAMES:
+        _check_port(address.removeprefix(_CLIENT))
+    if address.startswith(_CLIENT):
+        return
+    of_address = [] if address in _NAMES else ["--address", address]
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-m", "ray.scripts.scripts", "health-check", *of_address],
+        env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        said = _said(child, address, is_interrupted, time.monotonic() + wait_s)
+    finally:
+        child.kill()
+        child.communicate()
+    # A cluster that asks for a token answers; whether this process has it, connecting will show.
+    if child.returncode and _REFUSAL not in said:
+        raise _unreachable(address, said)
+
+
+def _said(
+    child: "subprocess.Popen[bytes]", address: str, is_interrupted: Callable[[], bool], give_up_at: float
+) -> str:
+    """Return the last line that `child` printed, once it has ended."""
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            _, errors = child.communicate(timeout=_STEP_S)
+            return (errors.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+        if is_interrupted():
+            raise InterruptedRunError(f"stopped while waiting for the Ray cluster at {address}")
+        if time.monotonic() > give_up_at:
+            raise _unreachable(address, "the port accepts connections, but no Ray answers on it")
+
+
+def _check_port(address: str) -> None:
+    host, _, port = host_of(address), *address.rpartition(":")[1:]
+    try:
+        with socket.create_connection((host, int(port)), timeout=_CONNECT_S):
+            pass
+    except (OSError, ValueError) as error:
+        raise _unreachable(address, str(error)) from error
+
+
+def _unreachable(address: str, why: str) -> LearnerUnreachableError:
+    return LearnerUnreachableError(
+        f"--address {address}: no Ray cluster answers ({why}); start one with 'ray start --head', correct "
+        "the address, or leave it out for a cluster that ends with the run"
+    )
+
+
+def temporary_folder(environment: Mapping[str, str] = os.environ) -> Finding:
+    """Judge the folder in which a Ray that is started here would make its sockets."""
+    variable = next((name for name in _FOLDER_VARIABLES if name in environment), "")
+    folder = environment[variable] if variable else _DEFAULT_FOLDER
+    length = len(os.fsencode(Path(folder).absolute()))
+    said = f"{variable} = {folder}" if variable else folder
+    if length > _LONGEST_FOLDER:
+        rule = f"{length} bytes long, and Ray's sockets fit into folders of at most {_LONGEST_FOLDER}"
+        return Finding("temporary folder", "problem", f"{said}: {rule}", _FOLDER_REMEDY)
+    return Finding("temporary folder", "ok", f"{said} is short enough for Ray's sockets")
+
+
+def check_temporary_folder() -> None:
+    """Refuse to start Ray where it would fail.
+
+    Raises:
+        UsageError: naming the variable, the length, the limit and the remedy.
+    """
+    finding = temporary_folder()
+    if finding.state == "problem":
+        raise UsageError(f"{finding.said}; {finding.remedy}")

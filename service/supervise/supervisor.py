@@ -1,0 +1,250 @@
+"""Keeps a run going: keeps its workers to their number, passes stops on, and ends when the learner does."""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from protos.exit_codes import (
+    FailedError,
+    InterruptedRunError,
+    LearnerUnreachableError,
+    RefusedError,
+    UnspoolError,
+    error_for,
+)
+from protos.unspool.v1.admin_pb2 import Status, SupervisionNote
+from service.run.client import AdminClient
+from service.run.last_status import DOWN
+from service.run.supervision import in_words
+from service.supervise.fleet import Fleet
+from service.supervise.learner_restarts import LearnerRestarts, cause_of
+
+_ENDING: Final = ("STOPPING", "STOPPED", "FINISHED", "FAILED", "UNTRAINED")
+_STOPPING: Final = ("STOPPING", "STOPPED")
+_SILENCE_S = 120.0
+_QUIET_S = 10.0
+_START_S = 60.0
+_FAREWELL_S = 20.0
+_STOP_S = 60.0
+_TELL_AGAIN_S = 10.0
+
+
+class Supervisor:
+    """One run's supervision, a step at a time. Not thread-safe; waits for nothing.
+
+    Args:
+        lives: of the learner.
+        admin: its operator's port.
+        fleet: its workers.
+        clock: monotonic seconds.
+        follow: lets `admin` speak to the life with this process number; returns what keeps workers from
+            finding that, or nothing.
+    """
+
+    def __init__(
+        self,
+        lives: LearnerRestarts,
+        admin: AdminClient,
+        fleet: Fleet,
+        clock: Callable[[], float],
+        follow: Callable[[int], str] = lambda pid: "",
+    ) -> None:
+        self._lives = lives
+        self._pid = lives.pid
+        self._is_new = False
+        self._follow = follow
+        self._admin = admin
+        self._fleet = fleet
+        self._clock = clock
+        self._status: Status | None = None
+        self._answered_at = clock()
+        self._stops_wanted = 0
+        self._stops_sent = 0
+        self._stopped_at = 0.0
+        self._ended_at: float | None = None
+        self._failure: UnspoolError | None = None
+        self._refusal = ""
+        self._unreachable = "the learner does not answer"
+        self._told: list[str] | None = None
+        self._told_at = 0.0
+
+    @property
+    def status(self) -> Status | None:
+        """The last that the learner said of itself; that it is down, between two of its lives."""
+        if self._status is not None and self._lives.is_down:
+            self._status.state, self._status.waiting_for = DOWN, "the learner, which is started again"
+        return self._status
+
+    @property
+    def problems(self) -> list[str]:
+        """What a person should know."""
+        of_the_learner = [text for text in (self._lives.problem, self._refusal, self._silence) if text]
+        return of_the_learner + self._fleet.problems
+
+    @property
+    def _silence(self) -> str:
+        """What to tell of a learner whose process runs and does not answer."""
+        if not self._is_silent or self._lives.is_down or self._ended_at is not None:
+            return ""
+        return (
+            f"{self._unreachable}; its process (pid {self._pid}) runs, and is killed after "
+            f"{_SILENCE_S:.0f} s without an answer. If that address does not lead to this machine, correct "
+            "learner.advertise"
+        )
+
+    @property
+    def _is_silent(self) -> bool:
+        return self._clock() - self._answered_at > _QUIET_S
+
+    @property
+    def ends(self) -> Mapping[str, tuple[int, str]]:
+        """How often workers ended without being asked to, and how the last time."""
+        return self._fleet.ends
+
+    def ask_to_stop(self, times: int) -> None:
+        """End the run with a checkpoint; asked twice, without waiting for the running outer step.
+
+        A learner that is down is not started again for this: its newest checkpoint is on the disk.
+        """
+        self._stops_wanted = max(self._stops_wanted, times)
+        if self._stops_wanted:
+            self._lives.no_more()
+
+    def kill(self) -> None:
+        """End everything at once."""
+        self._lives.no_more()
+        self._lives.kill()
+        self._fleet.kill()
+
+    def step(self) -> bool:
+        """Do what is due; return whether the run has ended and nothing of it is left.
+
+        Raises:
+            UnspoolError: nothing of it is left, and it did not end as it should.
+        """
+        exit_code = self._lives.poll()
+        if exit_code is not None:
+            return self._wind_up(exit_code)
+        if self._lives.is_down:
+            self._fleet.reap()
+            return False
+        self._greet_next_life()
+        self._pass_stops_on()
+        try:
+            self._status = self._admin.status()
+        except LearnerUnreachableError as error:
+            self._unreachable = str(error).partition(": ")[0]  # the rest differs from call to call
+            self._judge_silence()
+        except RefusedError as error:
+            # It lives, and training goes on: certificates that have expired are no reason to end a run.
+            self._answered_at, self._refusal = self._clock(), str(error)
+            self._fleet.reap()
+        else:
+            self._refusal = ""
+            self._answered_at = self._clock()
+            self._look_after_learner(self._status)
+            self._look_after_workers(self._status)
+            self._tell(self._status)
+        return False
+
+    def _tell(self, status: Status) -> None:
+        """Let the learner know what it cannot: it shows that to everybody who asks."""
+        note = SupervisionNote(
+            problems=in_words(self.problems, self.ends),
+            absent_workers=self._fleet.absent({worker.name for worker in status.workers}),
+        )
+        most = self._fleet.most_workers
+        if most is not None:
+            note.most_workers, note.most_workers_reason = most
+        facts = [*note.problems, *(f"{one.name} {one.state}" for one in note.absent_workers)]
+        if facts == self._told and self._clock() - self._told_at < _TELL_AGAIN_S:
+            return
+        with contextlib.suppress(UnspoolError):  # tried again at the next step
+            self._admin.note_supervision(note)
+            self._told, self._told_at = facts, self._clock()
+
+    def _look_after_learner(self, status: Status) -> None:
+        self._lives.moved(status.outer_step)
+        if status.state in _STOPPING:
+            self._lives.no_more()  # whoever has asked for that: a next life would not know
+        if self._is_new:
+            self._is_new = False
+            self._find()
+
+    def _look_after_workers(self, status: Status) -> None:
+        if status.state in _ENDING:
+            self._fleet.reap()
+            return
+        self._fleet.reconcile(status)
+        if self._fleet.has_given_up and not status.workers and self._failure is None:
+            self._failure = FailedError("no worker is left:\n" + "\n".join(self.problems))
+            self.ask_to_stop(2)
+
+    def _greet_next_life(self) -> None:
+        if self._lives.pid == self._pid:
+            return
+        self._pid, self._is_new = self._lives.pid, True
+        self._answered_at = self._clock() + _START_S  # it has to start before it can answer
+
+    def _find(self) -> None:
+        problem = self._follow(self._pid)
+        if problem and self._failure is None:
+            self._failure = InterruptedRunError(f"{problem}; launch again to resume")
+            self.ask_to_stop(2)
+
+    def _judge_silence(self) -> None:
+        self._find()
+        if self._clock() - self._answered_at > _SILENCE_S:
+            verdict = f"has not answered for {_SILENCE_S:.0f} s and was killed"
+            if self._stops_wanted:
+                self._failure = self._failure or InterruptedRunError(f"the learner {verdict}")
+            self._lives.kill(verdict)
+
+    def _pass_stops_on(self) -> None:
+        if self._stops_sent and self._clock() - self._stopped_at > _STOP_S:
+            self._stops_wanted = self._stops_sent + 1
+        if self._stops_wanted <= self._stops_sent:
+            return
+        if self._stops_wanted > 2:
+            self._failure = self._failure or InterruptedRunError("the learner did not stop and was killed")
+            self._lives.kill()
+            return
+        try:
+            self._admin.stop(now=self._stops_wanted == 2)
+        except LearnerUnreachableError:
+            if not self._is_silent:
+                return  # tried again at the next step
+            self._lives.terminate()
+        except UnspoolError:
+            return
+        self._stops_sent, self._stopped_at = self._stops_wanted, self._clock()
+
+    def _wind_up(self, exit_code: int) -> bool:
+        """The learner has ended: workers leave by themselves if it said goodbye to them."""
+        now = self._clock()
+        self._ended_at = now if self._ended_at is None else self._ended_at
+        ended_for_s = now - self._ended_at
+        self._fleet.reap()
+        if exit_code != 0 or ended_for_s > _FAREWELL_S:
+            self._fleet.kill()
+            self._fleet.reap()
+        if self._fleet.running and ended_for_s < 2 * _FAREWELL_S:
+            return False
+        if self._failure is None and exit_code != 0:
+            self._failure = self._failure_of(exit_code)
+        if self._failure is not None:
+            raise self._failure
+        return True
+
+    def _failure_of(self, exit_code: int) -> UnspoolError:
+        if self._lives.is_worn_out:
+            text = f"{self._lives.problem}; launch again to resume. {self._lives.last_words()}"
+            return InterruptedRunError(text)
+        return failure_of(exit_code, self._lives.last_words())
+
+
+def failure_of(exit_code: int, last_words: str) -> UnspoolError:
+    """Return the error that the learner has ended with: its own, or that somebody killed it."""
+    if exit_code < 0:
+        return InterruptedRunError(f"the learner {cause_of(exit_code)}; launch again to resume. {last_words}")
+    return error_for(exit_code, last_words)

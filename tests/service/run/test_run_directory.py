@@ -1,0 +1,153 @@
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from protos.exit_codes import LearnerUnreachableError, RunInUseError, RunNotFoundError
+from protos.rpc.roles import Role
+from protos.unspool.v1.admin_pb2 import Status
+from service.run.client import events_of
+from service.run.last_status import last_status
+from service.run.run_directory import RunDirectory, claim_free_directory, find_run, known_runs
+from service.run.supervision import check_unsupervised, note_supervision, supervising, supervision_problems
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
+    monkeypatch.chdir(tmp_path)
+    created = RunDirectory(tmp_path / "runs" / "quadratic-1")
+    created.create("outer_steps = 10\n")
+    return created
+
+
+def leave_status(run: RunDirectory, state: str, epoch: int) -> None:
+    (run.path / "epoch").write_text("2\n")
+    status = {"state": state, "epoch": epoch, "outer_step": 4, "loss": None, "endpoints": {"http": "x"}}
+    (run.path / "status.json").write_text(json.dumps(status))
+
+
+@pytest.mark.parametrize("role", Role)
+def test_a_token_is_secret_and_stays_the_same(run: RunDirectory, role: Role) -> None:
+    token = run.token(role)
+    run.create("outer_steps = 11\n")
+    assert run.token(role) == token
+    assert len(token) >= 32
+    assert run.token_path(role).stat().st_mode & 0o777 == 0o600
+
+
+def test_each_role_has_a_token_of_its_own(run: RunDirectory) -> None:
+    assert len({run.token(role) for role in Role}) == len(Role)
+    assert run.token_path(Role.ADMIN).name == "token"
+
+
+def test_a_run_of_an_earlier_version_gets_the_tokens_that_it_lacks(run: RunDirectory) -> None:
+    before = run.token()
+    run.token_path(Role.WORKER).unlink()
+    run.create("outer_steps = 11\n")
+    assert run.token() == before
+    assert run.token(Role.WORKER) != before
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_text("\n")])
+def test_a_token_that_cannot_be_read_is_named(run: RunDirectory, spoil: Callable[[Path], object]) -> None:
+    spoil(run.token_path(Role.VIEWER))
+    with pytest.raises(RunNotFoundError, match="token-viewer"):
+        run.token(Role.VIEWER)
+
+
+@pytest.mark.parametrize("name", ["quadratic-1", "runs/quadratic-1", None])
+def test_a_run_is_found_by_directory_by_name_and_as_the_newest(run: RunDirectory, name: str | None) -> None:
+    assert find_run(name).path.resolve() == run.path.resolve()
+
+
+def test_a_run_that_is_not_there_is_named_with_the_nearest(run: RunDirectory) -> None:
+    with pytest.raises(RunNotFoundError, match=r"did you mean quadratic-1\?"):
+        find_run("quadratic-2")
+
+
+def test_without_any_run_there_is_no_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunNotFoundError, match="there is no run"):
+        find_run(None)
+
+
+def test_each_new_run_gets_a_directory_of_its_own(run: RunDirectory) -> None:
+    assert [claim_free_directory("quadratic").name for _ in range(2)] == ["quadratic-2", "quadratic-3"]
+    assert [known.name for known in known_runs()] == ["quadratic-1"]
+
+
+def test_endpoints_are_those_that_the_learner_wrote(run: RunDirectory) -> None:
+    facts = {"run": "r", "pid": 1, "epoch": 1, "learner": "a:1", "admin": "a:2", "http": "a:3", "more": 0}
+    (run.path / "endpoints.json").write_text(json.dumps(facts))
+    assert (run.endpoints().admin, run.endpoints().pid) == ("a:2", 1)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", "{"])
+def test_endpoints_that_are_none_are_refused(run: RunDirectory, text: str) -> None:
+    (run.path / "endpoints.json").write_text(text)
+    with pytest.raises(LearnerUnreachableError, match=r"endpoints\.json"):
+        run.endpoints()
+
+
+@pytest.mark.parametrize("state", ["FINISHED", "STOPPED", "FAILED"])
+def test_the_last_status_is_what_the_learner_said_when_it_left(run: RunDirectory, state: str) -> None:
+    leave_status(run, state, epoch=2)
+    status = last_status(run)
+    assert (status.state, status.outer_step, dict(status.endpoints)) == (state, 4, {})
+
+
+@pytest.mark.parametrize(("state", "epoch"), [("RUNNING", 2), ("STOPPED", 1)])
+def test_a_learner_that_died_is_down_whatever_an_earlier_one_said(
+    run: RunDirectory, state: str, epoch: int
+) -> None:
+    leave_status(run, state, epoch)
+    status = last_status(run)
+    assert (status.state, status.outer_step, status.outer_steps) == ("DOWN", 0, 10)
+
+
+def test_a_run_without_anything_but_a_configuration_is_down(run: RunDirectory) -> None:
+    assert last_status(run) == Status(
+        run="quadratic-1", state="DOWN", outer_steps=10, waiting_for=last_status(run).waiting_for
+    )
+
+
+def test_problems_of_a_living_supervisor_are_shown(run: RunDirectory) -> None:
+    with supervising(run):
+        note_supervision(run, ["w0 only crashes"])
+        assert supervision_problems(run) == ["supervisor: w0 only crashes"]
+
+
+def test_a_supervisor_that_died_is_a_problem(run: RunDirectory) -> None:
+    note_supervision(run, [])
+    (problem,) = supervision_problems(run)
+    assert f"process {os.getpid()} on {socket.gethostname()} is gone" in problem
+    assert f"launch {run.path} again to supervise it" in problem
+
+
+def test_a_run_that_nobody_supervises_has_no_problem(run: RunDirectory) -> None:
+    with supervising(run):
+        note_supervision(run, ["w0 only crashes"])
+    assert supervision_problems(run) == []
+
+
+def test_a_run_has_one_supervisor(run: RunDirectory) -> None:
+    holder = f"pid {os.getpid()} on {socket.gethostname()}"
+    with supervising(run):
+        for refused in (supervising(run).__enter__, lambda: check_unsupervised(run)):
+            with pytest.raises(RunInUseError, match=holder):
+                refused()
+    check_unsupervised(run)
+
+
+def test_a_supervisor_that_hangs_is_not_waited_for_once_its_learner_is_taken_over(run: RunDirectory) -> None:
+    with supervising(run), supervising(run, handover_s=0.01), pytest.raises(RunInUseError):
+        check_unsupervised(run)
+
+
+def test_events_of_a_run_that_has_ended_are_read_from_its_log(run: RunDirectory) -> None:
+    line = {"number": 1, "unix_time_s": 0.0, "level": "info", "kind": "joined", "text": "w0"}
+    (run.path / "logs" / "events.jsonl").write_text(json.dumps(line) + "\n{cut o")
+    assert [event.text for event in events_of(run, follow=True)] == ["w0"]
