@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+from pathlib import Path
 
 # Before anything imports jax: XLA's bits on CPU depend on the number of cores that the process sees, and
 # tests compare digests between processes.
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 
 import jax
 import pytest
+
+_LIBRARY = Path(__file__).parent / "unspool"
 
 
 @pytest.fixture
@@ -23,11 +26,16 @@ def golden_prng() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _programs_of_one_module() -> Iterator[None]:
-    """Compiled programs go with the module that needed them.
+def _programs_of_one_module(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Drop the programs that a module has compiled, and compile those of most library tests in a hurry.
 
-    XLA maps several pieces of memory for each, and a process may have 65,530 on Linux: one that keeps those
-    of the whole suite crashes in the compiler.
+    XLA maps several pieces of memory for each program, and a process may have 65,530 on Linux: one that keeps
+    those of the whole suite crashes in the compiler. Most of the library's tests compile many programs and
+    run each a few times, so less optimised ones save half of their time. Modules marked `optimized` compile
+    as a user does.
     """
+    in_a_hurry = _LIBRARY in request.path.parents and request.node.get_closest_marker("optimized") is None
+    jax.config.update("jax_disable_most_optimizations", in_a_hurry)
     yield
+    jax.config.update("jax_disable_most_optimizations", False)
     jax.clear_caches()

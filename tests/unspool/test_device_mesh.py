@@ -15,7 +15,7 @@ from tests.unspool.four_devices import CASES, NUM_DEVICES
 from tests.unspool.outer_trainers.examples import NOISE_REUSING, NUM_TASKS, example, weights_of
 from unspool import device_mesh, lanes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.optimized, pytest.mark.slow]
 
 ROUNDING = 2e-4
 

@@ -32,6 +32,8 @@ from unspool.tasks import base as tasks_base
 from unspool.tasks import quadratics
 from unspool.tasks.fixed import image_mlp
 
+pytestmark = pytest.mark.optimized
+
 KEY = jax.random.PRNGKey(0)
 
 

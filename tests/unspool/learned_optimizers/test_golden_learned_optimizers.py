@@ -11,6 +11,8 @@ import pytest
 from unspool.learned_optimizers.base import LearnableAdam, LearnableSGD, LearnableSGDM, LearnedOptimizer
 from unspool.learned_optimizers.mlp_lopt import MLPLOpt
 
+pytestmark = pytest.mark.optimized
+
 GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "learned_optimizers.npz"
 INNER_PARAMS = {"a": jnp.arange(6.0).reshape(2, 3) / 6, "b": jnp.arange(3.0) / 3 - 0.5, "c": jnp.asarray(0.3)}
 

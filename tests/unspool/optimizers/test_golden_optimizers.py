@@ -9,6 +9,8 @@ import pytest
 
 from unspool.optimizers import SGD, SGDM, Adam, AdamW, GradientClipOptimizer, NAdamW, Optimizer, RMSProp
 
+pytestmark = pytest.mark.optimized
+
 GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "optimizers.npz"
 OPTIMIZERS = {
     "SGD": SGD(0.1),

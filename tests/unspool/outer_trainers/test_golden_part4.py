@@ -24,7 +24,7 @@ from unspool.tasks.quadratics import FixedDimQuadraticFamily
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "data/golden/part4.json").read_text())["calls"]
 
-pytestmark = pytest.mark.usefixtures("golden_prng")
+pytestmark = [pytest.mark.optimized, pytest.mark.usefixtures("golden_prng")]
 
 
 def step(schedule: Any, **options: Any) -> VectorizedLOptTruncatedStep:

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from tests.unspool.outer_trainers.systems import LinearSystem
 from unspool.outer_trainers.full_es import FullES
@@ -11,6 +12,8 @@ from unspool.outer_trainers.full_grad import FullGrad
 from unspool.outer_trainers.gradient_estimator import GradientEstimator, OuterState, WorkerWeights
 from unspool.outer_trainers.truncated_step import VectorizedTruncatedStep
 from unspool.outer_trainers.truncation_schedule import ConstantTruncationSchedule
+
+pytestmark = pytest.mark.optimized
 
 WEIGHTS = WorkerWeights({"theta": jnp.array([0.3, -0.1])}, None, OuterState(jnp.int32(0)))
 

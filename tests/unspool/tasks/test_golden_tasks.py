@@ -13,6 +13,8 @@ from unspool.tasks.base import Task
 from unspool.tasks.fixed.image_mlp import ImageMLP_Digits8_Relu32
 from unspool.tasks.quadratics import FixedDimQuadraticFamily, FixedDimQuadraticFamilyData, QuadraticTask
 
+pytestmark = pytest.mark.optimized
+
 GOLDEN = Path(__file__).parents[2] / "data" / "golden" / "tasks.npz"
 
 
