@@ -28,7 +28,7 @@ Ended: TypeAlias = tuple[int, str]
 """An exit code, and in one line why."""
 
 
-class Outcome:
+class ActorOutcome:
     """What a worker's run came to, for a supervisor that did not start it; then its process ends.
 
     An actor that outlives its supervisor would keep its process, and what Ray reserved for it, for ever.
@@ -72,7 +72,7 @@ class WorkerActor:
         name: str,
         run_id: str,
         logs_dir: str,
-        outcome: Outcome | None = None,
+        outcome: ActorOutcome | None = None,
     ) -> None:
         """Take what a worker is built from; `run` is what imports JAX.
 
@@ -96,7 +96,7 @@ class WorkerActor:
         self._lock = threading.Lock()
         self._drain_reason = ""
         self._worker: UnrollWorker | None = None
-        self._outcome = outcome or Outcome()
+        self._outcome = outcome or ActorOutcome()
 
     def run(self) -> Ended:
         """Work until the end; returns the exit code of a process that did, and why. Then this one ends."""

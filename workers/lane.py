@@ -25,7 +25,7 @@ class SnapshotError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Lane:
+class LaneUnroll:
     """One lane, leased or kept for the case that it is leased again.
 
     Attributes:
@@ -53,21 +53,21 @@ class Lane:
         """The seq of the state that nothing has to be replayed for."""
         return self.seq + len(self.replay)
 
-    def advance(self, unroll_state: PyTree) -> "Lane":
+    def advance(self, unroll_state: PyTree) -> "LaneUnroll":
         """Return the lane after one more estimate."""
         return dataclasses.replace(self, seq=self.seq + 1, unroll_state=unroll_state, replay=self.replay[1:])
 
-    def lease_again(self, grant: learner_pb2.LaneGrant) -> "Lane":
+    def lease_again(self, grant: learner_pb2.LaneGrant) -> "LaneUnroll":
         """Return the lane, its state as it is, under a new lease."""
         return dataclasses.replace(
             self, incarnation=grant.incarnation, leased=True, snapshot_seq=grant.snapshot_seq
         )
 
-    def snapshotted(self) -> "Lane":
+    def snapshotted(self) -> "LaneUnroll":
         """Return the lane after its snapshot was sent."""
         return dataclasses.replace(self, snapshot_seq=self.seq)
 
-    def lost(self) -> "Lane":
+    def lost(self) -> "LaneUnroll":
         """Return the lane as it is kept after its lease."""
         return dataclasses.replace(self, leased=False, snapshot_seq=-1)
 
@@ -87,7 +87,7 @@ def initialise(
     weights: WorkerWeights,
     root: PRNGKey,
     mesh: Mesh | None = None,
-) -> Lane:
+) -> LaneUnroll:
     """Return a granted lane that has no snapshot, in its initial state under `weights`."""
     unroll_state = lanes.init_lane(estimator, weights, root, grant.lane, mesh)
     # Without a replay the state is taken as it is: estimates that it has not seen are skipped.
@@ -101,7 +101,7 @@ def restore(
     shape: PyTree,
     data: codec.Buffer,
     mesh: Mesh | None = None,
-) -> Lane:
+) -> LaneUnroll:
     """Return a granted lane from the bytes of its snapshot.
 
     Args:
@@ -131,8 +131,10 @@ def max_snapshot_bytes(shape: PyTree) -> int:
     return _HEADER_BYTES + sum(_leaf_bytes(leaf) for leaf in jax.tree.leaves(shape))
 
 
-def _granted(grant: learner_pb2.LaneGrant, estimator: GradientEstimator, unroll_state: Any, seq: int) -> Lane:
-    return Lane(
+def _granted(
+    grant: learner_pb2.LaneGrant, estimator: GradientEstimator, unroll_state: Any, seq: int
+) -> LaneUnroll:
+    return LaneUnroll(
         number=grant.lane,
         incarnation=grant.incarnation,
         seq=seq,

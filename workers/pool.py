@@ -29,7 +29,8 @@ class Exit:
     @classmethod
     def with_code(cls, code: int) -> Self:
         """Return the exit of a process that has left nothing but its exit code."""
-        meaning = f": {ExitCode(code).meaning}" if code in set(ExitCode) else ""
+        is_known = code != ExitCode.OK and code in set(ExitCode)
+        meaning = f": {ExitCode(code).meaning}" if is_known else ""
         return cls(code, f"exit code {code}{meaning}")
 
     @classmethod

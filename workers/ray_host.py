@@ -52,7 +52,7 @@ def host_class() -> type[Any]:
     """
     put_users_last = _path_setter()
 
-    class WorkerHost:
+    class ActorHost:
         """Holds the object that works, and passes the calls of `workers.actor.WorkerActor` on."""
 
         def __init__(self, search: DriverSearch, place: tuple[str, str], *arguments: str) -> None:
@@ -78,4 +78,4 @@ def host_class() -> type[Any]:
         def stack(self) -> Any:
             return self._hosted.stack()
 
-    return WorkerHost
+    return ActorHost

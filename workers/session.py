@@ -5,15 +5,16 @@ pulls what the mailbox has to send. A broken stream is not an end: only the lear
 its absence for `orphan_ttl_s` is.
 """
 
+import faulthandler
 import random
+import tempfile
 import threading
 import time
 from collections.abc import Callable
+from typing import Final
 
 from protos.exit_codes import ExitCode, RefusedError
 from protos.unspool.v1 import learner_pb2
-from workers import stack
-from workers.backoff import FullJitterBackoff
 from workers.client import LearnerClient, LearnerStream, UnavailableError
 from workers.exits import End
 from workers.mailbox import Joined, Mailbox, TooManyOrdersError
@@ -31,8 +32,36 @@ _LAST_WORDS = {
 }
 """Goodbyes after which there is nothing to come back to."""
 
+LONGEST_DELAY_S: Final = 2.0
+"""What a worker waits at most before it tries its learner again."""
 
-class Session:
+
+class FullJitterBackoff:
+    """Delays drawn evenly between zero and a ceiling that doubles with each attempt.
+
+    Full jitter spreads a herd better than a jittered exponential ("Exponential Backoff And Jitter", AWS
+    Architecture Blog, 2015).
+    """
+
+    def __init__(self, draws: random.Random, *, first_s: float = 0.1, cap_s: float = LONGEST_DELAY_S) -> None:
+        """Configure the ceiling: `first_s` at the first attempt, at most `cap_s`."""
+        self._draws = draws
+        self._first_s = first_s
+        self._cap_s = cap_s
+        self._ceiling_s = first_s
+
+    def next_delay_s(self) -> float:
+        """Return how long to wait before the next attempt."""
+        delay_s = self._draws.uniform(0.0, self._ceiling_s)
+        self._ceiling_s = min(self._cap_s, 2.0 * self._ceiling_s)
+        return delay_s
+
+    def reset(self) -> None:
+        """Start over: the last attempt was a success."""
+        self._ceiling_s = self._first_s
+
+
+class LearnerSession:
     """A conversation that survives its streams.
 
     The constructor starts nothing; `start` does, and `close` joins every thread.
@@ -180,7 +209,7 @@ class Session:
                     trouble = self._take_leave_of(message.goodbye)
                     break
                 if message.HasField("stack_request") and not self._mailbox.forwards:
-                    self._mailbox.answer_stack(stack.dump()[-_STACK_CHARACTERS:])
+                    self._mailbox.answer_stack(thread_stacks()[-_STACK_CHARACTERS:])
                 else:
                     self._mailbox.hear(message)
         except (UnavailableError, RefusedError, TooManyOrdersError) as error:
@@ -237,3 +266,11 @@ class Session:
 
 def _same_session(before: learner_pb2.JoinReply, after: learner_pb2.JoinReply) -> bool:
     return (before.epoch, before.worker_id) == (after.epoch, after.worker_id)
+
+
+def thread_stacks() -> str:
+    """Return every thread's stack, the innermost call first. May be called from any thread."""
+    with tempfile.TemporaryFile("w+") as file:
+        faulthandler.dump_traceback(file=file, all_threads=True)
+        file.seek(0)
+        return file.read()

@@ -1,10 +1,14 @@
-"""What a worker process is started with."""
+"""What a worker process is started with, and what it says of itself when it joins."""
 
+import importlib.metadata
+import os
 import socket
 import uuid
 from dataclasses import dataclass, field
 
+from protos.rpc.connection import PROTOCOL
 from protos.rpc.tls import Identity
+from protos.unspool.v1 import learner_pb2
 
 
 @dataclass(frozen=True)
@@ -42,3 +46,25 @@ class WorkerSettings:
         for name in ("orphan_ttl_s", "drain_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"WorkerSettings({name}={getattr(self, name)!r}): must be positive")
+
+
+def introduction(settings: WorkerSettings) -> learner_pb2.JoinRequest:
+    """Return what a worker and a relay both say of themselves."""
+    return learner_pb2.JoinRequest(
+        protocol_min=PROTOCOL,
+        protocol_max=PROTOCOL,
+        client_version=_client_version(),
+        run_id=settings.run_id,
+        worker_name=settings.name,
+        incarnation=settings.incarnation,
+        host=settings.host,
+        pid=os.getpid(),
+    )
+
+
+def _client_version() -> str:
+    """Return the installed version of unspool."""
+    try:
+        return importlib.metadata.version("unspool")
+    except importlib.metadata.PackageNotFoundError:
+        return "checkout"  # as uploaded by `ray job submit --working-dir .`: nothing is installed

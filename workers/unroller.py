@@ -21,7 +21,7 @@ from workers import lane as lane_module
 from workers.allowed_code import COMPONENT_PACKAGES, check_components
 from workers.client import LearnerClient
 from workers.fitness import check_devices, compute_as
-from workers.lane import Lane
+from workers.lane import LaneUnroll
 from workers.thetas import Thetas, weights_of
 
 
@@ -64,16 +64,16 @@ class Unroller:
         self._finished_s = clock()
         self.thetas = Thetas(client, self._schema, theta_shape, self._mesh)
 
-    def compiles(self, lane: Lane) -> bool:
+    def compiles(self, lane: LaneUnroll) -> bool:
         """Whether the next estimate of `lane` compiles first."""
         return lane.estimator.is_compiled and lane.estimator not in self._compiled
 
-    def initialise(self, grant: learner_pb2.LaneGrant, weights: WorkerWeights) -> Lane:
+    def initialise(self, grant: learner_pb2.LaneGrant, weights: WorkerWeights) -> LaneUnroll:
         """Return a granted lane that has no snapshot."""
         estimator = self._experiment.estimator(grant.lane)
         return lane_module.initialise(grant, estimator, weights, self._root, self._mesh)
 
-    def restore(self, grant: learner_pb2.LaneGrant) -> Lane:
+    def restore(self, grant: learner_pb2.LaneGrant) -> LaneUnroll:
         """Return a granted lane from its snapshot.
 
         Raises:
@@ -87,7 +87,7 @@ class Unroller:
         data = self._client.get_snapshot(grant.lane, grant.snapshot_seq, limit)
         return lane_module.restore(grant, estimator, shape, data, self._mesh)
 
-    def replay(self, lane: Lane) -> Lane:
+    def replay(self, lane: LaneUnroll) -> LaneUnroll:
         """Make the next estimate of the lane's replay again, for the state that it leaves behind.
 
         Raises:
@@ -103,8 +103,8 @@ class Unroller:
         return advanced
 
     def estimate(
-        self, lane: Lane, weights: WorkerWeights, theta_version: int
-    ) -> tuple[Lane, learner_pb2.GradientEstimatorOut, bytes]:
+        self, lane: LaneUnroll, weights: WorkerWeights, theta_version: int
+    ) -> tuple[LaneUnroll, learner_pb2.GradientEstimatorOut, bytes]:
         """Make the next estimate of `lane`; returns the lane after it, the push, and the push's body."""
         began_s = self._clock()
         estimate = self._estimate(lane, weights)
@@ -128,7 +128,7 @@ class Unroller:
         )
         return lane.advance(estimate.unroll_state), push, codec.encode(grad, self._schema)
 
-    def _estimate(self, lane: Lane, weights: WorkerWeights) -> lanes.LaneEstimate:
+    def _estimate(self, lane: LaneUnroll, weights: WorkerWeights) -> lanes.LaneEstimate:
         return lanes.estimate_lane(
             lane.estimator, weights, lane.unroll_state, self._root, lane.number, lane.seq + 1, self._mesh
         )

@@ -10,14 +10,12 @@ from protos.exit_codes import ExitCode, RefusedError
 from protos.failure_message import failure_message
 from protos.unspool.v1 import learner_pb2
 from unspool.failure_report import FailureReport
-from workers import stack
 from workers.client import LearnerClient, UnavailableError
 from workers.exits import End
-from workers.introduction import introduction
 from workers.mailbox import Joined, Mailbox, Order, Rejected
 from workers.progress import Progress
-from workers.session import Session
-from workers.settings import WorkerSettings
+from workers.session import LearnerSession, thread_stacks
+from workers.settings import WorkerSettings, introduction
 from workers.workload import Workload
 
 _logger = logging.getLogger(__name__)
@@ -56,7 +54,7 @@ class UnrollWorker:
         self._drain_order: learner_pb2.Drain | None = None
         self._workload: Workload | None = None
         self.end = End(ExitCode.FAILED, "it has not ended yet")
-        self._session = Session(
+        self._session = LearnerSession(
             client,
             self._mailbox,
             _introduction(settings),
@@ -84,7 +82,7 @@ class UnrollWorker:
 
     def stack(self) -> str:
         """Return what every thread of this process is doing."""
-        return stack.dump()
+        return thread_stacks()
 
     def _live(self) -> End:
         self._session.start()

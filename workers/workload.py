@@ -6,16 +6,18 @@ import hashlib
 from collections.abc import Callable, Iterator
 
 from protos.exit_codes import RefusedError
+from protos.failure_message import failure_message
 from protos.unspool.v1 import learner_pb2
+from unspool.failure_report import FailureReport, traceback_of
 from workers.client import LearnerClient, UnavailableError
-from workers.failures import lane_failure
-from workers.lane import Lane
-from workers.leases import Leases
+from workers.lane import LaneUnroll
+from workers.leases import HeldLeases
 from workers.mailbox import Joined, Mailbox, Rejected
 from workers.progress import Progress
 from workers.unroller import Unroller
 
 _Phase = learner_pb2.Heartbeat
+_TRACEBACK_CHARACTERS = 8000
 
 
 class LaneConflictError(RuntimeError):
@@ -51,7 +53,7 @@ class Workload:
         self._progress = progress
         self._clock = clock
         self._unroller = Unroller(joined.reply, client, clock=clock)
-        self._leases = Leases()
+        self._leases = HeldLeases()
         self._grants: collections.deque[learner_pb2.LaneGrant] = collections.deque()
         self._outdated_before = 0
         self._report_lanes()
@@ -162,7 +164,7 @@ class Workload:
         self._grants.popleft()
         return True
 
-    def _build(self, grant: learner_pb2.LaneGrant) -> Lane:
+    def _build(self, grant: learner_pb2.LaneGrant) -> LaneUnroll:
         if grant.snapshot_seq:
             return self._unroller.restore(grant)
         theta, thetas = self._mailbox.theta, self._unroller.thetas
@@ -184,14 +186,14 @@ class Workload:
                 return True
         return False
 
-    def _is_ready(self, lane: Lane, theta: learner_pb2.ThetaAnnouncement) -> bool:
+    def _is_ready(self, lane: LaneUnroll, theta: learner_pb2.ThetaAnnouncement) -> bool:
         if not self._mailbox.has_room:
             return False
         if self._reply.exact_versions:
             return theta.version == lane.seq
         return theta.version >= self._outdated_before and self._mailbox.free_credits > 0
 
-    def _replay(self, lane: Lane) -> None:
+    def _replay(self, lane: LaneUnroll) -> None:
         phase = _Phase.COMPILING if self._unroller.compiles(lane) else _Phase.RESTORING
         waiting_for = f"lane {lane.number}: {len(lane.replay)} estimates to make again"
         self._progress.enter(phase, waiting_for, lane=lane.number)
@@ -203,7 +205,7 @@ class Workload:
         except RefusedError as refusal:
             self._return(lane, f"cannot be replayed: {refusal}")
 
-    def _estimate(self, lane: Lane, theta: learner_pb2.ThetaAnnouncement) -> None:
+    def _estimate(self, lane: LaneUnroll, theta: learner_pb2.ThetaAnnouncement) -> None:
         weights = self._unroller.thetas.announced(theta)
         compiles = self._unroller.compiles(lane)
         phase = _Phase.COMPILING if compiles else _Phase.COMPUTING
@@ -229,12 +231,12 @@ class Workload:
         except (RefusedError, UnavailableError):
             raise
         except Exception as error:
-            self._mailbox.report_failure(lane_failure(error, lane, incarnation, seq))
+            self._mailbox.report_failure(_lane_failure(error, lane, incarnation, seq))
             raise
 
     # Giving lanes back.
 
-    def _send_snapshot(self, lane: Lane) -> Lane:
+    def _send_snapshot(self, lane: LaneUnroll) -> LaneUnroll:
         body = lane.to_bytes()
         snapshot = learner_pb2.Snapshot(
             lane=lane.number,
@@ -246,7 +248,7 @@ class Workload:
         self._mailbox.snapshot(snapshot, body)
         return lane.snapshotted()
 
-    def _return(self, lane: Lane, reason: str) -> None:
+    def _return(self, lane: LaneUnroll, reason: str) -> None:
         # A lane that is still being replayed goes back as it came: the learner has nothing newer to gain.
         if not lane.replay and lane.snapshot_seq != lane.seq:
             self._send_snapshot(lane)
@@ -264,3 +266,20 @@ class Workload:
 
     def _report_lanes(self) -> None:
         self._progress.hold(self._leases.held())
+
+
+def _lane_failure(error: Exception, lane: int, incarnation: int, seq: int) -> learner_pb2.LaneFailure:
+    """Return what to say of an estimate that raised `error`."""
+    return learner_pb2.LaneFailure(
+        lane=lane,
+        incarnation=incarnation,
+        seq=seq,
+        traceback=_end_of(traceback_of(error)),
+        report=failure_message(*FailureReport.of(error)),
+    )
+
+
+def _end_of(text: str) -> str:
+    """Return the last lines that the learner has room for."""
+    end = text[-_TRACEBACK_CHARACTERS:]
+    return end if len(end) == len(text) else end.partition("\n")[2]

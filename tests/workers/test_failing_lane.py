@@ -7,7 +7,7 @@ import pytest
 from protos.exit_codes import ExitCode
 from protos.unspool.v1 import learner_pb2
 from tests.workers.cluster import Cluster
-from workers.lane import Lane
+from workers.lane import LaneUnroll
 from workers.unroller import Unroller
 
 
@@ -16,8 +16,8 @@ def lane_2_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     estimate = Unroller.estimate
 
     def raising(
-        self: Unroller, lane: Lane, *rest: object
-    ) -> tuple[Lane, learner_pb2.GradientEstimatorOut, bytes]:
+        self: Unroller, lane: LaneUnroll, *rest: object
+    ) -> tuple[LaneUnroll, learner_pb2.GradientEstimatorOut, bytes]:
         if lane.number == 2:
             raise FloatingPointError(f"estimate {id(lane):#x} of task {lane.seq}")
         return estimate(self, lane, *rest)

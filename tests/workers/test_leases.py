@@ -5,25 +5,25 @@ import pytest
 from protos.unspool.v1 import learner_pb2
 from tests.workers.fake_learner import EXPERIMENT
 from unspool.experiment import Experiment
-from workers.lane import Lane
-from workers.leases import Leases
+from workers.lane import LaneUnroll
+from workers.leases import HeldLeases
 
 ESTIMATOR = Experiment.from_toml(EXPERIMENT).estimator(0)
 
 
-def lane(number: int, seq: int = 3, **changes: object) -> Lane:
-    return dataclasses.replace(Lane(number, 1, seq, ESTIMATOR, unroll_state=()), **changes)
+def lane(number: int, seq: int = 3, **changes: object) -> LaneUnroll:
+    return dataclasses.replace(LaneUnroll(number, 1, seq, ESTIMATOR, unroll_state=()), **changes)
 
 
 @pytest.fixture
-def leases() -> Leases:
-    leases = Leases()
+def leases() -> HeldLeases:
+    leases = HeldLeases()
     for number in (0, 2, 5):
         leases.put(lane(number))
     return leases
 
 
-def numbers(leases: Leases) -> list[int]:
+def numbers(leases: HeldLeases) -> list[int]:
     return [lane.number for lane in leases]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from protos.exit_codes import ExitCode
 from tests.workers.fake_learner import PATIENCE_S
 from workers.local_pool import LocalPool
 from workers.pool import Exit
@@ -64,13 +65,13 @@ def test_a_worker_is_told_where_its_learner_is_and_logs_into_the_run(make_pool, 
 def test_an_exit_code_is_reported(make_pool):
     pool = make_pool("raise SystemExit(75)")
     pool.start("w0")
-    assert exit_of(pool, "w0") == Exit(75, "orphaned")
+    assert exit_of(pool, "w0") == Exit(75, f"exit code 75: {ExitCode.TEMPORARY.meaning}")
 
 
 def test_the_environment_is_handed_on(make_pool):
     pool = make_pool(SHOWS_ENVIRONMENT)
     pool.start("w0")
-    assert exit_of(pool, "w0") == Exit(0, "ok")
+    assert exit_of(pool, "w0") == Exit(0, "exit code 0")
 
 
 def test_a_killed_worker_is_reported_with_its_signal_and_can_be_started_again(make_pool):

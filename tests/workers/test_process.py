@@ -10,7 +10,7 @@ import pytest
 
 from protos.exit_codes import ExitCode
 from tests.workers.fake_learner import PATIENCE_S
-from workers.actor import Outcome, WorkerActor
+from workers.actor import ActorOutcome, WorkerActor
 from workers.settings import WorkerSettings
 
 NOBODY = "127.0.0.1:1"
@@ -40,7 +40,7 @@ def test_a_process_shows_its_stacks_on_sigusr1_and_drains_on_sigterm():
 
 
 def test_an_actor_is_answered_beside_its_run_and_drains(tmp_path: Path):
-    outcome = Outcome(linger_s=0.0, leave=lambda code: None)
+    outcome = ActorOutcome(linger_s=0.0, leave=lambda code: None)
     actor = WorkerActor(NOBODY, "token", "", "w0", "run", str(tmp_path), outcome)
     assert actor.whereabouts()[1] == os.getpid()
     assert "not started" in actor.stack()
@@ -56,7 +56,7 @@ def test_an_actor_is_answered_beside_its_run_and_drains(tmp_path: Path):
 
 def test_an_actors_process_ends_after_its_work_even_if_that_has_failed(tmp_path: Path):
     codes: queue.SimpleQueue[int] = queue.SimpleQueue()
-    outcome = Outcome(linger_s=0.0, leave=codes.put)
+    outcome = ActorOutcome(linger_s=0.0, leave=codes.put)
     actor = WorkerActor(NOBODY, "token", str(tmp_path), "w0", "run", str(tmp_path), outcome)
     assert actor.outcome(0.0) is None
     code, why = actor.run()

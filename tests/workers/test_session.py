@@ -8,10 +8,9 @@ import pytest
 from protos.exit_codes import ExitCode
 from protos.unspool.v1 import learner_pb2
 from tests.workers.fake_learner import PATIENCE_S, FakeLearner
-from workers.backoff import FullJitterBackoff
 from workers.client import UnavailableError
 from workers.mailbox import Joined, Mailbox
-from workers.session import Session
+from workers.session import FullJitterBackoff, LearnerSession
 
 HELD = learner_pb2.HeldLane(lane=1, incarnation=2, seq=3)
 
@@ -28,8 +27,8 @@ class Clock:
 
 def make_session(
     learner: FakeLearner, mailbox: Mailbox, *, step_s: float = 0.0, orphan_ttl_s: float = 60.0
-) -> Session:
-    return Session(
+) -> LearnerSession:
+    return LearnerSession(
         learner,
         mailbox,
         learner_pb2.JoinRequest(worker_name="w0", incarnation="abc"),
@@ -51,7 +50,7 @@ def mailbox() -> Mailbox:
 
 
 @pytest.fixture
-def session(learner: FakeLearner, mailbox: Mailbox) -> Iterator[Session]:
+def session(learner: FakeLearner, mailbox: Mailbox) -> Iterator[LearnerSession]:
     session = make_session(learner, mailbox)
     yield session
     session.close()

@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 
-from workers.actor import Outcome
+from workers.actor import ActorOutcome
 
 
 class TrivialActor:
@@ -13,7 +13,7 @@ class TrivialActor:
     def __init__(self, learner: str, token: str, tls: str, name: str, run_id: str, logs_dir: str) -> None:
         self._name, self._learner = name, learner
         self._drained = threading.Event()
-        self._outcome = Outcome(linger_s=0.5)
+        self._outcome = ActorOutcome(linger_s=0.5)
 
     def run(self) -> tuple[int, str]:
         code = self._work()

@@ -21,12 +21,11 @@ from protos.rpc.tls import TlsError, check_server
 from protos.unspool.v1 import learner_pb2, learner_pb2_grpc
 from workers.client import LearnerClient
 from workers.exits import End
-from workers.introduction import introduction
 from workers.mailbox import Joined, Mailbox
 from workers.relay.core import RelayCore
 from workers.relay.worker_service import RelayHost
-from workers.session import Session
-from workers.settings import WorkerSettings
+from workers.session import LearnerSession
+from workers.settings import WorkerSettings, introduction
 
 _logger = logging.getLogger(__name__)
 
@@ -97,7 +96,7 @@ class Relay:
         learner_pb2_grpc.add_LearnerServicer_to_server(self._servicer, self._server.server)
         port = self._server.bind(settings.host, settings.port)
         self.address = address_of(advertised_host(settings.host, None), port)
-        self._session = Session(
+        self._session = LearnerSession(
             client,
             self._mailbox,
             _introduction(settings.upstream),
