@@ -19,8 +19,8 @@ from protos import codec
 from protos.memory import reuse_large_blocks
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import WorkerMessage
-from workers.client import GrpcLearnerClient
-from workers.outbox import Parcel
+from workers.session.client import GrpcLearnerClient
+from workers.session.outbox import Parcel
 
 _WINDOW = 8
 _EXPECTED = (learner_pb2.ACCEPTED, learner_pb2.APPLIED, learner_pb2.NO_CREDIT)

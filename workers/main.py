@@ -7,18 +7,29 @@ import signal
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from workers.exits import End, note_from_environment, write_note
 from workers.numeric_environment import pin_worker
 from workers.settings import WorkerSettings
 
 if TYPE_CHECKING:
-    from workers.relay.relay import Relay
-    from workers.worker import UnrollWorker
+    from workers.unrolling.worker import UnrollWorker
 
 _SIGNAL_LATENCY_S = 0.2
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class Drainable(Protocol):
+    """The main work of a process: a worker, or a relay."""
+
+    def run(self) -> int:
+        """Work until the end; return the process's exit code."""
+        ...
+
+    def drain(self, reason: str) -> None:
+        """Give the lanes back and return from `run`."""
+        ...
 
 
 def run(settings: WorkerSettings, environment: Mapping[str, str]) -> int:
@@ -48,7 +59,7 @@ def run(settings: WorkerSettings, environment: Mapping[str, str]) -> int:
     return code
 
 
-def run_until_signalled(process: "UnrollWorker | Relay") -> int:
+def run_until_signalled(process: Drainable) -> int:
     """Run as this process's main work what a first SIGTERM or SIGINT drains; returns its exit code."""
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -64,8 +75,8 @@ def build(settings: WorkerSettings) -> "UnrollWorker":
     """
     for foreign in pin_worker():
         logging.getLogger(__name__).warning("%s", foreign)
-    from workers.client import GrpcLearnerClient
-    from workers.worker import UnrollWorker
+    from workers.session.client import GrpcLearnerClient
+    from workers.unrolling.worker import UnrollWorker
 
     return UnrollWorker(settings, GrpcLearnerClient(settings.learner, settings.token, settings.tls))
 
@@ -76,12 +87,12 @@ def log_to(path: Path | None) -> None:
     logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT, handlers=[handler])
 
 
-def _drain(process: "UnrollWorker | Relay", received: int) -> None:
+def _drain(process: Drainable, received: int) -> None:
     signal.signal(received, signal.SIG_DFL)
     process.drain(signal.Signals(received).name)
 
 
-def _run_beside(process: "UnrollWorker | Relay") -> int:
+def _run_beside(process: Drainable) -> int:
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(process.run()), name="worker")
     thread.start()

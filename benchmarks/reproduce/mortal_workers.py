@@ -25,7 +25,7 @@ from service.config.toml_document import write_tables
 from service.run.client import AdminClient, connected
 from service.run.run_directory import RunDirectory
 from workers.bootstrap import Devices, environment
-from workers.unroller import Unroller
+from workers.unrolling.unroller import Unroller
 
 _START_S: Final = 60.0
 _POLL_S: Final = 0.01
@@ -46,7 +46,9 @@ class MortalRun:
         self._environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         # Who has imported everything forks a worker in a fraction of the second that importing takes.
         self._forks = multiprocessing.get_context("forkserver")
-        self._forks.set_forkserver_preload(["benchmarks.reproduce.mortal_workers", "workers.worker"])
+        self._forks.set_forkserver_preload(
+            ["benchmarks.reproduce.mortal_workers", "workers.unrolling.worker"]
+        )
         self._worker: Any = None
         self.deaths = 0
 

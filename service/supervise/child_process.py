@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from workers.local_process import PROGRAM
+from workers.pools.local_process import PROGRAM
 
 _LAST_WORDS_BYTES = 4096
 _END_S = 20.0

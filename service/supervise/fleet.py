@@ -15,7 +15,7 @@ from protos.unspool.v1.admin_pb2 import AbsentWorker, Status, WorkerStatus
 from service.run.client import AdminClient
 from service.supervise.placement import MemoryShortage, Placement
 from service.supervise.restart_budget import EndKind, RestartBudget, RestartPolicy, cause_of, kind_of_exit
-from workers.pool import Exit, WorkerPool
+from workers.pools.pool import Exit, WorkerPool
 
 DRAIN_S = 60.0
 KILL_GRACE_S = 20.0

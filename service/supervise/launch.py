@@ -31,9 +31,9 @@ from service.supervise.learner_restarts import LearnerRestarts
 from service.supervise.ray_cluster import WAIT_S, await_cluster, check_temporary_folder
 from service.supervise.stop_signals import StopSignals
 from service.supervise.supervisor import Supervisor, failure_of
-from workers.local_pool import LocalPool
-from workers.pool import LearnerAccess, WorkerPool
-from workers.ray_connection import CONNECT_S
+from workers.pools.local_pool import LocalPool
+from workers.pools.pool import LearnerAccess, WorkerPool
+from workers.pools.ray_connection import CONNECT_S
 
 _STEP_S = 0.5
 _START_S = 180.0
@@ -222,7 +222,7 @@ def _start_pool(
             environment=environment,
             tls=tls,
         )
-    from workers.ray_pool import ActorResources, RayPool  # importing Ray takes a second
+    from workers.pools.ray_pool import ActorResources, RayPool
 
     wanted = config.workers
     is_elsewhere = backend.address is not None and not is_loopback(host_of(backend.address))

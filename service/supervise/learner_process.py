@@ -10,7 +10,7 @@ from service.run.client import connected
 from service.run.last_status import ENDED, status_left_behind
 from service.run.run_directory import Endpoints, RunDirectory, is_locked, lock_holder
 from service.supervise.child_process import last_line
-from workers.local_process import AdoptedProcess
+from workers.pools.local_process import AdoptedProcess
 
 _END_S: Final = 20.0
 _FAILURES: Final = {"FAILED": ExitCode.RUN_FAILED, "UNTRAINED": ExitCode.UNTRAINED}

@@ -22,7 +22,7 @@ from service.supervise.learner_process import living_learner
 from service.supervise.learner_restarts import cause_of
 from unspool.config.config_error import ConfigError, Problem, did_you_mean
 from unspool.config.toml_values import as_toml
-from workers.local_process import PROGRAM
+from workers.pools.local_process import PROGRAM
 
 _LOG_LINES: Final = 5
 _CHECK_S: Final = 900.0  # data may have to be read from a slow disk

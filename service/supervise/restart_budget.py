@@ -10,7 +10,7 @@ import math
 
 from protos.exit_codes import ExitCode
 from unspool.failure_report import last_line
-from workers.pool import Exit
+from workers.pools.pool import Exit
 
 _CAUSE_CHARACTERS = 300
 

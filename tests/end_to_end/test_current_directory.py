@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.launched import PATIENCE_S, tiny_config_text
-from workers.local_process import PROGRAM
+from workers.pools.local_process import PROGRAM
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 

@@ -35,7 +35,7 @@ _POLL_S: Final = 0.02
 _PRELOADED: Final = [
     "learner.main",
     "workers.main",
-    "workers.worker",
+    "workers.unrolling.worker",
     "service.commands.processes",
     "unspool.experiment",
 ]

@@ -47,7 +47,7 @@ from tests.learner.running import RunningLearner
 from unspool.config.config_error import ConfigError
 from unspool.experiment import Experiment
 from unspool.serialization import SerializationError, from_bytes, to_bytes
-from workers.mailbox import Joined, Mailbox, TooManyOrdersError
+from workers.session.mailbox import Joined, Mailbox, TooManyOrdersError
 
 pytestmark = pytest.mark.slow
 

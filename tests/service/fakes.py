@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from learner.scale import WorkerRange
 from protos.exit_codes import ExitCode, LearnerUnreachableError, RefusedError, UsageError
 from protos.unspool.v1.admin_pb2 import CheckpointInfo, Event, Status, SupervisionNote, WorkerStatus
-from workers.pool import Exit, WorkerPool, WorkerProcess
+from workers.pools.pool import Exit, WorkerPool, WorkerProcess
 
 
 class Clock:

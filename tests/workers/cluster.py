@@ -13,10 +13,10 @@ from unspool import serialization
 from unspool.experiment import Experiment
 from unspool.lanes import estimate_lane, init_lane, theta_key
 from unspool.outer_trainers.gradient_learner import AggregatedGradient, GradientLearner
-from workers.client import GrpcLearnerClient
+from workers.session.client import GrpcLearnerClient
 from workers.settings import WorkerSettings
-from workers.thetas import weights_of
-from workers.worker import UnrollWorker
+from workers.unrolling.thetas import weights_of
+from workers.unrolling.worker import UnrollWorker
 
 TOKEN = "token"
 

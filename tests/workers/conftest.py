@@ -6,7 +6,7 @@ import pytest
 from tests.workers.cluster import straight_loop
 from tests.workers.fake_learner import PATIENCE_S, FakeLearner
 from workers.settings import WorkerSettings
-from workers.worker import UnrollWorker
+from workers.unrolling.worker import UnrollWorker
 
 
 class RunningWorker:

@@ -13,7 +13,7 @@ from protos.exit_codes import RefusedError
 from protos.unspool.v1 import learner_pb2
 from unspool.experiment import Experiment
 from unspool.lanes import theta_key
-from workers.client import LearnerClient, LearnerStream, UnavailableError
+from workers.session.client import LearnerClient, LearnerStream, UnavailableError
 
 PATIENCE_S = 60.0
 """Longest that anything in these tests may take; only a failing test waits for it."""

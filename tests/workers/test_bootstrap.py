@@ -44,7 +44,9 @@ def test_a_private_directory_is_closed_to_others(tmp_path):
     assert private_directory(tmp_path / "cache").stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.parametrize("module", ["workers.pool", "workers.local_pool", "workers.main", "workers.actor"])
+@pytest.mark.parametrize(
+    "module", ["workers.pools.pool", "workers.pools.local_pool", "workers.main", "workers.pools.actor"]
+)
 def test_a_supervisor_can_import_the_pools_without_jax(module):
     code = f"import sys, {module}; sys.exit('jax' in sys.modules or 'ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

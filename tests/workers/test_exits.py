@@ -6,7 +6,7 @@ import pytest
 
 from protos.exit_codes import ExitCode
 from workers.exits import EXIT_NOTE, End, clear_note, note_from_environment, read_note, write_note
-from workers.pool import Exit
+from workers.pools.pool import Exit
 
 
 def crashed() -> End:

@@ -12,7 +12,6 @@ import pytest
 from protos.exit_codes import RefusedError
 from unspool.config.config_error import ConfigError
 from unspool.config.numerics import OPTIONS, Numerics
-from workers.fitness import compute_as
 from workers.numeric_environment import (
     _HARMLESS,
     foreign_to_libraries,
@@ -21,6 +20,7 @@ from workers.numeric_environment import (
     pin_worker,
     record,
 )
+from workers.unrolling.fitness import compute_as
 
 HOSTILE = {
     "JAX_THREEFRY_PARTITIONABLE": "0",

@@ -13,7 +13,7 @@ from protos.exit_codes import ExitCode
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc
 from tests.workers.cluster import Cluster
 from tests.workers.fake_learner import PATIENCE_S
-from workers.unroller import Unroller
+from workers.unrolling.unroller import Unroller
 
 
 class Hanging:

@@ -10,7 +10,7 @@ import pytest
 
 from protos.exit_codes import ExitCode
 from tests.workers.fake_learner import PATIENCE_S
-from workers.actor import ActorOutcome, WorkerActor
+from workers.pools.actor import ActorOutcome, WorkerActor
 from workers.settings import WorkerSettings
 
 NOBODY = "127.0.0.1:1"

@@ -8,7 +8,7 @@ from protos.exit_codes import ExitCode
 from protos.unspool.v1 import learner_pb2
 from tests.workers.cluster import TOKEN, Cluster
 from tests.workers.watched_stream import WatchedStream
-from workers.client import GrpcLearnerClient, LearnerStream
+from workers.session.client import GrpcLearnerClient, LearnerStream
 
 
 class DrainingClient(GrpcLearnerClient):

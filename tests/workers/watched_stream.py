@@ -1,7 +1,7 @@
 from collections.abc import Callable, Iterator
 
 from protos.unspool.v1 import learner_pb2
-from workers.client import LearnerStream
+from workers.session.client import LearnerStream
 
 
 class WatchedStream(LearnerStream):

@@ -16,11 +16,11 @@ from protos.rpc.denials import DenialReason
 from protos.rpc.send_queue import SendQueue
 from protos.rpc.session_service import JoinDeniedError, check_join
 from protos.unspool.v1 import learner_pb2
-from workers.mailbox import Joined, Mailbox
 from workers.relay.custody import RelayCustody
 from workers.relay.leasing import RelayLeasing
 from workers.relay.sessions import RelayedWorker, total_heartbeat
 from workers.relay.state import RelayState
+from workers.session.mailbox import Joined, Mailbox
 
 
 class RelayCore:

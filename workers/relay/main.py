@@ -22,7 +22,7 @@ def run(settings: RelaySettings, announce: Callable[[str], None]) -> int:
         OSError: it cannot listen.
         TlsError: its TLS files cannot be used, or it needs some.
     """
-    from workers.client import GrpcLearnerClient
+    from workers.session.client import GrpcLearnerClient
 
     for name, value in environment(Devices()).items():
         os.environ.setdefault(name, value)

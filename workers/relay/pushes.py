@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from protos.unspool.v1 import common_pb2, learner_pb2
-from workers.mailbox import Mailbox
 from workers.relay.merging import HeldPush, merged
+from workers.session.mailbox import Mailbox
 
 _SENT_AGAIN = frozenset({learner_pb2.NO_CREDIT, learner_pb2.CORRUPT})
 """Verdicts after which the outbox sends the same push again by itself."""

@@ -19,12 +19,12 @@ from protos.rpc.server_tls import ServerTls
 from protos.rpc.session_service import SessionServicer
 from protos.rpc.tls import TlsError, check_server
 from protos.unspool.v1 import learner_pb2, learner_pb2_grpc
-from workers.client import LearnerClient
 from workers.exits import End
-from workers.mailbox import Joined, Mailbox
 from workers.relay.core import RelayCore
 from workers.relay.worker_service import RelayHost
-from workers.session import LearnerSession
+from workers.session.client import LearnerClient
+from workers.session.mailbox import Joined, Mailbox
+from workers.session.session import LearnerSession
 from workers.settings import WorkerSettings, introduction
 
 _logger = logging.getLogger(__name__)

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 from protos.rpc.sessions import SessionTable
 from protos.unspool.v1 import learner_pb2
-from workers.mailbox import Mailbox
 from workers.relay.lanes import RelayedLanes
 from workers.relay.pushes import RelayPushes
 from workers.relay.sessions import RelayedWorker
+from workers.session.mailbox import Mailbox
 
 _DEFAULT_TTL_HEARTBEATS = 6.0
 

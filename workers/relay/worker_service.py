@@ -11,9 +11,9 @@ from protos.rpc.session_service import CallFailedError, OpenStream, WorkerHost
 from protos.rpc.stream_reader import IncomingSnapshot, SessionEvents
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.common_pb2 import Chunk
-from workers.client import LearnerClient, UnavailableError
 from workers.relay.core import RelayCore
 from workers.relay.thetas import RelayThetas
+from workers.session.client import LearnerClient, UnavailableError
 
 MAX_SNAPSHOT_BYTES: Final = 1 << 30
 """Of one lane's unroll state. The learner has a limit of its own, which may be lower."""

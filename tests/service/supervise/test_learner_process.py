@@ -18,7 +18,7 @@ from service.run.run_directory import RunDirectory
 from service.supervise import learner_process
 from service.supervise.learner_process import AdoptedLearner, living_learner
 from tests.service.fakes import FakeAdmin
-from workers.local_process import AdoptedProcess
+from workers.pools.local_process import AdoptedProcess
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import numpy as np
 from protos import codec
 from protos.unspool.v1 import learner_pb2
 from tests.workers.fake_learner import PATIENCE_S, FakeStream
-from workers.mailbox import Joined, Mailbox
 from workers.relay.core import RelayCore
+from workers.session.mailbox import Joined, Mailbox
 
 SCHEMA = codec.schema_of([np.zeros(3, np.float32), np.zeros((), np.float32)])
 TTL_S = 30.0

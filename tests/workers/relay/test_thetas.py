@@ -3,8 +3,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from workers.client import UnavailableError
 from workers.relay.thetas import RelayThetas
+from workers.session.client import UnavailableError
 
 
 def test_however_many_ask_a_theta_is_fetched_once():

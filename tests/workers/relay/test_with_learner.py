@@ -10,8 +10,8 @@ from protos.unspool.v1 import learner_pb2
 from tests.workers.cluster import TOKEN, Cluster
 from tests.workers.fake_learner import PATIENCE_S
 from tests.workers.watched_stream import WatchedStream
-from workers.client import GrpcLearnerClient, LearnerStream
 from workers.relay.relay import Relay, RelaySettings
+from workers.session.client import GrpcLearnerClient, LearnerStream
 from workers.settings import WorkerSettings
 
 

@@ -1,0 +1,41 @@
+"""What stands in for a worker in the tests of the Ray pool: no learner, no JAX."""
+
+import os
+import socket
+import threading
+
+from workers.pools.actor import ActorOutcome
+
+
+class TrivialActor:
+    """Runs until it is drained, or ends at once if its name says so."""
+
+    def __init__(self, learner: str, token: str, tls: str, name: str, run_id: str, logs_dir: str) -> None:
+        self._name, self._learner = name, learner
+        self._drained = threading.Event()
+        self._outcome = ActorOutcome(linger_s=0.5)
+
+    def run(self) -> tuple[int, str]:
+        code = self._work()
+        self._outcome.settle(code, "as told")
+        return code, "as told"
+
+    def outcome(self, timeout_s: float) -> tuple[int, str] | None:
+        return self._outcome.wait(timeout_s)
+
+    def _work(self) -> int:
+        if self._name.startswith("raises"):
+            raise RuntimeError("on purpose")
+        if self._name.startswith("exits"):
+            return 75
+        self._drained.wait()
+        return 0
+
+    def whereabouts(self) -> tuple[str, int, str]:
+        return socket.gethostname(), os.getpid(), self._learner
+
+    def drain(self, reason: str) -> None:
+        self._drained.set()
+
+    def stack(self) -> str:
+        return os.environ["UNSPOOL_TEST"]

@@ -1,0 +1,1 @@
+"""Worker processes as a supervisor sees them: local ones and Ray actors."""

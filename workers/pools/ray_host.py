@@ -1,0 +1,81 @@
+"""What Ray is given to start in an actor: it puts the search path right, and only then imports the worker.
+
+Ray puts the driver's current directory, or the working directory of a job, before everything else on the
+search path of its processes. A file `workers.py` there would be taken for this program's package.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+DriverSearch: TypeAlias = tuple[str, bool]
+"""The driver's current directory, and whether the driver's code comes from there."""
+
+
+def driver_search() -> DriverSearch:
+    """Return what an actor has to know of this process, its driver."""
+    here = Path.cwd()
+    return str(here), Path(__file__).resolve().parents[2] == here.resolve()
+
+
+def _path_setter() -> Callable[[DriverSearch], None]:
+    """Return a function that Ray can send by its code, as one defined in a function."""
+
+    def put_users_last(search: DriverSearch) -> None:
+        import os
+        import sys
+
+        directory, is_own_code = search
+        users = list(dict.fromkeys((os.getcwd(), directory)))  # noqa: PTH109
+        last = {os.path.realpath(one) for one in users}
+        others = [entry for entry in sys.path if os.path.realpath(entry) not in last]
+        # A job that brings a checkout of this program runs that, whatever is installed on the node.
+        own = [one for one in users if is_own_code and os.path.isfile(f"{one}/workers/pools/ray_host.py")]  # noqa: PTH113
+        sys.path[:] = [*own, *others, *users]
+        from importlib import import_module
+
+        ours = import_module("unspool.config.hidden_module")
+        for package in ours.PACKAGES:
+            import_module(package)
+        sys.path[:] = others
+        for one in users:
+            ours.reserve_standard_names(one)
+        sys.path += users
+
+    return put_users_last
+
+
+def host_class() -> type[Any]:
+    """Return a class that Ray sends by its code too, and does not import by its name.
+
+    It imports nothing of this program before its constructor has put the search path right.
+    """
+    put_users_last = _path_setter()
+
+    class ActorHost:
+        """Holds the object that works, and passes the calls of `workers.pools.actor.WorkerActor` on."""
+
+        def __init__(self, search: DriverSearch, place: tuple[str, str], *arguments: str) -> None:
+            """Make an object of the class `place` (module, name) of `arguments`."""
+            put_users_last(search)
+            from importlib import import_module
+
+            module, name = place
+            self._hosted = getattr(import_module(module), name)(*arguments)
+
+        def run(self) -> Any:
+            return self._hosted.run()
+
+        def outcome(self, timeout_s: float) -> Any:
+            return self._hosted.outcome(timeout_s)
+
+        def whereabouts(self) -> Any:
+            return self._hosted.whereabouts()
+
+        def drain(self, reason: str) -> None:
+            self._hosted.drain(reason)
+
+        def stack(self) -> Any:
+            return self._hosted.stack()
+
+    return ActorHost

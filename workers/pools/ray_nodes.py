@@ -1,0 +1,65 @@
+"""What Ray says of its nodes. `ray` is handed in: only `workers.pools.ray_pool` imports it."""
+
+import logging
+import math
+from collections.abc import Collection
+from typing import Any
+
+_logger = logging.getLogger(__name__)
+
+_NODE_ID_LABEL = "ray.io/node-id"
+
+
+def elsewhere(ray: Any, hosts: Collection[str]) -> dict[str, str]:
+    """Return a label selector that keeps an actor off `hosts`: names or addresses of machines."""
+    avoided = [node["NodeID"] for node in _alive(ray) if _is_on(node, hosts)] if hosts else []
+    return {_NODE_ID_LABEL: f"!in({','.join(avoided)})"} if avoided else {}
+
+
+def has_others(ray: Any, hosts: Collection[str]) -> bool:
+    """Whether there is a node that could take an actor and is not on `hosts`."""
+    return any(node["Resources"].get("CPU") and not _is_on(node, hosts) for node in _alive(ray))
+
+
+class DrainingNodes:
+    """Which nodes will be taken away. Ray keeps that to itself: its API for it is private, and may change."""
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+        self._is_understood = True
+
+    def seconds_left(self, actor_ids: Collection[str], unix_time_s: float) -> dict[str, float]:
+        """Return those of `actor_ids` whose node goes, and in how many seconds; inf if unsaid."""
+        if not self._is_understood:
+            return {}
+        try:
+            deadlines = self._deadlines_of(actor_ids)
+        except (AttributeError, KeyError, TypeError, ImportError) as error:
+            self._is_understood = False
+            _logger.warning("this Ray does not say which nodes are draining (%r)", error)
+            return {}
+        except Exception as error:
+            # Of whatever kind Ray raises while its control plane is away; asked again soon.
+            _logger.warning("Ray does not answer which nodes are draining: %s", error)
+            return {}
+        return {
+            actor_id: at_ms / 1e3 - unix_time_s if at_ms else math.inf
+            for actor_id, at_ms in deadlines.items()
+        }
+
+    def _deadlines_of(self, actor_ids: Collection[str]) -> dict[str, float]:
+        """Return when the nodes of actors are taken away, in milliseconds of Unix time, 0 if unsaid."""
+        state = self._ray._private.state
+        draining: dict[str, float] = state.state.get_draining_nodes()
+        if not draining:
+            return {}
+        nodes = {actor_id: state.actors(actor_id)["Address"]["NodeID"] for actor_id in actor_ids}
+        return {actor_id: draining[node] for actor_id, node in nodes.items() if node in draining}
+
+
+def _alive(ray: Any) -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _is_on(node: dict[str, Any], hosts: Collection[str]) -> bool:
+    return node["NodeManagerHostname"] in hosts or node["NodeManagerAddress"] in hosts

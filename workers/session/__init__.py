@@ -1,0 +1,1 @@
+"""A worker's conversation with its learner: client, messages, streams that break and come back."""

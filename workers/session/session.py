@@ -1,0 +1,276 @@
+"""One worker's conversation with the learner, kept up over broken streams and learners that restart.
+
+The receiver's thread joins, listens, and joins again; the heartbeat's thread beats; the client's own thread
+pulls what the mailbox has to send. A broken stream is not an end: only the learner's goodbye, its refusal, or
+its absence for `orphan_ttl_s` is.
+"""
+
+import faulthandler
+import random
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from protos.exit_codes import ExitCode, RefusedError
+from protos.unspool.v1 import learner_pb2
+from workers.exits import End
+from workers.session.client import LearnerClient, LearnerStream, UnavailableError
+from workers.session.mailbox import Joined, Mailbox, TooManyOrdersError
+
+_JOIN_THREAD_S = 5.0
+_STACK_CHARACTERS = 64 * 1024
+
+_LAST_WORDS = {
+    learner_pb2.Goodbye.FINISHED: ExitCode.OK,
+    learner_pb2.Goodbye.STOPPED: ExitCode.OK,
+    learner_pb2.Goodbye.DRAINED: ExitCode.OK,
+    learner_pb2.Goodbye.SUPERSEDED: ExitCode.REFUSED,
+    learner_pb2.Goodbye.FAILED: ExitCode.REFUSED,
+    learner_pb2.Goodbye.EVICTED: ExitCode.EVICTED,
+}
+"""Goodbyes after which there is nothing to come back to."""
+
+LONGEST_DELAY_S: Final = 2.0
+"""What a worker waits at most before it tries its learner again."""
+
+
+class FullJitterBackoff:
+    """Delays drawn evenly between zero and a ceiling that doubles with each attempt.
+
+    Full jitter spreads a herd better than a jittered exponential ("Exponential Backoff And Jitter", AWS
+    Architecture Blog, 2015).
+    """
+
+    def __init__(self, draws: random.Random, *, first_s: float = 0.1, cap_s: float = LONGEST_DELAY_S) -> None:
+        """Configure the ceiling: `first_s` at the first attempt, at most `cap_s`."""
+        self._draws = draws
+        self._first_s = first_s
+        self._cap_s = cap_s
+        self._ceiling_s = first_s
+
+    def next_delay_s(self) -> float:
+        """Return how long to wait before the next attempt."""
+        delay_s = self._draws.uniform(0.0, self._ceiling_s)
+        self._ceiling_s = min(self._cap_s, 2.0 * self._ceiling_s)
+        return delay_s
+
+    def reset(self) -> None:
+        """Start over: the last attempt was a success."""
+        self._ceiling_s = self._first_s
+
+
+class LearnerSession:
+    """A conversation that survives its streams.
+
+    The constructor starts nothing; `start` does, and `close` joins every thread.
+    """
+
+    def __init__(
+        self,
+        client: LearnerClient,
+        mailbox: Mailbox,
+        introduction: learner_pb2.JoinRequest,
+        report: Callable[[], learner_pb2.Heartbeat],
+        *,
+        orphan_ttl_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        draws: random.Random | None = None,
+    ) -> None:
+        """Prepare a session.
+
+        Args:
+            client: reaches the learner; `close` closes it.
+            mailbox: what is said and heard.
+            introduction: says who this worker is; `held` is filled in at each Join.
+            report: what a heartbeat says now; called from the session's threads.
+            orphan_ttl_s: how long to look for the first learner; it gives its own figure for later.
+            clock: monotonic seconds.
+            draws: jitter of heartbeats and retries.
+        """
+        self._client = client
+        self._mailbox = mailbox
+        self._introduction = introduction
+        self._report = report
+        self._orphan_ttl_s = orphan_ttl_s
+        self._clock = clock
+        self._draws = draws or random.Random()
+        self._heartbeat_s = 1.0
+        self._reply: learner_pb2.JoinReply | None = None
+        self._forgotten = False
+        self._stream: LearnerStream | None = None
+        self._trouble: str | None = "it has not answered yet"
+        self._last_heard_s = 0.0
+        self._in_touch = threading.Event()
+        self._stopping = threading.Event()
+        name = introduction.worker_name
+        self._threads = [
+            threading.Thread(target=self._converse, name=f"receiver-{name}", daemon=True),
+            threading.Thread(target=self._keep_beating, name=f"heartbeat-{name}", daemon=True),
+        ]
+
+    @property
+    def trouble(self) -> str | None:
+        """Why there is no stream at the moment, or None if there is one."""
+        return self._trouble
+
+    def start(self) -> None:
+        """Begin to look for the learner; `Joined` is the first order in the mailbox."""
+        self._last_heard_s = self._clock()
+        for thread in self._threads:
+            thread.start()
+
+    def leave(self, reason: str, timeout_s: float, *, is_unfit: bool = False) -> bool:
+        """Send what is queued, close the stream, and tell the learner that this worker goes or is unfit.
+
+        False if time ran out before everything was sent.
+        """
+        self._mailbox.leave()
+        end = self._mailbox.wait_for_end(timeout_s)
+        if end is None or end.code is not ExitCode.OK or self._reply is None:
+            return False
+        try:
+            self._client.leave(self._reply.worker_id, reason, is_unfit=is_unfit)
+        except (RefusedError, UnavailableError):
+            # The lanes are back already; a learner that is gone, or forgot this worker, has nothing to free.
+            return True
+        return True
+
+    def close(self) -> None:
+        """End every thread. The learner sees a broken stream unless `leave` came before."""
+        self._finish(End(ExitCode.OK, "closed"))
+        self._client.close()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(_JOIN_THREAD_S)
+
+    # The receiver's thread.
+
+    def _converse(self) -> None:
+        backoff = FullJitterBackoff(self._draws)
+        try:
+            while not self._stopping.is_set():
+                stream = self._connect()
+                if stream is not None:
+                    self._listen(stream, backoff)
+                self._give_up_if_orphaned()
+                self._stopping.wait(backoff.next_delay_s())
+        except RefusedError as refusal:
+            self._finish(End(ExitCode.REFUSED, str(refusal)))
+        except Exception as error:
+            self._finish(End.crashed(error))
+
+    def _connect(self) -> LearnerStream | None:
+        try:
+            reply = self._join()
+            outgoing = self._mailbox.new_stream(self._report)
+            stream = self._client.open_session(reply.session_secret, outgoing)
+        except UnavailableError as error:
+            self._trouble = str(error)
+            return None
+        self._last_heard_s = self._clock()
+        self._stream, self._trouble = stream, None
+        self._in_touch.set()
+        if self._stopping.is_set():
+            stream.cancel()
+        return stream
+
+    def _join(self) -> learner_pb2.JoinReply:
+        held = self._report().lanes
+        request = learner_pb2.JoinRequest()
+        request.CopyFrom(self._introduction)
+        request.held.extend(held)
+        reply = self._client.join(request)
+        self._check_epoch(reply)
+        fresh = self._forgotten or self._reply is None or not _same_session(self._reply, reply)
+        self._reply, self._forgotten = reply, False
+        self._orphan_ttl_s = reply.orphan_ttl_s or self._orphan_ttl_s
+        self._heartbeat_s = reply.heartbeat_s or self._heartbeat_s
+        leases = frozenset((lane.lane, lane.incarnation) for lane in held)
+        self._mailbox.joined(Joined(reply, leases, fresh))
+        return reply
+
+    def _check_epoch(self, reply: learner_pb2.JoinReply) -> None:
+        """Stay away from a learner that another one has taken the run over from, and that does not know."""
+        known = self._reply
+        if known is not None and known.run_id == reply.run_id and reply.epoch < known.epoch:
+            raise UnavailableError(
+                f"an outdated learner answered: its epoch is {reply.epoch}, that of the run {known.epoch}"
+            )
+
+    def _listen(self, stream: LearnerStream, backoff: FullJitterBackoff) -> None:
+        trouble = "it closed the stream"
+        try:
+            for message in stream:
+                self._last_heard_s = self._clock()
+                backoff.reset()
+                if message.HasField("goodbye"):
+                    trouble = self._take_leave_of(message.goodbye)
+                    break
+                if message.HasField("stack_request") and not self._mailbox.forwards:
+                    self._mailbox.answer_stack(thread_stacks()[-_STACK_CHARACTERS:])
+                else:
+                    self._mailbox.hear(message)
+        except (UnavailableError, RefusedError, TooManyOrdersError) as error:
+            # Only a Join can refuse: a learner that restarted since knows nothing of this session's secret.
+            trouble = str(error)
+        self._stream, self._trouble = None, self._trouble or trouble
+        stream.cancel()
+        self._mailbox.hang_up()
+        if self._mailbox.has_left:
+            self._finish(End(ExitCode.OK, "left"))
+
+    def _take_leave_of(self, goodbye: learner_pb2.Goodbye) -> str:
+        reason = f"{learner_pb2.Goodbye.Reason.Name(goodbye.reason)} {goodbye.detail}".rstrip()
+        if goodbye.reason in _LAST_WORDS:
+            self._finish(End(_LAST_WORDS[goodbye.reason], reason))
+        else:
+            self._forgotten = True
+        return f"it said goodbye: {reason}"
+
+    def _give_up_if_orphaned(self) -> None:
+        silent_s = self._clock() - self._last_heard_s
+        if silent_s > self._orphan_ttl_s:
+            reason = (
+                f"no learner for {silent_s:.0f} s (orphan_ttl_s = {self._orphan_ttl_s:g}): {self._trouble}"
+            )
+            self._finish(End(ExitCode.TEMPORARY, reason))
+
+    # The heartbeat's thread.
+
+    def _keep_beating(self) -> None:
+        self._in_touch.wait()
+        while not self._stopping.wait(self._heartbeat_s * self._draws.uniform(0.8, 1.0)):
+            self._beat()
+
+    def _beat(self) -> None:
+        stream = self._stream
+        if stream is None:
+            return
+        self._mailbox.beat(self._report())
+        deaf_s = self._clock() - self._last_heard_s
+        if deaf_s > 2.0 * self._heartbeat_s:
+            # The other direction may be cut alone: this end has to notice by itself.
+            self._trouble = f"it has not acknowledged a heartbeat for {deaf_s:.1f} s"
+            stream.cancel()
+
+    def _finish(self, end: End) -> None:
+        self._mailbox.finish(end)
+        self._stopping.set()
+        self._in_touch.set()
+        stream = self._stream
+        if stream is not None:
+            stream.cancel()
+
+
+def _same_session(before: learner_pb2.JoinReply, after: learner_pb2.JoinReply) -> bool:
+    return (before.epoch, before.worker_id) == (after.epoch, after.worker_id)
+
+
+def thread_stacks() -> str:
+    """Return every thread's stack, the innermost call first. May be called from any thread."""
+    with tempfile.TemporaryFile("w+") as file:
+        faulthandler.dump_traceback(file=file, all_threads=True)
+        file.seek(0)
+        return file.read()

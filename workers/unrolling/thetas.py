@@ -1,0 +1,78 @@
+"""Thetas as a worker needs them: fetched from the learner, checked, and put on the device once."""
+
+import hashlib
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from protos import codec
+from protos.unspool.v1 import common_pb2, learner_pb2
+from unspool.device_mesh import on_each_device
+from unspool.outer_trainers.gradient_learner import OuterState, WorkerWeights
+from unspool.types import Theta
+from workers.session.client import LearnerClient, UnavailableError
+
+
+class Thetas:
+    """Turns versions into `WorkerWeights`.
+
+    Of the announced ones it keeps the newest; those of a replay are used once.
+    """
+
+    def __init__(
+        self,
+        client: LearnerClient,
+        schema: common_pb2.Schema,
+        theta_shape: Theta,
+        mesh: Mesh | None = None,
+    ) -> None:
+        """Read bodies against the learner's `schema`, into trees like the worker's own `theta_shape`.
+
+        With a `mesh`, thetas are put on each of its devices.
+        """
+        self._client = client
+        self._schema = schema
+        self._treedef = jax.tree.structure(theta_shape)
+        self._mesh = mesh
+        self._size = codec.body_bytes(schema)
+        self._newest_sha256 = ""
+        self._newest: WorkerWeights | None = None
+
+    def announced(self, announcement: learner_pb2.ThetaAnnouncement) -> WorkerWeights:
+        """Return the weights that were announced.
+
+        Raises:
+            UnavailableError: the body could not be fetched, or is not the one that was announced.
+        """
+        # By digest, not by version: a restarted learner may reach the same version with another theta.
+        if self._newest is None or announcement.sha256 != self._newest_sha256:
+            body = (
+                announcement.inline if announcement.HasField("inline") else self._fetch(announcement.version)
+            )
+            if hashlib.sha256(body).hexdigest() != announcement.sha256:
+                raise UnavailableError(f"theta {announcement.version}: the digest is not the announced one")
+            self._newest = self._weights(body, announcement.version)
+            self._newest_sha256 = announcement.sha256
+        return self._newest
+
+    def published(self, version: int) -> WorkerWeights:
+        """Return the weights of any version that the learner still keeps.
+
+        Raises:
+            RefusedError: it keeps that version no longer.
+            UnavailableError: it could not be reached.
+        """
+        return self._weights(self._fetch(version), version)
+
+    def _fetch(self, version: int) -> codec.Buffer:
+        return self._client.get_theta(version, self._size)
+
+    def _weights(self, body: codec.Buffer, version: int) -> WorkerWeights:
+        theta = codec.decode_tree(body, self._schema, self._treedef)
+        return on_each_device(weights_of(theta, version), self._mesh)
+
+
+def weights_of(theta: Theta, version: int) -> WorkerWeights:
+    """Return what an estimator is given of a theta and its version."""
+    return WorkerWeights(theta, None, OuterState(outer_iteration=jnp.asarray(version, jnp.int32)))

@@ -1,0 +1,178 @@
+"""The worker's life: join, work on lanes, leave. Knows neither Ray nor gRPC; someone hands it a client."""
+
+import logging
+import time
+from collections.abc import Callable
+
+import jax
+
+from protos.exit_codes import ExitCode, RefusedError
+from protos.failure_message import failure_message
+from protos.unspool.v1 import learner_pb2
+from unspool.failure_report import FailureReport
+from workers.exits import End
+from workers.session.client import LearnerClient, UnavailableError
+from workers.session.mailbox import Joined, Mailbox, Order, Rejected
+from workers.session.session import LearnerSession, thread_stacks
+from workers.settings import WorkerSettings, introduction
+from workers.unrolling.progress import Progress
+from workers.unrolling.workload import Workload
+
+_logger = logging.getLogger(__name__)
+
+_RETRY_S = 0.5
+_LAST_WORDS_S = 2.0
+_LAST_WORDS_CHARACTERS = 8_000
+_REASON_CHARACTERS = 200
+
+
+class UnrollWorker:
+    """One worker, from Join to Leave.
+
+    Everything happens in the thread that calls `run`; `drain` and `stack` may be called from any.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        client: LearnerClient,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare a worker; nothing starts before `run`.
+
+        Args:
+            settings: of this process.
+            client: reaches the learner; closed at the end.
+            clock: monotonic seconds.
+        """
+        self._settings = settings
+        self._client = client
+        self._clock = clock
+        self._mailbox = Mailbox()
+        self._progress = Progress(clock)
+        self._drain_order: learner_pb2.Drain | None = None
+        self._workload: Workload | None = None
+        self.end = End(ExitCode.FAILED, "it has not ended yet")
+        self._session = LearnerSession(
+            client,
+            self._mailbox,
+            _introduction(settings),
+            self._progress.heartbeat,
+            orphan_ttl_s=settings.orphan_ttl_s,
+            clock=clock,
+        )
+
+    def run(self) -> int:
+        """Work until the run is over, the learner is gone for good, or this worker is drained.
+
+        Returns:
+            The process's exit code, an `ExitCode`.
+        """
+        _logger.info("%s looks for the learner at %s", self._settings.name, self._settings.learner)
+        end = self.end = self._live()
+        level = logging.INFO if end.code is ExitCode.OK else logging.ERROR
+        _logger.log(level, "%s ends with %d: %s", self._settings.name, end.code, end.reason)
+        return int(end.code)
+
+    def drain(self, reason: str) -> None:
+        """Finish the estimate that is running, give every lane back, and return from `run`."""
+        self._drain_order = self._drain_order or learner_pb2.Drain(reason=reason)
+        self._mailbox.wake()
+
+    def stack(self) -> str:
+        """Return what every thread of this process is doing."""
+        return thread_stacks()
+
+    def _live(self) -> End:
+        self._session.start()
+        try:
+            return self._work()
+        except RefusedError as refusal:
+            report = FailureReport.of(refusal)
+            return self._give_in(End(ExitCode.REFUSED, str(refusal)), report if report.is_users else None)
+        except Exception as error:
+            return self._give_in(End.crashed(error), FailureReport.of(error))
+        finally:
+            self._session.close()
+
+    def _work(self) -> End:
+        while True:
+            # Read before anything is looked at, so that nothing that changes meanwhile is slept through.
+            seen = self._mailbox.revision
+            for order in self._mailbox.orders():
+                self._obey(order)
+            if self._mailbox.end is not None:
+                return self._mailbox.end
+            if self._drain_order is not None:
+                return self._leave(self._drain_order)
+            self._step(seen)
+
+    def _obey(self, order: Order) -> None:
+        if isinstance(order, learner_pb2.Drain):
+            self._drain_order = self._drain_order or order
+        elif isinstance(order, Joined):
+            self._come_in(order)
+        elif self._workload is not None:
+            _hand_on(order, self._workload)
+
+    def _come_in(self, joined: Joined) -> None:
+        if self._workload is None or self._workload.experiment_toml != joined.reply.experiment_toml:
+            self._workload = Workload(joined, self._client, self._mailbox, self._progress, self._clock)
+        else:
+            self._workload.rejoin(joined)
+
+    def _step(self, seen: int) -> None:
+        try:
+            if self._workload is not None and self._workload.step():
+                return
+        except UnavailableError as error:
+            self._idle(seen, f"the learner: {error}", _RETRY_S)
+        else:
+            self._idle(seen, self._waiting_for())
+
+    def _idle(self, seen: int, waiting_for: str, timeout_s: float | None = None) -> None:
+        self._progress.enter(learner_pb2.Heartbeat.IDLE, waiting_for)
+        self._mailbox.wait(seen, timeout_s)
+
+    def _waiting_for(self) -> str:
+        trouble = self._session.trouble
+        if trouble is not None:
+            return f"the learner: {trouble}"
+        return self._workload.waiting_for() if self._workload is not None else "the learner's answer"
+
+    def _leave(self, drain: learner_pb2.Drain) -> End:
+        self._progress.enter(learner_pb2.Heartbeat.DRAINING, drain.reason)
+        if self._workload is None:
+            return End(ExitCode.OK, f"drained before the learner answered: {drain.reason}")
+        self._workload.give_back(drain.reason)
+        if self._session.leave(drain.reason, drain.deadline_s or self._settings.drain_s):
+            return End(ExitCode.OK, f"drained: {drain.reason}")
+        return self._mailbox.end or End(
+            ExitCode.TEMPORARY, f"drained, but had no chance to return its lanes: {self._session.trouble}"
+        )
+
+    def _give_in(self, end: End, report: FailureReport | None) -> End:
+        text = f"worker {self._settings.name} exits {int(end.code)}: {end.reason}"
+        failure = None if report is None else failure_message(*report)
+        self._mailbox.log("error", text[-_LAST_WORDS_CHARACTERS:], failure)
+        is_unfit = end.code is ExitCode.REFUSED
+        why = f": {end.reason[:_REASON_CHARACTERS]}" if is_unfit else ""
+        self._session.leave(f"exits {int(end.code)}{why}", _LAST_WORDS_S, is_unfit=is_unfit)
+        return end
+
+
+def _hand_on(order: Order, workload: Workload) -> None:
+    match order:
+        case learner_pb2.LaneGrant():
+            workload.grant(order)
+        case learner_pb2.LaneRevocation():
+            workload.revoke(order)
+        case Rejected():
+            workload.take_rejection(order)
+
+
+def _introduction(settings: WorkerSettings) -> learner_pb2.JoinRequest:
+    request = introduction(settings)
+    request.device_kind, request.device_count = jax.devices()[0].device_kind, jax.device_count()
+    return request

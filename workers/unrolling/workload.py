@@ -1,0 +1,285 @@
+"""The lanes that a worker has leased, and the work on them: take up, estimate, push, snapshot, give back."""
+
+import collections
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+
+from protos.exit_codes import RefusedError
+from protos.failure_message import failure_message
+from protos.unspool.v1 import learner_pb2
+from unspool.failure_report import FailureReport, traceback_of
+from workers.session.client import LearnerClient, UnavailableError
+from workers.session.mailbox import Joined, Mailbox, Rejected
+from workers.unrolling.lane import LaneUnroll
+from workers.unrolling.leases import HeldLeases
+from workers.unrolling.progress import Progress
+from workers.unrolling.unroller import Unroller
+
+_Phase = learner_pb2.Heartbeat
+_TRACEBACK_CHARACTERS = 8000
+
+
+class LaneConflictError(RuntimeError):
+    """The learner and this worker disagree about a lane in a way that only a fresh start mends."""
+
+
+class Workload:
+    """What one experiment gives a worker to do. Used by the worker's thread alone."""
+
+    def __init__(
+        self,
+        joined: Joined,
+        client: LearnerClient,
+        mailbox: Mailbox,
+        progress: Progress,
+        clock: Callable[[], float],
+    ) -> None:
+        """Build the experiment; there are no lanes yet.
+
+        Args:
+            joined: what the learner said about the run.
+            client: where thetas and snapshots are fetched from.
+            mailbox: what is learnt of and said to the learner.
+            progress: told of every phase.
+            clock: monotonic seconds.
+
+        Raises:
+            RefusedError: the experiment cannot be built here, or has another theta than the learner's.
+        """
+        progress.enter(_Phase.COMPILING, "building the experiment")
+        self._reply = joined.reply
+        self._mailbox = mailbox
+        self._progress = progress
+        self._clock = clock
+        self._unroller = Unroller(joined.reply, client, clock=clock)
+        self._leases = HeldLeases()
+        self._grants: collections.deque[learner_pb2.LaneGrant] = collections.deque()
+        self._outdated_before = 0
+        self._report_lanes()
+
+    @property
+    def experiment_toml(self) -> str:
+        """What this work was built from."""
+        return self._reply.experiment_toml
+
+    # Orders.
+
+    def rejoin(self, joined: Joined) -> None:
+        """Go on in another session, with the leases that have survived."""
+        # Grants that were not taken up were not named in the Join: the learner will grant those lanes again.
+        self._grants.clear()
+        self._outdated_before = 0
+        self._reply = joined.reply
+        self._leases.keep(lambda lane: not joined.fresh and (lane.number, lane.incarnation) in joined.held)
+        self._report_lanes()
+
+    def grant(self, grant: learner_pb2.LaneGrant) -> None:
+        """Take up a lane when its turn comes."""
+        self._grants.append(grant)
+
+    def revoke(self, revocation: learner_pb2.LaneRevocation) -> None:
+        """Give a lane back now: its last estimate was pushed before this was read."""
+        lease = (revocation.lane, revocation.incarnation)
+        for grant in [grant for grant in self._grants if (grant.lane, grant.incarnation) == lease]:
+            self._grants.remove(grant)
+            self._return_untouched(grant, revocation.reason)
+        lane = self._leases.leased(*lease)
+        if lane is not None:
+            self._return(lane, revocation.reason)
+
+    def give_back(self, reason: str) -> None:
+        """Give every lane back."""
+        for lane in list(self._leases):
+            self._return(lane, reason)
+        while self._grants:
+            self._return_untouched(self._grants.popleft(), reason)
+
+    def take_rejection(self, rejected: Rejected) -> None:
+        """React to a push that the learner did not take.
+
+        Raises:
+            RefusedError: gradients of this process do not fit the learner's theta.
+            LaneConflictError: in sync the learner holds a valid lease for another seq than this worker.
+        """
+        verdict = rejected.verdict
+        name = learner_pb2.Verdict.Name(verdict.verdict)
+        text = f"{name} lane {verdict.lane} seq {verdict.seq}: {verdict.detail}"
+        match verdict.verdict:
+            case learner_pb2.NOT_LEASED:
+                lost = self._leases.leased(verdict.lane, rejected.incarnation)
+                self._leases.keep(lambda lane: lane is not lost)
+                self._report_lanes()
+            case learner_pb2.SCHEMA_MISMATCH | learner_pb2.TOO_LARGE:
+                raise RefusedError(text)
+            case learner_pb2.FUTURE | learner_pb2.STALE if self._reply.exact_versions:
+                raise LaneConflictError(text)
+            case learner_pb2.STALE:
+                # The learner leaves out thetas that it has newer ones of: the newest may come after this.
+                self._outdated_before = max(self._outdated_before, verdict.version)
+            case learner_pb2.CORRUPT:
+                self._mailbox.log("warning", text)
+
+    # Work.
+
+    def step(self) -> bool:
+        """Do one piece of work: take up a lane, or advance one by one estimate.
+
+        False if there is nothing to do now.
+
+        Raises:
+            UnavailableError: the learner has to be asked for something and does not answer; try again later.
+            SnapshotError: a snapshot is not what was granted.
+        """
+        return self._take_grant() or self._advance_a_lane()
+
+    def waiting_for(self) -> str:
+        """Say what the next piece of work needs."""
+        lanes, theta = list(self._leases), self._mailbox.theta
+        if not lanes:
+            return "a lane"
+        if theta is None:
+            return "theta"
+        if not self._mailbox.has_room:
+            return "the connection: what is to be sent piles up"
+        if self._reply.exact_versions:
+            return f"theta version {min(lane.seq for lane in lanes)} (newest: {theta.version})"
+        if theta.version < self._outdated_before:
+            return f"theta version {self._outdated_before} (newest: {theta.version})"
+        return "a credit"
+
+    def _take_grant(self) -> bool:
+        if not self._grants:
+            return False
+        grant = self._grants[0]
+        self._progress.enter(_Phase.RESTORING, f"lane {grant.lane} at seq {grant.seq}", lane=grant.lane)
+        try:
+            with self._blaming(grant.lane, grant.incarnation, grant.seq + 1):
+                lane = self._leases.reuse(grant, exact=self._reply.exact_versions) or self._build(grant)
+        except RefusedError as refusal:
+            self._return_untouched(grant, f"cannot be restored: {refusal}")
+        else:
+            self._leases.put(lane)
+            self._report_lanes()
+        self._grants.popleft()
+        return True
+
+    def _build(self, grant: learner_pb2.LaneGrant) -> LaneUnroll:
+        if grant.snapshot_seq:
+            return self._unroller.restore(grant)
+        theta, thetas = self._mailbox.theta, self._unroller.thetas
+        if theta is not None and (theta.version == grant.init_version or not self._reply.exact_versions):
+            return self._unroller.initialise(grant, thetas.announced(theta))
+        return self._unroller.initialise(grant, thetas.published(grant.init_version))
+
+    def _advance_a_lane(self) -> bool:
+        theta = self._mailbox.theta
+        if theta is not None and theta.version > self._reply.version:
+            # Whoever was to have the lanes that this worker lost has them, and has moved on.
+            self._leases.drop_unleased()
+        for lane in self._leases:
+            if lane.replay:
+                self._replay(lane)
+                return True
+            if theta is not None and self._is_ready(lane, theta):
+                self._estimate(lane, theta)
+                return True
+        return False
+
+    def _is_ready(self, lane: LaneUnroll, theta: learner_pb2.ThetaAnnouncement) -> bool:
+        if not self._mailbox.has_room:
+            return False
+        if self._reply.exact_versions:
+            return theta.version == lane.seq
+        return theta.version >= self._outdated_before and self._mailbox.free_credits > 0
+
+    def _replay(self, lane: LaneUnroll) -> None:
+        phase = _Phase.COMPILING if self._unroller.compiles(lane) else _Phase.RESTORING
+        waiting_for = f"lane {lane.number}: {len(lane.replay)} estimates to make again"
+        self._progress.enter(phase, waiting_for, lane=lane.number)
+        try:
+            with self._blaming(lane.number, lane.incarnation, lane.granted_seq + 1):
+                replayed = self._unroller.replay(lane)
+            self._leases.serve(replayed)
+            self._report_lanes()
+        except RefusedError as refusal:
+            self._return(lane, f"cannot be replayed: {refusal}")
+
+    def _estimate(self, lane: LaneUnroll, theta: learner_pb2.ThetaAnnouncement) -> None:
+        weights = self._unroller.thetas.announced(theta)
+        compiles = self._unroller.compiles(lane)
+        phase = _Phase.COMPILING if compiles else _Phase.COMPUTING
+        self._progress.enter(phase, f"lane {lane.number}", lane=lane.number)
+        began_s = self._clock()
+        with self._blaming(lane.number, lane.incarnation, lane.seq + 1):
+            lane, push, body = self._unroller.estimate(lane, weights, theta.version)
+        self._progress.estimated(began_s, push.unroll_info.inner_steps, compiled=compiles)
+        self._mailbox.push(push, body)
+        if lane.seq % self._reply.snapshot_every == 0:
+            lane = self._send_snapshot(lane)
+        self._leases.serve(lane)
+        self._report_lanes()
+
+    @contextlib.contextmanager
+    def _blaming(self, lane: int, incarnation: int, seq: int) -> Iterator[None]:
+        """Name the lane and the estimate to the learner, should work on it raise; the exception goes on.
+
+        Nobody else can: a supervisor sees a process that crashed, whatever it was working on.
+        """
+        try:
+            yield
+        except (RefusedError, UnavailableError):
+            raise
+        except Exception as error:
+            self._mailbox.report_failure(_lane_failure(error, lane, incarnation, seq))
+            raise
+
+    # Giving lanes back.
+
+    def _send_snapshot(self, lane: LaneUnroll) -> LaneUnroll:
+        body = lane.to_bytes()
+        snapshot = learner_pb2.Snapshot(
+            lane=lane.number,
+            incarnation=lane.incarnation,
+            seq=lane.seq,
+            bytes=len(body),
+            sha256=hashlib.sha256(body).hexdigest(),
+        )
+        self._mailbox.snapshot(snapshot, body)
+        return lane.snapshotted()
+
+    def _return(self, lane: LaneUnroll, reason: str) -> None:
+        # A lane that is still being replayed goes back as it came: the learner has nothing newer to gain.
+        if not lane.replay and lane.snapshot_seq != lane.seq:
+            self._send_snapshot(lane)
+        self._return_at(lane.number, lane.incarnation, lane.granted_seq, reason)
+        self._leases.drop(lane.number)
+        self._report_lanes()
+
+    def _return_untouched(self, grant: learner_pb2.LaneGrant, reason: str) -> None:
+        self._return_at(grant.lane, grant.incarnation, grant.seq, reason)
+
+    def _return_at(self, lane: int, incarnation: int, seq: int, reason: str) -> None:
+        self._mailbox.return_lane(
+            learner_pb2.LaneReturn(lane=lane, incarnation=incarnation, seq=seq, reason=reason)
+        )
+
+    def _report_lanes(self) -> None:
+        self._progress.hold(self._leases.held())
+
+
+def _lane_failure(error: Exception, lane: int, incarnation: int, seq: int) -> learner_pb2.LaneFailure:
+    """Return what to say of an estimate that raised `error`."""
+    return learner_pb2.LaneFailure(
+        lane=lane,
+        incarnation=incarnation,
+        seq=seq,
+        traceback=_end_of(traceback_of(error)),
+        report=failure_message(*FailureReport.of(error)),
+    )
+
+
+def _end_of(text: str) -> str:
+    """Return the last lines that the learner has room for."""
+    end = text[-_TRACEBACK_CHARACTERS:]
+    return end if len(end) == len(text) else end.partition("\n")[2]
