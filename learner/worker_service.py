@@ -16,7 +16,7 @@ from protos import codec
 from protos.exit_codes import FencedError
 from protos.rpc.connection import PROTOCOL
 from protos.rpc.denials import DenialReason
-from protos.rpc.session_service import CallFailedError, OpenStream, WorkerHost
+from protos.rpc.session_service import CallFailedError, OpenStream, SessionHost
 from protos.rpc.stream_reader import IncomingSnapshot, SessionEvents
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.common_pb2 import Chunk, Schema
@@ -31,7 +31,7 @@ _VERBS: Final[dict[str, Callable[[LearnerCore, str, Any], None]]] = {
 }
 
 
-class LearnerHost(WorkerHost):
+class LearnerHost(SessionHost):
     """Serves workers from the core, and their snapshots from disk."""
 
     def __init__(self, runtime: Runtime, schema: Schema, snapshots: SnapshotStore) -> None:

@@ -14,10 +14,10 @@ from unspool.config.config_error import ConfigError, Problem, ProblemList
 from unspool.config.estimator_table import build_estimator
 from unspool.config.outer_optimizer import build_outer_optimizer, check_outer_optimizer
 from unspool.config.toml_values import as_toml
+from unspool.estimates.checks import check_theta
 from unspool.failure_report import FailureReport
 from unspool.lanes import lane_state_shape, root_key
 from unspool.learned_optimizers.base import LearnedOptimizer
-from unspool.outer_trainers.checks import check_theta
 from unspool.outer_trainers.gradient_learner import (
     GradientEstimator,
     MetaInit,

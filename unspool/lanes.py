@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from unspool import device_mesh, uncompiled_lanes
-from unspool.outer_trainers.checks import check_theta
+from unspool.estimates.checks import check_theta
 from unspool.outer_trainers.gradient_estimator import (
     GradientEstimator,
     GradientEstimatorOut,

@@ -1,6 +1,6 @@
 """The gRPC service `unspool.v1.Learner`, which learners and relays offer to workers.
 
-The servicer decodes calls and carries streams; a `WorkerHost` decides what happens.
+The servicer decodes calls and carries streams; a `SessionHost` decides what happens.
 """
 # ruff: noqa: N802  # gRPC names the methods
 
@@ -86,7 +86,7 @@ class OpenStream(NamedTuple):
     token: Any = None
 
 
-class WorkerHost(abc.ABC):
+class SessionHost(abc.ABC):
     """What workers connect to: a learner or a relay. Its methods are called from the server's threads."""
 
     @abc.abstractmethod
@@ -129,7 +129,7 @@ class WorkerHost(abc.ABC):
 class SessionServicer(learner_pb2_grpc.LearnerServicer):
     """Serves `unspool.v1.Learner`. A stream has two threads: the pool's sends, one of its own receives."""
 
-    def __init__(self, host: WorkerHost) -> None:
+    def __init__(self, host: SessionHost) -> None:
         self._host = host
         self._threads: set[threading.Thread] = set()
         self._lock = threading.Lock()

@@ -2,9 +2,9 @@
 
 import jax
 
-from unspool.outer_trainers.loss_difference import LossDifference, loss_difference
-from unspool.outer_trainers.perturbations import Perturbations
-from unspool.outer_trainers.unroll import antithetic_thetas, antithetic_unroll, unroll
+from unspool.evolution.loss_difference import LossDifference, loss_difference
+from unspool.evolution.perturbations import Perturbations
+from unspool.steps.unroll import antithetic_thetas, antithetic_unroll, unroll
 from unspool.types import PRNGKey, Theta
 
 __all__ = [

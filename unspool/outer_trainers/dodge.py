@@ -10,17 +10,19 @@ import jax
 import jax.numpy as jnp
 
 from unspool.config.arguments import check_whole_number
-from unspool.outer_trainers.evolution_strategy import Std
-from unspool.outer_trainers.floating_leaves import FloatingLeaves
-from unspool.outer_trainers.loss_difference import Sides
-from unspool.outer_trainers.noise_reuse import NoiseReuse
-from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState
-from unspool.outer_trainers.unroll import Inputs, Pair
-from unspool.types import Batch, PyTree, Theta
+from unspool.estimates.floating_leaves import FloatingLeaves
+from unspool.evolution.antithetic_pairs import Std
+from unspool.evolution.evolution_strategy import EvolutionStrategy
+from unspool.evolution.loss_difference import Sides
+from unspool.evolution.noise_reuse import NoiseReuse, NoiseReuseState, PairStep
+from unspool.outer_trainers.gradient_estimator import GradientEstimatorOut, Metrics, WorkerWeights
+from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState, VectorizedStep
+from unspool.steps.unroll import Inputs, Pair
+from unspool.types import Batch, PRNGKey, PyTree, Theta
 
 
 @dataclasses.dataclass(frozen=True)
-class DODGE(NoiseReuse):
+class DODGE(EvolutionStrategy):
     """The derivative of an unroll along random directions, which are kept as `GPES` keeps its noise.
 
     Unbiased for the gradient itself, not of a smoothed loss, where the system is differentiable; on chaotic
@@ -54,14 +56,34 @@ class DODGE(NoiseReuse):
     def num_steps(self) -> int:
         return self.trunc_length
 
-    @property
-    def steps_per_noise(self) -> int | None:
-        return self.noise_length
+    def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> NoiseReuseState:
+        return self._noise_reuse.init_state(worker_weights, key)
 
-    def _initial_pair(self, state: UnrollState) -> Pair:
+    def estimate(
+        self,
+        worker_weights: WorkerWeights,
+        key: PRNGKey,
+        state: NoiseReuseState,
+        data: Batch,
+        with_summary: bool,
+    ) -> tuple[GradientEstimatorOut, Metrics]:
+        return self._noise_reuse.estimate(worker_weights, key, state, data, with_summary)
+
+    @property
+    def _noise_reuse(self) -> NoiseReuse:
+        return NoiseReuse(self, self.noise_length, ForwardModeStep(self.pairs.unrolled_step))
+
+
+@dataclasses.dataclass(frozen=True)
+class ForwardModeStep(PairStep):
+    """One step and its derivative along the noise, in place of a pair's negative member."""
+
+    unrolled_step: VectorizedStep
+
+    def first_states(self, state: UnrollState) -> Pair:
         return Pair(state, [jnp.zeros_like(leaf) for leaf in FloatingLeaves(state).floating])
 
-    def _step_of_pair(
+    def step(
         self, theta: Theta, noise: Theta, states: Pair, key: PyTree, batch: Batch, inputs: Inputs
     ) -> tuple[Pair, TruncatedUnrollOut, Sides]:
         parts = FloatingLeaves(states.pos)
@@ -69,7 +91,7 @@ class DODGE(NoiseReuse):
 
         def step(thetas: Theta, floating: list[jax.Array]) -> tuple[Any, Any]:
             state = parts.joined(floating)
-            state, out = self.system.unroll_step(thetas, state, key, batch, inputs.outer_state, True)
+            state, out = self.unrolled_step.unroll_step(thetas, state, key, batch, inputs.outer_state, True)
             return (FloatingLeaves(state).floating, out.loss), (state, out)
 
         (_, loss), (derivatives, slope), (state, out) = jax.jvp(

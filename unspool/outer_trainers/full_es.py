@@ -5,32 +5,37 @@ https://arxiv.org/abs/1703.03864; with the objectives of Metz et al., "VeLO", 20
 """
 
 import dataclasses
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
 from unspool.config.arguments import check_choice, check_whole_number
-from unspool.outer_trainers.estimate_report import es_metrics, es_out, is_inner_step
-from unspool.outer_trainers.evolution_strategy import EvolutionStrategy, Std
-from unspool.outer_trainers.gradient_estimator import GradientEstimatorOut, Metrics, WorkerWeights
-from unspool.outer_trainers.long_sums import RunningSum
-from unspool.outer_trainers.loss_difference import Sides, credit, masked_mean
-from unspool.outer_trainers.truncated_step import TruncatedUnrollOut
+from unspool.estimates.estimate_report import es_metrics, es_out, is_inner_step
+from unspool.estimates.long_sums import RunningSum
+from unspool.estimates.whole_episodes import (
+    EPISODE_LENGTH_STREAM,
+    check_whole_episodes,
+    steps_of_whole_episodes,
+)
+from unspool.evolution.antithetic_pairs import AntitheticPairs, Std, check_pairs
+from unspool.evolution.loss_difference import Divergence, Sides, masked_mean, weighted_noise_sum
+from unspool.evolution.perturbations import NoiseKind
+from unspool.outer_trainers.gradient_estimator import (
+    GradientEstimator,
+    GradientEstimatorOut,
+    Metrics,
+    WorkerWeights,
+)
+from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, VectorizedStep
 from unspool.outer_trainers.truncation_schedule import TruncationSchedule
-from unspool.outer_trainers.unroll import (
+from unspool.steps.unroll import (
     Inputs,
     Pair,
     antithetic_step,
     antithetic_thetas,
     one_side,
     stack_pair,
-)
-from unspool.outer_trainers.whole_episodes import (
-    EPISODE_LENGTH_STREAM,
-    check_whole_episodes,
-    schedules_of_whole_episodes,
-    steps_of_whole_episodes,
 )
 from unspool.types import Batch, PRNGKey, PyTree, Theta
 
@@ -71,7 +76,7 @@ class _Loop(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class FullES(EvolutionStrategy):
+class FullES(GradientEstimator):
     """Every pair is unrolled for a whole episode; nothing persists.
 
     The estimate is the mean over pairs of
@@ -80,6 +85,7 @@ class FullES(EvolutionStrategy):
     of episodes.
 
     Attributes:
+        truncated_step: the step to unroll.
         truncation_schedule: the episode's length, drawn at each call and shared by all tasks. The step's own
             `trunc_sched`, if it has one, must be `NeverEndingTruncationSchedule`.
         std: standard deviation of the noise, or a mapping from paths of theta's leaves to theirs.
@@ -87,26 +93,36 @@ class FullES(EvolutionStrategy):
         loss_type: the objective over an episode: mean of the losses, lowest, last, or the mean over
             `recompute_samples` fresh outer batches at the final state.
         recompute_samples: batches for "last_recompute".
+        perturbation, pairs_per_task, orthogonal, stack_antithetic_samples, sign_delta_loss_scalar,
+            clip_loss_diff, divergence: as in `EvolutionStrategy`.
     """
 
+    truncated_step: VectorizedStep
     truncation_schedule: TruncationSchedule
     std: Std = 0.01
     steps_per_jit: int = 10
     loss_type: LossType = "avg"
     recompute_samples: int = 50
+    _: dataclasses.KW_ONLY
+    perturbation: NoiseKind = "gaussian"
+    pairs_per_task: int = 1
+    orthogonal: bool = False
+    stack_antithetic_samples: bool = True
+    sign_delta_loss_scalar: float | None = None
+    clip_loss_diff: float | None = None
+    divergence: Divergence = "mask"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        check_pairs(self)
         check_whole_number(self, "steps_per_jit")
         check_whole_number(self, "recompute_samples")
         check_choice(self, "loss_type", get_args(LossType))
         check_whole_episodes(self)
 
-    @classmethod
-    def schedule_of_step(
-        cls, trunc_sched: TruncationSchedule | None, options: dict[str, Any]
-    ) -> TruncationSchedule:
-        return schedules_of_whole_episodes(cls, trunc_sched, options)
+    @property
+    def pairs(self) -> AntitheticPairs:
+        """The pairs to unroll."""
+        return AntitheticPairs.of(self, self.truncated_step)
 
     def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> UnrollState:
         del worker_weights, key
@@ -117,7 +133,7 @@ class FullES(EvolutionStrategy):
     ) -> tuple[GradientEstimatorOut, Metrics]:
         key, noise_key = jax.random.split(key)
         key, init_key = jax.random.split(key)
-        noise = self.sample_noise(worker_weights, noise_key)
+        noise = self.pairs.sample_noise(worker_weights.theta, noise_key)
         thetas = antithetic_thetas(worker_weights.theta, noise)
         length = self._episode_length(worker_weights, init_key)
         inputs = Inputs(data, worker_weights.outer_state, length)
@@ -125,8 +141,8 @@ class FullES(EvolutionStrategy):
         pos = jax.tree.map(lambda leaf: leaf[None], one_side(loop.out, 0))
         has_objective = (loop.running.losses[:1] > 0) | (self.loss_type == "last_recompute")
         ends_once = jnp.zeros_like(has_objective)
-        difference = self.difference(self._sides(thetas, loop, inputs), has_objective, ends_once)
-        grad = self.gradient(credit(noise, difference.delta[0]), difference)
+        difference = self.pairs.difference(self._sides(thetas, loop, inputs), has_objective, ends_once)
+        grad = self.pairs.gradient(weighted_noise_sum(noise, difference.delta[0]), difference)
         out = es_out(grad, difference, state, pos)._replace(
             inner_steps=2 * jnp.sum(loop.running.steps, dtype=jnp.int32)
         )
@@ -149,14 +165,14 @@ class FullES(EvolutionStrategy):
         """Whole episodes of both members, as a loop over a traced number of steps."""
 
         def start(theta: Theta) -> PyTree:
-            return self.system.init_step_state(
+            return self.pairs.unrolled_step.init_step_state(
                 theta, inputs.outer_state, init_key, theta_is_vector=True, num_steps_override=length
             )
 
         def some_steps(loop: _Loop) -> _Loop:
             key, unroll_key = jax.random.split(loop.key)
             key, _ = jax.random.split(key)
-            keys = self.system.keys_of_steps(jax.random.split(unroll_key, _STEPS_PER_KEY))
+            keys = self.pairs.unrolled_step.keys_of_steps(jax.random.split(unroll_key, _STEPS_PER_KEY))
             end = jnp.minimum(loop.step + _STEPS_PER_KEY, length)
             return jax.lax.while_loop(
                 lambda loop: loop.step < end,
@@ -190,14 +206,16 @@ class FullES(EvolutionStrategy):
         batch = jax.tree.map(lambda leaf: leaf[step], inputs.streamed())
         stacked = self.stack_antithetic_samples
         return antithetic_step(
-            self.system, thetas, states, key, inputs.of_step(batch), inputs, stacked=stacked
+            self.pairs.unrolled_step, thetas, states, key, inputs.of_step(batch), inputs, stacked=stacked
         )
 
     def _no_out(self, thetas: Pair, states: Pair, key: PRNGKey, inputs: Inputs) -> TruncatedUnrollOut:
         """Shaped like what a step reports; the first step replaces it."""
 
         def report(key: PRNGKey) -> TruncatedUnrollOut:
-            one_key = jax.tree.map(lambda leaf: leaf[0], self.system.keys_of_steps(jax.random.split(key, 1)))
+            one_key = jax.tree.map(
+                lambda leaf: leaf[0], self.pairs.unrolled_step.keys_of_steps(jax.random.split(key, 1))
+            )
             return self._step(thetas, states, one_key, jnp.zeros((), jnp.int32), inputs)[1]
 
         shapes: TruncatedUnrollOut = jax.eval_shape(report, key)
@@ -222,7 +240,7 @@ class FullES(EvolutionStrategy):
 
         def one_batch(key: PRNGKey) -> jax.Array:
             def one_member(theta: Theta, state: PyTree) -> jax.Array:
-                return self.system.meta_loss_batch(
+                return self.pairs.unrolled_step.meta_loss_batch(
                     theta, state, key, data, inputs.outer_state, theta_is_vector=True
                 )
 

@@ -6,20 +6,27 @@ Memory is that of two nested levels of checkpoints: for an episode of T steps ab
 import dataclasses
 import functools
 import math
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
 from unspool.config.arguments import check_choice, check_whole_number
 from unspool.discarded import not_differentiated
-from unspool.outer_trainers.backpropagation import (
+from unspool.estimates.backpropagation import (
     DivergenceOfGradients,
-    TaskLosses,
+    UnrollLosses,
     mean_gradient,
     resets_harmless,
 )
-from unspool.outer_trainers.estimate_report import is_inner_step, unroll_info, unroll_metrics
+from unspool.estimates.estimate_report import is_inner_step, unroll_info, unroll_metrics
+from unspool.estimates.long_sums import RunningSum
+from unspool.estimates.whole_episodes import (
+    EPISODE_LENGTH_STREAM,
+    check_whole_episodes,
+    steps_of_whole_episodes,
+)
+from unspool.evolution.loss_difference import masked_mean
 from unspool.outer_trainers.gradient_estimator import (
     GradientEstimator,
     GradientEstimatorOut,
@@ -27,17 +34,9 @@ from unspool.outer_trainers.gradient_estimator import (
     WorkerWeights,
     check_vectorized,
 )
-from unspool.outer_trainers.long_sums import RunningSum
-from unspool.outer_trainers.loss_difference import masked_mean
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState, VectorizedStep
 from unspool.outer_trainers.truncation_schedule import TruncationSchedule
-from unspool.outer_trainers.unroll import Inputs
-from unspool.outer_trainers.whole_episodes import (
-    EPISODE_LENGTH_STREAM,
-    check_whole_episodes,
-    schedules_of_whole_episodes,
-    steps_of_whole_episodes,
-)
+from unspool.steps.unroll import Inputs
 from unspool.types import Batch, PRNGKey, PyTree, Theta
 
 LossType = Literal["avg", "last"]
@@ -98,12 +97,6 @@ class FullGrad(GradientEstimator):
                 "episode's length; give one as max_length"
             )
 
-    @classmethod
-    def schedule_of_step(
-        cls, trunc_sched: TruncationSchedule | None, options: dict[str, Any]
-    ) -> TruncationSchedule:
-        return schedules_of_whole_episodes(cls, trunc_sched, options)
-
     def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> NoState:
         del worker_weights, key
         return NoState()
@@ -117,13 +110,13 @@ class FullGrad(GradientEstimator):
         length = jnp.clip(drawn, 1, self._max_length)
         inputs = Inputs(data, worker_weights.outer_state, length)
 
-        def losses(thetas: Theta) -> TaskLosses:
+        def losses(thetas: Theta) -> UnrollLosses:
             start = self.truncated_step.init_step_state(
                 thetas, inputs.outer_state, init_key, theta_is_vector=True, num_steps_override=length
             )
             sums, out = self._unroll(thetas, start, unroll_key, length, inputs)
             loss = masked_mean(sums.total.value, sums.losses) if self.loss_type == "avg" else sums.last
-            return TaskLosses(loss, sums.losses > 0, (sums, out))
+            return UnrollLosses(loss, sums.losses > 0, (sums, out))
 
         num_tasks = self.truncated_step.num_tasks
         mean = mean_gradient(worker_weights.theta, num_tasks, losses, self.divergence)

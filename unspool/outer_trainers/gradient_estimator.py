@@ -11,12 +11,8 @@ from typing import Any, NamedTuple, Self, cast
 import jax
 import jax.numpy as jnp
 
-from unspool.learned_optimizers.base import LearnedOptimizer
-from unspool.outer_trainers.checks import check_theta
-from unspool.outer_trainers.lopt_truncated_step import VectorizedLOptTruncatedStep
+from unspool.estimates.checks import check_theta
 from unspool.outer_trainers.truncated_step import VectorizedStep
-from unspool.outer_trainers.truncation_schedule import TruncationSchedule
-from unspool.tasks.base import TaskFamily
 from unspool.types import Batch, PRNGKey, PyTree, Theta
 
 GradientEstimatorState = PyTree
@@ -112,17 +108,8 @@ class _FromTaskFamily(abc.ABCMeta):
                 "key, state, with_summary), or estimate, which is compiled"
             )
         if "task_family" in kwargs:
-            return cast(Any, cls).for_learned_optimizer(*args, **kwargs)
+            return own.for_learned_optimizer(*args, **kwargs)
         return super().__call__(*args, **kwargs)
-
-
-_STEP_OPTIONS = (
-    "meta_loss_split",
-    "random_initial_iteration_offset",
-    "outer_data_split",
-    "meta_loss_with_aux_key",
-    "task_name",
-)
 
 
 class GradientEstimator(metaclass=_FromTaskFamily):
@@ -171,41 +158,17 @@ class GradientEstimator(metaclass=_FromTaskFamily):
         return type(self).compute_gradient_estimate is GradientEstimator.compute_gradient_estimate
 
     @classmethod
-    def for_learned_optimizer(
-        cls,
-        *,
-        task_family: TaskFamily,
-        learned_opt: LearnedOptimizer,
-        num_tasks: int,
-        trunc_sched: TruncationSchedule | None = None,
-        **options: Any,
-    ) -> Self:
+    def for_learned_optimizer(cls, **parts: Any) -> Self:
         """The estimator of a learned optimizer's gradient, from the parts of its truncated step.
 
         Args:
-            task_family: the tasks that it trains on.
-            learned_opt: what theta parametrises.
-            num_tasks: inner training runs side by side.
-            trunc_sched: how long episodes last.
-            **options: the step's (`random_initial_iteration_offset`, `meta_loss_split`, ...) and the
-                estimator's own.
+            **parts: `task_family`, `learned_opt`, `num_tasks`, `trunc_sched`, and the options of the step and
+                of the estimator: `unspool.steps.learned_optimizer_parts.estimator_from_parts` describes them.
         """
-        schedule = cls.schedule_of_step(trunc_sched, options)
-        of_step = {name: options.pop(name) for name in _STEP_OPTIONS if name in options}
-        step = VectorizedLOptTruncatedStep(task_family, learned_opt, schedule, num_tasks, **of_step)
-        # Finals are dataclasses whose first field is the step.
-        estimator: Self = cast(Any, cls)(step, **options)
-        return estimator
+        # Imported here: only this way of making an estimator needs tasks and learned optimizers.
+        from unspool.steps.learned_optimizer_parts import estimator_from_parts
 
-    @classmethod
-    def schedule_of_step(
-        cls, trunc_sched: TruncationSchedule | None, options: dict[str, Any]
-    ) -> TruncationSchedule:
-        """The truncated step's schedule, for `for_learned_optimizer`; may move things in `options`."""
-        del options
-        if trunc_sched is None:
-            raise ValueError(f"{cls.__name__}(trunc_sched=None): give the schedule that ends episodes")
-        return trunc_sched
+        return estimator_from_parts(cls, **parts)
 
     def compute_gradient_estimate(
         self,

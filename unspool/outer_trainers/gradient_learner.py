@@ -16,9 +16,9 @@ import optax
 from jax.sharding import Mesh
 
 from unspool import device_mesh, lanes
+from unspool.estimates.checks import check_theta
+from unspool.estimates.finite_means import all_finite, pairwise_sum, stays_finite, weighted_mean
 from unspool.optimizers.base import OptaxOptimizer, Optimizer
-from unspool.outer_trainers.checks import check_theta
-from unspool.outer_trainers.finite_means import all_finite, pairwise_sum, stays_finite, weighted_mean
 from unspool.outer_trainers.gradient_estimator import (
     GradientEstimator,
     GradientEstimatorOut,

@@ -8,16 +8,10 @@ import jax.numpy as jnp
 from unspool.config.arguments import check_choice, check_hashable, check_instance, check_whole_number
 from unspool.device_mesh import over_tasks
 from unspool.discarded import not_differentiated
+from unspool.estimates.checks import check_arrays, check_scalar, check_unchanged
+from unspool.lazy_cond import lazy_cond
 from unspool.learned_optimizers.base import LearnedOptimizer
-from unspool.outer_trainers.checks import check_arrays, check_scalar, check_unchanged
-from unspool.outer_trainers.step_outputs import (
-    EpisodesInExpectation,
-    ResidentData,
-    TruncatedUnrollOut,
-    with_a_reset_step,
-)
 from unspool.outer_trainers.truncation_schedule import TruncationSchedule
-from unspool.rarely import rarely
 from unspool.steps.inner_training import evaluated, initial_opt_state, updated
 from unspool.steps.lopt_step_data import InnerBatches
 from unspool.steps.lopt_step_state import (
@@ -29,6 +23,12 @@ from unspool.steps.lopt_step_state import (
     step_keys,
 )
 from unspool.steps.simple_lopt_truncated_step import SimpleLOptTruncatedStep, SimpleVecLOptTruncatedStep
+from unspool.steps.step_outputs import (
+    EpisodesInExpectation,
+    ResidentData,
+    TruncatedUnrollOut,
+    with_a_reset_step,
+)
 from unspool.steps.truncated_step import OuterState
 from unspool.steps.vectorized_step import StepContext, VectorizedStep
 from unspool.tasks.base import Task, TaskFamily
@@ -220,7 +220,7 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         task = self.task_family.task_fn(state.task_param)
         # A reset throws this step's training away; so must backpropagation.
         trained, loss = self._trained_and_loss(*not_differentiated(resets, (theta, state)), task, inputs)
-        state = rarely(resets, lambda: self._reset(theta, rare_key(0), state, num_steps), trained)
+        state = lazy_cond(resets, lambda: self._reset(theta, rare_key(0), state, num_steps), trained)
         truncation_state, is_done = self.trunc_sched.next_state_lazily(
             state.truncation_state, state.inner_step, lambda: rare_key(1), outer_state
         )

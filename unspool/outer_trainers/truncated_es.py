@@ -6,23 +6,23 @@ Metz et al., "Understanding and correcting pathologies in the training of learne
 import dataclasses
 
 from unspool.config.arguments import check_whole_number
-from unspool.outer_trainers.estimate_report import es_metrics, es_out
-from unspool.outer_trainers.evolution_strategy import Std
+from unspool.estimates.estimate_report import es_metrics, es_out
+from unspool.estimates.long_sums import sum_over_steps
+from unspool.evolution.antithetic_pairs import Std
+from unspool.evolution.evolution_strategy import EvolutionStrategy
+from unspool.evolution.loss_difference import weighted_noise_sum
 from unspool.outer_trainers.gradient_estimator import (
     GradientEstimatorOut,
     Metrics,
     WorkerWeights,
 )
-from unspool.outer_trainers.long_sums import sum_over_steps
-from unspool.outer_trainers.loss_difference import credit
-from unspool.outer_trainers.truncated_evolution_strategy import TruncatedEvolutionStrategy
 from unspool.outer_trainers.truncated_step import UnrollState
-from unspool.outer_trainers.unroll import Pair
+from unspool.steps.unroll import Pair
 from unspool.types import Batch, PRNGKey
 
 
 @dataclasses.dataclass(frozen=True)
-class TruncatedES(TruncatedEvolutionStrategy):
+class TruncatedES(EvolutionStrategy):
     """Both members of an antithetic pair start each truncation from the same state; the positive one is
     carried on.
 
@@ -50,12 +50,12 @@ class TruncatedES(TruncatedEvolutionStrategy):
         return self.unroll_length
 
     def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> UnrollState:
-        return self.system.init_step_state(worker_weights.theta, worker_weights.outer_state, key)
+        return self.pairs.unrolled_step.init_step_state(worker_weights.theta, worker_weights.outer_state, key)
 
     def estimate(
         self, worker_weights: WorkerWeights, key: PRNGKey, state: UnrollState, data: Batch, with_summary: bool
     ) -> tuple[GradientEstimatorOut, Metrics]:
         noise, states, pos, difference = self.under_one_noise(worker_weights, key, Pair(state, state), data)
-        credited = credit(noise, sum_over_steps(difference.delta))
-        grad = self.gradient_of_truncation(credited, difference, worker_weights.outer_state)
+        weighted_noise = weighted_noise_sum(noise, sum_over_steps(difference.delta))
+        grad = self.gradient_of_truncation(weighted_noise, difference, worker_weights.outer_state)
         return es_out(grad, difference, states.pos, pos), es_metrics(grad, difference, pos, with_summary)

@@ -9,13 +9,15 @@ import jax
 import jax.numpy as jnp
 
 from unspool.config.arguments import check_choice, check_whole_number
-from unspool.outer_trainers.backpropagation import (
+from unspool.estimates.backpropagation import (
     DivergenceOfGradients,
-    TaskLosses,
+    UnrollLosses,
     mean_gradient,
     resets_harmless,
 )
-from unspool.outer_trainers.estimate_report import is_inner_step, unroll_info, unroll_metrics
+from unspool.estimates.estimate_report import is_inner_step, unroll_info, unroll_metrics
+from unspool.estimates.long_sums import scan_in_blocks, sum_over_steps
+from unspool.evolution.loss_difference import masked_mean
 from unspool.outer_trainers.gradient_estimator import (
     GradientEstimator,
     GradientEstimatorOut,
@@ -23,10 +25,8 @@ from unspool.outer_trainers.gradient_estimator import (
     WorkerWeights,
     check_vectorized,
 )
-from unspool.outer_trainers.long_sums import scan_in_blocks, sum_over_steps
-from unspool.outer_trainers.loss_difference import masked_mean
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState, VectorizedStep
-from unspool.outer_trainers.unroll import Inputs
+from unspool.steps.unroll import Inputs
 from unspool.types import Batch, PRNGKey, PyTree, Theta
 
 
@@ -70,11 +70,11 @@ class TruncatedGrad(GradientEstimator):
         keys = self.truncated_step.keys_of_steps(jax.random.split(unroll_key, self.unroll_length))
         inputs = Inputs(data, worker_weights.outer_state)
 
-        def losses(thetas: Theta) -> TaskLosses:
+        def losses(thetas: Theta) -> UnrollLosses:
             next_state, out = self._unroll(thetas, state, keys, inputs)
             loss = sum_over_steps(jnp.where(out.mask, out.loss, 0))
             mean = masked_mean(loss, jnp.sum(out.mask, axis=0).astype(loss.dtype))
-            return TaskLosses(mean, jnp.any(out.mask, axis=0), (next_state, out))
+            return UnrollLosses(mean, jnp.any(out.mask, axis=0), (next_state, out))
 
         mean = mean_gradient(worker_weights.theta, self.truncated_step.num_tasks, losses, self.divergence)
         next_state, out = mean.aux

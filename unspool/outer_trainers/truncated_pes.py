@@ -12,18 +12,18 @@ import jax
 import jax.numpy as jnp
 
 from unspool.config.arguments import check_whole_number
-from unspool.outer_trainers.estimate_report import es_metrics, es_out
-from unspool.outer_trainers.evolution_strategy import Std
+from unspool.estimates.estimate_report import es_metrics, es_out
+from unspool.estimates.long_sums import sum_over_steps
+from unspool.evolution.antithetic_pairs import Std
+from unspool.evolution.evolution_strategy import EvolutionStrategy
+from unspool.evolution.loss_difference import steps_after_an_end, weighted_noise_sum
 from unspool.outer_trainers.gradient_estimator import (
     GradientEstimatorOut,
     Metrics,
     WorkerWeights,
 )
-from unspool.outer_trainers.long_sums import sum_over_steps
-from unspool.outer_trainers.loss_difference import credit, steps_after_an_end
-from unspool.outer_trainers.truncated_evolution_strategy import TruncatedEvolutionStrategy
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState
-from unspool.outer_trainers.unroll import Pair, where_tasks
+from unspool.steps.unroll import Pair, where_tasks
 from unspool.types import Batch, PRNGKey, Theta
 
 
@@ -47,7 +47,7 @@ class PESWorkerState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class TruncatedPES(TruncatedEvolutionStrategy):
+class TruncatedPES(EvolutionStrategy):
     """Persistent ES: new noise for each truncation, and credit for all of it that an episode has felt.
 
     With `noise` that of this truncation and `accumulator` the sum of all noise of the episode, a loss is
@@ -75,8 +75,10 @@ class TruncatedPES(TruncatedEvolutionStrategy):
         return self.trunc_length
 
     def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> PESWorkerState:
-        state = self.system.init_step_state(worker_weights.theta, worker_weights.outer_state, key)
-        return PESWorkerState(state, state, self.no_noise(worker_weights.theta))
+        state = self.pairs.unrolled_step.init_step_state(
+            worker_weights.theta, worker_weights.outer_state, key
+        )
+        return PESWorkerState(state, state, self.pairs.no_noise(worker_weights.theta))
 
     def estimate(
         self,
@@ -89,18 +91,18 @@ class TruncatedPES(TruncatedEvolutionStrategy):
         states = Pair(state.pos_state, state.neg_state)
         noise, states, pos, difference = self.under_one_noise(worker_weights, key, states, data)
         accumulator = jax.tree.map(jnp.add, state.accumulator, noise)
-        credited = _credited(accumulator, noise, difference.delta, pos.is_done)
-        grad = self.gradient_of_truncation(credited, difference, worker_weights.outer_state)
+        weighted_noise = _weighted_noise(accumulator, noise, difference.delta, pos.is_done)
+        grad = self.gradient_of_truncation(weighted_noise, difference, worker_weights.outer_state)
         next_state = PESWorkerState(*states, _noise_carried_on(accumulator, noise, pos))
         return es_out(grad, difference, next_state, pos), es_metrics(grad, difference, pos, with_summary)
 
 
-def _credited(accumulator: Theta, noise: Theta, delta: jax.Array, is_done: jax.Array) -> Theta:
+def _weighted_noise(accumulator: Theta, noise: Theta, delta: jax.Array, is_done: jax.Array) -> Theta:
     """The sum of all `xi_t delta_t`."""
     in_new_episode = steps_after_an_end(is_done) > 0
     of_old = sum_over_steps(jnp.where(in_new_episode, 0, delta))
     of_new = sum_over_steps(jnp.where(in_new_episode, delta, 0))
-    return jax.tree.map(jnp.add, credit(accumulator, of_old), credit(noise, of_new))
+    return jax.tree.map(jnp.add, weighted_noise_sum(accumulator, of_old), weighted_noise_sum(noise, of_new))
 
 
 def _noise_carried_on(accumulator: Theta, noise: Theta, out: TruncatedUnrollOut) -> Theta:

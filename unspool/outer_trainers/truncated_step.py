@@ -6,7 +6,7 @@ A system is written for a single unroll (`TruncatedStep`) and mapped over `num_t
 coefficients of a differential equation, a policy, or anything else that is unrolled.
 """
 
-from unspool.outer_trainers.step_outputs import (
+from unspool.steps.step_outputs import (
     EpisodesInExpectation,
     ResidentData,
     TruncatedUnrollOut,

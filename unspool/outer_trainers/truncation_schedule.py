@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from unspool.config.arguments import check_not_negative, check_whole_number, refusal
-from unspool.rarely import rarely
+from unspool.lazy_cond import lazy_cond
 from unspool.types import PRNGKey
 
 _SHORTEST = 1  # whatever a scalar schedule says: an episode without a step would be reset for ever
@@ -103,7 +103,7 @@ class _DrawnLengths(TruncationSchedule):
         outer_state: OuterState,
     ) -> tuple[LengthState, jax.Array]:
         is_done = jnp.asarray(step) >= state.length
-        return rarely(is_done, lambda: self.init(make_key(), outer_state), state), is_done
+        return lazy_cond(is_done, lambda: self.init(make_key(), outer_state), state), is_done
 
 
 @dataclasses.dataclass(frozen=True)

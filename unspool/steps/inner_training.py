@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import jax
 
+from unspool.estimates.checks import check_scalar, check_unchanged
 from unspool.optimizers.optimizer import Optimizer, OptState
-from unspool.outer_trainers.checks import check_scalar, check_unchanged
 from unspool.params import as_params
 from unspool.tasks.base import Task
 from unspool.types import Batch, ModelState, Params, PRNGKey, Scalar

@@ -5,8 +5,8 @@ import dataclasses
 import jax
 
 from unspool import training
-from unspool.outer_trainers.step_outputs import ResidentData
 from unspool.steps.lopt_step_state import StepKeys
+from unspool.steps.step_outputs import ResidentData
 from unspool.tasks.base import TaskFamily
 from unspool.tasks.datasets.base import SPLITS, sample_batch
 from unspool.types import Batch, PRNGKey

@@ -13,15 +13,15 @@ import jax.numpy as jnp
 from unspool import training
 from unspool.config.arguments import check_hashable, check_instance, check_whole_number
 from unspool.discarded import not_differentiated
+from unspool.lazy_cond import lazy_cond
 from unspool.learned_optimizers.base import LearnedOptimizer
-from unspool.outer_trainers.step_outputs import (
+from unspool.steps.inner_training import evaluated, initial_opt_state, updated
+from unspool.steps.step_outputs import (
     EpisodesInExpectation,
     ResidentData,
     TruncatedUnrollOut,
     with_a_reset_step,
 )
-from unspool.rarely import rarely
-from unspool.steps.inner_training import evaluated, initial_opt_state, updated
 from unspool.steps.truncated_step import OuterState, TruncatedStep
 from unspool.steps.vectorized_truncated_step import VectorizedTruncatedStep
 from unspool.tasks.base import Task
@@ -96,7 +96,7 @@ class SimpleLOptTruncatedStep(TruncatedStep):
         resets = unroll_state.inner_step >= self.unroll_length
         # A reset throws this step's training away; so must backpropagation.
         trained, loss = self._train(*not_differentiated(resets, (theta, unroll_state)), key, data)
-        state = rarely(resets, lambda: self.init_step_state(theta, outer_state, key), trained)
+        state = lazy_cond(resets, lambda: self.init_step_state(theta, outer_state, key), trained)
         return state, TruncatedUnrollOut(
             loss=jnp.where(resets, 0.0, self.task.normalizer(loss)),
             is_done=resets,

@@ -3,7 +3,7 @@
 import abc
 from typing import Any, ClassVar
 
-from unspool.outer_trainers.step_outputs import EpisodesInExpectation, ResidentData, TruncatedUnrollOut
+from unspool.steps.step_outputs import EpisodesInExpectation, ResidentData, TruncatedUnrollOut
 from unspool.types import Batch, PRNGKey, PyTree, Scalar, Theta
 
 OuterState = Any
@@ -55,7 +55,7 @@ class TruncatedStep(abc.ABC):
                 )
 
     `VectorizedTruncatedStep(Decay(), num_tasks=8)` is what estimators take. Where a reset is costly,
-    `unspool.rarely.rarely` computes it only when it is needed.
+    `unspool.lazy_cond.lazy_cond` computes it only when it is needed.
 
     Attributes:
         keeps_last_state: whether an episode's last state is there after its last step, which is so in (a) and

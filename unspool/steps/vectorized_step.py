@@ -5,7 +5,7 @@ from typing import NamedTuple, final
 
 import jax
 
-from unspool.outer_trainers.step_outputs import EpisodesInExpectation, ResidentData, TruncatedUnrollOut
+from unspool.steps.step_outputs import EpisodesInExpectation, ResidentData, TruncatedUnrollOut
 from unspool.steps.truncated_step import OuterState, UnrollState
 from unspool.types import Batch, PRNGKey, PyTree, Theta
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from unspool.config.arguments import check_hashable, check_instance, check_whole_number
 from unspool.device_mesh import over_tasks
-from unspool.outer_trainers.checks import check_arrays, check_scalar, check_unchanged
-from unspool.outer_trainers.step_outputs import EpisodesInExpectation, ResidentData, TruncatedUnrollOut
+from unspool.estimates.checks import check_arrays, check_scalar, check_unchanged
+from unspool.steps.step_outputs import EpisodesInExpectation, ResidentData, TruncatedUnrollOut
 from unspool.steps.truncated_step import OuterState, TruncatedStep, UnrollState
 from unspool.steps.vectorized_step import StepContext, VectorizedStep
 from unspool.types import Batch, PRNGKey, Scalar, Theta

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from unspool.outer_trainers.step_outputs import EpisodesInExpectation, ResidentData
+from unspool.steps.step_outputs import EpisodesInExpectation, ResidentData
 from unspool.steps.truncated_step import OuterState
 from unspool.steps.vectorized_step import VectorizedStep
 from unspool.types import Batch, PRNGKey, Theta

@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 
 from unspool.config.arguments import check_choice, check_whole_number
+from unspool.lazy_cond import lazy_cond
 from unspool.outer_trainers.truncated_step import (
     EpisodesInExpectation,
     OuterState,
     TruncatedStep,
     TruncatedUnrollOut,
 )
-from unspool.rarely import rarely
 from unspool.systems.episode_clock import (
     EpisodeClock,
     check_episodes,
@@ -115,7 +115,7 @@ class PendulumSwingUp(TruncatedStep):
         speed = speed + _TIME_STEP * (1.5 * _GRAVITY * jnp.sin(angle) + 3 * torque)
         angle = angle + _TIME_STEP * speed
         following, is_done = next_clock(clock, self.episode_length)
-        angle_and_speed = rarely(is_done, lambda: _start(key), (angle, speed))
+        angle_and_speed = lazy_cond(is_done, lambda: _start(key), (angle, speed))
         out = step_out(self._loss(angle, speed, torque), is_done, clock)
         return PendulumState(*angle_and_speed, following), out
 

@@ -7,7 +7,7 @@ import grpc
 
 from protos import codec
 from protos.exit_codes import RefusedError
-from protos.rpc.session_service import CallFailedError, OpenStream, WorkerHost
+from protos.rpc.session_service import CallFailedError, OpenStream, SessionHost
 from protos.rpc.stream_reader import IncomingSnapshot, SessionEvents
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.common_pb2 import Chunk
@@ -19,7 +19,7 @@ MAX_SNAPSHOT_BYTES: Final = 1 << 30
 """Of one lane's unroll state. The learner has a limit of its own, which may be lower."""
 
 
-class RelayHost(WorkerHost):
+class RelayHost(SessionHost):
     """Serves workers from what the relay knows, and asks the learner for the rest."""
 
     def __init__(self, core: RelayCore, client: LearnerClient) -> None:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from unspool.lazy_cond import lazy_cond
 from unspool.outer_trainers.truncated_step import TruncatedStep, TruncatedUnrollOut
-from unspool.rarely import rarely
 from unspool.types import Batch, PRNGKey, Theta
 
 DECAY = 0.9
@@ -57,7 +57,7 @@ class LinearSystem(TruncatedStep):
         is_last = step >= unroll_state.length
         position = DECAY * unroll_state.position + theta["theta"] @ jnp.stack([1.0, step.astype(jnp.float32)])
         moved = LinearState(position, step, unroll_state.length, is_last)
-        state = rarely(resets, lambda: self.init_step_state(theta, outer_state, key), moved)
+        state = lazy_cond(resets, lambda: self.init_step_state(theta, outer_state, key), moved)
         counts = (is_last | (not self.last_step_only)) & ~resets
         return state, TruncatedUnrollOut(
             loss=jnp.where(counts, position, 0.0),

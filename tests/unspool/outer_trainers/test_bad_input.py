@@ -10,10 +10,10 @@ import pytest
 
 from tests.unspool.outer_trainers.examples import EVOLUTION_STRATEGIES, example, weights_of
 from tests.unspool.outer_trainers.tiny_tasks import FollowTheData, Position
+from unspool.estimates.checks import check_theta
 from unspool.learned_optimizers.base import LearnableSGD, LearnedOptimizer
 from unspool.optimizers import SGD
 from unspool.optimizers.optimizer import Optimizer
-from unspool.outer_trainers.checks import check_theta
 from unspool.outer_trainers.gradient_learner import OuterState, WorkerWeights
 from unspool.outer_trainers.lopt_truncated_step import SimpleVecLOptTruncatedStep, VectorizedLOptTruncatedStep
 from unspool.outer_trainers.truncated_pes import TruncatedPES

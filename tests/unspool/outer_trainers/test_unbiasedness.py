@@ -21,7 +21,7 @@ from unspool.outer_trainers.truncated_grad import TruncatedGrad
 from unspool.outer_trainers.truncated_pes import TruncatedPES
 from unspool.outer_trainers.truncated_step import VectorizedStep, VectorizedTruncatedStep
 from unspool.outer_trainers.truncation_schedule import ConstantTruncationSchedule
-from unspool.outer_trainers.unroll import Inputs, unroll
+from unspool.steps.unroll import Inputs, unroll
 
 SAMPLES, SIGMAS = 4096, 5.0
 WEIGHTS = WorkerWeights({"theta": jnp.array([0.3, -0.1])}, None, OuterState(jnp.int32(0)))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from tests.unspool.outer_trainers.systems import LinearSystem
+from unspool.evolution.objectives import LastRecomputed, Telescoped
 from unspool.learned_optimizers.base import LearnableSGD
 from unspool.outer_trainers.gradient_estimator import OuterState, WorkerWeights
 from unspool.outer_trainers.lopt_truncated_step import SimpleVecLOptTruncatedStep, VectorizedLOptTruncatedStep
-from unspool.outer_trainers.objectives import LastRecomputed, Telescoped
 from unspool.outer_trainers.truncated_es_shared_noise import NRES
 from unspool.outer_trainers.truncated_pes import TruncatedPES
 from unspool.outer_trainers.truncated_step import (
@@ -21,7 +21,7 @@ from unspool.outer_trainers.truncated_step import (
     VectorizedTruncatedStep,
 )
 from unspool.outer_trainers.truncation_schedule import ConstantTruncationSchedule
-from unspool.outer_trainers.unroll import Inputs, unroll
+from unspool.steps.unroll import Inputs, unroll
 from unspool.systems.influence_balancing import InfluenceBalancing
 from unspool.tasks.base import Task, single_task_to_family
 from unspool.tasks.quadratics import FixedDimQuadraticFamily, QuadraticTask

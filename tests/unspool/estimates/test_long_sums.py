@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from tests.unspool.outer_trainers.systems import LossOfStep
+from unspool.estimates.long_sums import RunningSum, scan_in_blocks, sum_over_steps
 from unspool.outer_trainers.full_es import FullES
 from unspool.outer_trainers.full_grad import FullGrad
 from unspool.outer_trainers.gradient_estimator import OuterState, WorkerWeights
-from unspool.outer_trainers.long_sums import RunningSum, scan_in_blocks, sum_over_steps
 from unspool.outer_trainers.truncated_es import TruncatedES
 from unspool.outer_trainers.truncated_grad import TruncatedGrad
 from unspool.outer_trainers.truncated_step import VectorizedTruncatedStep

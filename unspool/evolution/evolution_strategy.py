@@ -1,4 +1,4 @@
-"""What evolution strategies on truncations share: which losses they sum, and how much each counts."""
+"""Evolution strategies on truncations: their options, their objective and the weights of their losses."""
 
 import abc
 import dataclasses
@@ -9,30 +9,30 @@ import jax
 import jax.numpy as jnp
 
 from unspool.config.arguments import check_choice, check_decay, check_whole_number
-from unspool.outer_trainers.evolution_strategy import EvolutionStrategy
-from unspool.outer_trainers.gradient_estimator import OuterState, WorkerWeights
-from unspool.outer_trainers.loss_difference import LossDifference, Sides
-from unspool.outer_trainers.objectives import Objective, check_objective, step_with_objective
+from unspool.evolution.antithetic_pairs import AntitheticPairs, check_pairs
+from unspool.evolution.loss_difference import Divergence, LossDifference, Sides
+from unspool.evolution.objectives import Objective, check_objective, step_with_objective
+from unspool.evolution.perturbations import NoiseKind
+from unspool.outer_trainers.gradient_estimator import GradientEstimator, OuterState, WorkerWeights
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, VectorizedStep
-from unspool.outer_trainers.unroll import Inputs, Pair, antithetic_thetas, antithetic_unroll, one_side
+from unspool.steps.unroll import Inputs, Pair, antithetic_thetas, antithetic_unroll, one_side
 from unspool.types import Batch, PRNGKey, Theta
 
 WeightBy = Literal["step", "episode"]
 """step: every step counts the same, so that long episodes count more than short ones. episode: every episode
 counts the same, as it does for estimators that unroll whole episodes."""
 
-
 _LOG_LARGEST_WEIGHT = math.log(1e6)
 
 
 class UnderOneNoise(NamedTuple):
-    """A truncation of antithetic pairs that each have one noise throughout.
+    """A truncation of pairs that each have one noise throughout.
 
     Attributes:
         noise: leaves `[N, ...]`.
         states: at the end.
         pos: what the positive members report.
-        difference: what counts of the losses.
+        difference: of the losses.
     """
 
     noise: Theta
@@ -41,29 +41,50 @@ class UnderOneNoise(NamedTuple):
     difference: LossDifference
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TruncatedEvolutionStrategy(EvolutionStrategy):
-    """The options of evolution strategies on truncations.
+@dataclasses.dataclass(frozen=True)
+class EvolutionStrategy(GradientEstimator):
+    """The options of evolution strategies on truncations. Final classes add `std`, each at its own place.
 
     Attributes:
+        truncated_step: the step to unroll.
+        perturbation: the noise's distribution.
+        pairs_per_task: antithetic pairs on each task, which share its data, its initial state and its keys.
+        orthogonal: make the noise of a task's pairs orthogonal.
+        stack_antithetic_samples: run both members of a pair as one unroll of twice the width, or one after
+            the other in half the memory.
+        sign_delta_loss_scalar: in place of each loss difference, use this times the sign of the differences'
+            sum over the unroll's steps of the same episode.
+        clip_loss_diff: bound on the size of each loss difference.
+        divergence: what becomes of a task whose loss is not finite. Where theta is near a cliff, "mask"
+            leaves out just the pairs that see it: the gradient shrinks, and never points away from the cliff.
+            "clip" makes a cliff repel.
         objective: what the sum over an episode's steps is.
         recompute_samples: fresh batches for "last_recompute".
         weight_by: what counts the same: steps or episodes. For "episode" a loss counts by the mean episode
             length over the length of its own episode; where the step does not know the mean, by `num_steps`
-            over it, and the estimate's scale is that of a window's share in an episode.
+            over it, and the estimate's scale is that of a truncation's share in an episode.
         death_probability: probability that an unroll is lost and starts again at each estimate. Steps that
             would be seen too seldom for it count more, by the inverse of their survival `(1 - p)^truncation`,
             up to a factor of 1e6: beyond it, late truncations count too little. With p > 0 and n truncations
             in an episode, estimates are `n p / (1 - (1 - p)^n)` times as large as without deaths.
     """
 
+    truncated_step: VectorizedStep
+    _: dataclasses.KW_ONLY
+    perturbation: NoiseKind = "gaussian"
+    pairs_per_task: int = 1
+    orthogonal: bool = False
+    stack_antithetic_samples: bool = True
+    sign_delta_loss_scalar: float | None = None
+    clip_loss_diff: float | None = None
+    divergence: Divergence = "mask"
     objective: Objective = "loss"
     recompute_samples: int = 50
     weight_by: WeightBy = "step"
     death_probability: float = 0.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        check_pairs(self)
         check_choice(self, "objective", get_args(Objective))
         check_choice(self, "weight_by", get_args(WeightBy))
         check_whole_number(self, "recompute_samples")
@@ -76,8 +97,10 @@ class TruncatedEvolutionStrategy(EvolutionStrategy):
         """Inner steps per estimate."""
 
     @property
-    def reporting_step(self) -> VectorizedStep:
-        return step_with_objective(self.truncated_step, self.objective, self.recompute_samples)
+    def pairs(self) -> AntitheticPairs:
+        """The pairs to unroll, whose step reports what the objective is a sum of."""
+        step = step_with_objective(self.truncated_step, self.objective, self.recompute_samples)
+        return AntitheticPairs.of(self, step)
 
     def steps_of_data(self) -> int:
         return self.num_steps
@@ -85,12 +108,12 @@ class TruncatedEvolutionStrategy(EvolutionStrategy):
     def under_one_noise(
         self, worker_weights: WorkerWeights, key: PRNGKey, states: Pair, data: Batch
     ) -> UnderOneNoise:
-        """A truncation from `states` under noise that is drawn at its start. Consumes `key`."""
+        """Unroll a truncation from `states` under noise that is drawn at its start. Consumes `key`."""
         key, noise_key = jax.random.split(key)
         _, unroll_key = jax.random.split(key)
-        noise = self.sample_noise(worker_weights, noise_key)
+        noise = self.pairs.sample_noise(worker_weights.theta, noise_key)
         states, out = antithetic_unroll(
-            self.system,
+            self.pairs.unrolled_step,
             antithetic_thetas(worker_weights.theta, noise),
             states,
             unroll_key,
@@ -100,15 +123,21 @@ class TruncatedEvolutionStrategy(EvolutionStrategy):
         )
         pos = one_side(out, 0)
         sides = Sides.of_pair(out.loss[0], out.loss[1])
-        weights = self.step_weights(pos, worker_weights.outer_state)
-        return UnderOneNoise(noise, states, pos, self.difference(sides, pos.mask, pos.is_done, weights))
+        difference = self.difference(sides, pos, worker_weights.outer_state)
+        return UnderOneNoise(noise, states, pos, difference)
+
+    def difference(
+        self, sides: Sides, pos: TruncatedUnrollOut, outer_state: OuterState | None
+    ) -> LossDifference:
+        """The loss differences of a truncation, weighted. `pos` is what the positive members report."""
+        return self.pairs.difference(sides, pos.mask, pos.is_done, self.step_weights(pos, outer_state))
 
     def gradient_of_truncation(
-        self, credited: Theta, difference: LossDifference, outer_state: OuterState | None
+        self, weighted_noise: Theta, difference: LossDifference, outer_state: OuterState | None
     ) -> Theta:
         """The estimate, from the sum of all `xi_t delta_t` of a truncation."""
         fraction = self.truncated_step.episodes(outer_state).loss_fraction
-        return self.gradient(credited, difference, self.num_steps * fraction)
+        return self.pairs.gradient(weighted_noise, difference, self.num_steps * fraction)
 
     def step_weights(self, out: TruncatedUnrollOut, outer_state: OuterState | None) -> jax.Array | None:
         """How much each step counts, `[T, N]`; None if all count the same.
@@ -128,6 +157,7 @@ class TruncatedEvolutionStrategy(EvolutionStrategy):
             mean_length = self.truncated_step.episodes(outer_state).mean_length
             typical = jnp.asarray(self.num_steps if mean_length is None else mean_length, weights.dtype)
             weights = typical / jnp.maximum(out.episode_length, 1).astype(weights.dtype)
+        # A step of truncation k is seen with probability (1 - p)^k, so it counts by the inverse of that.
         truncations = jnp.maximum(out.iteration - 1, 0) // self.num_steps
         log_inverse_survival = -math.log1p(-self.death_probability) * truncations.astype(weights.dtype)
         return weights * jnp.exp(jnp.minimum(log_inverse_survival, _LOG_LARGEST_WEIGHT))

@@ -5,9 +5,10 @@ Evolution Strategies", NeurIPS 2023, https://arxiv.org/abs/2304.12180; with one 
 Kolter and Swersky, "Low-Variance Gradient Estimation in Unrolled Computation Graphs with ES-Single", ICML
 2023, https://arxiv.org/abs/2304.11153.
 
-At the first step of an episode, and after every K steps of it, a task draws new noise. A loss is credited to
-the sum of the noise that its episode has felt so far. Each noise thereby gets credit for all losses from its
-draw to the end of the episode: Stein's identity, block by block (section 3 of the paper).
+At the first step of an episode, and after every K steps of it, a task draws new noise. A loss at step t is
+credited to `xi_t`, the sum of the noise that its episode has felt so far. Each noise is thereby multiplied
+with all losses from its draw to the end of the episode: Stein's identity, block by block (section 3 of the
+paper).
 """
 
 import abc
@@ -18,14 +19,16 @@ import jax
 import jax.numpy as jnp
 
 from unspool.device_mesh import over_tasks
-from unspool.outer_trainers.estimate_report import es_metrics, es_out
+from unspool.estimates.estimate_report import es_metrics, es_out
+from unspool.estimates.long_sums import RunningSum, sum_over_steps
+from unspool.evolution.antithetic_pairs import AntitheticPairs
+from unspool.evolution.evolution_strategy import EvolutionStrategy
+from unspool.evolution.loss_difference import Sides, weighted_noise_sum
+from unspool.evolution.repeated_step import apart, joined
+from unspool.lazy_cond import lazy_cond
 from unspool.outer_trainers.gradient_estimator import GradientEstimatorOut, Metrics, WorkerWeights
-from unspool.outer_trainers.long_sums import RunningSum, sum_over_steps
-from unspool.outer_trainers.loss_difference import Sides, credit
-from unspool.outer_trainers.repeated_step import apart, joined
-from unspool.outer_trainers.truncated_evolution_strategy import TruncatedEvolutionStrategy
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState
-from unspool.outer_trainers.unroll import (
+from unspool.steps.unroll import (
     Inputs,
     Pair,
     antithetic_step,
@@ -33,7 +36,6 @@ from unspool.outer_trainers.unroll import (
     one_side,
     where_tasks,
 )
-from unspool.rarely import rarely
 from unspool.types import Batch, PRNGKey, PyTree, Theta
 
 
@@ -81,13 +83,13 @@ class _Carry(NamedTuple):
     age: jax.Array
 
 
-class _Credited(NamedTuple):
-    """What the losses before a step have been credited to.
+class _WeightedNoise(NamedTuple):
+    """The sum `sum_s xi_s delta_s` over the steps before a draw, and what is needed to continue it.
 
     Attributes:
-        step: `[]`, the next one at which a task draws noise; T if there is none.
-        sum: like theta, the gradient's so far.
-        accumulator: leaves `[N, ...]`, the noise that each pair's episode has felt before that step.
+        step: `[]`, the next step at which a task draws noise; T if there is none.
+        sum: like theta, of `xi_s delta_s` so far.
+        accumulator: leaves `[N, ...]`, `xi` of each pair before that step.
         first: `[N]`, the first step whose difference is not in the sum yet.
     """
 
@@ -97,28 +99,65 @@ class _Credited(NamedTuple):
     first: jax.Array
 
 
+class PairStep(abc.ABC):
+    """One step of every pair."""
+
+    @abc.abstractmethod
+    def first_states(self, state: UnrollState) -> Pair:
+        """The states of both members before the first step, from the initial state of the unrolls."""
+
+    @abc.abstractmethod
+    def step(
+        self, theta: Theta, noise: Theta, states: Pair, key: PyTree, batch: Batch, inputs: Inputs
+    ) -> tuple[Pair, TruncatedUnrollOut, Sides]:
+        """Return the next states, what the positive members report, and the losses of both sides."""
+
+
 @dataclasses.dataclass(frozen=True)
-class NoiseReuse(TruncatedEvolutionStrategy):
-    """Evolution strategies whose noise outlives the truncation it was drawn in.
+class AntitheticStep(PairStep):
+    """Both members take the step, under `theta + noise` and `theta - noise`."""
+
+    pairs: AntitheticPairs
+
+    def first_states(self, state: UnrollState) -> Pair:
+        return Pair(state, state)
+
+    def step(
+        self, theta: Theta, noise: Theta, states: Pair, key: PyTree, batch: Batch, inputs: Inputs
+    ) -> tuple[Pair, TruncatedUnrollOut, Sides]:
+        thetas = antithetic_thetas(theta, noise)
+        step, stacked = self.pairs.unrolled_step, self.pairs.stacked
+        states, out = antithetic_step(step, thetas, states, key, batch, inputs, stacked=stacked)
+        return states, one_side(out, 0), Sides.of_pair(out.loss[0], out.loss[1])
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseReuse:
+    """Estimates of an evolution strategy whose noise outlives the truncation that it was drawn in.
 
     Unbiased for the loss smoothed by the noise if the initial state does not depend on theta, or if the step
     reports `is_done` before the reset and resets in a step of its own.
+
+    Attributes:
+        strategy: its options.
+        steps_per_noise: steps of an episode after which it draws new noise; None if never.
+        pair_step: one step of every pair.
     """
 
-    @property
-    @abc.abstractmethod
-    def steps_per_noise(self) -> int | None:
-        """Steps of an episode after which it draws new noise; None if never."""
+    strategy: EvolutionStrategy
+    steps_per_noise: int | None
+    pair_step: PairStep
 
-    def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> NoiseReuseState:
-        theta, num_tasks = worker_weights.theta, self.truncated_step.num_tasks
+    def init_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> NoiseReuseState:
+        """The state before the first estimate. Consumes `key`."""
+        theta, num_tasks = worker_weights.theta, self.strategy.truncated_step.num_tasks
         key, state_key = jax.random.split(key)
-        state = self.system.init_step_state(theta, worker_weights.outer_state, state_key)
+        state = self._pairs.unrolled_step.init_step_state(theta, worker_weights.outer_state, state_key)
         return NoiseReuseState(
-            *self._initial_pair(state),
+            *self.pair_step.first_states(state),
             noise_key=jax.random.split(key, num_tasks),
             age=jnp.zeros(num_tasks, jnp.int32),
-            accumulator=None if self.steps_per_noise is None else self.no_noise(theta),
+            accumulator=None if self.steps_per_noise is None else self._pairs.no_noise(theta),
         )
 
     def estimate(
@@ -129,32 +168,26 @@ class NoiseReuse(TruncatedEvolutionStrategy):
         data: Batch,
         with_summary: bool,
     ) -> tuple[GradientEstimatorOut, Metrics]:
-        theta = worker_weights.theta
-        noise = self.perturbations.sample(theta, state.noise_key)
+        """One estimate. Consumes `key`."""
+        theta, outer_state = worker_weights.theta, worker_weights.outer_state
+        noise = self._pairs.perturbations.sample(theta, state.noise_key)
         carry = _Carry(Pair(state.pos_state, state.neg_state), noise, state.noise_key, state.age)
-        inputs = Inputs(data, worker_weights.outer_state)
-        end, (out, sides, draws) = self._unroll(theta, carry, key, inputs)
-        weights = self.step_weights(out, worker_weights.outer_state)
-        difference = self.difference(sides, out.mask, out.is_done, weights)
+        end, (out, sides, draws) = self._unroll(theta, carry, key, Inputs(data, outer_state))
+        difference = self.strategy.difference(sides, out, outer_state)
         accumulator = noise if state.accumulator is None else state.accumulator
-        credited = self._credited(theta, accumulator, draws, difference.delta)
-        grad = self.gradient_of_truncation(credited.sum.value, difference, worker_weights.outer_state)
-        kept = None if state.accumulator is None else credited.accumulator
+        weighted = self._weighted_noise(theta, accumulator, draws, difference.delta)
+        grad = self.strategy.gradient_of_truncation(weighted.sum.value, difference, outer_state)
+        kept = None if state.accumulator is None else weighted.accumulator
         next_state = NoiseReuseState(*end.states, end.noise_key, end.age, kept)
         return es_out(grad, difference, next_state, out), es_metrics(grad, difference, out, with_summary)
 
-    def _initial_pair(self, state: UnrollState) -> Pair:
-        """Both members before the first step, from the system's initial state."""
-        return Pair(state, state)
+    @property
+    def _pairs(self) -> AntitheticPairs:
+        return self.strategy.pairs
 
-    def _step_of_pair(
-        self, theta: Theta, noise: Theta, states: Pair, key: PyTree, batch: Batch, inputs: Inputs
-    ) -> tuple[Pair, TruncatedUnrollOut, Sides]:
-        """One step of every pair: the next states, what the positive members report, and the losses."""
-        thetas = antithetic_thetas(theta, noise)
-        stacked = self.stack_antithetic_samples
-        states, out = antithetic_step(self.system, thetas, states, key, batch, inputs, stacked=stacked)
-        return states, one_side(out, 0), Sides.of_pair(out.loss[0], out.loss[1])
+    @property
+    def _pairs_per_task(self) -> int:
+        return self.strategy.pairs_per_task
 
     def _unroll(
         self, theta: Theta, carry: _Carry, key: PRNGKey, inputs: Inputs
@@ -166,22 +199,22 @@ class NoiseReuse(TruncatedEvolutionStrategy):
             fresh_keys, step_key, batch = xs
             is_drawn, begins = self._is_drawn(carry.age), carry.age == 0
             noise, task_keys = self._drawn(theta, carry, is_drawn, fresh_keys)
-            states, out, sides = self._step_of_pair(
+            states, out, sides = self.pair_step.step(
                 theta, noise, carry.states, step_key, inputs.of_step(batch), inputs
             )
             age = jnp.where(self._of_tasks(out.is_done), 0, carry.age + 1)
             return _Carry(states, noise, task_keys, age), (out, sides, Draws(is_drawn, begins, task_keys))
 
-        keys = self.system.keys_of_steps(jax.random.split(unroll_key, self.num_steps))
+        keys = self._pairs.unrolled_step.keys_of_steps(jax.random.split(unroll_key, self.strategy.num_steps))
         return jax.lax.scan(step, carry, (self._fresh_keys(noise_key), keys, inputs.streamed()))
 
     def _fresh_keys(self, key: PRNGKey) -> PRNGKey:
         """`[T, num_tasks]`, for noise that a step draws. Consumes `key`."""
 
         def of_step(number: jax.Array) -> PRNGKey:
-            return jax.random.split(jax.random.fold_in(key, number), self.truncated_step.num_tasks)
+            return jax.random.split(jax.random.fold_in(key, number), self.strategy.truncated_step.num_tasks)
 
-        return jax.vmap(of_step)(jnp.arange(self.num_steps))
+        return jax.vmap(of_step)(jnp.arange(self.strategy.num_steps))
 
     def _is_drawn(self, age: jax.Array) -> jax.Array:
         return age == 0 if self.steps_per_noise is None else age % self.steps_per_noise == 0
@@ -195,52 +228,59 @@ class NoiseReuse(TruncatedEvolutionStrategy):
             theta: Theta, is_drawn: jax.Array, fresh_key: PRNGKey, noise: Theta, noise_key: PRNGKey
         ) -> tuple[Theta, PRNGKey]:
             def draw() -> tuple[Theta, PRNGKey]:
-                return self.perturbations.sample_for_task(theta, fresh_key), fresh_key
+                return self._pairs.perturbations.sample_for_task(theta, fresh_key), fresh_key
 
-            return rarely(is_drawn, draw, (noise, noise_key))
+            return lazy_cond(is_drawn, draw, (noise, noise_key))
 
         drawn = over_tasks(of_task, (None, 0, 0, 0, 0))
-        in_force = apart(carry.noise, self.pairs_per_task)
+        in_force = apart(carry.noise, self._pairs_per_task)
         noise, keys = drawn(theta, is_drawn, fresh_keys, in_force, carry.noise_key)
         return joined(noise), keys
 
-    def _credited(self, theta: Theta, accumulator: Theta, draws: Draws, delta: jax.Array) -> _Credited:
+    def _weighted_noise(
+        self, theta: Theta, accumulator: Theta, draws: Draws, delta: jax.Array
+    ) -> _WeightedNoise:
         """The sum of all `xi_t delta_t`, where `xi_t` starts as `accumulator`.
 
-        `xi_t` changes only where noise is drawn, so this goes from draw to draw and not from step to step.
+        With draws at steps `d_1 < d_2 < ...`, `xi_t` is constant from one draw to the next, so
+
+            sum_t xi_t delta_t = sum_k xi_(d_k) (sum of delta_t over d_k <= t < d_(k+1)),
+
+        and the loop goes from draw to draw, not from step to step. Tasks draw at different steps: `first`
+        holds where each pair's pending block of differences begins, and a draw settles only its own pairs'.
         """
-        steps = jnp.arange(self.num_steps, dtype=jnp.int32)  # also where integers have 64 bits
+        steps = jnp.arange(self.strategy.num_steps, dtype=jnp.int32)  # also where integers have 64 bits
         any_drawn = jnp.any(draws.is_drawn, axis=1)
 
         def draw_after(step: jax.Array) -> jax.Array:
-            return jnp.min(jnp.where(any_drawn & (steps > step), steps, self.num_steps))
+            return jnp.min(jnp.where(any_drawn & (steps > step), steps, self.strategy.num_steps))
 
-        def credited_before(step: jax.Array, sums: _Credited, is_drawn: jax.Array) -> RunningSum:
+        def sum_before(step: jax.Array, sums: _WeightedNoise, is_drawn: jax.Array) -> RunningSum:
             pending = (steps[:, None] >= sums.first[None]) & (steps[:, None] < step) & is_drawn[None]
-            settled = credit(sums.accumulator, sum_over_steps(jnp.where(pending, delta, 0)))
+            settled = weighted_noise_sum(sums.accumulator, sum_over_steps(jnp.where(pending, delta, 0)))
             return sums.sum.plus(settled)
 
-        def at_draw(sums: _Credited) -> _Credited:
+        def at_draw(sums: _WeightedNoise) -> _WeightedNoise:
             is_drawn, begins, noise_key = jax.tree.map(lambda leaf: leaf[sums.step], draws)
             is_drawn = self._of_pairs(is_drawn)
-            noise = self.perturbations.sample(theta, noise_key)
+            noise = self._pairs.perturbations.sample(theta, noise_key)
             longer = jax.tree.map(jnp.add, sums.accumulator, noise)
             felt = where_tasks(self._of_pairs(begins), noise, longer)
-            return _Credited(
+            return _WeightedNoise(
                 step=draw_after(sums.step),
-                sum=credited_before(sums.step, sums, is_drawn),
+                sum=sum_before(sums.step, sums, is_drawn),
                 accumulator=where_tasks(is_drawn, felt, sums.accumulator),
                 first=jnp.where(is_drawn, sums.step, sums.first),
             )
 
         first = jnp.zeros(delta.shape[1], jnp.int32)
-        start = _Credited(draw_after(jnp.int32(-1)), RunningSum.zero_like(theta), accumulator, first)
-        sums = jax.lax.while_loop(lambda sums: sums.step < self.num_steps, at_draw, start)
+        start = _WeightedNoise(draw_after(jnp.int32(-1)), RunningSum.zero_like(theta), accumulator, first)
+        sums = jax.lax.while_loop(lambda sums: sums.step < self.strategy.num_steps, at_draw, start)
         everyone = jnp.ones_like(first, bool)
-        return sums._replace(sum=credited_before(jnp.int32(self.num_steps), sums, everyone))
+        return sums._replace(sum=sum_before(jnp.int32(self.strategy.num_steps), sums, everyone))
 
     def _of_pairs(self, of_tasks: jax.Array) -> jax.Array:
-        return jnp.repeat(of_tasks, self.pairs_per_task, axis=0)
+        return jnp.repeat(of_tasks, self._pairs_per_task, axis=0)
 
     def _of_tasks(self, of_pairs: jax.Array) -> jax.Array:
-        return of_pairs[:: self.pairs_per_task]
+        return of_pairs[:: self._pairs_per_task]

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 
-from unspool.outer_trainers.long_sums import sum_over_steps
+from unspool.estimates.long_sums import sum_over_steps
 from unspool.types import Theta
 
 Divergence = Literal["mask", "clip", "fail"]
@@ -182,6 +182,6 @@ def masked_mean(total: jax.Array, weight: jax.Array) -> jax.Array:
     return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), jnp.zeros_like(total))
 
 
-def credit(perturbation: Theta, delta: jax.Array) -> Theta:
+def weighted_noise_sum(perturbation: Theta, delta: jax.Array) -> Theta:
     """`sum_i perturbation_i delta_i` over tasks; `perturbation` has leaves `[N, ...]`, `delta` is `[N]`."""
     return jax.tree.map(lambda leaf: jnp.tensordot(delta.astype(leaf.dtype), leaf, axes=1), perturbation)

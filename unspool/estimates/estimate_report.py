@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from unspool.evolution.loss_difference import LossDifference
 from unspool.outer_trainers.gradient_estimator import GradientEstimatorOut, Metrics, UnrollInfo
-from unspool.outer_trainers.loss_difference import LossDifference
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut
 from unspool.types import PyTree, Theta
 

@@ -1,4 +1,4 @@
-"""Work that is seldom needed and must not be paid for at every step.
+"""Conditional work that is skipped unless some member of a batch needs it.
 
 Under `jax.vmap` a `lax.cond` with a batched predicate becomes a select that computes both branches. Resets of
 an episode and draws of a new length happen at one step in hundreds, so computing both branches at every step
@@ -29,7 +29,7 @@ def _anywhere_in_batch(axis_size: int, in_batched: list[bool], pred: jax.Array) 
     return _anywhere(jnp.any(pred, axis=0) if in_batched[0] else pred), False
 
 
-def rarely(pred: jax.Array, make: Callable[[], Tree], otherwise: Tree) -> Tree:
+def lazy_cond(pred: jax.Array, make: Callable[[], Tree], otherwise: Tree) -> Tree:
     """`make()` where `pred` holds, `otherwise` elsewhere; `make` runs only if `pred` holds for some member of
     the batch.
 

@@ -38,24 +38,6 @@ def check_whole_episodes(estimator: Any) -> None:
         )
 
 
-def schedules_of_whole_episodes(
-    estimator: type, trunc_sched: TruncationSchedule | None, options: dict[str, Any]
-) -> TruncationSchedule:
-    """The step's schedule, for `for_learned_optimizer`; the estimator's is added to `options`.
-
-    Raises:
-        ValueError: the length is given twice, or not at all.
-    """
-    unroll_length = options.pop("unroll_length", None)
-    if (trunc_sched is None) == (unroll_length is None):
-        raise ValueError(
-            f"{estimator.__name__}(trunc_sched={trunc_sched}, unroll_length={unroll_length}): give the "
-            "episode's length as exactly one of them"
-        )
-    options["truncation_schedule"] = trunc_sched or ConstantTruncationSchedule(unroll_length)
-    return NeverEndingTruncationSchedule()
-
-
 def steps_of_whole_episodes(estimator: Any) -> int:
     """Inner steps for which a system that streams its data must provide some at each call.
 

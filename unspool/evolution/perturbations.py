@@ -13,7 +13,7 @@ from typing import Literal, cast
 import jax
 import jax.numpy as jnp
 
-from unspool.outer_trainers.repeated_step import joined
+from unspool.evolution.repeated_step import joined
 from unspool.types import PRNGKey, PyTree, Theta
 
 _LEAST_BYTES = 4

@@ -8,10 +8,10 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from unspool.outer_trainers.floating_leaves import FloatingLeaves
-from unspool.outer_trainers.loss_difference import masked_mean
+from unspool.estimates.floating_leaves import FloatingLeaves
+from unspool.evolution.loss_difference import masked_mean
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState
-from unspool.outer_trainers.unroll import where_tasks
+from unspool.steps.unroll import where_tasks
 from unspool.types import PyTree, Theta
 
 DivergenceOfGradients = Literal["mask", "fail"]
@@ -19,7 +19,7 @@ DivergenceOfGradients = Literal["mask", "fail"]
 fail: the estimate is not finite, and whoever aggregates refuses it."""
 
 
-class TaskLosses(NamedTuple):
+class UnrollLosses(NamedTuple):
     """What is differentiated.
 
     Attributes:
@@ -41,7 +41,7 @@ class MeanGradient(NamedTuple):
         loss: `[]`.
         counts: `[N]` bool.
         diverged: `[N]` bool.
-        aux: of `TaskLosses`.
+        aux: of `UnrollLosses`.
     """
 
     grad: Theta
@@ -52,7 +52,7 @@ class MeanGradient(NamedTuple):
 
 
 def mean_gradient(
-    theta: Theta, num_tasks: int, losses: Callable[[Theta], TaskLosses], divergence: DivergenceOfGradients
+    theta: Theta, num_tasks: int, losses: Callable[[Theta], UnrollLosses], divergence: DivergenceOfGradients
 ) -> MeanGradient:
     """Differentiates the mean of the tasks' losses.
 
@@ -65,7 +65,7 @@ def mean_gradient(
     # One copy of theta per task: gradients come apart by task.
     thetas = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_tasks, *leaf.shape)), theta)
 
-    def total(thetas: Theta) -> tuple[jax.Array, TaskLosses]:
+    def total(thetas: Theta) -> tuple[jax.Array, UnrollLosses]:
         of_tasks = losses(thetas)
         return jnp.sum(of_tasks.loss), of_tasks
 

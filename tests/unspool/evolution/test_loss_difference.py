@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unspool.outer_trainers.loss_difference import LossDifference, Policy, Sides, loss_difference
+from unspool.evolution.loss_difference import LossDifference, Policy, Sides, loss_difference
 
 INF = math.inf
 

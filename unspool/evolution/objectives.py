@@ -11,10 +11,10 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from unspool.outer_trainers.step_outputs import TruncatedUnrollOut
-from unspool.outer_trainers.unroll import where_tasks
-from unspool.rarely import rarely
+from unspool.lazy_cond import lazy_cond
+from unspool.steps.step_outputs import TruncatedUnrollOut
 from unspool.steps.truncated_step import UnrollState
+from unspool.steps.unroll import where_tasks
 from unspool.steps.vectorized_step import StepContext, VectorizedStep
 from unspool.steps.wrapped_step import WrappedStep
 from unspool.types import Batch, PRNGKey, PyTree, Theta
@@ -146,7 +146,7 @@ class LastRecomputed(WrappedStep):
             return jnp.mean(each, axis=0)
 
         nothing = jnp.zeros(self.num_tasks, out.loss.dtype)
-        at_end = rarely(jnp.any(out.is_done), losses, nothing)
+        at_end = lazy_cond(jnp.any(out.is_done), losses, nothing)
         loss = jnp.where(out.is_done, at_end, jnp.zeros_like(at_end))
         return following, out._replace(loss=loss, mask=out.mask | only_resets)
 

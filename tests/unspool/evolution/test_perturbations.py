@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unspool.outer_trainers.perturbations import LeafStds, NoiseKind, Perturbations
+from unspool.evolution.perturbations import LeafStds, NoiseKind, Perturbations
 
 THETA = {"a": jnp.zeros(3), "b": {"w": jnp.zeros((2, 2)), "x": jnp.zeros(())}}
 DIMENSION, TASKS = 8, 20_000

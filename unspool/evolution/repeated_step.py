@@ -7,7 +7,7 @@ from typing import TypeVar, cast
 import jax
 import jax.numpy as jnp
 
-from unspool.outer_trainers.step_outputs import TruncatedUnrollOut
+from unspool.steps.step_outputs import TruncatedUnrollOut
 from unspool.steps.truncated_step import UnrollState
 from unspool.steps.vectorized_step import StepContext
 from unspool.steps.wrapped_step import WrappedStep

@@ -1,0 +1,1 @@
+"""What gradient estimators of every kind share: checks, exact sums, reports, backpropagation."""

@@ -1,0 +1,1 @@
+"""What evolution strategies are made of: noise, loss differences, objectives, noise reuse."""
