@@ -1,4 +1,4 @@
-"""Where the learner listens, and who else can listen in: the tables `[learner]` and `[tls]`."""
+"""Where the learner listens, and how connections are encrypted: the tables `[learner]` and `[tls]`."""
 
 import dataclasses
 from pathlib import Path
@@ -21,7 +21,7 @@ class ListenTable:
         host: address to bind. Beyond loopback it needs TLS.
         advertise: the name or address by which others reach it, which certificates are for; None: `host`, or
             what this machine calls itself where that is every address.
-        insecure: do without TLS beyond loopback: on a network that nobody else can listen on.
+        insecure: allow connections beyond loopback without TLS, on a trusted network.
         port: of the data plane, for workers.
         admin_port: of the operator's plane, for `unspool`.
         http_port: of the status page.
@@ -93,7 +93,7 @@ class TlsTable:
 
 
 def check_exposure(learner: ListenTable, tls: TlsTable) -> None:
-    """Refuse to show tokens and gradients to a network unasked.
+    """Refuse to send tokens and gradients over a network without encryption, unless that was asked for.
 
     Raises:
         ConfigError: naming the remedies.

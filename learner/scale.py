@@ -1,10 +1,10 @@
-"""How many workers the operator wants: a number, or a range within which the run chooses."""
+"""How many workers are wanted: a number, or a range within which the run chooses."""
 
 from typing import Any, NamedTuple, Self
 
 
 class WorkerRange(NamedTuple):
-    """The operator's bounds on the number of workers.
+    """Bounds on the number of workers.
 
     Attributes:
         fewest: at least so many.
@@ -20,10 +20,10 @@ class WorkerRange(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """What the operator wants.
+    """The wanted number of workers.
 
     Attributes:
-        workers: how many; where to begin, if there is a range.
+        workers: how many; at the start, if there is a range.
         bounds: within which the run chooses, or None if it does not.
     """
 

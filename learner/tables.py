@@ -39,8 +39,9 @@ class AggregationTable:
         quorum: the share of the lanes that "quorum" waits for; None for its default.
         grace_s: seconds for which it then waits for the others; None: as long as lanes usually take.
         staleness_weighting: "inverse" weighs a gradient that is s updates old by 1 / (1 + s).
-        on_rollback: what lanes go on from when the learner has gone back to a checkpoint: "keep" the states
-            that workers have, "restore" those of the checkpoint, "reset" them. "sync" always restores them.
+        on_rollback: what lanes continue from after the learner has gone back to a checkpoint: "keep" the
+            states that workers have, "restore" those of the checkpoint, "reset" them. "sync" always
+            restores them.
     """
 
     lanes: int
@@ -101,7 +102,7 @@ class AggregationTable:
 
     @property
     def lanes_after_rollback(self) -> Literal["keep", "restore", "reset"]:
-        """What lanes go on from when the learner has gone back to a checkpoint."""
+        """What lanes continue from after the learner has gone back to a checkpoint."""
         by_default: Literal["keep", "restore"] = "restore" if self.mode == "sync" else "keep"
         return self.on_rollback or by_default
 
@@ -118,14 +119,14 @@ class AggregationTable:
         )
 
     def deciding(self) -> dict[str, Any]:
-        """Return what theta depends on; newer keys are unsaid where they are as they were before them."""
-        said = dataclasses.asdict(self.settled())
-        unsaid = {
+        """Return what theta depends on. Keys newer than digests of old runs are left out at their default."""
+        keys = dataclasses.asdict(self.settled())
+        left_out = {
             "grace_s": None,
             "staleness_weighting": "none",
             "on_rollback": AggregationTable(self.lanes, self.mode).lanes_after_rollback,
         }
-        return {key: value for key, value in said.items() if key not in unsaid or value != unsaid[key]}
+        return {key: value for key, value in keys.items() if key not in left_out or value != left_out[key]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +134,7 @@ class WorkersTable:
     """The processes that unroll.
 
     Attributes:
-        count: how many at the start; `unspool scale` changes it while the run goes on.
+        count: how many at the start; `unspool scale` changes it during the run.
         min_count: if given, the run itself chooses how many there are, from min_count to max_count.
         max_count: how many there may ever be.
         num_cpus: what each asks of Ray.
@@ -182,7 +183,7 @@ class WorkersTable:
 
     @property
     def scale(self) -> Scale:
-        """How many workers are wanted until somebody says otherwise, and within which range."""
+        """How many workers are wanted at the start, and within which range the run may choose."""
         bounds = None if self.min_count is None else WorkerRange(self.min_count, self.max_count)
         return Scale(self.count, bounds)
 
@@ -199,7 +200,7 @@ class CheckpointTable:
     Attributes:
         every: outer steps from one to the next.
         keep: how many of the newest are kept.
-        give_up_s: seconds for which training goes on although none can be written, as on a full disk.
+        give_up_s: seconds for which training continues although none can be written, as on a full disk.
     """
 
     every: int = 20

@@ -15,9 +15,9 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     # gRPC reads it when it is imported, and would otherwise report every refused connection by itself.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    from service.display.standard_streams import mend_standard_streams
+    from service.display.standard_streams import repair_standard_streams
 
-    mend_standard_streams()  # before anything opens a file
+    repair_standard_streams()  # before anything opens a file
     from service.commands.command import run_command
 
     return run_command(arguments)

@@ -1,4 +1,4 @@
-"""Errors of the operating system in words: which path, what the system said, and what to do about it."""
+"""Messages for errors of the operating system: the path, what the system said, the remedy."""
 
 import contextlib
 import errno

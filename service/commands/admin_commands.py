@@ -24,7 +24,7 @@ def list_workers(run: Run, *, json: Json = False) -> None:
 
 
 def list_lanes(run: Run, *, json: Json = False) -> None:
-    """List the lanes: who holds each, how far it is, and why nobody does if it is quarantined."""
+    """List the lanes: who holds each, how far it is, and why if it is quarantined."""
     with connected(find_run(run)) as admin:
         lanes = admin.status().lanes
     answer([facts_of(lane) for lane in lanes], json, tables.lanes_table(lanes))
@@ -44,7 +44,7 @@ def list_events(
 def scale(
     run: Run, workers: Annotated[str, conf.Positional, conf.arg(metavar="N|MIN:MAX")], *, json: Json = False
 ) -> None:
-    """Set how many workers a run has while it goes on, or let it choose from MIN to MAX.
+    """Set how many workers a run has while it runs, or let it choose from MIN to MAX.
 
     Lanes, and so results, stay what they are.
     """

@@ -87,7 +87,7 @@ def supervise(
     takeover: Takeover = False,
     json: Json = False,
 ) -> None:
-    """Be the supervisor of a run, as `launch` is in the foreground: for init systems and containers."""
+    """Supervise a run, as `launch` does in the foreground: for init systems and containers."""
     from service.supervise import launch as launching
 
     found = find_run(run)
@@ -122,7 +122,7 @@ def doctor(
     overrides: Overrides = (),
     json: Json = False,
 ) -> int:
-    """Look for what will not work here: versions, ports, certificates, disk, memory, timeouts, the load.
+    """Check what a run needs here: versions, ports, certificates, disk, memory, timeouts, the load.
 
     Exit code 78 if something will not work; warnings are none.
     """
@@ -213,7 +213,7 @@ def make_certificates(
 
 @app.command
 def learner(run: Run, *, takeover: Takeover = False) -> int:
-    """Be the learner of a run whose directory `launch` has made; workers are somebody else's business."""
+    """Run the learner of a run whose directory `launch` has made. Start workers separately."""
     from service.commands.processes import run_learner
 
     return run_learner(find_run(run), takeover=takeover)
@@ -241,7 +241,7 @@ def worker(
         int, conf.arg(metavar="N", help="as the run's workers.devices, where those are CPUs")
     ] = 1,
 ) -> int:
-    """Be a worker: for Slurm, bare metal, and debugging."""
+    """Run a worker: for Slurm, bare metal, and debugging."""
     from service.commands.processes import run_worker
     from workers.bootstrap import Devices
 
@@ -273,7 +273,7 @@ def relay(  # noqa: PLR0913  # its options on the command line
     ] = False,
     json: Json = False,
 ) -> int:
-    """Be one worker towards the learner, and the learner towards the many workers of a node.
+    """Connect the workers of a node to the learner through one connection.
 
     Prints where it listens; `unspool worker --learner` takes that.
     """

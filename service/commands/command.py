@@ -24,7 +24,7 @@ def run_command(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        return ExitCode.OK  # whoever read the output has seen enough
+        return ExitCode.OK  # the reader of the output has closed it
     except Exception as error:
         if is_debugged:
             raise

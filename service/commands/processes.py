@@ -14,7 +14,7 @@ from service.config.run_config import RunConfig
 from service.config.toml_document import read_tables
 from service.display.output import report_notes
 from service.run.environments import device_environment, pin_learner
-from service.run.last_status import status_left_behind
+from service.run.last_status import stored_status
 from service.run.run_directory import RunDirectory, read_token
 from workers.bootstrap import Devices
 from workers.settings import WorkerSettings
@@ -61,7 +61,7 @@ def run_learner(run: RunDirectory, *, takeover: bool = False) -> int:
 
 def _how_it_ended(run: RunDirectory) -> str:
     """Return what the learner has left behind of the end of its run, in one line."""
-    status = status_left_behind(run)
+    status = stored_status(run)
     if status is None:
         return "the run failed, and its last status could not be written"
     said = f"{status.state.lower()} at step {status.outer_step}/{status.outer_steps}"

@@ -29,7 +29,7 @@ def list_checkpoints(run: Run, *, json: Json = False) -> None:
 
 
 def save_checkpoint(run: Run, *, json: Json = False) -> None:
-    """Write a checkpoint now; the run goes on meanwhile."""
+    """Write a checkpoint now, while the run continues."""
     with connected(find_run(run)) as admin:
         saved = admin.save_checkpoint()
     answer(facts_of(saved), json, f"checkpoint of step {saved.outer_step}: {saved.path}")

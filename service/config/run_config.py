@@ -77,7 +77,7 @@ class RunConfig:
         return write_tables(self.training_tables())
 
     def lasting_tables(self) -> Tables:
-        """Return the part of `training_tables` that a run keeps for life: without its end and diagnostics."""
+        """Return the part of `training_tables` that is fixed for a run: all but its end and diagnostics."""
         tables = {name: table for name, table in self.training_tables().items() if name != "outer_steps"}
         numerics = {key: value for key, value in tables.pop("numerics", {}).items() if key not in DIAGNOSTIC}
         return tables | ({"numerics": numerics} if numerics else {})

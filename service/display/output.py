@@ -21,7 +21,7 @@ _UNLIMITED_WIDTH: Final = 1000
 
 
 class Console(RichConsole):
-    """Rich's console, which would end the process by itself, with exit code 1, once nobody reads it."""
+    """Rich's console, which would end the process with exit code 1 once its reader is gone."""
 
     def on_broken_pipe(self) -> None:
         """Leave the decision to the caller."""

@@ -24,7 +24,7 @@ _BOX_DRAWING: Final = range(0x2500, 0x2580)
 _ESCAPED_BYTES: Final = range(0xDC80, 0xDD00)
 
 
-def mend_standard_streams() -> None:
+def repair_standard_streams() -> None:
     """Open closed streams on the null device, and let no character that a stream lacks end the program.
 
     A descriptor below 3 that is free would be taken by the next file or socket that is opened, and a child
@@ -48,7 +48,7 @@ def writing_output() -> Iterator[None]:
     What is still buffered goes nowhere then: the interpreter would fail on it once more when it ends.
 
     Raises:
-        BrokenPipeError: whoever read it has seen enough.
+        BrokenPipeError: its reader has closed it.
         OSError: it cannot be written to.
     """
     try:

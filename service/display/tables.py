@@ -153,7 +153,7 @@ def idle_workers(workers: int, lanes: int) -> str:
 
 
 def next_commands(status: Status, run: RunDirectory) -> str:
-    """Return what to look at and to type once a run goes on by itself."""
+    """Return the page and the commands for a run that was detached."""
     name = shlex.quote(str(run.path))
     page = [f"status page: {page_url(status.endpoints['http'])}"] if status.endpoints.get("http") else []
     commands = (f"unspool status {name} --watch", f"unspool events {name} --follow", f"unspool stop {name}")

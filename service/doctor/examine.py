@@ -1,4 +1,4 @@
-"""Looks for what will not work, before it does not: on this machine, and in a run's configuration."""
+"""Checks this machine and a run's configuration before launching."""
 
 import contextlib
 import functools

@@ -19,7 +19,7 @@ class Timeouts:
     """Every timeout of a run that has to do with silence, in seconds.
 
     Attributes:
-        heartbeat_s: between a worker's signs of life; configured.
+        heartbeat_s: between a worker's heartbeats; configured.
         suspect_s: of silence, and a worker is suspect. It keeps its lanes.
         lease_ttl_s: of silence, and a worker's lanes go to others; from `patience`.
         keepalive_s: until a frozen peer's connection is closed.

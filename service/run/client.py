@@ -18,16 +18,16 @@ from protos.rpc.tls import Identity, TlsError, handshake_problem
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc
 from service.config.run_config import RunConfig
 from service.config.toml_document import read_tables
-from service.run.last_status import whereabouts
+from service.run.last_status import advice
 from service.run.run_directory import Endpoints, RunDirectory, read_token
 
 _DEADLINE_S = 10.0
 _SAVE_S = 70.0
 _LOOK_AGAIN_S = 1.0
-_STACK_S = 30.0  # the learner waits for the worker meanwhile
+_STACK_S = 30.0  # the learner waits for the worker in that time
 
 TOKEN_FILE = "UNSPOOL_TOKEN_FILE"  # a variable's name
-"""Names a file with a token: of somebody who may not read the run's, or is to do less than its owner may."""
+"""Names a file with a token, for users who may not read the run's own, or may do less than its owner."""
 
 TLS_DIRECTORY = "UNSPOOL_TLS"
 """Names a folder with `ca.crt`, `tls.crt` and `tls.key`."""
@@ -51,7 +51,7 @@ class AdminClient:
         self._open_channel()
 
     def move(self, address: str) -> None:
-        """Speak to "host:port" from now on: the learner's next life may listen elsewhere."""
+        """Connect to "host:port" from now on: a restarted learner may listen elsewhere."""
         if address != self._address:
             self._channel.close()
             self._address = address
@@ -191,7 +191,7 @@ def connected(run: RunDirectory) -> Iterator[AdminClient]:
         with contextlib.closing(admin):
             yield admin
     except LearnerUnreachableError as error:
-        raise LearnerUnreachableError(f"{error}; {whereabouts(run)}") from error
+        raise LearnerUnreachableError(f"{error}; {advice(run)}") from error
 
 
 def token_file() -> Path | None:

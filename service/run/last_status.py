@@ -19,16 +19,16 @@ def last_status(run: RunDirectory) -> Status:
 
     Its state is one of `ENDED` if the learner said so before it left, and `DOWN` if it had no time to.
     """
-    status = status_left_behind(run)
+    status = stored_status(run)
     if status is None or status.state not in ENDED:
         status = _at_newest_checkpoint(run)
     return status
 
 
-def whereabouts(run: RunDirectory) -> str:
-    """Say how a run stands whose learner does not answer, and with which command it goes on."""
+def advice(run: RunDirectory) -> str:
+    """Say how a run stands whose learner does not answer, and which command continues it."""
     again = f"unspool launch {shlex.quote(str(run.path))}"
-    status = status_left_behind(run)
+    status = stored_status(run)
     if is_locked(run.path / "LOCK"):
         return "its learner runs and does not answer: it is starting, or it hangs; try again in a moment"
     if status is None or status.state not in ENDED:
@@ -42,8 +42,8 @@ def whereabouts(run: RunDirectory) -> str:
     return f"{ended}; to resume it: {again}"
 
 
-def status_left_behind(run: RunDirectory) -> Status | None:
-    """Return what the learner wrote when it left, if that was its last life."""
+def stored_status(run: RunDirectory) -> Status | None:
+    """Return the status that the newest learner process wrote when it ended, if it did."""
     try:
         epoch = int((run.path / "epoch").read_text(encoding="utf-8"))
         text = (run.path / "status.json").read_text(encoding="utf-8")
@@ -53,7 +53,7 @@ def status_left_behind(run: RunDirectory) -> Status | None:
         return None
     if status.epoch != epoch:
         return None
-    status.endpoints.clear()  # nobody listens there any more
+    status.endpoints.clear()  # it does not listen any more
     return status
 
 
@@ -63,7 +63,7 @@ def _at_newest_checkpoint(run: RunDirectory) -> Status:
     status = Status(
         run=run.name,
         state=DOWN,
-        waiting_for=f"its learner, which does not answer: {whereabouts(run)}",
+        waiting_for=f"its learner, which does not answer: {advice(run)}",
         outer_steps=read_tables(run.config_path).get("outer_steps", 0),
     )
     readable = [one for one in checkpoints_of(run) if not one.problem]

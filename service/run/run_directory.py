@@ -26,7 +26,7 @@ class Endpoints:
     Attributes:
         run: the run's name.
         pid: of the learner.
-        epoch: which life of the learner this is.
+        epoch: number of the learner process in this run, from 1.
         learner: host:port of the data plane.
         admin: host:port of the operator's plane.
         http: host:port of the status page, or its URL where that is encrypted.

@@ -19,7 +19,7 @@ _POLL_S: Final = 0.05
 
 @contextlib.contextmanager
 def supervising(run: RunDirectory, *, handover_s: float | None = None) -> Iterator[None]:
-    """Be the one supervisor of `run`; that ends with the process, however that ends.
+    """Hold the supervisor's lock of `run`; it ends with the process, however that ends.
 
     Args:
         run: whose.
@@ -32,7 +32,7 @@ def supervising(run: RunDirectory, *, handover_s: float | None = None) -> Iterat
     path = _lock_path(run)
     file = _locked(path, _PROBES_S if handover_s is None else handover_s)
     if file is None and handover_s is not None:
-        path.unlink(missing_ok=True)  # what it holds is nobody's name any more
+        path.unlink(missing_ok=True)  # the process that holds it has been replaced
         file = _locked(path, _PROBES_S)
     if file is None:
         raise RunInUseError(_in_use(run))
@@ -56,7 +56,7 @@ def check_unsupervised(run: RunDirectory) -> None:
 
 
 def is_supervised(run: RunDirectory) -> bool:
-    """Whether a living process supervises `run`."""
+    """Whether a process supervises `run`."""
     return is_locked(_lock_path(run))
 
 
@@ -76,7 +76,7 @@ def note_supervision(
 
 
 def supervision_problems(run: RunDirectory) -> list[str]:
-    """Return what the supervisor of `run` cannot mend, or that it has died; nothing if there is none."""
+    """Return the problems that the supervisor of `run` reports, or that it has died."""
     try:
         facts = json.loads(run.supervisor_path.read_text(encoding="utf-8"))
         pid, host, problems = int(facts["pid"]), facts["host"], list(facts["problems"])
@@ -85,13 +85,13 @@ def supervision_problems(run: RunDirectory) -> list[str]:
         return []
     if not is_supervised(run):
         return [
-            f"supervisor: process {pid} on {host} is gone, nobody starts or ends workers; "
+            f"supervisor: process {pid} on {host} is gone, so no worker is started or ended; "
             f"launch {run.path} again to supervise it"
         ]
-    return in_words(problems, ends)
+    return as_lines(problems, ends)
 
 
-def in_words(problems: Sequence[str], ends: Mapping[str, tuple[int, str]]) -> list[str]:
+def as_lines(problems: Sequence[str], ends: Mapping[str, tuple[int, str]]) -> list[str]:
     """Return a supervisor's problems and how workers ended, as `unspool status` says it."""
     ended = [f"worker {name} ended {count}x, the last time {last}" for name, (count, last) in ends.items()]
     return [f"supervisor: {problem}" for problem in [*problems, *ended]]

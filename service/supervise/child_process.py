@@ -42,7 +42,7 @@ class ChildProcess:
         return self._process.pid
 
     def poll(self) -> int | None:
-        """Return its exit code, negative for a signal; None while it lives."""
+        """Return its exit code, negative for a signal; None while it runs."""
         return self._process.poll()
 
     def last_words(self) -> str:
@@ -61,7 +61,7 @@ class ChildProcess:
             self._process.wait()
 
     def end(self) -> None:
-        """Ask it to end and see to it that it does."""
+        """Ask it to end, and make sure that it does."""
         if self._process.poll() is None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):

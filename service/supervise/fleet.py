@@ -1,6 +1,6 @@
-"""As many workers as the operator wants: started, adopted, drained, restarted, or given up.
+"""Keeps the wanted number of workers: starts, adopts, drains, restarts them, or gives up.
 
-What an end costs a worker is `service.supervise.restart_budget`'s to say.
+`service.supervise.restart_budget` decides when one is restarted.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class _Slot:
     budget: RestartBudget
     is_running: bool = False
     is_draining: bool = False
-    is_doomed: bool = False  # its machine is about to be taken away, and it knows
+    is_preempted: bool = False  # its machine is about to be taken away, and it was told
     kill_at: float = math.inf  # finite once it is not wanted any more
     stuck_at: float | None = None
     was_stuck: bool = False
@@ -60,7 +60,7 @@ class Fleet:
         self._excluded_hosts: frozenset[str] = frozenset()
         self._has_hosts = True
         self._desired: int | None = None
-        self._strangers: set[str] = set()  # workers that are not this pool's to end
+        self._foreign: set[str] = set()  # workers that are not this pool's to end
         self._polled_draining_at = -math.inf
         self._placement = Placement(wall_clock)
         self._polled_room_at = -math.inf
@@ -117,7 +117,7 @@ class Fleet:
 
     def reconcile(self, status: Status) -> None:
         """Take one step from the workers that are towards those that `status` wants."""
-        self._heed_exclusions(status)
+        self._apply_exclusions(status)
         self.reap()
         known = {worker.name: worker for worker in status.workers}
         self._note_progress(known)
@@ -129,7 +129,7 @@ class Fleet:
             self._start_if_due(name, known.get(name, WorkerStatus()))
         for name in reversed([name for name in self.running if name not in wanted]):
             self._scale_down(name)
-        self._leave_doomed_machines()
+        self._drain_preempted()
         self._look_for_room()
         self._end_stuck()
 
@@ -154,7 +154,7 @@ class Fleet:
     def _slot(self, name: str) -> _Slot:
         return self._slots.get(name) or _Slot(RestartBudget(name, self._policy))
 
-    def _heed_exclusions(self, status: Status) -> None:
+    def _apply_exclusions(self, status: Status) -> None:
         hosts = frozenset(status.excluded_hosts)
         if hosts != self._excluded_hosts or not self._has_hosts:
             self._has_hosts = self._pool.avoid(hosts)
@@ -162,11 +162,11 @@ class Fleet:
 
     def _adopt_surplus(self, known: Mapping[str, WorkerStatus], wanted: Collection[str]) -> None:
         """Take over what an earlier supervisor was about to end."""
-        for name in known.keys() - self._slots.keys() - self._strangers - set(wanted):
+        for name in known.keys() - self._slots.keys() - self._foreign - set(wanted):
             if _OF_A_FLEET.fullmatch(name) and self._pool.adopt(name, known[name].host, known[name].pid):
                 self._slots[name] = _Slot(RestartBudget(name, self._policy), is_running=True)
             else:
-                self._strangers.add(name)
+                self._foreign.add(name)
 
     def _start_if_due(self, name: str, known: WorkerStatus) -> None:
         slot = self._slots[name]
@@ -188,16 +188,16 @@ class Fleet:
         elif not slot.is_draining:
             slot.is_draining = self._drain(name, DRAIN_S, "scaled down")
 
-    def _leave_doomed_machines(self) -> None:
+    def _drain_preempted(self) -> None:
         now = self._clock()
         if now - self._polled_draining_at < _DRAINING_POLL_S:
             return
         self._polled_draining_at = now
         for name, left_s in self._pool.draining().items():
             slot = self._slots.get(name)
-            if slot is not None and slot.is_running and not slot.is_doomed:
+            if slot is not None and slot.is_running and not slot.is_preempted:
                 deadline_s = min(DRAIN_S, max(1.0, left_s - _FAREWELL_S))
-                slot.is_doomed = self._drain(name, deadline_s, "preempted")
+                slot.is_preempted = self._drain(name, deadline_s, "preempted")
 
     def _look_for_room(self) -> None:
         now = self._clock()
@@ -246,7 +246,7 @@ class Fleet:
     def _kind_of(self, slot: _Slot, ended: Exit) -> EndKind:
         if slot.kill_at < math.inf:
             return EndKind.ASKED
-        if slot.is_doomed:
+        if slot.is_preempted:
             return EndKind.PREEMPTED
         return kind_of_exit(ended)
 

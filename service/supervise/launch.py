@@ -26,7 +26,7 @@ from service.run.run_directory import Endpoints, RunDirectory
 from service.run.supervision import note_supervision, supervising
 from service.supervise.child_process import ChildProcess
 from service.supervise.fleet import Fleet
-from service.supervise.learner_process import LearnerProcess, living_learner
+from service.supervise.learner_process import LearnerProcess, running_learner
 from service.supervise.learner_restarts import LearnerRestarts
 from service.supervise.ray_cluster import WAIT_S, await_cluster, check_temporary_folder
 from service.supervise.stop_signals import StopSignals
@@ -69,7 +69,7 @@ class Backend:
 def supervise(run: RunDirectory, backend: Backend, display: Display, *, takeover: bool = False) -> Status:
     """Run the learner and the workers of `run` from here, until it ends; return how it did.
 
-    A learner and workers that live without a supervisor are taken on as they are. No process is left behind,
+    A learner and workers that run without a supervisor are adopted as they are. No process is left behind,
     however the run ends.
 
     Args:
@@ -95,8 +95,8 @@ def supervise(run: RunDirectory, backend: Backend, display: Display, *, takeover
         if not takeover:
             stack.enter_context(supervising(run))
         learner = _first_learner(run, config, takeover, display)
-        lives = LearnerRestarts(learner, lambda: _start_learner(run, config), time.monotonic)
-        stack.callback(lives.end)
+        restarts = LearnerRestarts(learner, lambda: _start_learner(run, config), time.monotonic)
+        stack.callback(restarts.end)
         try:
             endpoints = _await_learner(run, learner, signals)
             if takeover:
@@ -109,11 +109,11 @@ def supervise(run: RunDirectory, backend: Backend, display: Display, *, takeover
                 display.note(f"status page {endpoints.page}, or: unspool status {run.path}")
                 pool = _start_pool(backend, run, config, endpoints, display, signals)
                 admin = AdminClient(endpoints.admin, run.token(), config.tls.of(Role.ADMIN))
-                with _supervisor(run, lives, pool, admin, endpoints) as supervisor:
+                with _supervisor(run, restarts, pool, admin, endpoints) as supervisor:
                     _follow(run, supervisor, signals, display)
         except KeyboardInterrupt:
-            lives.no_more()
-            lives.kill()
+            restarts.stop_restarting()
+            restarts.kill()
             raise InterruptedRunError(f"killed; launch {run.path} again to resume it") from None
         status = last_status(run)
         display.show(status)
@@ -123,10 +123,10 @@ def supervise(run: RunDirectory, backend: Backend, display: Display, *, takeover
 def _first_learner(run: RunDirectory, config: RunConfig, takeover: bool, display: Display) -> LearnerProcess:
     if takeover:
         return _start_learner(run, config, "--takeover")
-    adopted = living_learner(run)
+    adopted = running_learner(run)
     if adopted is None:
         return _start_learner(run, config)
-    display.note(f"its learner lives (pid {adopted.pid}) and goes on with the configuration that it has")
+    display.note(f"its learner runs (pid {adopted.pid}) and keeps the configuration that it has")
     return adopted
 
 
@@ -145,7 +145,7 @@ def current_status(run: RunDirectory) -> Status:
 
 
 def detach(run: RunDirectory, backend: Backend, *, takeover: bool = False) -> None:
-    """Leave the supervision of `run` to a process of its own; returns once a worker has joined.
+    """Start a process that supervises `run`; returns once a worker has joined.
 
     Args:
         run: whose.
@@ -169,7 +169,7 @@ def detach(run: RunDirectory, backend: Backend, *, takeover: bool = False) -> No
             raise failure_of(exit_code, supervisor.last_words())
         if time.monotonic() > give_up_at:
             raise InterruptedRunError(
-                f"no worker has joined within {_START_S:.0f} s; the run goes on trying. "
+                f"no worker has joined within {_START_S:.0f} s; it is still trying. "
                 + supervisor.last_words()
             )
         time.sleep(_STEP_S)
@@ -195,7 +195,7 @@ def _await_learner(run: RunDirectory, learner: LearnerProcess, signals: StopSign
             raise failure_of(exit_code, learner.last_words())
         with contextlib.suppress(LearnerUnreachableError):
             endpoints = run.endpoints()
-            if endpoints.pid == learner.pid:  # else they are those of an earlier life
+            if endpoints.pid == learner.pid:  # else they are those of an earlier process
                 return endpoints
         if signals.count:
             raise InterruptedRunError("stopped before the learner had started")
@@ -260,10 +260,10 @@ def _folder(identity: Identity | None) -> Path | None:
 
 @contextlib.contextmanager
 def _supervisor(
-    run: RunDirectory, lives: LearnerRestarts, pool: WorkerPool, admin: AdminClient, endpoints: Endpoints
+    run: RunDirectory, restarts: LearnerRestarts, pool: WorkerPool, admin: AdminClient, endpoints: Endpoints
 ) -> Iterator[Supervisor]:
     def follow(pid: int) -> str:
-        """Speak to the life with this process number, once it listens."""
+        """Connect to the learner with this process number, once it listens."""
         with contextlib.suppress(LearnerUnreachableError):
             now = run.endpoints()
             if now.pid == pid:
@@ -274,7 +274,7 @@ def _supervisor(
 
     with contextlib.closing(pool), contextlib.closing(admin):
         fleet = Fleet(pool, admin, time.monotonic)
-        supervisor = Supervisor(lives, admin, fleet, time.monotonic, follow)
+        supervisor = Supervisor(restarts, admin, fleet, time.monotonic, follow)
         try:
             yield supervisor
         except KeyboardInterrupt:

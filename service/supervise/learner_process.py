@@ -1,4 +1,4 @@
-"""The learner's process as its supervisor sees it: a child, or one that an earlier supervisor has left."""
+"""The learner's process as its supervisor sees it: a child, or the process of an earlier supervisor."""
 
 import contextlib
 import signal
@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 from protos.exit_codes import ExitCode, RunInUseError, UnspoolError
 from service.run.client import connected
-from service.run.last_status import ENDED, status_left_behind
+from service.run.last_status import ENDED, stored_status
 from service.run.run_directory import Endpoints, RunDirectory, is_locked, lock_holder
 from service.supervise.child_process import last_line
 from workers.pools.local_process import AdoptedProcess
@@ -25,7 +25,7 @@ class LearnerProcess(Protocol):
         ...
 
     def poll(self) -> int | None:
-        """Return its exit code, negative for a signal; None while it lives."""
+        """Return its exit code, negative for a signal; None while it runs."""
         ...
 
     def last_words(self) -> str:
@@ -41,12 +41,12 @@ class LearnerProcess(Protocol):
         ...
 
     def end(self) -> None:
-        """Ask it to end and see to it that it does."""
+        """Ask it to end, and make sure that it does."""
         ...
 
 
 class AdoptedLearner:
-    """A learner that lives already, and is not this process's child."""
+    """A learner that runs already, and is not this process's child."""
 
     def __init__(self, run: RunDirectory, process: AdoptedProcess) -> None:
         self._run = run
@@ -61,7 +61,7 @@ class AdoptedLearner:
         """Return what its exit code must have been, by what it left behind: only a parent is told."""
         if self._process.exit() is None:
             return None
-        status = status_left_behind(self._run)
+        status = stored_status(self._run)
         if status is None or status.state not in ENDED:
             return ExitCode.FAILED
         return _FAILURES.get(status.state, ExitCode.OK)
@@ -80,20 +80,20 @@ class AdoptedLearner:
         self._process.wait(_END_S)
 
     def end(self) -> None:
-        """Ask it to end and see to it that it does."""
+        """Ask it to end, and make sure that it does."""
         self._process.signal(signal.SIGTERM)
         self._process.wait(_END_S)
         self.kill()
 
 
-def living_learner(run: RunDirectory) -> AdoptedLearner | None:
-    """Return the learner of `run` that lives without a supervisor, or None if none lives.
+def running_learner(run: RunDirectory) -> AdoptedLearner | None:
+    """Return the learner of `run` that runs without a supervisor, or None if none does.
 
     Its number alone could be another process's by now. It is the learner if it is named by the lock, which is
-    held, and by the endpoints, and if who answers there is in the life that these tell of.
+    held, and by the endpoints, and if what answers there gives the same generation as these.
 
     Raises:
-        RunInUseError: one lives, and it cannot be supervised from here.
+        RunInUseError: one runs, and it cannot be supervised from here.
     """
     lock = run.path / "LOCK"
     if not is_locked(lock):

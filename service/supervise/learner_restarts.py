@@ -1,4 +1,4 @@
-"""The learner over its lives: started again when it dies of what another start may mend."""
+"""Restarts the learner after failures that a restart can fix."""
 
 import signal
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from service.supervise.learner_process import LearnerProcess
 from service.supervise.restart_budget import RestartPolicy
 
 _UNCAUGHT: Final = 1
-_MENDABLE: Final = (_UNCAUGHT, ExitCode.FAILED, ExitCode.PORT_IN_USE, ExitCode.SYSTEM)
+_RESTARTABLE: Final = (_UNCAUGHT, ExitCode.FAILED, ExitCode.PORT_IN_USE, ExitCode.SYSTEM)
 
 
 _POLICY: Final = RestartPolicy(window_s=3600.0)
@@ -17,13 +17,13 @@ _POLICY: Final = RestartPolicy(window_s=3600.0)
 
 
 class LearnerRestarts:
-    """One life after another. Not thread-safe; waits for nothing.
+    """The learner's process, and those that replace it. Not thread-safe; waits for nothing.
 
     Args:
-        learner: the first.
-        start: begins another, on the same run directory.
+        learner: the first process.
+        start: starts another on the same run directory.
         clock: monotonic seconds.
-        policy: how many there may be.
+        policy: how often it is restarted.
     """
 
     def __init__(
@@ -37,57 +37,59 @@ class LearnerRestarts:
         self._start = start
         self._clock = clock
         self._policy = policy
-        self._deaths: list[float] = []
+        self._recent_ends: list[float] = []
         self._cause = ""
-        self._verdict = ""
+        self._reason = ""
         self._highest_step = 0
         self._next_at: float | None = None
-        self._is_last = False
+        self._is_final = False
 
     @property
     def is_down(self) -> bool:
-        """Whether the next life is still to begin."""
+        """Whether the next process is still to be started."""
         return self._next_at is not None
 
     @property
-    def is_worn_out(self) -> bool:
-        """Whether it has died too often to be started again."""
-        return len(self._deaths) >= self._policy.crashes
+    def has_given_up_restarting(self) -> bool:
+        """Whether it has ended too often to be restarted."""
+        return len(self._recent_ends) >= self._policy.crashes
 
     @property
     def pid(self) -> int:
-        """Of the present life's process."""
+        """Number of the present process."""
         return self._learner.pid
 
     @property
     def problem(self) -> str:
-        """What a person should know; empty if it has not died since the last outer step."""
-        if not self._deaths:
+        """What a person should know; empty if it has not ended since the last outer step."""
+        if not self._recent_ends:
             return ""
-        count = f"{len(self._deaths)} of at most {self._policy.crashes} times without an outer step between"
-        return f"the learner {self._cause} ({count})" + "; it is started again" * (not self._is_last)
+        count = (
+            f"{len(self._recent_ends)} of at most {self._policy.crashes} times without an outer step between"
+        )
+        return f"the learner {self._cause} ({count})" + "; it is restarted" * (not self._is_final)
 
     def poll(self) -> int | None:
-        """Return the exit code once no further life follows; None while it lives, or will again."""
-        if self._next_at is not None and not self._is_last:
+        """Return the exit code once it is not restarted any more; None while it runs, or will."""
+        if self._next_at is not None and not self._is_final:
             if self._clock() >= self._next_at:
                 self._learner, self._next_at = self._start(), None
             return None
         exit_code = self._learner.poll()
-        if exit_code is None or self._is_last or not _is_mendable(exit_code):
+        if exit_code is None or self._is_final or not _is_restartable(exit_code):
             return exit_code
-        self._note_death(exit_code)
-        return exit_code if self._is_last else None
+        self._count_end(exit_code)
+        return exit_code if self._is_final else None
 
     def moved(self, outer_step: int) -> None:
-        """Take note of how far theta is. Steps that a death undid count once."""
+        """Note how far theta is. Steps that are repeated after a restart count once."""
         if outer_step > self._highest_step:
             self._highest_step = outer_step
-            self._deaths.clear()
+            self._recent_ends.clear()
 
-    def no_more(self) -> None:
-        """Let the present life be the last; if it is over, nothing follows."""
-        self._is_last = True
+    def stop_restarting(self) -> None:
+        """Restart it no more; if it has ended, nothing follows."""
+        self._is_final = True
 
     def last_words(self) -> str:
         """Return the last line that the learner printed."""
@@ -97,24 +99,24 @@ class LearnerRestarts:
         """Ask the present process by a signal to stop, where it does not answer otherwise."""
         self._learner.terminate()
 
-    def kill(self, verdict: str = "") -> None:
-        """End the present life at once; `verdict` says why, for people."""
-        self._verdict = verdict
+    def kill(self, reason: str = "") -> None:
+        """End the present process at once; `reason` is for people."""
+        self._reason = reason
         self._learner.kill()
 
     def end(self) -> None:
-        """End it for good: ask it to, and see to it that it does."""
-        self.no_more()
+        """Ask it to end, make sure that it does, and do not restart it."""
+        self.stop_restarting()
         self._learner.end()
 
-    def _note_death(self, exit_code: int) -> None:
+    def _count_end(self, exit_code: int) -> None:
         now, policy = self._clock(), self._policy
-        self._cause, self._verdict = self._verdict or cause_of(exit_code), ""
-        self._deaths = [*(at for at in self._deaths if now - at < policy.window_s), now]
-        if self.is_worn_out:
-            self._is_last = True
+        self._cause, self._reason = self._reason or cause_of(exit_code), ""
+        self._recent_ends = [*(at for at in self._recent_ends if now - at < policy.window_s), now]
+        if self.has_given_up_restarting:
+            self._is_final = True
             return
-        self._next_at = now + policy.delay_s(len(self._deaths))
+        self._next_at = now + policy.delay_s(len(self._recent_ends))
 
 
 def cause_of(exit_code: int) -> str:
@@ -124,5 +126,5 @@ def cause_of(exit_code: int) -> str:
     return f"ended with exit code {exit_code}"
 
 
-def _is_mendable(exit_code: int) -> bool:
-    return exit_code < 0 or exit_code in _MENDABLE
+def _is_restartable(exit_code: int) -> bool:
+    return exit_code < 0 or exit_code in _RESTARTABLE

@@ -59,11 +59,11 @@ class MemoryShortage:
         self._outs: collections.Counter[str] = collections.Counter()
 
     def note(self, host: str) -> None:
-        """A worker there was ended for want of memory."""
+        """Count a worker that ran out of memory there."""
         self._outs[host] += 1
 
     def forget(self) -> None:
-        """Start counting again: somebody has said how many workers there are to be."""
+        """Start counting again: the number of workers was set."""
         self._outs.clear()
 
     def affordable(self, workers: int) -> int:

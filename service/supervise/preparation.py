@@ -18,7 +18,7 @@ from service.config.run_config import RunConfig
 from service.config.toml_document import Tables, changed_keys, read_tables, with_overrides, write_tables
 from service.run.run_directory import RUNS, RunDirectory, claim_free_directory, known_runs, run_called
 from service.run.supervision import check_unsupervised
-from service.supervise.learner_process import living_learner
+from service.supervise.learner_process import running_learner
 from service.supervise.learner_restarts import cause_of
 from unspool.config.config_error import ConfigError, Problem, did_you_mean
 from unspool.config.toml_values import as_toml
@@ -42,12 +42,12 @@ def prepare(
         overrides: `key=value` each.
         run_dir: of the run; by default a new one below `runs`, named after the configuration.
         accept_config_change: resume even if that changes what is trained.
-        takeover: of a run that is going on, too.
+        takeover: also of a run that is in use.
 
     Raises:
         ConfigError: the configuration cannot be used.
         UsageError: the directory cannot be used, or the run in it is another one.
-        RunInUseError: the run in it is going on.
+        RunInUseError: the run in it is in use.
     """
     resumed = run_called(config_path)
     if resumed is not None:
@@ -141,7 +141,7 @@ def _failed_check(exit_code: int, answer: bytes, log: bytes) -> UnspoolError | C
 
 
 def check_resumable(run: RunDirectory, config: RunConfig, accept_config_change: bool) -> None:
-    """Refuse to go on with a run as if it were another.
+    """Refuse to resume a run with a configuration that trains something else.
 
     Raises:
         UsageError: naming the keys that differ, or steps that are done already.
@@ -159,15 +159,15 @@ def check_resumable(run: RunDirectory, config: RunConfig, accept_config_change: 
     elif changed:
         raise UsageError(
             f"{run.path} is a run of another configuration: {', '.join(changed)} changed; launch it in "
-            "another --run-dir, or go on from its theta with --accept-config-change"
+            "another --run-dir, or continue from its theta with --accept-config-change"
         )
 
 
 def check_not_in_use(run: RunDirectory) -> None:
-    """Refuse a run that somebody looks after. One whose learner lives alone is taken on.
+    """Refuse a run that is supervised. A learner that runs without a supervisor is adopted.
 
     Raises:
         RunInUseError: naming the supervisor, or the learner.
     """
     check_unsupervised(run)
-    living_learner(run)
+    running_learner(run)

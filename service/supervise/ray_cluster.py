@@ -1,7 +1,7 @@
 """Whether a Ray cluster answers, in a way that can be interrupted, and whether one can be started here.
 
 Ray's own attempt to connect takes minutes for an address where nothing answers, and no signal reaches Python
-meanwhile. So a child process asks first: it can be ended at any moment.
+until then. So a child process asks first: it can be ended at any moment.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ def await_cluster(address: str, is_interrupted: Callable[[], bool], wait_s: floa
 
     Args:
         address: as `--address` has it.
-        is_interrupted: whether somebody wants this process to end.
+        is_interrupted: whether this process was asked to end.
         wait_s: how long to wait.
 
     Raises:

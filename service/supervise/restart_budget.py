@@ -1,7 +1,7 @@
-"""What the ends of a worker's processes cost it: a while of waiting, and in the end its restarts.
+"""Restart budget of a worker: backoff, and a maximum number of restarts.
 
-A crash, the loss of its machine, and an end that somebody asked for are counted apart: a cheap machine that
-is taken away ten times a day must not use up what is meant for broken code.
+Crashes, preemptions and requested ends are counted separately: a machine that is preempted ten times a day
+must not use up the restarts that are meant for broken code.
 """
 
 import dataclasses
@@ -16,19 +16,19 @@ _CAUSE_CHARACTERS = 300
 
 
 class EndKind(enum.StrEnum):
-    """Whose doing the end of a worker was."""
+    """Why a worker's process ended."""
 
     ASKED = "asked"
-    """The supervisor's: it was scaled down."""
+    """The supervisor scaled it down."""
     EVICTED = "evicted"
-    """The learner's, or an operator's: its lanes were taken away, another process may do better."""
+    """The learner or an admin gave its lanes to others; another process may do better."""
     DRAINED = "drained"
-    """An operator's, who drained it, or the run's, which is over: another process follows if it is wanted."""
+    """An admin drained it, or the run is over; another process follows if it is wanted."""
     PREEMPTED = "preempted"
-    """Its machine's, or whoever sent it SIGTERM."""
+    """Its machine was taken away, or it was sent SIGTERM."""
     CRASHED = "crashed"
     REFUSED = "refused"
-    """The learner will not have it, nor another one started the same way."""
+    """The learner refuses it, and would refuse another one started the same way."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ class RestartBudget:
         self.last_end = ""
 
     def forgive(self) -> None:
-        """It has delivered an estimate: what made it crash before is over."""
+        """It has delivered an estimate: earlier crashes count no more."""
         self._crashes.clear()
 
     def charge(self, kind: EndKind, ended: Exit, now: float) -> None:
@@ -129,7 +129,7 @@ def cause_of(ended: Exit) -> str:
 
 
 def kind_of_exit(ended: Exit) -> EndKind:
-    """Return what kind of end nobody here has asked for, by what the process itself says."""
+    """Return what kind of end it was, from the exit code; for ends that were not requested."""
     if ended.preempted:
         return EndKind.PREEMPTED
     if ended.code == ExitCode.OK:

@@ -1,4 +1,4 @@
-"""Ctrl-C and its relatives, counted: how insistently somebody wants this process to end."""
+"""Counts SIGINT, SIGTERM and SIGHUP: each one more asks for a quicker end."""
 
 import signal
 from types import FrameType, TracebackType

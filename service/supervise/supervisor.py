@@ -1,4 +1,4 @@
-"""Keeps a run going: keeps its workers to their number, passes stops on, and ends when the learner does."""
+"""Supervises a run: restarts the learner, keeps the number of workers, forwards stops."""
 
 import contextlib
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from protos.exit_codes import (
 from protos.unspool.v1.admin_pb2 import Status, SupervisionNote
 from service.run.client import AdminClient
 from service.run.last_status import DOWN
-from service.run.supervision import in_words
+from service.run.supervision import as_lines
 from service.supervise.fleet import Fleet
 from service.supervise.learner_restarts import LearnerRestarts, cause_of
 
@@ -33,24 +33,24 @@ class Supervisor:
     """One run's supervision, a step at a time. Not thread-safe; waits for nothing.
 
     Args:
-        lives: of the learner.
+        learner: its process, and the restarts of that.
         admin: its operator's port.
         fleet: its workers.
         clock: monotonic seconds.
-        follow: lets `admin` speak to the life with this process number; returns what keeps workers from
-            finding that, or nothing.
+        follow: points `admin` to the learner process with this number; returns why workers cannot find that,
+            or nothing.
     """
 
     def __init__(
         self,
-        lives: LearnerRestarts,
+        learner: LearnerRestarts,
         admin: AdminClient,
         fleet: Fleet,
         clock: Callable[[], float],
         follow: Callable[[int], str] = lambda pid: "",
     ) -> None:
-        self._lives = lives
-        self._pid = lives.pid
+        self._learner = learner
+        self._pid = learner.pid
         self._is_new = False
         self._follow = follow
         self._admin = admin
@@ -70,21 +70,21 @@ class Supervisor:
 
     @property
     def status(self) -> Status | None:
-        """The last that the learner said of itself; that it is down, between two of its lives."""
-        if self._status is not None and self._lives.is_down:
-            self._status.state, self._status.waiting_for = DOWN, "the learner, which is started again"
+        """The learner's last status; that it is down, while it is restarted."""
+        if self._status is not None and self._learner.is_down:
+            self._status.state, self._status.waiting_for = DOWN, "the learner, which is restarted"
         return self._status
 
     @property
     def problems(self) -> list[str]:
         """What a person should know."""
-        of_the_learner = [text for text in (self._lives.problem, self._refusal, self._silence) if text]
+        of_the_learner = [text for text in (self._learner.problem, self._refusal, self._silence) if text]
         return of_the_learner + self._fleet.problems
 
     @property
     def _silence(self) -> str:
         """What to tell of a learner whose process runs and does not answer."""
-        if not self._is_silent or self._lives.is_down or self._ended_at is not None:
+        if not self._is_silent or self._learner.is_down or self._ended_at is not None:
             return ""
         return (
             f"{self._unreachable}; its process (pid {self._pid}) runs, and is killed after "
@@ -108,12 +108,12 @@ class Supervisor:
         """
         self._stops_wanted = max(self._stops_wanted, times)
         if self._stops_wanted:
-            self._lives.no_more()
+            self._learner.stop_restarting()
 
     def kill(self) -> None:
         """End everything at once."""
-        self._lives.no_more()
-        self._lives.kill()
+        self._learner.stop_restarting()
+        self._learner.kill()
         self._fleet.kill()
 
     def step(self) -> bool:
@@ -122,35 +122,35 @@ class Supervisor:
         Raises:
             UnspoolError: nothing of it is left, and it did not end as it should.
         """
-        exit_code = self._lives.poll()
+        exit_code = self._learner.poll()
         if exit_code is not None:
-            return self._wind_up(exit_code)
-        if self._lives.is_down:
+            return self._finish(exit_code)
+        if self._learner.is_down:
             self._fleet.reap()
             return False
-        self._greet_next_life()
-        self._pass_stops_on()
+        self._notice_restart()
+        self._forward_stops()
         try:
             self._status = self._admin.status()
         except LearnerUnreachableError as error:
             self._unreachable = str(error).partition(": ")[0]  # the rest differs from call to call
-            self._judge_silence()
+            self._check_silence()
         except RefusedError as error:
-            # It lives, and training goes on: certificates that have expired are no reason to end a run.
+            # It runs, and so does training: certificates that have expired are no reason to end a run.
             self._answered_at, self._refusal = self._clock(), str(error)
             self._fleet.reap()
         else:
             self._refusal = ""
             self._answered_at = self._clock()
-            self._look_after_learner(self._status)
-            self._look_after_workers(self._status)
+            self._update_learner(self._status)
+            self._update_workers(self._status)
             self._tell(self._status)
         return False
 
     def _tell(self, status: Status) -> None:
-        """Let the learner know what it cannot: it shows that to everybody who asks."""
+        """Tell the learner what only its supervisor knows, for its status."""
         note = SupervisionNote(
-            problems=in_words(self.problems, self.ends),
+            problems=as_lines(self.problems, self.ends),
             absent_workers=self._fleet.absent({worker.name for worker in status.workers}),
         )
         most = self._fleet.most_workers
@@ -163,15 +163,15 @@ class Supervisor:
             self._admin.note_supervision(note)
             self._told, self._told_at = facts, self._clock()
 
-    def _look_after_learner(self, status: Status) -> None:
-        self._lives.moved(status.outer_step)
+    def _update_learner(self, status: Status) -> None:
+        self._learner.moved(status.outer_step)
         if status.state in _STOPPING:
-            self._lives.no_more()  # whoever has asked for that: a next life would not know
+            self._learner.stop_restarting()  # a restarted learner would not know that it was asked to stop
         if self._is_new:
             self._is_new = False
             self._find()
 
-    def _look_after_workers(self, status: Status) -> None:
+    def _update_workers(self, status: Status) -> None:
         if status.state in _ENDING:
             self._fleet.reap()
             return
@@ -180,10 +180,10 @@ class Supervisor:
             self._failure = FailedError("no worker is left:\n" + "\n".join(self.problems))
             self.ask_to_stop(2)
 
-    def _greet_next_life(self) -> None:
-        if self._lives.pid == self._pid:
+    def _notice_restart(self) -> None:
+        if self._learner.pid == self._pid:
             return
-        self._pid, self._is_new = self._lives.pid, True
+        self._pid, self._is_new = self._learner.pid, True
         self._answered_at = self._clock() + _START_S  # it has to start before it can answer
 
     def _find(self) -> None:
@@ -192,34 +192,34 @@ class Supervisor:
             self._failure = InterruptedRunError(f"{problem}; launch again to resume")
             self.ask_to_stop(2)
 
-    def _judge_silence(self) -> None:
+    def _check_silence(self) -> None:
         self._find()
         if self._clock() - self._answered_at > _SILENCE_S:
             verdict = f"has not answered for {_SILENCE_S:.0f} s and was killed"
             if self._stops_wanted:
                 self._failure = self._failure or InterruptedRunError(f"the learner {verdict}")
-            self._lives.kill(verdict)
+            self._learner.kill(verdict)
 
-    def _pass_stops_on(self) -> None:
+    def _forward_stops(self) -> None:
         if self._stops_sent and self._clock() - self._stopped_at > _STOP_S:
             self._stops_wanted = self._stops_sent + 1
         if self._stops_wanted <= self._stops_sent:
             return
         if self._stops_wanted > 2:
             self._failure = self._failure or InterruptedRunError("the learner did not stop and was killed")
-            self._lives.kill()
+            self._learner.kill()
             return
         try:
             self._admin.stop(now=self._stops_wanted == 2)
         except LearnerUnreachableError:
             if not self._is_silent:
                 return  # tried again at the next step
-            self._lives.terminate()
+            self._learner.terminate()
         except UnspoolError:
             return
         self._stops_sent, self._stopped_at = self._stops_wanted, self._clock()
 
-    def _wind_up(self, exit_code: int) -> bool:
+    def _finish(self, exit_code: int) -> bool:
         """The learner has ended: workers leave by themselves if it said goodbye to them."""
         now = self._clock()
         self._ended_at = now if self._ended_at is None else self._ended_at
@@ -237,14 +237,14 @@ class Supervisor:
         return True
 
     def _failure_of(self, exit_code: int) -> UnspoolError:
-        if self._lives.is_worn_out:
-            text = f"{self._lives.problem}; launch again to resume. {self._lives.last_words()}"
+        if self._learner.has_given_up_restarting:
+            text = f"{self._learner.problem}; launch again to resume. {self._learner.last_words()}"
             return InterruptedRunError(text)
-        return failure_of(exit_code, self._lives.last_words())
+        return failure_of(exit_code, self._learner.last_words())
 
 
 def failure_of(exit_code: int, last_words: str) -> UnspoolError:
-    """Return the error that the learner has ended with: its own, or that somebody killed it."""
+    """Return the error of a learner that has ended: its own, or that it was killed."""
     if exit_code < 0:
         return InterruptedRunError(f"the learner {cause_of(exit_code)}; launch again to resume. {last_words}")
     return error_for(exit_code, last_words)

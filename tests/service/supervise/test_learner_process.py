@@ -16,7 +16,7 @@ from protos.exit_codes import RunInUseError
 from protos.unspool.v1.admin_pb2 import Status
 from service.run.run_directory import RunDirectory
 from service.supervise import learner_process
-from service.supervise.learner_process import AdoptedLearner, living_learner
+from service.supervise.learner_process import AdoptedLearner, running_learner
 from tests.service.fakes import FakeAdmin
 from workers.pools.local_process import AdoptedProcess
 
@@ -61,15 +61,15 @@ def held(run: RunDirectory, pid: int, epoch: int = 3) -> Iterator[None]:
 
 
 def test_a_run_without_a_lock_has_no_learner(run: RunDirectory) -> None:
-    assert living_learner(run) is None
+    assert running_learner(run) is None
     (run.path / "LOCK").touch()
-    assert living_learner(run) is None
+    assert running_learner(run) is None
 
 
 def test_a_learner_that_answers_in_its_life_is_adopted(run: RunDirectory, answers: Status) -> None:
     answers.run, answers.epoch = run.name, 3
     with held(run, os.getpid()):
-        adopted = living_learner(run)
+        adopted = running_learner(run)
     assert adopted is not None
     assert (adopted.pid, adopted.poll()) == (os.getpid(), None)
 
@@ -80,12 +80,12 @@ def test_whoever_answers_for_another_life_is_not(
 ) -> None:
     answers.run, answers.epoch = name or run.name, epoch
     with held(run, os.getpid()), pytest.raises(RunInUseError, match=f"pid {os.getpid()}"):
-        living_learner(run)
+        running_learner(run)
 
 
 def test_a_learner_that_does_not_answer_is_not(run: RunDirectory) -> None:
     with held(run, os.getpid()), pytest.raises(RunInUseError, match="--takeover"):
-        living_learner(run)
+        running_learner(run)
 
 
 @pytest.mark.parametrize(
