@@ -18,17 +18,16 @@ from pathlib import Path
 import numpy as np
 
 from learner.core import LearnerCore
+from learner.counters import Counters
 from learner.events import EventLog
 from learner.lanes import LaneTable
-from learner.outcome import Effect, Outcome
-from learner.ring import Published, ThetaRing
 from learner.run import Run
-from learner.runtime import Runtime
 from learner.settings import LearnerSettings
 from learner.snapshots import SnapshotStore
 from learner.tables import AggregationTable, CheckpointTable, LivenessTable, WorkersTable
-from learner.tally import Tally
-from learner.ticker import Ticker
+from learner.thetas import Published, ThetaHistory
+from learner.threads import Ticker
+from learner.update_record import Effect, Outcome
 from learner.worker_service import LearnerHost
 from protos import codec
 from protos.memory import reuse_large_blocks
@@ -108,10 +107,8 @@ def main(lanes: str, body_bytes: str, batch: str, folder: str) -> None:
     """Serves."""
     reuse_large_blocks()
     settings = settings_of(int(lanes), int(batch), Path(folder))
-    theta = Published.of(0, bytes(int(body_bytes)))
-    runtime = Runtime(LearnerCore(run_of(settings, theta)))
-    schema = codec.schema_of([np.zeros(int(body_bytes) // 4, np.float32)])
-    servicer = SessionServicer(LearnerHost(runtime, schema, SnapshotStore(settings.run_dir / "lanes")))
+    core = LearnerCore(run_of(settings, int(body_bytes)))
+    servicer = SessionServicer(LearnerHost(core, SnapshotStore(settings.run_dir / "lanes")))
     access = Access(
         settings.tokens.by_role(), settings.run_id, Denials(report=lambda *_: None), is_mutual=False
     )
@@ -119,19 +116,16 @@ def main(lanes: str, body_bytes: str, batch: str, folder: str) -> None:
     port = server.bind("127.0.0.1", 0)
     learner_pb2_grpc.add_LearnerServicer_to_server(servicer, server.server)
     server.start()
-    stopping = threading.Event()
-    ticker = Ticker("ticker", _TICK_S, lambda: _tick(runtime), lambda _: None)
+    ticker = Ticker("ticker", _TICK_S, core.tick, lambda _: None)
     ticker.start()
-    updates = threading.Thread(target=_count_on, args=(runtime, theta, stopping), name="update")
+    updates = threading.Thread(target=_count_on, args=(core,), name="update")
     updates.start()
     print(f"127.0.0.1:{port}", flush=True)
     sys.stdin.read()
-    stopping.set()
-    runtime.hang_up()
+    core.hang_up()
     server.stop(1.0)
     ticker.stop()
-    with runtime.locked() as core:
-        core.run.broken = "the benchmark is over"
+    core.admin.stop(now=True, reason="the benchmark is over")
     updates.join(_JOIN_S)
 
 
@@ -155,33 +149,34 @@ def settings_of(lanes: int, batch: int, folder: Path) -> LearnerSettings:
     )
 
 
-def run_of(settings: LearnerSettings, theta: Published) -> Run:
+def run_of(settings: LearnerSettings, body_bytes: int) -> Run:
     """A run at its beginning."""
+    theta = [np.zeros(body_bytes // 4, np.float32)]
     return Run(
         settings=settings,
-        epoch=1,
+        schema=codec.schema_of(theta),
+        term=1,
         lanes=LaneTable(settings.experiment.lanes, 1),
-        ring=ThetaRing([theta]),
+        thetas=ThetaHistory([Published.of(0, bytes(body_bytes))]),
+        theta=theta,
+        learner_state=None,
         events=EventLog(settings.run_dir / "events.jsonl"),
-        tally=Tally(time.monotonic()),
+        counters=Counters(time.monotonic()),
         clock=time.monotonic,
-        workers_desired=settings.workers.count,
     )
 
 
-def _tick(runtime: Runtime) -> None:
-    with runtime.locked() as core:
-        core.tick()
-
-
-def _count_on(runtime: Runtime, theta: Published, stopping: threading.Event) -> None:
-    while not stopping.is_set():
-        runtime.wait_until(lambda core: core.batch_ready() or bool(core.run.broken))
-        with runtime.locked() as core:
-            if core.take_batch() is None:
-                return
-            published = dataclasses.replace(theta, version=core.run.version + 1)
-            core.applied(Outcome(published, Effect.MOVED, loss=1.0, grad_norm=1.0, update_norm=1.0))
+def _count_on(core: LearnerCore) -> None:
+    """Publish the same theta for every batch until the run is stopped."""
+    theta = core.theta(0)
+    while True:
+        core.updates.wait()
+        work = core.updates.take()
+        if work.batch is None:
+            return
+        published = dataclasses.replace(theta, outer_step=work.outer_step + 1)
+        outcome = Outcome(published, None, None, Effect.MOVED, loss=1.0, grad_norm=1.0, update_norm=1.0)
+        core.updates.applied(outcome)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ class Candidate:
         worker_id: of its session.
         lanes: how many it leases, those being revoked left out.
         held: lanes whose states it has in memory, such that a lease could go on from them.
-        pace: estimates that it makes while a usual worker makes one.
+        speed: estimates that it makes while a usual worker makes one.
         is_late: whether what it makes is of no use, so that it gets no further lanes while others can have
             them.
     """
@@ -24,7 +24,7 @@ class Candidate:
     worker_id: str
     lanes: int
     held: Collection[int] = ()
-    pace: float = 1.0
+    speed: float = 1.0
     is_late: bool = False
 
 
@@ -32,7 +32,7 @@ class _Loads:
     """How many lanes each candidate has, and what that means for the time that each takes."""
 
     def __init__(self, candidates: Sequence[Candidate]) -> None:
-        self._pace = {candidate.worker_id: candidate.pace for candidate in candidates}
+        self._speed = {candidate.worker_id: candidate.speed for candidate in candidates}
         self.lanes = {candidate.worker_id: candidate.lanes for candidate in candidates}
         in_time = [candidate.worker_id for candidate in candidates if not candidate.is_late]
         self._takers = in_time or list(self.lanes)
@@ -46,18 +46,18 @@ class _Loads:
         return max(self.lanes, key=self._time)
 
     def takes(self, worker: str, share_of: int) -> bool:
-        """Whether a worker may have one lane more if `share_of` are shared by pace."""
-        share = share_of * self._pace[worker] / sum(self._pace[taker] for taker in self._takers)
+        """Whether a worker may have one lane more if `share_of` are shared by speed."""
+        share = share_of * self._speed[worker] / sum(self._speed[taker] for taker in self._takers)
         return worker in self._takers and self.lanes[worker] < math.ceil(share - 1e-9)
 
     def move(self, giver: str, taker: str) -> bool:
         """Move a lane if that is worth it; returns whether it was.
 
-        Among workers that are alike it is where it makes them more even. Where paces are measured, they are
+        Among workers that are alike it is where it makes them more even. Where speeds are measured, they are
         never exactly so, nor the same twice: there a lane moves if its new worker will be done in a fifth
-        less time than its old one. A move back would need paces that have changed by half.
+        less time than its old one. A move back would need speeds that have changed by half.
         """
-        worth = 1.0 if len(set(self._pace.values())) == 1 else _WORTH_A_MOVE
+        worth = 1.0 if len(set(self._speed.values())) == 1 else _WORTH_A_MOVE
         if self._time_with_one_more(taker) >= worth * self._time(giver):
             return False
         self.lanes[giver] -= 1
@@ -65,10 +65,10 @@ class _Loads:
         return True
 
     def _time(self, worker: str) -> float:
-        return self.lanes[worker] / self._pace[worker]
+        return self.lanes[worker] / self._speed[worker]
 
     def _time_with_one_more(self, worker: str) -> float:
-        return (self.lanes[worker] + 1) / self._pace[worker]
+        return (self.lanes[worker] + 1) / self._speed[worker]
 
 
 def assign(free: Collection[int], candidates: Sequence[Candidate]) -> list[tuple[int, str]]:

@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Final, NamedTuple
 
-from learner.phase import RunState
 from learner.run import Run
+from learner.run_state import RunState
 from learner.scale import WorkerRange
 from learner.sessions import SessionState
 
@@ -102,13 +102,13 @@ class Autoscaler:
     def tick(self) -> None:
         """Look whether the number should change. Called a few times a second."""
         run = self._run
-        bounds = run.workers_range
+        bounds = run.scale.bounds
         if bounds is None:
             return
         lanes = run.settings.experiment.lanes
-        self._want(bounds.nearest(run.workers_desired, lanes), "the range that is allowed")
+        self._want(bounds.nearest(run.scale.workers, lanes), "the range that is allowed")
         workers = self._present()
-        if workers != run.workers_desired or run.state is not RunState.RUNNING:
+        if workers != run.scale.workers or run.state is not RunState.RUNNING:
             self._begin_window()
             return
         window = self._window(workers)
@@ -134,7 +134,8 @@ class Autoscaler:
             self._want(wanted, f"{share:.0%} of what the last ones made counts")
 
     def _want(self, workers: int, why: str) -> None:
-        before, self._run.workers_desired = self._run.workers_desired, workers
+        before = self._run.scale.workers
+        self._run.scale = self._run.scale._replace(workers=workers)
         if workers != before:
             self._run.events.add("info", "autoscaled", f"{before} to {workers} workers: {why}")
 
@@ -155,5 +156,5 @@ class Autoscaler:
         return Window(workers, applied - self._began_at[0], late - self._began_at[1], span_s)
 
     def _counts(self) -> tuple[int, int]:
-        verdicts = self._run.tally.verdicts
+        verdicts = self._run.counters.verdicts
         return verdicts["APPLIED"], verdicts["STALE"]

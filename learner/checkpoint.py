@@ -1,4 +1,4 @@
-"""Checkpoints: theta, the outer optimizer, the ring, and how far every lane is, as one file.
+"""Checkpoints: theta, the outer optimizer, thetas for replays, and how far every lane is, as one file.
 
 Theta and the lanes' watermarks are in it together, which is what makes each gradient count exactly once: of
 the theta that survives a crash, the file says which estimates made it; all others are acceptable again.
@@ -16,8 +16,8 @@ import jax
 import numpy as np
 
 from learner.errors import ConfigChangedError, CorruptCheckpointError
-from learner.ring import Published
 from learner.snapshots import SnapshotRef
+from learner.thetas import Published
 from unspool.serialization import SerializationError, from_bytes, read_metadata, to_bytes
 from unspool.types import PyTree
 
@@ -33,55 +33,55 @@ class LaneMark:
     Attributes:
         lane: its number.
         watermark: the last estimate that theta contains.
-        incarnation: of its last lease.
+        fencing_token: of its last lease.
         snapshot: the newest state not ahead of the watermark, or None.
     """
 
     lane: int
     watermark: int
-    incarnation: int
+    fencing_token: int
     snapshot: SnapshotRef | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """Everything that a learner needs to go on.
+    """Everything that a learner needs to continue.
 
     Attributes:
         run_id: the run's name.
-        epoch: the learner life that wrote it.
+        term: of the learner process that wrote it.
         config_sha256: of the configuration that trains this theta.
         seed: the run's.
         theta: as a tree.
         learner_state: of the outer optimizer.
-        ring: published thetas, the last of which is `theta`.
+        thetas: the published ones, the last of which is `theta`.
         lanes: in order.
         inner_steps: computed so far.
         elapsed_s: the run's time so far.
-        moved_at: version of the last update that moved theta; 0 if none has.
+        moved_at: outer step of the last update that moved theta; 0 if none has.
     """
 
     run_id: str
-    epoch: int
+    term: int
     config_sha256: str
     seed: int
     theta: PyTree
     learner_state: PyTree
-    ring: tuple[Published, ...]
+    thetas: tuple[Published, ...]
     lanes: tuple[LaneMark, ...]
     inner_steps: int
     elapsed_s: float
     moved_at: int
 
     @property
-    def version(self) -> int:
+    def outer_step(self) -> int:
         """Outer updates behind theta."""
-        return self.ring[-1].version
+        return self.thetas[-1].outer_step
 
     @property
     def theta_sha256(self) -> str:
         """Theta's digest."""
-        return self.ring[-1].sha256
+        return self.thetas[-1].sha256
 
     def snapshots(self) -> list[SnapshotRef]:
         """Return the lane states without which the checkpoint cannot be resumed from."""
@@ -90,7 +90,7 @@ class Checkpoint:
 
 def encode(checkpoint: Checkpoint) -> bytes:
     """Return a checkpoint's file."""
-    bodies = b"".join(published.body for published in checkpoint.ring)
+    bodies = b"".join(published.body for published in checkpoint.thetas)
     arrays = {
         "theta": checkpoint.theta,
         "learner_state": checkpoint.learner_state,
@@ -125,20 +125,21 @@ def decode(data: bytes, metadata: dict[str, str], like: PyTree) -> Checkpoint:
     Raises:
         ConfigChangedError: the file's arrays are those of another configuration.
     """
-    versions = json.loads(metadata["ring_versions"])
+    outer_steps = json.loads(metadata["ring_versions"])
     body_bytes = sum(leaf.size * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(like["theta"]))
-    ring_like = np.empty((len(versions), body_bytes), np.uint8).reshape(-1)
+    ring_like = np.empty((len(outer_steps), body_bytes), np.uint8).reshape(-1)
     arrays = _arrays(data, {**like, "theta_ring": ring_like}, partial=False)
-    bodies = arrays["theta_ring"].reshape(len(versions), body_bytes)
+    bodies = arrays["theta_ring"].reshape(len(outer_steps), body_bytes)
     return Checkpoint(
         run_id=metadata["run_id"],
-        epoch=int(metadata["epoch"]),
+        term=int(metadata["epoch"]),
         config_sha256=metadata["config_sha256"],
         seed=int(metadata["seed"]),
         theta=arrays["theta"],
         learner_state=arrays["learner_state"],
-        ring=tuple(
-            Published.of(version, body.tobytes()) for version, body in zip(versions, bodies, strict=True)
+        thetas=tuple(
+            Published.of(outer_step, body.tobytes())
+            for outer_step, body in zip(outer_steps, bodies, strict=True)
         ),
         lanes=_lane_marks(metadata["lanes"]),
         inner_steps=int(metadata["inner_steps"]),
@@ -184,7 +185,7 @@ def _metadata_of(checkpoint: Checkpoint) -> dict[str, str]:
         {
             "lane": mark.lane,
             "watermark": mark.watermark,
-            "incarnation": mark.incarnation,
+            "incarnation": mark.fencing_token,
             "snapshot_seq": mark.snapshot.seq if mark.snapshot else 0,
             "snapshot_sha256": mark.snapshot.sha256 if mark.snapshot else "",
         }
@@ -194,12 +195,12 @@ def _metadata_of(checkpoint: Checkpoint) -> dict[str, str]:
         "format": _FORMAT,
         "file_sha256": _UNSIGNED,
         "run_id": checkpoint.run_id,
-        "epoch": str(checkpoint.epoch),
+        "epoch": str(checkpoint.term),
         "config_sha256": checkpoint.config_sha256,
         "seed": str(checkpoint.seed),
-        "version": str(checkpoint.version),
+        "version": str(checkpoint.outer_step),
         "theta_sha256": checkpoint.theta_sha256,
-        "ring_versions": json.dumps([published.version for published in checkpoint.ring]),
+        "ring_versions": json.dumps([published.outer_step for published in checkpoint.thetas]),
         "lanes": json.dumps(marks),
         "inner_steps": str(checkpoint.inner_steps),
         "elapsed_s": repr(checkpoint.elapsed_s),

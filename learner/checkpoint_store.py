@@ -1,8 +1,9 @@
-"""A directory of checkpoints: the newest that verifies is the one that counts."""
+"""A directory of checkpoints, of which the newest that verifies counts; and whether they reach the disk."""
 
 import contextlib
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,7 @@ from learner.files import remove_partial, write_durably
 from unspool.types import PyTree
 
 _SUFFIX: Final = ".safetensors"
+_RETRY_S: Final = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +39,12 @@ class CheckpointFile:
 
 
 class CheckpointStore:
-    """The files `step-<version>.safetensors` of a run directory's `checkpoints`.
+    """The files `step-<outer step>.safetensors` of a run directory's `checkpoints`.
 
     Args:
         directory: where they are.
         keep: how many.
-        fence: raises `FencedError` once a later life of the learner owns the directory.
+        fence: raises `FencedError` once a later learner process owns the directory.
     """
 
     def __init__(self, directory: Path, keep: int, fence: Callable[[], None] = lambda: None) -> None:
@@ -54,9 +56,9 @@ class CheckpointStore:
         """Return the files, oldest first."""
         return sorted(self._directory.glob(f"step-*{_SUFFIX}"))
 
-    def path(self, version: int) -> Path:
-        """Return where the checkpoint of a version is or would be."""
-        return self._directory / f"step-{version:08d}{_SUFFIX}"
+    def path(self, outer_step: int) -> Path:
+        """Return where the checkpoint of an outer step is or would be."""
+        return self._directory / f"step-{outer_step:08d}{_SUFFIX}"
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint durably, and delete those that are no longer kept.
@@ -65,9 +67,9 @@ class CheckpointStore:
             FencedError: the directory is another learner's now; the checkpoint does not count.
             OSError: the disk refused; earlier checkpoints are untouched.
         """
-        path = self.path(checkpoint.version)
+        path = self.path(checkpoint.outer_step)
         data = checkpoint_format.encode(checkpoint)
-        write_durably(path, data, writer=f"epoch-{checkpoint.epoch}", before_rename=self._fence)
+        write_durably(path, data, writer=f"epoch-{checkpoint.term}", before_rename=self._fence)
         for old in self.paths()[: -self._keep]:
             old.unlink(missing_ok=True)
         return path
@@ -112,7 +114,7 @@ class CheckpointStore:
         if passed_over:
             raise NoValidCheckpointError(
                 f"{self._directory}: none of {len(passed_over)} checkpoints can be resumed from; "
-                "restore one from a backup, or move them away to begin anew"
+                "restore one from a backup, or move them away to start from the beginning"
             )
         return None
 
@@ -124,6 +126,45 @@ class CheckpointStore:
                 marks = json.loads(checkpoint_format.read_header(path)["lanes"])
                 referenced |= {(mark["lane"], mark["snapshot_seq"]) for mark in marks}
         return referenced
+
+
+@dataclasses.dataclass
+class CheckpointHealth:
+    """What became of the checkpoints lately. All times are the learner's monotonic clock.
+
+    Attributes:
+        give_up_s: how long the run continues although none can be written.
+    """
+
+    give_up_s: float
+    _failing_since_s: float = math.inf
+    _retry_at_s: float = math.inf
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last one could not be written."""
+        return self._failing_since_s < math.inf
+
+    def succeeded(self) -> None:
+        """Record one that is on the disk."""
+        self._failing_since_s = self._retry_at_s = math.inf
+
+    def failed(self, now_s: float) -> None:
+        """Record one that could not be written."""
+        self._failing_since_s = min(self._failing_since_s, now_s)
+        self._retry_at_s = now_s + _RETRY_S
+
+    def retry_due(self, now_s: float) -> bool:
+        """Whether to try again: the disk may have room, and the next checkpoint be far away."""
+        return now_s >= self._retry_at_s
+
+    def retrying(self) -> None:
+        """Record that it is being tried again."""
+        self._retry_at_s = math.inf
+
+    def given_up(self, now_s: float) -> bool:
+        """Whether it has lasted too long: what is computed now may never be kept."""
+        return now_s - self._failing_since_s > self.give_up_s
 
 
 def _load(path: Path, like: PyTree, config_sha256: str) -> Checkpoint:

@@ -1,72 +1,102 @@
-"""The learner without its transport: every event that changes it is a method, and what it says is collected.
+"""The learner without its transport: what workers, servers and time do to a run, as methods.
 
-No thread, no socket, no clock of its own: callers serialise the calls (`Runtime` does) and deliver the mail.
+It has no thread, no socket and no clock of its own. Every public method holds the core's lock, so that any
+thread may call it; commands of admins are in `admin`, and what the update thread needs is in `updates`.
 """
 
+from collections.abc import Callable
 from typing import Final
 
-from learner import letters
-from learner.admission import Body, check_worker
-from learner.aggregation import Batch
+from learner import messages
+from learner.admin import Admin
+from learner.admission import check_worker
 from learner.autoscale import Autoscaler
 from learner.code_failures import read_report
-from learner.departures import Departures
+from learner.core_lock import CoreLock, Verbs, locked
 from learner.events import Level
 from learner.leases import Leases
 from learner.liveness import Liveness
-from learner.operator import Operator
-from learner.outcome import Effect, Outcome
-from learner.phase import RunState
-from learner.pushes import Pushes
+from learner.pushes import Body, Pushes
 from learner.quarantine import Quarantine
 from learner.run import Run
+from learner.scale import Scale
 from learner.sessions import WorkerSession
+from learner.settings import LearnerSettings
 from learner.snapshots import SnapshotRef
 from learner.stacks import Stacks
+from learner.status import build_status
+from learner.thetas import Published
+from learner.updates import Updates
+from protos.rpc.connection import PROTOCOL
 from protos.rpc.denials import DenialReason
+from protos.rpc.send_queue import SendQueue
 from protos.rpc.session_service import JoinDeniedError
-from protos.unspool.v1 import learner_pb2
+from protos.unspool.v1 import admin_pb2, learner_pb2
+from protos.unspool.v1.common_pb2 import Schema
 from protos.unspool.v1.learner_pb2 import Goodbye, GradientEstimatorOut
 
-_RECENT_VERSIONS: Final = (
-    4  # a worker may still be fetching a theta that was the newest when it was announced
-)
 _LOG_LINES: Final = 1000
 _LOG_CHARACTERS: Final = 8000
 _LOG_LEVELS: Final[dict[str, Level]] = {"warning": "warning", "error": "error"}
+_SNAPSHOTS: Final = "snapshots"
 
 
-class LearnerCore:
-    """All of a run's coordination, as the events that move it."""
+class LearnerCore(Verbs):
+    """All of a run's coordination.
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    Args:
+        run: the state, which nothing else changes from now on.
+        remember_scale: makes a scale command outlive the process; may raise OSError.
+    """
+
+    def __init__(self, run: Run, remember_scale: Callable[[Scale], None] = lambda wanted: None) -> None:
+        super().__init__(CoreLock())
+        self._run = run
         self._leases = Leases(run)
-        self._pushes = Pushes(run, self._leases)
+        self._quarantine = Quarantine(run, self._leases)
+        self._pushes = Pushes(run, self._leases, self._quarantine)
         self._autoscaler = Autoscaler(run)
-        self._departures = Departures(run, self._leases)
         self._stacks = Stacks(run)
-        self._liveness = Liveness(run, self._leases, self._departures, self._stacks)
-        self._quarantine = Quarantine(run, self._departures)
-        self.operator = Operator(run, self._leases, self._departures, self._quarantine, self._stacks)
+        self._liveness = Liveness(run, self._leases, self._stacks)
+        self.updates = Updates(self._lock, run, self._leases, self._pushes)
+        self.admin = Admin(
+            self._lock,
+            run,
+            self._leases,
+            self._quarantine,
+            self._stacks,
+            self.updates.schedule,
+            remember_scale,
+        )
 
-    # What workers do.
+    @property
+    def settings(self) -> LearnerSettings:
+        """What the learner was started with."""
+        return self._run.settings
 
-    def join(self, request: learner_pb2.JoinRequest) -> WorkerSession:
+    @property
+    def schema(self) -> Schema:
+        """What a gradient looks like."""
+        return self._run.schema
+
+    # Workers' sessions.
+
+    @locked
+    def join(self, request: learner_pb2.JoinRequest) -> learner_pb2.JoinReply:
         """Admit a worker: a new process, or one whose stream broke and which keeps the leases it still has.
 
         Raises:
             JoinDeniedError: it does not fit.
         """
-        run = self.run
+        run = self._run
         try:
             check_worker(request, run.settings, run.sessions, run.excluded_hosts)
         except JoinDeniedError as error:
-            run.refusals.add(error.reason, f"worker {request.worker_name[:64]!r}: {error}")
+            run.denials.add(error.reason, f"worker {request.worker_name[:64]!r}: {error}")
             raise
         session = run.sessions.named(request.worker_name)
         if session is not None and session.introduction.incarnation != request.incarnation:
-            self._departures.expire(session, Goodbye.SUPERSEDED, "a newer process of this worker joined")
+            self._leases.expire(session, Goodbye.SUPERSEDED, "a newer process of this worker joined")
             session = None
         if session is None:
             session = run.sessions.open(request, run.clock())
@@ -76,246 +106,272 @@ class LearnerCore:
             session.rejoin(request, run.clock())
         session.held = {lane.lane: lane for lane in request.held}
         self._leases.resume(session)
-        return session
+        return self._join_reply(session)
 
-    def attach(self, worker_id: str) -> int | None:
-        """Open a session's stream in place of any earlier one.
+    @locked
+    def attach(self, secret: str, peer: str = "") -> tuple[str, SendQueue] | None:
+        """Open the stream of the session whose last Join gave `secret`, in place of any earlier stream.
 
         Returns:
-            The stream's number, or None if the session has expired.
+            The session's id and what is sent on the stream; None, which counts as a denial of `peer`, if
+            there is no such session.
         """
-        session = self.run.heard(worker_id)
+        session = self._run.sessions.with_secret(secret)
         if session is None:
+            self._run.denials.add(DenialReason.NO_SESSION, f"a stream of {peer} without a Join")
             return None
-        session.streams += 1
-        session.stream = session.streams
-        if self.run.phase.final is not None:
-            self._departures.dismiss(session)
-            return session.stream
-        self.run.send(session, letters.theta(self.run.ring.newest, self.run.settings.chunk_bytes))
+        session.last_heard_s = self._run.clock()
+        if session.stream is not None:
+            session.stream.close()
+        stream = session.stream = SendQueue()
+        session.has_connected = True
+        if self._run.control.final is not None:
+            self._leases.say_how_it_ended(session)
+            return session.worker_id, stream
+        session.send(messages.theta(self._run.thetas.newest, self._run.settings.chunk_bytes))
         if session.draining:
-            self.run.send(session, letters.drain("draining", 0.0))
-        self._leases.rebalance(self.run.clock())
-        return session.stream
+            session.send(messages.drain("draining", 0.0))
+        self._leases.rebalance(self._run.clock())
+        return session.worker_id, stream
 
-    def detach(self, worker_id: str, stream: int) -> None:
-        """Take note that a stream broke. The lanes stay for the lease's time to live."""
-        session = self.run.sessions.get(worker_id)
-        if session is None or session.stream != stream:
+    @locked
+    def detach(self, worker_id: str, stream: SendQueue) -> None:
+        """Close a stream that broke. Its worker keeps its lanes for the lease's time to live."""
+        stream.close()
+        if stream.overflowed:
+            self._run.events.add("warning", "worker_cut_off", f"{worker_id}: does not read what it is sent")
+        session = self._run.sessions.get(worker_id)
+        if session is None or session.stream is not stream:
             return
         session.stream = None
-        if self.run.phase.final is not None:
-            self._departures.close(session, Goodbye.FINISHED, "")
+        if self._run.control.final is not None:
+            self._leases.close(session, Goodbye.FINISHED, "")
 
+    @locked
+    def leave(self, worker_id: str, reason: str, *, is_unfit: bool = False) -> None:
+        """End the session of a worker that asks for it, `is_unfit` if it does not fit this run."""
+        session = self._run.sessions.get(worker_id)
+        if session is not None:
+            if is_unfit:
+                self._run.denials.add(DenialReason.UNFIT_WORKER, f"{session.name}: {reason[:200]}")
+            self._leases.close(session, Goodbye.DRAINED, reason)
+            self._run.events.add("info", "worker_left", f"{session.name}: {reason[:200]}")
+
+    @locked
+    def hang_up(self) -> None:
+        """Close every stream once what is queued has been sent."""
+        for session in self._run.sessions:
+            if session.stream is not None:
+                session.stream.close()
+
+    # Messages of workers.
+
+    @locked
     def heartbeat(self, worker_id: str, heartbeat: learner_pb2.Heartbeat) -> None:
-        """Take a sign of life and answer it."""
-        session = self.run.heard(worker_id)
+        """Take a heartbeat and answer it."""
+        session = self._run.heard(worker_id)
         if session is not None:
             session.take_heartbeat(heartbeat)
-            credits_left = self._leases.credits(worker_id)
-            self.run.send(session, letters.heartbeat_ack(self.run.version, credits_left))
+            session.send(messages.heartbeat_ack(self._run.outer_step, self._leases.credits(worker_id)))
 
-    def refuse_unread(self, worker_id: str, push: GradientEstimatorOut) -> bool:
-        """Answer a push whose body is still to come, if it is of no use whatever that holds.
+    @locked
+    def announce_push(self, worker_id: str, push: GradientEstimatorOut) -> bool:
+        """Return whether the body of a push is worth reading; if not, the push has been answered."""
+        session = self._run.heard(worker_id)
+        return session is not None and self._pushes.announce(session, push)
 
-        Returns:
-            Whether it was, so that the body need not be kept.
-        """
-        session = self.run.heard(worker_id)
-        return session is None or self._pushes.refuse(session, push, Body())
-
+    @locked
     def push(self, worker_id: str, push: GradientEstimatorOut, body: Body) -> None:
         """Judge a push, keep it if it is good, and answer it."""
-        session = self.run.heard(worker_id)
-        if session is not None and not self._pushes.refuse(session, push, body):
-            self._pushes.accept(session, push, body)
+        session = self._run.heard(worker_id)
+        if session is not None:
+            self._pushes.receive(session, push, body)
 
+    @locked
     def wants_snapshot(self, worker_id: str, snapshot: learner_pb2.Snapshot) -> bool:
         """Whether a snapshot is worth receiving.
 
         One that is here already is never replaced: checkpoints know its digest.
         """
-        self.run.heard(worker_id)
-        lane = self.run.lanes.leased(worker_id, snapshot.lane, snapshot.incarnation)
+        self._run.heard(worker_id)
+        lane = self._run.lanes.leased(worker_id, snapshot.lane, snapshot.incarnation)
         return (
             lane is not None
             and snapshot.seq > 0
             and snapshot.seq not in lane.snapshots
-            and 0 < snapshot.bytes <= self.run.settings.max_snapshot_bytes
+            and 0 < snapshot.bytes <= self._run.settings.max_snapshot_bytes
         )
 
-    def snapshot_stored(self, worker_id: str, incarnation: int, ref: SnapshotRef) -> bool:
-        """Take note of a snapshot on disk; returns whether it counts: the lease may have ended meanwhile."""
-        self.run.heard(worker_id)
-        lane = self.run.lanes.leased(worker_id, ref.lane, incarnation)
+    @locked
+    def snapshot_stored(self, worker_id: str, fencing_token: int, ref: SnapshotRef) -> bool:
+        """Record a snapshot on disk; returns whether it counts: the lease may have ended meanwhile."""
+        self._run.problems.pop(_SNAPSHOTS, None)
+        self._run.heard(worker_id)
+        lane = self._run.lanes.leased(worker_id, ref.lane, fencing_token)
         if lane is None:
             return False
         lane.snapshots[ref.seq] = ref
-        self._trim_ring()
+        self._run.trim_thetas()
         return True
 
-    def snapshot_corrupt(self, ref: SnapshotRef, detail: str) -> None:
-        """Forget a snapshot that is no longer what was stored.
+    @locked
+    def snapshot_lost(self, worker_id: str, error: Exception) -> None:
+        """Record that a snapshot could not be stored; an OSError is a problem of the run's disk."""
+        self._run.events.add("warning", "snapshot_lost", f"{worker_id}: {error}")
+        if isinstance(error, OSError):
+            self._run.problems[_SNAPSHOTS] = f"could not be written: {error}"
 
-        In `sync` its lane can go on only from an older one whose thetas are still here. Otherwise only an
-        earlier checkpoint, with its own ring, can mend the run: the learner must start again.
-        """
-        run = self.run
-        lane = run.lanes[ref.lane]
-        if lane.snapshots.pop(ref.seq, None) is None:
-            return
-        run.events.add("error", "snapshot_corrupt", detail)
-        older = lane.newest_snapshot(lane.reached)
-        if run.aggregation.exact_versions and run.ring.get(older.seq if older else 0) is None:
-            run.broken = detail
-
+    @locked
     def return_lane(self, worker_id: str, message: learner_pb2.LaneReturn) -> None:
         """Take a lane back."""
-        self.run.heard(worker_id)
-        lane = self.run.lanes.leased(worker_id, message.lane, message.incarnation)
+        self._run.heard(worker_id)
+        lane = self._run.lanes.leased(worker_id, message.lane, message.incarnation)
         if lane is None:
             return
-        if not self.run.aggregation.exact_versions and message.seq in lane.snapshots:
-            # Where gaps are allowed, a state that came back is worth more than the estimates that made it.
+        if not self._run.aggregation.exact_versions and message.seq in lane.snapshots:
+            # Where gaps are allowed, a returned state is worth more than the estimates that led to it.
             lane.returned = max(lane.returned, message.seq)
-        self.run.lanes.release(lane)
+        self._run.lanes.release(lane)
         text = f"lane {lane.number} at seq {message.seq}: {message.reason[:200]}"
-        self.run.events.add("info", "lane_returned", text)
-        self._leases.rebalance(self.run.clock())
+        self._run.events.add("info", "lane_returned", text)
+        self._leases.rebalance(self._run.clock())
 
+    @locked
     def lane_failed(self, worker_id: str, message: learner_pb2.LaneFailure) -> None:
-        """Take note of an estimate that raised."""
-        session = self.run.heard(worker_id)
-        lane = self.run.lanes.leased(worker_id, message.lane, message.incarnation)
+        """Record an estimate that raised."""
+        session = self._run.heard(worker_id)
+        lane = self._run.lanes.leased(worker_id, message.lane, message.incarnation)
         if session is not None and lane is not None:
             self._quarantine.failed(session, lane, message)
-            self._leases.rebalance(self.run.clock())
+            self._leases.rebalance(self._run.clock())
 
+    @locked
     def stack(self, worker_id: str, dump: learner_pb2.StackDump) -> None:
-        """Take what the threads of a worker are doing."""
-        session = self.run.heard(worker_id)
+        """Take a worker's stack dump."""
+        session = self._run.heard(worker_id)
         if session is not None:
             self._stacks.take(session, dump.text)
 
+    @locked
     def log(self, worker_id: str, line: learner_pb2.LogLine) -> None:
-        """Record what a worker wants people to know, up to a bound for each session."""
-        session = self.run.heard(worker_id)
+        """Record a worker's log line, up to a bound for each session."""
+        session = self._run.heard(worker_id)
         if session is None or session.log_lines >= _LOG_LINES:
             return
         session.log_lines += 1
         if line.HasField("failure"):
             report, host = read_report(line.failure), session.introduction.host
-            self.run.code_failures.add(report, session=worker_id, worker=session.name, host=host)
+            self._run.code_failures.add(report, session=worker_id, worker=session.name, host=host)
         level = _LOG_LEVELS.get(line.level, "info")
-        self.run.events.add(level, "worker_log", f"{session.name}: {line.text[:_LOG_CHARACTERS]}")
+        self._run.events.add(level, "worker_log", f"{session.name}: {line.text[:_LOG_CHARACTERS]}")
 
-    def leave(self, worker_id: str, reason: str, *, is_unfit: bool = False) -> None:
-        """Let a worker go that says so, perhaps because it has found that it does not fit this run."""
-        session = self.run.sessions.get(worker_id)
-        if session is not None:
-            if is_unfit:
-                self.run.refusals.add(DenialReason.UNFIT_WORKER, f"{session.name}: {reason[:200]}")
-            self._departures.close(session, Goodbye.DRAINED, reason)
-            self.run.events.add("info", "worker_left", f"{session.name}: {reason[:200]}")
+    # What servers read.
 
-    # What time does.
+    @locked
+    def status(self) -> admin_pb2.Status:
+        """Return the run's status."""
+        return build_status(self._run)
 
+    @locked
+    def staleness_counts(self) -> dict[int, int]:
+        """Return how many gradients of each staleness have been applied by this process."""
+        return dict(self._run.counters.staleness)
+
+    @locked
+    def not_ready(self) -> list[str]:
+        """Return what keeps workers from being served, and checkpoints from being written."""
+        reasons = [f"{about}: {problem}" for about, problem in self._run.problems.items()]
+        if self._run.control.final is not None:
+            reasons.append(f"the run is {self._run.state}")
+        return reasons
+
+    @locked
+    def theta(self, outer_step: int) -> Published:
+        """Return the theta of an outer step.
+
+        Raises:
+            KeyError: it is not kept.
+        """
+        published = self._run.thetas.get(outer_step)
+        if published is None:
+            raise KeyError(f"theta {outer_step} is not kept; the newest is {self._run.outer_step}")
+        return published
+
+    @locked
+    def snapshot(self, lane: int, seq: int) -> SnapshotRef | None:
+        """Return the snapshot of a lane at `seq`, or None."""
+        return self._run.lanes[lane].snapshots.get(seq) if lane < len(self._run.lanes) else None
+
+    @locked
+    def snapshot_corrupt(self, ref: SnapshotRef, detail: str) -> None:
+        """Forget a snapshot that is no longer what was stored.
+
+        In `sync` its lane can only continue from an older one whose thetas are still here. Otherwise only an
+        earlier checkpoint, with its own thetas, can repair the run: the learner must restart.
+        """
+        run = self._run
+        lane = run.lanes[ref.lane]
+        if lane.snapshots.pop(ref.seq, None) is None:
+            return
+        run.events.add("error", "snapshot_corrupt", detail)
+        older = lane.newest_snapshot(lane.reached)
+        if run.aggregation.exact_versions and run.thetas.get(older.seq if older else 0) is None:
+            run.broken = detail
+
+    def responds(self, timeout_s: float) -> bool:
+        """Return whether the core can be called: no thread hangs while it holds the lock."""
+        return self._lock.is_free(timeout_s)
+
+    # The process around the core.
+
+    @locked
     def tick(self) -> None:
         """Judge the workers: their silence, their progress and their number. Called a few times a second."""
-        if self.run.phase.final is None:
-            self._liveness.look()
+        if self._run.control.final is None:
+            self._liveness.check()
             self._autoscaler.tick()
-            self._leases.rebalance(self.run.clock())
+            self._leases.rebalance(self._run.clock())
 
-    # What the update thread does.
+    @locked
+    def listening(self, endpoints: dict[str, str]) -> None:
+        """Record where the learner listens, by the name of the server."""
+        self._run.endpoints = endpoints
+        listed = ", ".join(f"{server} {address}" for server, address in endpoints.items())
+        text = f"epoch {self._run.term} at outer step {self._run.outer_step}; {listed}"
+        self._run.events.add("info", "learner_started", text)
 
-    def ending(self) -> RunState | None:
-        """Return how the run ends now, or None while it goes on."""
-        run = self.run
-        if run.checkpoint_health.given_up(run.clock()) and not run.applying:
-            return RunState.FAILED
-        return None if run.applying else run.phase.end(run.version, computing=run.computing)
+    @locked
+    def crashed(self, error: BaseException, *, is_fenced: bool) -> None:
+        """End the update thread because of `error`; `is_fenced` if workers belong to another learner now."""
+        self._run.events.add("error", "learner_crashed", repr(error))
+        self._run.broken = self._run.broken or repr(error)
+        for session in self._run.sessions if is_fenced else ():
+            session.send(messages.goodbye(Goodbye.EXPIRED, "another learner has taken over; join it"))
 
-    def batch_ready(self) -> bool:
-        """Whether `take_batch` would return one."""
-        return self.batch_due_in_s() == 0.0
-
-    def batch_due_in_s(self) -> float | None:
-        """Return in how long `batch_ready` holds by time alone, or None if something must happen first."""
-        run = self.run
-        if run.phase.paused or run.phase.final is not None or run.applying:
-            return None
-        return run.aggregation.due_in_s(run.buffer, run.version, run.clock())
-
-    def take_batch(self) -> Batch | None:
-        """Take the next update's batch out of the buffer, or None while there is none."""
-        if not self.batch_ready():
-            return None
-        run = self.run
-        batch = run.aggregation.select(run.buffer)
-        run.buffer.take([item for item in batch if item is not None])
-        run.applying = run.aggregation.weighed(batch, run.version)
-        return run.applying
-
-    def applied(self, outcome: Outcome) -> None:
-        """Publish the version that the batch taken last has made."""
-        run = self.run
-        used = [item for item in run.applying if item is not None]
-        run.applying = ()
-        run.ring.publish(outcome.published)
-        run.arrivals.began(run.version, run.clock())
-        run.tally.applied(used, outcome, run.clock())
-        run.phase.updated(run.version, outcome.effect)
-        for number, seq, _ in (estimate for item in used for estimate in item.estimates):
-            lane = run.lanes[number]
-            lane.applied = max(lane.applied, seq)
-        if self.ending() is None:  # else workers would begin estimates that nobody will use
-            self._announce()
-        for item in used:
-            self._pushes.settle(item, learner_pb2.APPLIED)
-        for item in run.buffer.drop(lambda waiting: run.aggregation.expired(waiting, run.version)):
-            self._pushes.settle(item, learner_pb2.STALE, f"waited until theta was at {run.version}")
-        self._report(outcome)
-        self._trim_ring()
-
-    def end(self, final: RunState) -> None:
-        """Close the run, answer the pushes that no update will use, and say goodbye to everyone."""
-        self.run.phase.final = final
-        for item in self.run.buffer.drop(lambda waiting: True):
-            self._pushes.settle(item, learner_pb2.CLOSED, f"the run is {final}; no update has used it")
-        for session in self.run.sessions:
-            self._departures.dismiss(session)
-        level: Level = "error" if final in (RunState.FAILED, RunState.UNTRAINED) else "info"
-        text = f"at outer step {self.run.version}, theta {self.run.ring.newest.sha256}"
-        standstill = self.run.phase.standstill(self.run.version)
-        text += f": theta {standstill}" * bool(standstill)
-        self.run.events.add(level, final.lower(), text)
-
-    # Under these.
-
-    def _announce(self) -> None:
-        announcement = letters.theta(self.run.ring.newest, self.run.settings.chunk_bytes)
-        for session in self.run.sessions:
-            self.run.send(session, announcement)
-
-    def _report(self, outcome: Outcome) -> None:
-        step = f"outer step {self.run.version}"
-        if outcome.effect is Effect.EMPTY:
-            text = f"{step}: no gradient had weight; theta stays as it was"
-            self.run.events.add("warning", "empty_update", text)
-        if outcome.effect is Effect.REVERTED:
-            text = f"{step}: theta or the outer optimizer's state would not have stayed finite: refused"
-            self.run.events.add("error", "reverted_update", text)
-
-    def _trim_ring(self) -> None:
-        run = self.run
-        recent = run.version - _RECENT_VERSIONS
-        exact = run.aggregation.exact_versions
-        run.ring.trim(min(recent, run.lanes.oldest_restart()) if exact else recent)
+    def _join_reply(self, session: WorkerSession) -> learner_pb2.JoinReply:
+        run, settings = self._run, self._run.settings
+        return learner_pb2.JoinReply(
+            protocol=PROTOCOL,
+            run_id=settings.run_id,
+            epoch=run.term,
+            worker_id=session.worker_id,
+            session_secret=session.secret,
+            heartbeat_s=settings.liveness.heartbeat_s,
+            orphan_ttl_s=settings.liveness.orphan_ttl_s,
+            chunk_bytes=settings.chunk_bytes,
+            schema=run.schema,
+            experiment_toml=settings.experiment_toml,
+            version=run.outer_step,
+            lanes_total=len(run.lanes),
+            snapshot_every=settings.checkpoint.every,
+            exact_versions=run.aggregation.exact_versions,
+            merges=run.merges,
+            lease_ttl_s=settings.liveness.lease_ttl_s,
+        )
 
     def _warn_of_other_device(self, session: WorkerSession) -> None:
         kind = session.introduction.device_kind
-        others = {other.introduction.device_kind for other in self.run.sessions} - {kind, ""}
-        if kind and others and self.run.aggregation.exact_versions:
+        others = {other.introduction.device_kind for other in self._run.sessions} - {kind, ""}
+        if kind and others and self._run.aggregation.exact_versions:
             text = f"{session.name} computes on {kind!r}, others on {sorted(others)}: theta depends on both"
-            self.run.events.add("warning", "mixed_devices", text)
+            self._run.events.add("warning", "mixed_devices", text)

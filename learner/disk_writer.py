@@ -1,6 +1,6 @@
-"""The thread that writes: rows of the table, and checkpoints, in the order in which they came about.
+"""The thread that writes: rows of the table, and checkpoints, in the order of the updates they belong to.
 
-One queue for both, so that the rows up to a checkpoint's version are on disk before the checkpoint is.
+One queue for both, so that the rows up to a checkpoint's outer step are on disk before the checkpoint is.
 """
 
 import contextlib
@@ -9,28 +9,77 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final, TypeAlias
 
-from learner.checkpoint_store import CheckpointFile
+from learner.checkpoint import Checkpoint
+from learner.checkpoint_store import CheckpointFile, CheckpointStore
 from learner.checkpointing import SaveJob
-from learner.owned_thread import OwnedThread
-from learner.records import Records, UpdateRecord
-from learner.runtime import Runtime
-from learner.saver import Saver
+from learner.records import Records
+from learner.snapshots import SnapshotStore
+from learner.threads import OwnedThread
+from learner.update_record import UpdateRecord
+from learner.updates import Updates
+from protos.exit_codes import FencedError
 
 _QUEUED: Final = 4096  # updates may run this far ahead of a disk that stalls
 _JOIN_S: Final = 300.0
-_PROBLEM: Final = "metrics"
 
 _Job: TypeAlias = UpdateRecord | SaveJob | None
+
+
+class Saver:
+    """Puts checkpoints on the disk, and deletes the lane states that no checkpoint needs any longer."""
+
+    def __init__(self, updates: Updates, checkpoints: CheckpointStore, snapshots: SnapshotStore) -> None:
+        self._updates = updates
+        self._checkpoints = checkpoints
+        self._snapshots = snapshots
+
+    def save(self, job: SaveJob) -> None:
+        """Write a checkpoint. A disk that refuses is a problem that is reported, not the end of the run.
+
+        Raises:
+            FencedError: another learner has the run directory now.
+        """
+        checkpoint = job.checkpoint
+        try:
+            self._snapshots.make_durable(checkpoint.snapshots())
+            path = self._checkpoints.save(checkpoint)
+            self._prune_snapshots(checkpoint)
+        except (OSError, FencedError) as error:
+            self._updates.save_failed(str(error))
+            job.done.set_exception(error)
+            if isinstance(error, FencedError):
+                raise
+            return
+        file = CheckpointFile(path, checkpoint.outer_step, checkpoint.theta_sha256)
+        self._updates.saved(file)
+        job.done.set_result(file)
+
+    def _prune_snapshots(self, checkpoint: Checkpoint) -> None:
+        """Delete the lane states that are older than this checkpoint's and part of no other.
+
+        Newer ones stay, superseded or not: the next checkpoint may be under way already, and needs those that
+        are not ahead of it.
+        """
+        oldest = {ref.lane: ref.seq for ref in checkpoint.snapshots()}
+        referenced = self._checkpoints.referenced_snapshots()
+        unneeded = [
+            (lane, seq)
+            for lane, seq in self._snapshots.stored()
+            if seq < oldest.get(lane, 0) and (lane, seq) not in referenced
+        ]
+        self._updates.forget_snapshots(unneeded)
+        for lane, seq in unneeded:
+            self._snapshots.remove(lane, seq)
 
 
 class DiskWriter:
     """Owns the table and the checkpoint directory while it runs."""
 
     def __init__(
-        self, runtime: Runtime, records: Records, saver: Saver, report: Callable[[BaseException], None]
+        self, updates: Updates, records: Records, saver: Saver, report: Callable[[BaseException], None]
     ) -> None:
-        """Write with `records` and `saver`; `report` gets what they raise beyond a refusing disk."""
-        self._runtime = runtime
+        """Write with `records` and `saver`; `report` gets what they raise other than an OSError."""
+        self._updates = updates
         self._records = records
         self._saver = saver
         self._jobs: queue.Queue[_Job] = queue.Queue(_QUEUED)
@@ -39,7 +88,7 @@ class DiskWriter:
         self._thread = OwnedThread("disk-writer", self._work, report)
 
     def start(self) -> None:
-        """Begin to take jobs."""
+        """Start to take jobs."""
         self._thread.start()
 
     def record(self, record: UpdateRecord) -> None:
@@ -75,10 +124,8 @@ class DiskWriter:
             self._records.write(record)
         except OSError as error:
             self._failing = True
-            with self._runtime.locked() as core:
-                core.run.problems[_PROBLEM] = f"could not be written: {error}"
+            self._updates.table_written(error)
             return
         if self._failing:
             self._failing = False
-            with self._runtime.locked() as core:
-                core.run.problems.pop(_PROBLEM, None)
+            self._updates.table_written(None)

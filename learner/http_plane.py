@@ -12,18 +12,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from learner.core import LearnerCore
 from learner.http_guard import CertifiedConnection, Guard
 from learner.metrics import RunMetrics
-from learner.run import Run
-from learner.runtime import Runtime
-from learner.series import Series
-from learner.status import build_status
+from learner.records import Series
 from protos.facts import facts_of
 from protos.rpc.access import Access
 from protos.rpc.connection import is_loopback
 from protos.rpc.server import address_in_use
 from protos.rpc.server_tls import ServerTls
-from protos.unspool.v1.admin_pb2 import Status
 
 _EVENTS_SHOWN: Final = 100
 _JOIN_S: Final = 5.0
@@ -43,17 +40,17 @@ class HttpPlane:
 
     def __init__(
         self,
-        runtime: Runtime,
+        core: LearnerCore,
         series: Series,
         listening: socket.socket,
         access: Access,
         tls: ServerTls | None,
     ) -> None:
         """Serve on the socket `listening`, to whom `access` lets in."""
-        self._runtime = runtime
+        self._core = core
         self._series = series
         self._socket = listening
-        self._metrics = RunMetrics(self._status, self._staleness)
+        self._metrics = RunMetrics(core.status, core.staleness_counts)
         routes = [
             Route("/", self._page),
             Route("/plotly.min.js", self._plotly),
@@ -84,14 +81,6 @@ class HttpPlane:
     def _serve(self) -> None:
         self._server.run(sockets=[self._socket])
 
-    def _status(self) -> Status:
-        with self._runtime.locked() as core:
-            return build_status(core.run)
-
-    def _staleness(self) -> dict[int, int]:
-        with self._runtime.locked() as core:
-            return dict(core.run.tally.staleness)
-
     async def _page(self, request: Request) -> Response:
         page = importlib.resources.files("learner").joinpath("page.html").read_text(encoding="utf-8")
         return HTMLResponse(page, headers=_HEADERS)
@@ -102,24 +91,22 @@ class HttpPlane:
         return Response(script, media_type="text/javascript", headers=headers)
 
     async def _status_json(self, request: Request) -> Response:
-        return JSONResponse(facts_of(self._status()))
+        return JSONResponse(facts_of(self._core.status()))
 
     async def _series_json(self, request: Request) -> Response:
         return JSONResponse(self._series.columns())
 
     async def _events_json(self, request: Request) -> Response:
-        with self._runtime.locked() as core:
-            events = core.run.events.latest(_EVENTS_SHOWN)
+        events = self._core.admin.latest_events(_EVENTS_SHOWN)
         return JSONResponse([facts_of(event) for event in events])
 
     def _healthz(self, request: Request) -> Response:
-        # In a thread of its own, since it waits: a learner whose lock nobody gets does not live.
-        is_alive = self._runtime.responds(_HEALTH_S)
+        # In a thread of its own, since it waits: a learner whose lock cannot be taken does not work.
+        is_alive = self._core.responds(_HEALTH_S)
         return JSONResponse({"alive": is_alive}, status_code=200 if is_alive else 503)
 
     async def _readyz(self, request: Request) -> Response:
-        with self._runtime.locked() as core:
-            reasons = _not_ready(core.run)
+        reasons = self._core.not_ready()
         return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
 
     async def _prometheus(self, request: Request) -> Response:
@@ -156,11 +143,3 @@ def listen(host: str, port: int) -> socket.socket:
         listening.close()
         raise address_in_use("HTTP", host, port) from error
     return listening
-
-
-def _not_ready(run: Run) -> list[str]:
-    """Say what keeps workers from being served, and checkpoints from being written."""
-    reasons = [f"{about}: {problem}" for about, problem in run.problems.items()]
-    if run.phase.final is not None:
-        reasons.append(f"the run is {run.state}")
-    return reasons

@@ -9,7 +9,7 @@ from typing import Final
 from learner.snapshots import SnapshotRef
 from protos.rpc.liveness import COMPUTE_TIMES
 
-_EPOCH_SHIFT: Final = 32
+_TERM_SHIFT: Final = 32
 
 
 class LaneState(enum.StrEnum):
@@ -20,7 +20,7 @@ class LaneState(enum.StrEnum):
     REVOKING = "revoking"
     """Still leased; its worker was asked to give it back."""
     QUARANTINED = "quarantined"
-    """Leased to nobody until a person has looked: its estimates fail."""
+    """Not leased until a person has looked: its estimates fail."""
 
 
 @dataclasses.dataclass
@@ -29,7 +29,7 @@ class Lane:
 
     Attributes:
         number: its index in the run.
-        incarnation: counts leases; a message about the lane counts only if it names the current one.
+        fencing_token: counts leases; a message about the lane counts only if it names the current one.
         accepted: the last estimate taken in.
         applied: the last estimate that theta contains. This is what a checkpoint keeps.
         returned: the last estimate behind a state that came back, which need not have been accepted.
@@ -41,12 +41,12 @@ class Lane:
         compute_times_s: of its latest estimates, whoever made them.
         problem: why it is in quarantine: the traceback that it ended with; else empty.
         nonfinite_in_a_row: its latest estimates that were not finite.
-        anew: whether its unrolls began anew in this life of the learner, so that workers' memories of it are
-            of no use.
+        was_reset: whether this learner process restarted its unrolls, so that states of it in workers'
+            memories are of no use.
     """
 
     number: int
-    incarnation: int
+    fencing_token: int
     accepted: int = 0
     applied: int = 0
     returned: int = 0
@@ -58,24 +58,24 @@ class Lane:
     compute_times_s: deque[float] = dataclasses.field(default_factory=lambda: deque(maxlen=COMPUTE_TIMES))
     problem: str = ""
     nonfinite_in_a_row: int = 0
-    anew: bool = False
+    was_reset: bool = False
 
     @property
     def reached(self) -> int:
-        """The estimate after which a new holder goes on."""
+        """The estimate after which a new holder continues."""
         return max(self.accepted, self.returned)
 
     @property
     def leases(self) -> int:
-        """How often it was leased in this life of the learner."""
-        return self.incarnation & ((1 << _EPOCH_SHIFT) - 1)
+        """How often it was leased by this learner process."""
+        return self.fencing_token & ((1 << _TERM_SHIFT) - 1)
 
-    def begin_anew(self) -> None:
-        """Forget its unroll states. Seqs go on after any that such a state has, so that none comes twice."""
+    def reset(self) -> None:
+        """Forget its unroll states. Seqs continue after theirs, so that none comes twice."""
         self.returned = max((self.reached, *self.snapshots))
         self.snapshots.clear()
         self.nonfinite_in_a_row = 0
-        self.anew = True
+        self.was_reset = True
 
     def newest_snapshot(self, at_most: int) -> SnapshotRef | None:
         """Return the newest snapshot that is not ahead of estimate `at_most`, or None."""
@@ -86,16 +86,16 @@ class Lane:
         )
 
 
-def epoch_of(incarnation: int) -> int:
-    """Return in which life of the learner a lease was given."""
-    return incarnation >> _EPOCH_SHIFT
+def term_of(fencing_token: int) -> int:
+    """Return the term of the learner process that gave a lease."""
+    return fencing_token >> _TERM_SHIFT
 
 
 class LaneTable:
-    """All lanes of a run. Incarnations begin at `epoch << 32`: those of two learner lives never meet."""
+    """All lanes of a run. Fencing tokens begin at `term << 32`: those of two learner processes never meet."""
 
-    def __init__(self, count: int, epoch: int) -> None:
-        self._lanes = [Lane(number, incarnation=epoch << _EPOCH_SHIFT) for number in range(count)]
+    def __init__(self, count: int, term: int) -> None:
+        self._lanes = [Lane(number, fencing_token=term << _TERM_SHIFT) for number in range(count)]
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -107,35 +107,35 @@ class LaneTable:
         return self._lanes[number]
 
     def free(self) -> list[Lane]:
-        """Return the lanes that nobody leases."""
+        """Return the lanes that no worker leases."""
         return [lane for lane in self._lanes if lane.state is LaneState.FREE]
 
     def quarantined(self) -> list[Lane]:
-        """Return the lanes that wait for a person."""
+        """Return the lanes in quarantine."""
         return [lane for lane in self._lanes if lane.state is LaneState.QUARANTINED]
 
     def held_by(self, holder: str) -> list[Lane]:
         """Return the lanes that a worker leases, those being revoked included."""
         return [lane for lane in self._lanes if lane.holder == holder]
 
-    def leased(self, holder: str, number: int, incarnation: int) -> Lane | None:
-        """Return the lane if `holder` leases it under this very incarnation, else None: the fence."""
+    def leased(self, holder: str, number: int, fencing_token: int) -> Lane | None:
+        """Return the lane if `holder` leases it under this fencing token, else None."""
         if number >= len(self._lanes):
             return None
         lane = self._lanes[number]
-        return lane if lane.holder == holder and lane.incarnation == incarnation else None
+        return lane if lane.holder == holder and lane.fencing_token == fencing_token else None
 
     def grant(self, lane: Lane, holder: str) -> None:
-        """Lease a free lane, under a new incarnation."""
-        lane.incarnation += 1
+        """Lease a free lane, under a new fencing token."""
+        lane.fencing_token += 1
         lane.state, lane.holder = LaneState.GRANTED, holder
 
     def release(self, lane: Lane) -> None:
-        """End a lease; its incarnation is spent."""
+        """End a lease; its fencing token is no longer valid."""
         lane.state, lane.holder = LaneState.FREE, None
 
     def quarantine(self, lane: Lane, problem: str) -> None:
-        """End a lane's lease, and lease it to nobody."""
+        """End a lane's lease, and do not lease it again."""
         lane.state, lane.holder, lane.problem = LaneState.QUARANTINED, None, problem
 
     def lift_quarantine(self, lane: Lane) -> None:
@@ -144,7 +144,7 @@ class LaneTable:
             lane.state, lane.problem = LaneState.FREE, ""
 
     def oldest_restart(self) -> int:
-        """Return the oldest theta version that a replay of some lane could need.
+        """Return the oldest theta that a replay of some lane could need.
 
         A lane may be ahead of theta, and its newest snapshot with it; a checkpoint of theta as it is now
         would restart the lane from an older one.

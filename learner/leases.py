@@ -1,17 +1,19 @@
-"""Leasing: which worker gets which lane, and what becomes of the lanes of one that goes."""
+"""Leases: which worker gets which lane, and what happens to them when a session is closed."""
 
 import math
 import statistics
 from typing import Final
 
-from learner import letters
+from learner import messages
 from learner.assignment import Candidate, assign, surplus
-from learner.held_states import is_of_use, is_to_be_discarded, was_rolled_back
-from learner.lanes import Lane, LaneState
+from learner.lanes import Lane, LaneState, term_of
 from learner.run import Run
+from learner.run_state import RunState
 from learner.sessions import SessionState, WorkerSession
+from protos.unspool.v1.learner_pb2 import Goodbye, HeldLane
 
-_PACES_S: Final = 20.0
+_SPEEDS_S: Final = 20.0
+_ENDINGS: Final = {RunState.FINISHED: Goodbye.FINISHED, RunState.STOPPED: Goodbye.STOPPED}
 
 
 class Leases:
@@ -21,8 +23,8 @@ class Leases:
         self._run = run
         self._gathering_until_s: float | None = None
         self._gathered = False
-        self._paces: dict[str, float] = {}
-        self._paces_at_s = -math.inf
+        self._speeds: dict[str, float] = {}
+        self._speeds_at_s = -math.inf
 
     def credits(self, worker_id: str) -> int:
         """Return how many further pushes the worker may have outstanding.
@@ -38,18 +40,18 @@ class Leases:
     def resume(self, session: WorkerSession) -> None:
         """Let a worker that joined again keep the lanes whose leases it still has; free the others.
 
-        What it holds may also show that theta went back, and that lanes are to begin anew for it.
+        What it holds may also show that theta went back, and that lanes must be reset for it.
         """
         held = {(lane.lane, lane.incarnation) for lane in session.introduction.held}
         for lane in self._run.lanes.held_by(session.worker_id):
-            if (lane.number, lane.incarnation) in held:
+            if (lane.number, lane.fencing_token) in held:
                 # Whether it ever read of a revocation is not known; if it is still due, it is said again.
                 lane.state = LaneState.GRANTED
             else:
                 self._run.lanes.release(lane)
-        self._begin_anew_after_rollback(session)
+        self._reset_after_rollback(session)
 
-    def _begin_anew_after_rollback(self, session: WorkerSession) -> None:
+    def _reset_after_rollback(self, session: WorkerSession) -> None:
         if (
             self._run.settings.aggregation.lanes_after_rollback != "reset"
             or self._run.aggregation.exact_versions
@@ -59,29 +61,29 @@ class Leases:
             lane
             for lane in self._run.lanes
             if lane.number in session.held
-            and lane.leases == 0  # else somebody goes on from the checkpoint already
-            and was_rolled_back(self._run, lane, session.held[lane.number])
+            and lane.leases == 0  # otherwise a worker already continues from the checkpoint
+            and self._was_rolled_back(lane, session.held[lane.number])
         ]
         for lane in ahead:
-            lane.begin_anew()
+            lane.reset()
         if ahead:
             numbers = [lane.number for lane in ahead]
-            text = f"lanes {numbers} begin anew: {session.name} has them ahead of theta's checkpoint"
+            text = f"lanes {numbers} are reset: {session.name} has them ahead of theta's checkpoint"
             self._run.events.add("info", "lanes_reset", text)
 
     def reset(self, lane: Lane, reason: str) -> None:
-        """Let a lane begin its unrolls anew: no state of it is used again. `rebalance` leases it."""
+        """Restart a lane's unrolls: no state of it is used again. `rebalance` leases it."""
         holder = self._run.sessions.get(lane.holder) if lane.holder else None
         if holder is not None:
-            self._run.send(holder, letters.revocation(lane, reason))
+            holder.send(messages.revocation(lane, reason))
         self._run.lanes.release(lane)
-        lane.begin_anew()
+        lane.reset()
 
     def relieve(self, session: WorkerSession) -> None:
         """Ask a worker whose estimates come too late for a lane, if somebody else can have it."""
         others = [other for other in self._able(self._run.clock()) if other is not session]
         if any(not other.is_late for other in others) and self._kept(session.worker_id):
-            self._revoke_one(session.worker_id, "its estimates come too late")
+            self._revoke_one(session, "its estimates come too late")
 
     def release_all(self, session: WorkerSession) -> list[int]:
         """End every lease of a worker; returns the lanes."""
@@ -90,17 +92,37 @@ class Leases:
             self._run.lanes.release(lane)
         return [lane.number for lane in lost]
 
+    def close(self, session: WorkerSession, reason: Goodbye.Reason, detail: str) -> None:
+        """End a session; its lanes go to others."""
+        session.send(messages.goodbye(reason, detail))
+        self.release_all(session)
+        self._run.sessions.close(session)
+        if self._run.control.final is None:
+            self.rebalance(self._run.clock())
+
+    def expire(self, session: WorkerSession, reason: Goodbye.Reason, detail: str) -> None:
+        """End the session of a worker that no longer answers, or that was replaced."""
+        lost = [lane.number for lane in self._run.lanes.held_by(session.worker_id)]
+        self.close(session, reason, detail)
+        self._run.events.add("warning", "worker_expired", f"{session.name}: {detail}; lanes {lost} are free")
+
+    def say_how_it_ended(self, session: WorkerSession) -> None:
+        """Tell a worker how the run has ended. Its session ends with its stream."""
+        reason = _ENDINGS.get(self._run.control.final or RunState.FAILED, Goodbye.FAILED)
+        session.send(messages.goodbye(reason, f"at outer step {self._run.outer_step}"))
+
     def rebalance(self, now_s: float) -> None:
         """Lease free lanes, and ask for some back where loads are uneven."""
         candidates = self._candidates(now_s)
         if not candidates or not self._has_gathered(now_s):
             return
         free = [lane.number for lane in self._run.lanes.free()]
+        sessions = {session.worker_id: session for session in self._run.sessions}
         for number, worker_id in assign(free, candidates):
-            self._grant(self._run.lanes[number], worker_id)
+            self._grant(self._run.lanes[number], sessions[worker_id])
         on_the_way = sum(self._is_coming(lane) for lane in self._run.lanes)
         for worker_id in surplus(self._candidates(now_s), on_the_way):
-            self._revoke_one(worker_id, "another worker will be done with it sooner")
+            self._revoke_one(sessions[worker_id], "another worker will be done with it sooner")
 
     def _able(self, now_s: float) -> list[WorkerSession]:
         heartbeat_s = self._run.settings.liveness.heartbeat_s
@@ -112,32 +134,32 @@ class Leases:
 
     def _candidates(self, now_s: float) -> list[Candidate]:
         able = self._able(now_s)
-        paces = self._known_paces(now_s)
-        usual = statistics.median(paces.values()) if paces else 1.0
+        speeds = self._known_speeds(now_s)
+        usual = statistics.median(speeds.values()) if speeds else 1.0
         return [
             Candidate(
                 session.worker_id,
                 lanes=len(self._kept(session.worker_id)),
-                held=self._of_use(session),
-                pace=paces.get(session.worker_id, usual) * max(1, session.heartbeat.workers),
+                held=self._held_by(session),
+                speed=speeds.get(session.worker_id, usual) * max(1, session.heartbeat.workers),
                 is_late=session.is_late,
             )
             for session in able
         ]
 
-    def _known_paces(self, now_s: float) -> dict[str, float]:
-        """Return the paces as they lately were; they are not worth a look at every push."""
-        if now_s - self._paces_at_s >= _PACES_S:
-            self._paces_at_s = now_s
-            self._run.paces.forget_others({session.worker_id for session in self._run.sessions})
-            self._paces = self._run.paces.known()
-        return self._paces
+    def _known_speeds(self, now_s: float) -> dict[str, float]:
+        """Return the speeds, computed again only every few seconds: this is called at every push."""
+        if now_s - self._speeds_at_s >= _SPEEDS_S:
+            self._speeds_at_s = now_s
+            self._run.throughput.forget_others({session.worker_id for session in self._run.sessions})
+            self._speeds = self._run.throughput.known()
+        return self._speeds
 
-    def _of_use(self, session: WorkerSession) -> set[int]:
+    def _held_by(self, session: WorkerSession) -> set[int]:
         return {
             lane.number
             for lane in self._run.lanes.free()
-            if lane.number in session.held and is_of_use(self._run, lane, session.held[lane.number])
+            if lane.number in session.held and self._can_continue_from(lane, session.held[lane.number])
         }
 
     def _kept(self, worker_id: str) -> list[Lane]:
@@ -154,24 +176,48 @@ class Leases:
         if self._gathering_until_s is None:
             self._gathering_until_s = now_s + self._run.settings.gather_s
         workers = sum(max(1, session.heartbeat.workers) for session in self._able(now_s))
-        self._gathered = workers >= self._run.workers_desired or now_s >= self._gathering_until_s
+        self._gathered = workers >= self._run.scale.workers or now_s >= self._gathering_until_s
         return self._gathered
 
-    def _grant(self, lane: Lane, worker_id: str) -> None:
-        self._run.lanes.grant(lane, worker_id)
-        credits_left = self.credits(worker_id)
-        exact, version = self._run.aggregation.exact_versions, self._run.version
-        message = letters.grant(lane, version, exact=exact, credits_left=credits_left)
-        session = self._run.sessions.get(worker_id)
-        held = session.held.get(lane.number) if session is not None else None
-        message.grant.discard_held = is_to_be_discarded(self._run, lane, held)
-        self._run.mail.send(worker_id, message)
+    def _grant(self, lane: Lane, session: WorkerSession) -> None:
+        self._run.lanes.grant(lane, session.worker_id)
+        exact, credits_left = self._run.aggregation.exact_versions, self.credits(session.worker_id)
+        message = messages.grant(lane, self._run.outer_step, exact=exact, credits_left=credits_left)
+        message.grant.discard_held = self._must_discard(lane, session.held.get(lane.number))
+        session.send(message)
 
-    def _revoke_one(self, worker_id: str, reason: str) -> None:
-        # One whose estimate for the running outer step has come can be given back at once.
-        lane = max(self._kept(worker_id), key=lambda lane: (lane.accepted, lane.number))
+    def _revoke_one(self, session: WorkerSession, reason: str) -> None:
+        # One whose estimate for the current outer step has arrived can be given back at once.
+        lane = max(self._kept(session.worker_id), key=lambda lane: (lane.accepted, lane.number))
         lane.state = LaneState.REVOKING
-        self._run.mail.send(worker_id, letters.revocation(lane, reason))
+        session.send(messages.revocation(lane, reason))
+
+    def _can_continue_from(self, lane: Lane, held: HeldLane) -> bool:
+        """Return whether a lease may continue from the state of a lane that a worker holds in memory.
+
+        In `sync` that is the state at exactly the seq that the learner has. Otherwise a later one is as good:
+        it has seen more than any snapshot.
+        """
+        if self._run.aggregation.exact_versions:
+            return bool(held.seq == lane.reached)
+        return held.seq >= lane.reached and not self._must_discard(lane, held)
+
+    def _must_discard(self, lane: Lane, held: HeldLane | None) -> bool:
+        """Return whether a worker must not continue from the state that it holds, however recent it is.
+
+        That is so if the lane was reset since, and, unless such states are kept, if theta went back: then the
+        state depends on thetas that were rolled back. What is not known to be `held` may still be there.
+        """
+        if self._run.aggregation.exact_versions:
+            return False
+        if lane.was_reset:
+            return True
+        keeps = self._run.settings.aggregation.lanes_after_rollback == "keep"
+        return held is not None and not keeps and self._was_rolled_back(lane, held)
+
+    def _was_rolled_back(self, lane: Lane, held: HeldLane) -> bool:
+        """Return whether an earlier learner process reached a state and this one has not."""
+        return term_of(held.incarnation) < self._run.term and held.seq > lane.reached
 
     def _is_coming(self, lane: Lane) -> bool:
         """Whether a lane is about to be given back."""

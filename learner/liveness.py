@@ -1,10 +1,9 @@
-"""Who is alive and who gets on: silence ends a session, work that does not move loses its lanes.
+"""Expires silent sessions, and takes lanes from workers that make no progress.
 
-A heartbeat says that a process lives; a hung kernel beats on. So progress is judged by itself, by how long
-each phase may take.
+A heartbeat only says that a process lives: one whose kernel hangs still sends them. So progress is judged by
+itself, by how long each phase may take.
 """
 
-from learner.departures import Departures
 from learner.leases import Leases
 from learner.run import Run
 from learner.sessions import SessionState, WorkerSession
@@ -15,21 +14,20 @@ from protos.unspool.v1.learner_pb2 import Goodbye
 
 
 class Liveness:
-    """Looks at every session."""
+    """Checks every session."""
 
-    def __init__(self, run: Run, leases: Leases, departures: Departures, stacks: Stacks) -> None:
+    def __init__(self, run: Run, leases: Leases, stacks: Stacks) -> None:
         self._run = run
         self._leases = leases
-        self._departures = departures
         self._stacks = stacks
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Judge the silence and the progress of workers as they are now."""
         now_s = self._run.clock()
         for session in list(self._run.sessions):
             silent_s = now_s - session.last_heard_s
             if silent_s > self._run.settings.liveness.lease_ttl_s:
-                self._departures.expire(session, Goodbye.EXPIRED, f"nothing heard for {silent_s:.1f} s")
+                self._leases.expire(session, Goodbye.EXPIRED, f"nothing heard for {silent_s:.1f} s")
             else:
                 self._watch(session, now_s)
 

@@ -1,6 +1,7 @@
 """A learner's life: take the run directory, restore, listen, move theta to the run's end, leave in order."""
 
 import contextlib
+import functools
 import os
 import queue
 import signal
@@ -14,28 +15,21 @@ from grpc_reflection.v1alpha import reflection
 
 from learner.admin_plane import AdminServicer
 from learner.checkpoint_store import CheckpointStore
-from learner.checkpointing import CheckpointSchedule
 from learner.core import LearnerCore
-from learner.disk_writer import DiskWriter
+from learner.disk_writer import DiskWriter, Saver
 from learner.events import EventLog
 from learner.http_plane import HttpPlane, listen
-from learner.letters import goodbye
 from learner.outer import OuterLearner
-from learner.owned_thread import OwnedThread
 from learner.ownership import Ownership
-from learner.phase import RunState
-from learner.records import Records, read_records
+from learner.records import Records, Series, read_records
 from learner.resume import restore
 from learner.run import Run
 from learner.run_directory import Ports, RunDirectory
-from learner.runtime import Runtime
-from learner.saver import Saver
-from learner.series import Series
+from learner.run_state import RunState
 from learner.settings import LearnerSettings
 from learner.snapshots import SnapshotStore
-from learner.status import build_status
 from learner.stop_signals import stop_signals
-from learner.ticker import Ticker
+from learner.threads import OwnedThread, Ticker
 from learner.update_loop import UpdateLoop
 from learner.worker_service import LearnerHost
 from protos import codec
@@ -50,7 +44,6 @@ from protos.rpc.server_tls import ServerTls
 from protos.rpc.session_service import SessionServicer
 from protos.rpc.tls import TlsError, check_server
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc, learner_pb2, learner_pb2_grpc
-from protos.unspool.v1.learner_pb2 import Goodbye
 
 _EXIT_CODES: Final = {RunState.FAILED: ExitCode.RUN_FAILED, RunState.UNTRAINED: ExitCode.UNTRAINED}
 _SPARE_THREADS: Final = 32
@@ -60,7 +53,7 @@ _JOIN_S: Final = 10.0
 _DRAIN_S: Final = 60.0
 _TICK_S: Final = 0.25
 _KEEP_S: Final = 1.0
-_LARGE_RING_BYTES: Final = 1 << 30
+_LARGE_THETAS_BYTES: Final = 1 << 30
 
 _Word: TypeAlias = RunState | BaseException | signal.Signals
 _Bound = TypeVar("_Bound")
@@ -115,12 +108,12 @@ class _Learner:
         directory.clear_endpoints()
         self._events = EventLog(directory.events)
         cleanup.callback(self._events.close)
-        self._refusals = Denials(
+        self._denials = Denials(
             report=lambda reason, text: self._events.add("warning", "access_refused", f"{reason}: {text}")
         )
-        self._tls = _server_tls(settings, self._refusals)
+        self._tls = _server_tls(settings, self._denials)
         self._access = Access(
-            settings.tokens.by_role(), settings.run_id, self._refusals, is_mutual=settings.tls.mutual
+            settings.tokens.by_role(), settings.run_id, self._denials, is_mutual=settings.tls.mutual
         )
         # Ports first: a learner that cannot listen should not have begun an epoch.
         places = settings.workers.max_count + _SPARE_THREADS
@@ -138,21 +131,22 @@ class _Learner:
         self._checkpoints = CheckpointStore(directory.checkpoints, settings.checkpoint.keep, ownership.check)
 
     def run(self) -> RunState:
-        """Live."""
+        """Serve until the run ends."""
         run, outer = self._restore()
-        runtime = Runtime(LearnerCore(run))
-        schedule = CheckpointSchedule(outer, self._settings.checkpoint.every)
+        core = LearnerCore(
+            run, functools.partial(self._directory.remember_scale, self._settings.workers.scale)
+        )
         series = Series(read_records(self._directory.metrics / "outer.csv"))
-        self._cleanup.callback(self._leave_behind, runtime)
-        writer = self._start_writer(runtime, run.version)
-        self._start_tickers(runtime)
-        self._start_planes(runtime, outer, schedule, series)
-        self._announce(run)
-        loop = UpdateLoop(runtime, outer, schedule, writer, series)
+        self._cleanup.callback(self._write_last_status, core)
+        writer = self._start_writer(core, run.outer_step)
+        self._start_tickers(core)
+        self._start_servers(core, series)
+        self._announce(core, run.term)
+        loop = UpdateLoop(core.updates, outer, writer, series)
         update = OwnedThread("update", lambda: self._words.put(loop.run()), self._words.put)
         update.start()
         self._cleanup.callback(update.join, _JOIN_S)
-        return self._wait(runtime)
+        return self._wait(core)
 
     def _restore(self) -> tuple[Run, OuterLearner]:
         outer = OuterLearner(self._settings.experiment, self._settings.aggregation.batch_size)
@@ -165,81 +159,73 @@ class _Learner:
             self._events,
             time.monotonic,
         )
-        self._warn_of_large_ring(run, codec.body_bytes(outer.schema))
-        run.refusals = self._refusals
-        run.workers_desired, run.workers_range = self._directory.scale(self._settings.workers.scale)
+        self._warn_of_large_thetas(run, codec.body_bytes(outer.schema))
+        run.denials = self._denials
+        run.scale = self._directory.scale(self._settings.workers.scale)
         outer.warm_up()
         return run, outer
 
-    def _warn_of_large_ring(self, run: Run, theta_bytes: int) -> None:
-        """Say so where thetas that replays may need are large in memory and in checkpoints."""
-        ring_bytes = 2 * self._settings.checkpoint.every * theta_bytes
-        if run.aggregation.exact_versions and ring_bytes > _LARGE_RING_BYTES:
+    def _warn_of_large_thetas(self, run: Run, theta_bytes: int) -> None:
+        """Report where the thetas that replays may need are large in memory and in checkpoints."""
+        kept_bytes = 2 * self._settings.checkpoint.every * theta_bytes
+        if run.aggregation.exact_versions and kept_bytes > _LARGE_THETAS_BYTES:
             text = (
-                f"up to {ring_bytes / 2**30:.1f} GiB of old thetas will be kept; make checkpoints more often"
+                f"up to {kept_bytes / 2**30:.1f} GiB of old thetas will be kept; make checkpoints more often"
             )
             self._events.add("warning", "large_ring", text)
 
-    def _start_writer(self, runtime: Runtime, outer_step: int) -> DiskWriter:
+    def _start_writer(self, core: LearnerCore, outer_step: int) -> DiskWriter:
         records = Records(self._directory.metrics, outer_step)
-        saver = Saver(runtime, self._checkpoints, self._snapshots)
-        writer = DiskWriter(runtime, records, saver, self._words.put)
+        saver = Saver(core.updates, self._checkpoints, self._snapshots)
+        writer = DiskWriter(core.updates, records, saver, self._words.put)
         writer.start()
         self._cleanup.callback(writer.close)
         return writer
 
-    def _start_tickers(self, runtime: Runtime) -> None:
-        def tick() -> None:
-            with runtime.locked() as core:
-                core.tick()
-
+    def _start_tickers(self, core: LearnerCore) -> None:
         # A disk that stalls must not keep the learner from noticing that workers are silent: two threads.
         for ticker in (
-            Ticker("ticker", _TICK_S, tick, self._words.put),
+            Ticker("ticker", _TICK_S, core.tick, self._words.put),
             Ticker("owner", _KEEP_S, self._ownership.keep, self._words.put),
         ):
             ticker.start()
             self._cleanup.callback(ticker.stop)
 
-    def _start_planes(
-        self, runtime: Runtime, outer: OuterLearner, schedule: CheckpointSchedule, series: Series
-    ) -> None:
-        http = HttpPlane(runtime, series, self._http_socket, self._access, self._tls)
+    def _start_servers(self, core: LearnerCore, series: Series) -> None:
+        http = HttpPlane(core, series, self._http_socket, self._access, self._tls)
         http.start()
         self._cleanup.callback(http.stop)
-        operators = AdminServicer(runtime, schedule, self._directory)
-        admin_pb2_grpc.add_AdminServicer_to_server(operators, self._admin.server)
+        admins = AdminServicer(core)
+        admin_pb2_grpc.add_AdminServicer_to_server(admins, self._admin.server)
         _add_health_and_reflection(self._admin)
         self._admin.start()
         self._cleanup.callback(self._admin.stop, _GOODBYE_S)
-        self._cleanup.callback(operators.close)
-        workers = SessionServicer(LearnerHost(runtime, outer.schema, self._snapshots))
+        self._cleanup.callback(admins.close)
+        workers = SessionServicer(LearnerHost(core, self._snapshots))
         learner_pb2_grpc.add_LearnerServicer_to_server(workers, self._data.server)
         self._data.start()
         self._cleanup.callback(workers.join_readers)
         self._cleanup.callback(self._data.stop, _GOODBYE_S)
-        self._cleanup.callback(runtime.hang_up)
+        self._cleanup.callback(core.hang_up)
 
-    def _announce(self, run: Run) -> None:
-        """Say where the learner listens, now that it does on all three ports."""
+    def _announce(self, core: LearnerCore, term: int) -> None:
+        """Write where the learner listens, now that it does on all three ports."""
         host = advertised_host(self._settings.listen.host, self._settings.listen.advertise)
         scheme = "" if self._tls is None else "https://"
-        run.endpoints = {
+        endpoints = {
             "learner": address_of(host, self._ports.learner),
             "admin": address_of(host, self._ports.admin),
             "http": scheme + address_of(host, self._ports.http),
         }
         is_tls = self._tls is not None
-        about = {"run": self._settings.run_id, "pid": os.getpid(), "epoch": run.epoch, "tls": is_tls}
+        about = {"run": self._settings.run_id, "pid": os.getpid(), "epoch": term, "tls": is_tls}
         self._directory.remember_ports(self._ports)
-        self._directory.write_endpoints({**about, **run.endpoints})
+        self._directory.write_endpoints({**about, **endpoints})
         self._cleanup.callback(self._withdraw)
-        listening = ", ".join(f"{plane} {address}" for plane, address in run.endpoints.items())
-        text = f"epoch {run.epoch} at outer step {run.version}; {listening}"
-        self._events.add("info", "learner_started", text)
+        core.listening(endpoints)
 
-    def _wait(self, runtime: Runtime) -> RunState:
-        """Wait for the update thread's last word, passing on signals meanwhile."""
+    def _wait(self, core: LearnerCore) -> RunState:
+        """Wait for the end of the update thread, and pass signals on until then."""
         stops = 0
         while True:
             try:
@@ -250,21 +236,14 @@ class _Learner:
                 if isinstance(word, RunState):
                     return word
                 if isinstance(word, BaseException):
-                    self._end_early(runtime, word)
+                    is_fenced = isinstance(word, FencedError)
+                    if is_fenced:
+                        self._events.close()  # the file belongs to another learner now
+                    core.crashed(word, is_fenced=is_fenced)
                     raise word
                 reason = f"received {word.name}"
             stops += 1
-            with runtime.locked() as core:
-                core.operator.stop(now=stops > 1, reason=reason)
-
-    def _end_early(self, runtime: Runtime, error: BaseException) -> None:
-        if isinstance(error, FencedError):
-            self._events.close()  # the file is somebody else's now
-        self._events.add("error", "learner_crashed", repr(error))
-        with runtime.locked() as core:
-            core.run.broken = core.run.broken or repr(error)  # lets the update thread end as well
-            for session in core.run.sessions if isinstance(error, FencedError) else ():
-                core.run.send(session, goodbye(Goodbye.EXPIRED, "another learner has taken over; join it"))
+            core.admin.stop(now=stops > 1, reason=reason)
 
     def _withdraw(self) -> None:
         """Say that nobody listens here any more; what another learner says stays."""
@@ -272,10 +251,9 @@ class _Learner:
             self._ownership.check()
             self._directory.clear_endpoints()
 
-    def _leave_behind(self, runtime: Runtime) -> None:
-        """Keep the last status, for when nobody is there to ask."""
-        with runtime.locked() as core:
-            status = build_status(core.run)
+    def _write_last_status(self, core: LearnerCore) -> None:
+        """Keep the last status, for when the learner no longer answers."""
+        status = core.status()
         with contextlib.suppress(OSError, FencedError):
             self._ownership.check()
             self._directory.write_status(facts_of(status))
@@ -303,7 +281,7 @@ def _add_health_and_reflection(server: GrpcServer) -> None:
     )
 
 
-def _server_tls(settings: LearnerSettings, refusals: Denials) -> ServerTls | None:
+def _server_tls(settings: LearnerSettings, denials: Denials) -> ServerTls | None:
     """Return how the learner encrypts, once it is sure that callers will accept what it shows.
 
     Raises:
@@ -312,10 +290,9 @@ def _server_tls(settings: LearnerSettings, refusals: Denials) -> ServerTls | Non
     if settings.tls.server is None:
         return None
     try:
-        check_server(
-            settings.tls.server, advertised_host(settings.listen.host, settings.listen.advertise).strip("[]")
-        )
-        return ServerTls(settings.tls.server, refusals, is_mutual=settings.tls.mutual)
+        host = advertised_host(settings.listen.host, settings.listen.advertise).strip("[]")
+        check_server(settings.tls.server, host)
+        return ServerTls(settings.tls.server, denials, is_mutual=settings.tls.mutual)
     except TlsError as error:
         remedy = "renew the files, or make others with `unspool certs init`"
         raise UsageError(f"TLS: {error}; {remedy}") from error

@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from learner.lanes import LaneState
-from learner.phase import RunState
+from learner.run_state import RunState
 from learner.sessions import SessionState
 from protos.unspool.v1.admin_pb2 import Status
 
@@ -54,6 +54,8 @@ def _gauges(status: Status) -> Iterator[Metric]:
         yield GaugeMetricFamily("unspool_outer_loss", "Mean loss of the last update", status.loss)
     if status.HasField("grad_norm"):
         yield GaugeMetricFamily("unspool_grad_norm", "Norm of the last mean gradient", status.grad_norm)
+    diverged = "Tasks of the last update whose loss was not finite"
+    yield GaugeMetricFamily("unspool_diverged_tasks", diverged, status.diverged_tasks)
     if status.HasField("checkpoint"):
         age_s = status.checkpoint.age_s
         yield GaugeMetricFamily("unspool_checkpoint_age_seconds", "Age of the newest checkpoint", age_s)

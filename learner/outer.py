@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner.aggregation import Batch
-from learner.buffer import Contribution
+from learner.buffer import BufferedPush
 from learner.errors import CorruptCheckpointError
-from learner.outcome import Effect, Outcome
-from learner.ring import Published
+from learner.thetas import Published
+from learner.update_record import Effect, Outcome
 from protos import codec
 from unspool.experiment import Experiment
 from unspool.lanes import optimizer_key, theta_key
@@ -33,18 +33,18 @@ class OuterLearner:
         self.state: GradientLearnerState | None = None
 
     def initialise(self) -> Published:
-        """Begin with the theta of version 0."""
+        """Start with the theta of outer step 0."""
         self.state = self._learner.init(theta_key(self._seed))
         return Published.of(0, self._body())
 
     def restore(self, state: GradientLearnerState, newest: Published) -> None:
-        """Go on from a checkpoint.
+        """Continue from a checkpoint.
 
         Raises:
             CorruptCheckpointError: the state's theta is not the one that was published last.
         """
         self.state = state
-        if Published.of(newest.version, self._body()).sha256 != newest.sha256:
+        if Published.of(newest.outer_step, self._body()).sha256 != newest.sha256:
             raise CorruptCheckpointError("the outer optimizer's theta is not the one that was published")
 
     def state_shape(self) -> PyTree:
@@ -67,18 +67,20 @@ class OuterLearner:
         _, metrics = self._learner.update(self._ready(), [entry] * self._batch, key=key)
         metrics["used"].block_until_ready()
 
-    def apply(self, version: int, batch: Batch) -> Outcome:
-        """Make theta version `version + 1` of `batch`.
+    def apply(self, outer_step: int, batch: Batch) -> Outcome:
+        """Make the theta of `outer_step + 1` from `batch`.
 
         Entries keep their order, which decides the bits of the mean. An update by which theta or the
-        optimizer's state would not stay finite is refused: both stay as they were, and the version counts on.
+        optimizer's state would not stay finite is refused: both stay as they were, and the step counts.
         """
-        key = optimizer_key(self._seed, version + 1)
+        key = optimizer_key(self._seed, outer_step + 1)
         self.state, metrics = self._learner.update(self._ready(), self._entries(batch), key=key)
         used, applied = int(metrics["used"]), bool(metrics["applied"])
         effect = Effect.MOVED if applied else Effect.REVERTED if used else Effect.EMPTY
         return Outcome(
-            published=Published.of(version + 1, self._body()),
+            published=Published.of(outer_step + 1, self._body()),
+            theta=self.theta(),
+            learner_state=self.state,
             effect=effect,
             loss=float(metrics["mean_loss"]) if used else None,
             grad_norm=float(metrics["grad_norm"]),
@@ -97,7 +99,7 @@ class OuterLearner:
         model_state = self._learner.get_meta_model_state(self._ready())
         return [self._entry(item, model_state) for item in batch]
 
-    def _entry(self, item: Contribution | None, model_state: PyTree) -> AggregatedGradient:
+    def _entry(self, item: BufferedPush | None, model_state: PyTree) -> AggregatedGradient:
         """Return a batch's entry; what is missing or was not finite is zeros of no weight."""
         if item is None or item.grad is None:
             return self._aggregated(self._zeros, model_state, mean_loss=0.0, weight=0.0)

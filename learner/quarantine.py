@@ -1,26 +1,32 @@
-"""What follows when estimates fail: a lane that none can compute waits for a person, a bad host is left out.
+"""What happens when estimates fail or diverge: a lane is quarantined or reset, a host is excluded.
 
-Neither ends the run. `sync` waits for the lane, since theta depends on each; `async` and `quorum` go on.
+None of this ends the run. `sync` waits for a quarantined lane, since theta depends on each; `async` and
+`quorum` continue without it.
 """
 
-from learner.departures import Departures
+from typing import Final
+
 from learner.failures import IDENTICAL, Failure
 from learner.lanes import Lane, LaneState
+from learner.leases import Leases
 from learner.run import Run
 from learner.sessions import SessionState, WorkerSession
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import Goodbye
 
+NONFINITE_TO_RESET: Final = 3
+"""Estimates of a lane in a row that are not finite, after which its unrolls are restarted."""
+
 
 class Quarantine:
-    """Judges failures, and lifts its judgements on demand."""
+    """Judges failed and diverged estimates."""
 
-    def __init__(self, run: Run, departures: Departures) -> None:
+    def __init__(self, run: Run, leases: Leases) -> None:
         self._run = run
-        self._departures = departures
+        self._leases = leases
 
     def failed(self, session: WorkerSession, lane: Lane, message: learner_pb2.LaneFailure) -> None:
-        """Take note of an estimate that raised; its worker ends, and another one will try.
+        """Record an estimate that raised; its worker ends, and another one will try.
 
         The third identical failure on a host, over several lanes, is the host's fault if others work; the
         third of one lane is the lane's.
@@ -43,6 +49,19 @@ class Quarantine:
             self._run.lanes.quarantine(lane, failure.traceback)
             text = f"lane {lane.number}: {IDENTICAL} identical failures\n{failure.traceback}"
             self._run.events.add("error", "lane_quarantined", text)
+
+    def estimated(self, lane: Lane, *, finite: bool) -> None:
+        """Record an estimate that was taken. A lane that diverges is reset; in `sync` theta depends on it."""
+        lane.nonfinite_in_a_row = 0 if finite else lane.nonfinite_in_a_row + 1
+        if lane.nonfinite_in_a_row != NONFINITE_TO_RESET:
+            return
+        text = f"lane {lane.number}: {NONFINITE_TO_RESET} estimates in a row were not finite"
+        if self._run.aggregation.exact_versions:
+            self._run.events.add("warning", "lane_nonfinite", text)
+            return
+        self._run.events.add("warning", "lane_reset", f"{text}; its unrolls are restarted")
+        self._leases.reset(lane, "its estimates were not finite")
+        self._leases.rebalance(self._run.clock())
 
     def reset(self, lane: Lane) -> None:
         """Let a lane be leased again, as if it had never failed."""
@@ -73,4 +92,4 @@ class Quarantine:
             if lane.state is LaneState.QUARANTINED and self._run.failures.repeats(lane.number) < IDENTICAL:
                 self._run.lanes.lift_quarantine(lane)
         for session in [other for other in self._run.sessions if other.introduction.host == host]:
-            self._departures.close(session, Goodbye.EVICTED, f"host {host} is excluded: {why}")
+            self._leases.close(session, Goodbye.EVICTED, f"host {host} is excluded: {why}")

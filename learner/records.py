@@ -1,4 +1,4 @@
-"""One row for each outer update, as a table that pandas reads and as TensorBoard event files."""
+"""The records of a run's updates: as a table that pandas reads, as TensorBoard event files, as curves."""
 
 import csv
 import io
@@ -6,47 +6,26 @@ import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final
 
-from learner.board import Board
 from learner.files import AppendFile, write_durably
+from learner.tensorboard import TensorBoardFile
+from learner.update_record import UpdateRecord
 
-_BOARD_INTERVAL_S: Final = 0.2  # a point in an event file costs as much as the update; the table has them all
+_PLOT_INTERVAL_S: Final = 0.2  # a point in an event file costs as much as the update; the table has them all
 _WAITING: Final = 20_000
-
-
-class UpdateRecord(NamedTuple):
-    """What an outer update did, and what it cost.
-
-    Attributes:
-        outer_step: theta's version after it.
-        unix_time_s: when.
-        elapsed_s: of the run, over all lives of the learner.
-        loss: weighted mean loss; NaN where nothing had weight.
-        grad_norm: of the mean gradient.
-        update_norm: of theta's movement.
-        staleness_mean: versions that the gradients were behind.
-        staleness_max: the most of them.
-        contributions: gradients in it.
-        weight: their sum of weights.
-        inner_steps: inner training steps behind them.
-        wait_s: from the update before until the batch was complete.
-        apply_s: from then until the new theta was announced.
-    """
-
-    outer_step: int
-    unix_time_s: float
-    elapsed_s: float
-    loss: float
-    grad_norm: float
-    update_norm: float
-    staleness_mean: float
-    staleness_max: int
-    contributions: int
-    weight: float
-    inner_steps: int
-    wait_s: float
-    apply_s: float
+_POINTS: Final = 2000
+_COLUMNS: Final = (
+    "outer_step",
+    "elapsed_s",
+    "loss",
+    "grad_norm",
+    "update_norm",
+    "staleness_mean",
+    "wait_s",
+    "apply_s",
+    "diverged_tasks",
+)
 
 
 class Records:
@@ -62,8 +41,8 @@ class Records:
         _truncate(path, outer_step)
         self._table = AppendFile(path)
         self._waiting: deque[UpdateRecord] = deque(maxlen=_WAITING)
-        self._board_time_s = -math.inf
-        self._board = Board(directory, outer_step + 1)
+        self._plotted_s = -math.inf
+        self._tensorboard = TensorBoardFile(directory, outer_step + 1)
 
     def write(self, record: UpdateRecord) -> None:
         """Append an update, after those that wait.
@@ -73,14 +52,14 @@ class Records:
         """
         self._waiting.append(record)
         self._flush()
-        if record.unix_time_s - self._board_time_s >= _BOARD_INTERVAL_S:
-            self._board_time_s = record.unix_time_s
+        if record.unix_time_s - self._plotted_s >= _PLOT_INTERVAL_S:
+            self._plotted_s = record.unix_time_s
             self._plot(record)
 
     def _plot(self, record: UpdateRecord) -> None:
         figures = zip(record._fields[2:], record[2:], strict=True)
         finite = {f"outer/{name}": value for name, value in figures if math.isfinite(value)}
-        self._board.add(finite, record.outer_step, record.unix_time_s)
+        self._tensorboard.add(finite, record.outer_step, record.unix_time_s)
 
     def close(self) -> None:
         """Close the files.
@@ -92,11 +71,39 @@ class Records:
             self._flush()
         finally:
             self._table.close()
-            self._board.close()
+            self._tensorboard.close()
 
     def _flush(self) -> None:
         self._table.append(_rows(self._waiting))
         self._waiting.clear()
+
+
+class Series:
+    """The run's curves: every so many updates, and the newest. One thread appends, any other reads."""
+
+    def __init__(self, records: Iterable[UpdateRecord] = ()) -> None:
+        self._kept: tuple[UpdateRecord, ...] = ()
+        self._newest: UpdateRecord | None = None
+        self._stride = 1
+        for record in records:
+            self.append(record)
+
+    def append(self, record: UpdateRecord) -> None:
+        """Add an update; when there are too many, every second one goes."""
+        self._newest = record
+        if record.outer_step % self._stride:
+            return
+        kept = (*self._kept, record)
+        if len(kept) > _POINTS:
+            self._stride *= 2
+            kept = tuple(old for old in kept if old.outer_step % self._stride == 0)
+        self._kept = kept
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Return the curves by name, numbers that are none as null."""
+        kept, newest = self._kept, self._newest
+        rows = kept if newest is None or (kept and kept[-1] is newest) else (*kept, newest)
+        return {name: [_plain(getattr(row, name)) for row in rows] for name in _COLUMNS}
 
 
 def read_records(path: Path) -> list[UpdateRecord]:
@@ -104,19 +111,20 @@ def read_records(path: Path) -> list[UpdateRecord]:
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))[1:]
+        heading, *rows = list(csv.reader(file)) or [[]]
     records = []
     for row in rows:
         try:
-            records.append(_parse(row))
-        except (ValueError, TypeError):
+            records.append(_parse(heading, row))
+        except (KeyError, TypeError, ValueError):
             continue
     return records
 
 
-def _parse(row: list[str]) -> UpdateRecord:
+def _parse(heading: list[str], row: list[str]) -> UpdateRecord:
+    """Return a row as a record. Tables of earlier versions lack the columns that have a default."""
     types = UpdateRecord.__annotations__
-    return UpdateRecord(**{name: types[name](text) for name, text in zip(types, row, strict=True)})
+    return UpdateRecord(**{name: types[name](text) for name, text in zip(heading, row, strict=True)})
 
 
 def _truncate(path: Path, outer_step: int) -> None:
@@ -129,3 +137,7 @@ def _rows(rows: Iterable[Sequence[object]]) -> bytes:
     text = io.StringIO()
     csv.writer(text).writerows(rows)
     return text.getvalue().encode()
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,23 +1,23 @@
-"""Where a learner begins: at its newest checkpoint, or at the beginning."""
+"""Where a learner starts: at its newest checkpoint, or at the beginning."""
 
 from collections.abc import Callable
 
 from learner.checkpoint import Checkpoint, LaneMark
 from learner.checkpoint_store import CheckpointFile, CheckpointStore
+from learner.counters import Counters
 from learner.errors import ConfigChangedError
 from learner.events import EventLog
 from learner.lanes import LaneTable
 from learner.outer import OuterLearner
-from learner.ring import ThetaRing
 from learner.run import Run
 from learner.settings import LearnerSettings
 from learner.snapshots import SnapshotStore
-from learner.tally import Tally
+from learner.thetas import ThetaHistory
 
 
 def restore(
     settings: LearnerSettings,
-    epoch: int,
+    term: int,
     outer: OuterLearner,
     checkpoints: CheckpointStore,
     snapshots: SnapshotStore,
@@ -26,42 +26,41 @@ def restore(
 ) -> Run:
     """Return the run as the newest checkpoint has it, or as it is before the first outer step.
 
-    `outer` is put there too.
-
-    What came after the checkpoint is undone: lanes are free at their watermarks, nothing is buffered, and
-    lane states that no checkpoint knows are deleted.
+    `outer` is set to the same. What came after the checkpoint is undone: lanes are free at their watermarks,
+    nothing is buffered, and lane states that no checkpoint knows are deleted.
 
     Raises:
-        CheckpointError: there are checkpoints, and this configuration cannot go on from any.
+        CheckpointError: there are checkpoints, and this configuration cannot continue from any.
     """
     # First: what an outdated learner could still finish must not appear after the newest has been chosen.
     checkpoints.remove_partial()
     snapshots.remove_partial()
     checkpoint = _newest(settings, outer, checkpoints, snapshots, events)
     _remove_undone(checkpoints, snapshots)
-    lanes = LaneTable(settings.experiment.lanes, epoch)
+    lanes = LaneTable(settings.experiment.lanes, term)
     if checkpoint is None:
-        ring, tally = ThetaRing([outer.initialise()]), Tally(clock())
+        thetas, counters = ThetaHistory([outer.initialise()]), Counters(clock())
     else:
-        ring = ThetaRing(list(checkpoint.ring))
-        tally = Tally(clock(), checkpoint.inner_steps, checkpoint.elapsed_s)
-        outer.restore(checkpoint.learner_state, ring.newest)
+        thetas = ThetaHistory(checkpoint.thetas)
+        counters = Counters(clock(), checkpoint.inner_steps, checkpoint.elapsed_s)
+        outer.restore(checkpoint.learner_state, thetas.newest)
         _place(lanes, checkpoint.lanes)
     run = Run(
         settings=settings,
-        epoch=epoch,
+        schema=outer.schema,
+        term=term,
         lanes=lanes,
-        ring=ring,
+        thetas=thetas,
+        theta=outer.theta(),
+        learner_state=outer.state,
         events=events,
-        tally=tally,
+        counters=counters,
         clock=clock,
-        workers_desired=settings.workers.count,
-        workers_range=settings.workers.scale.bounds,
     )
     if checkpoint is not None:
-        run.phase.moved_at = checkpoint.moved_at
-        path = checkpoints.path(checkpoint.version)
-        run.checkpoint = (CheckpointFile(path, checkpoint.version, checkpoint.theta_sha256), clock())
+        run.control.moved_at = checkpoint.moved_at
+        path = checkpoints.path(checkpoint.outer_step)
+        run.checkpoint = (CheckpointFile(path, checkpoint.outer_step, checkpoint.theta_sha256), clock())
     return run
 
 
@@ -96,10 +95,10 @@ def _place(lanes: LaneTable, marks: tuple[LaneMark, ...]) -> None:
     if len(marks) != len(lanes):
         raise ConfigChangedError(
             f"the checkpoint has {len(marks)} lanes, the configuration {len(lanes)}; "
-            "restore the old number, or begin a new run directory"
+            "restore the old number, or start a new run directory"
         )
     for lane, mark in zip(lanes, marks, strict=True):
         lane.accepted = lane.applied = mark.watermark
-        lane.incarnation = max(lane.incarnation, mark.incarnation)
+        lane.fencing_token = max(lane.fencing_token, mark.fencing_token)
         if mark.snapshot is not None:
             lane.snapshots[mark.snapshot.seq] = mark.snapshot

@@ -1,66 +1,85 @@
-"""A run as the learner knows it: the parts that every one of its rules reads or moves."""
+"""The state of a run: what a checkpoint keeps, who works on it now, and what people are told of it."""
 
 import dataclasses
+import time
 from collections.abc import Callable
+from typing import Final
 
 from learner.aggregation import Aggregation, Batch, aggregation_of
 from learner.arrivals import ArrivalTimes
 from learner.buffer import GradientBuffer
-from learner.checkpoint_health import CheckpointHealth
-from learner.checkpoint_store import CheckpointFile
+from learner.checkpoint_store import CheckpointFile, CheckpointHealth
 from learner.code_failures import CodeFailures
+from learner.counters import Counters
 from learner.events import EventLog
 from learner.failures import FailureLog
 from learner.lanes import LaneTable
-from learner.letters import Mail
-from learner.pace import Paces
-from learner.phase import RunPhase, RunState
-from learner.ring import ThetaRing
-from learner.scale import WorkerRange
+from learner.run_state import RunControl, RunState
+from learner.scale import Scale
 from learner.sessions import WorkerSession
 from learner.settings import LearnerSettings
 from learner.supervision import Supervision
-from learner.tally import Tally
+from learner.thetas import ThetaHistory
+from learner.throughput import Throughput
+from learner.update_record import Outcome
 from protos.rpc.denials import Denials
 from protos.rpc.sessions import SessionTable
-from protos.unspool.v1.learner_pb2 import LearnerMessage
+from protos.unspool.v1.common_pb2 import Schema
+from unspool.types import PyTree
+
+_RECENT_THETAS: Final = 4  # a worker may still be fetching a theta that was the newest when it was announced
 
 
 @dataclasses.dataclass
 class Run:
     """The state of a run, in parts that do not know each other.
 
+    A checkpoint keeps `lanes`, `thetas`, `theta`, `learner_state`, and figures of `counters` and `control`.
+    Everything else starts empty with each learner process, and is rebuilt by the workers that join.
+
     Attributes:
-        settings: what the learner was told.
-        epoch: which life of the learner this is.
-        lanes: from a checkpoint, as `ring`; everything below is rebuilt by workers that join.
-        ring: published thetas.
+        settings: what the learner was started with.
+        schema: what a gradient looks like.
+        term: number of this learner process; later ones have larger terms.
+        lanes: how far each is.
+        thetas: the published ones.
+        theta: the newest, as a tree.
+        learner_state: of the outer optimizer.
         events: what happened, in words.
-        tally: what is counted.
+        counters: what is counted.
         clock: monotonic seconds.
-        broken: why this life of the learner cannot go on, and must save nothing more; empty while it can.
-        endpoints: where the learner listens, by name.
-        checkpoint: the last one that was written, and when (on `clock`), or None.
-        problems: what a person should look at, by what it concerns.
-        workers_desired: how many workers are wanted.
-        workers_range: within which the run moves that number itself, or None if only the operator does.
-        refusals: who was not let in.
+        wall_clock: Unix time in seconds.
+        scale: how many workers are wanted, and the range within which the run itself changes that.
+        applying: the batch that is being made into the next theta; empty between updates.
+        broken: why this process cannot continue, and must save nothing more; empty while it can.
+        control: whether the run moves, stands still or ends.
+        aggregation: when theta moves and by which gradients.
+        buffer: pushes that wait for an update.
+        sessions: of workers.
+        arrivals: when gradients arrive after their theta.
+        throughput: how fast each worker is.
         failures: what estimates failed with.
+        excluded_hosts: why workers of a host are refused, by host.
+        checkpoint: the last one that was written, and when (on `clock`), or None.
+        checkpoint_health: whether checkpoints reach the disk.
+        endpoints: where the learner listens, by name.
+        problems: what a person should look at, by what it concerns.
+        denials: who was not let in.
         code_failures: what workers ended with, for people.
         supervision: what the supervisor of the workers says.
-        excluded_hosts: why workers of a host are refused, by host; in this life of the learner.
-        applying: the batch that is being made into the next theta; empty between updates.
     """
 
     settings: LearnerSettings
-    epoch: int
+    schema: Schema
+    term: int
     lanes: LaneTable
-    ring: ThetaRing
+    thetas: ThetaHistory
+    theta: PyTree
+    learner_state: PyTree
     events: EventLog
-    tally: Tally
+    counters: Counters
     clock: Callable[[], float]
-    workers_desired: int
-    workers_range: WorkerRange | None = None
+    wall_clock: Callable[[], float] = time.time
     applying: Batch = ()
     broken: str = ""
     checkpoint: tuple[CheckpointFile, float] | None = None
@@ -69,41 +88,42 @@ class Run:
     sessions: SessionTable[WorkerSession] = dataclasses.field(
         default_factory=lambda: SessionTable(WorkerSession)
     )
-    refusals: Denials = dataclasses.field(default_factory=Denials)
+    denials: Denials = dataclasses.field(default_factory=Denials)
     failures: FailureLog = dataclasses.field(default_factory=FailureLog)
     excluded_hosts: dict[str, str] = dataclasses.field(default_factory=dict)
-    mail: Mail = dataclasses.field(default_factory=Mail)
+    scale: Scale = dataclasses.field(init=False)
     buffer: GradientBuffer = dataclasses.field(init=False)
     arrivals: ArrivalTimes = dataclasses.field(init=False)
-    paces: Paces = dataclasses.field(init=False)
+    throughput: Throughput = dataclasses.field(init=False)
     aggregation: Aggregation = dataclasses.field(init=False)
     checkpoint_health: CheckpointHealth = dataclasses.field(init=False)
-    phase: RunPhase = dataclasses.field(init=False)
+    control: RunControl = dataclasses.field(init=False)
     code_failures: CodeFailures = dataclasses.field(init=False)
     supervision: Supervision = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
+        self.scale = self.settings.workers.scale
         self.code_failures = CodeFailures(self.clock)
         self.supervision = Supervision(self.clock)
         self.buffer = GradientBuffer(self.settings.buffer_items)
-        self.paces = Paces(len(self.settings.experiment.estimators))
+        self.throughput = Throughput(len(self.settings.experiment.estimators))
         self.arrivals = ArrivalTimes(self.settings.experiment.lanes, self.settings.liveness.lease_ttl_s)
         self.aggregation = aggregation_of(self.settings, self.arrivals, self._absent_lanes)
-        self.phase = RunPhase(self.settings.experiment.outer_steps)
+        self.control = RunControl(self.settings.experiment.outer_steps)
         self.checkpoint_health = CheckpointHealth(self.settings.checkpoint.give_up_s)
 
     def _absent_lanes(self) -> set[int]:
         return {lane.number for lane in self.lanes.quarantined()}
 
     @property
-    def version(self) -> int:
+    def outer_step(self) -> int:
         """Outer updates behind theta."""
-        return self.ring.newest.version
+        return self.thetas.newest.outer_step
 
     @property
     def state(self) -> RunState:
         """What the run is doing."""
-        state = self.phase.state(sum(session.stream is not None for session in self.sessions))
+        state = self.control.state(sum(session.stream is not None for session in self.sessions))
         is_degraded = state is RunState.RUNNING and self.checkpoint_health.is_failing
         return RunState.DEGRADED if is_degraded else state
 
@@ -133,19 +153,27 @@ class Run:
 
     @property
     def computing(self) -> bool:
-        """Whether anybody can work on the running outer step."""
+        """Whether any worker can work on the current outer step."""
         return not self.blocked and any(
             session.stream is not None and self.lanes.held_by(session.worker_id) for session in self.sessions
         )
 
     def heard(self, worker_id: str) -> WorkerSession | None:
-        """Return the session that a message came from, and note that it lives; None if it expired."""
+        """Return the session that a message came from, and record that it lives; None if it expired."""
         session = self.sessions.get(worker_id)
         if session is not None:
             session.last_heard_s = self.clock()
         return session
 
-    def send(self, session: WorkerSession, message: LearnerMessage) -> None:
-        """Write to a worker. What one without a stream misses, it is told again when it opens one."""
-        if session.stream is not None:
-            self.mail.send(session.worker_id, message)
+    def publish(self, outcome: Outcome) -> None:
+        """Make the theta of an update the current one."""
+        self.thetas.publish(outcome.published)
+        self.theta, self.learner_state = outcome.theta, outcome.learner_state
+        self.arrivals.began(self.outer_step, self.clock())
+        self.control.updated(self.outer_step, outcome.effect)
+
+    def trim_thetas(self) -> None:
+        """Forget the thetas that no worker fetches and no replay needs any more."""
+        recent = self.outer_step - _RECENT_THETAS
+        exact = self.aggregation.exact_versions
+        self.thetas.trim(min(recent, self.lanes.oldest_restart()) if exact else recent)

@@ -1,9 +1,9 @@
-"""What the threads of a worker are doing: asked for down its stream, answered beside its work."""
+"""Stack dumps: asked for through a worker's stream, answered while it works."""
 
 from concurrent.futures import Future
 from typing import Final
 
-from learner import letters
+from learner import messages
 from learner.run import Run
 from learner.sessions import WorkerSession
 
@@ -12,7 +12,7 @@ _EVENT_CHARACTERS: Final = 8000
 
 
 class Stacks:
-    """Asks for stack dumps, and hands each to whoever wants it. At most one question to a worker is open."""
+    """Asks for stack dumps and hands each to its callers. At most one request to a worker is open."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -21,7 +21,7 @@ class Stacks:
         """Ask a worker; the answer may never come, so wait with a deadline and without the core's lock."""
         if session.stack is None:
             session.stack = Future()
-        self._run.send(session, letters.stack_request())
+        session.send(messages.stack_request())
         return session.stack
 
     def give_up(self, session: WorkerSession, asked: Future[str]) -> None:
@@ -32,7 +32,7 @@ class Stacks:
     def record(self, session: WorkerSession) -> None:
         """Ask a worker, for the event log."""
         session.records_stack = True
-        self._run.send(session, letters.stack_request())
+        session.send(messages.stack_request())
 
     def take(self, session: WorkerSession, text: str) -> None:
         """Take an answer. One that nobody has asked for is dropped."""

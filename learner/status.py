@@ -1,12 +1,14 @@
-"""The run at a glance: a message for the operator's plane, the same as JSON, and in words what it awaits."""
+"""The status of a run: the message that admins, pages and metrics show, and in words what it waits for."""
 
-from typing import Any, Final
+import math
+from typing import Final
 
 from learner.lanes import Lane, LaneState
-from learner.phase import RunState
+from learner.lateness import how_late
+from learner.quarantine import NONFINITE_TO_RESET
 from learner.run import Run
+from learner.run_state import RunState
 from learner.sessions import WorkerSession
-from learner.strikes import complaints
 from protos.unspool.v1 import admin_pb2, learner_pb2
 from protos.unspool.v1.admin_pb2 import Status
 from unspool.failure_report import last_line
@@ -18,48 +20,49 @@ _PROBLEMS_CHARACTERS: Final = 256 * 1024
 def build_status(run: Run) -> Status:
     """Return the status of a run as it is now."""
     now_s = run.clock()
-    last = run.tally.last
-    updates_per_s, inner_steps_per_s = run.tally.rates(now_s)
-    remaining = run.settings.experiment.outer_steps - run.version
+    last = run.counters.last_update
+    updates_per_s, inner_steps_per_s = run.counters.rates(now_s)
+    remaining = run.settings.experiment.outer_steps - run.outer_step
     status = Status(
         run=run.settings.run_id,
         state=run.state,
         waiting_for=waiting_for(run),
-        epoch=run.epoch,
-        outer_step=run.version,
+        epoch=run.term,
+        outer_step=run.outer_step,
         outer_steps=run.settings.experiment.outer_steps,
-        theta_sha256=run.ring.newest.sha256,
+        theta_sha256=run.thetas.newest.sha256,
         updates_per_s=updates_per_s,
         inner_steps_per_s=inner_steps_per_s,
-        inner_steps=run.tally.inner_steps,
-        staleness=_staleness(run.tally.last_staleness),
-        workers_desired=run.workers_desired,
-        workers_min=run.workers_desired if run.workers_range is None else run.workers_range.fewest,
-        workers_max=run.workers_desired if run.workers_range is None else run.workers_range.most,
+        inner_steps=run.counters.inner_steps,
+        workers_desired=run.scale.workers,
+        workers_min=run.scale.workers if run.scale.bounds is None else run.scale.bounds.fewest,
+        workers_max=run.scale.workers if run.scale.bounds is None else run.scale.bounds.most,
         workers=[_worker(run, session, now_s) for session in run.sessions],
         lanes=[_lane(run, lane) for lane in run.lanes],
-        verdicts=run.tally.verdicts,
+        verdicts=run.counters.verdicts,
         endpoints=run.endpoints,
         checkpoint=_checkpoint(run, now_s),
-        elapsed_s=run.tally.elapsed_s(now_s),
+        elapsed_s=run.counters.elapsed_s(now_s),
         eta_s=remaining / updates_per_s if updates_per_s else 0.0,
         mode=run.settings.aggregation.mode,
         problems=_problems(run),
         buffered=len(run.buffer),
-        refusals=run.refusals.counts(),
+        refusals=run.denials.counts(),
         excluded_hosts=run.excluded_hosts,
         failures=run.code_failures.summaries(),
         absent_workers=run.supervision.absent_workers,
     )
+    status.staleness.SetInParent()
     if last is not None:
-        status.grad_norm = last.grad_norm
-        if last.loss is not None:
+        status.grad_norm, status.diverged_tasks = last.grad_norm, last.diverged_tasks
+        status.staleness.mean, status.staleness.max = last.staleness_mean, last.staleness_max
+        if not math.isnan(last.loss):
             status.loss = last.loss
     return status
 
 
 def waiting_for(run: Run) -> str:
-    """Say what must happen next, naming who has to do it."""
+    """Say what must happen next, naming the workers and lanes that it depends on."""
     match run.state:
         case RunState.STOPPED | RunState.FINISHED | RunState.FAILED | RunState.UNTRAINED:
             return ""
@@ -67,12 +70,12 @@ def waiting_for(run: Run) -> str:
             return "a resume command"
         case RunState.WAITING_FOR_WORKERS:
             here = len(run.sessions)
-            return f"a worker ({here} known, {run.workers_desired} wanted)"
+            return f"a worker ({here} known, {run.scale.workers} wanted)"
     if run.applying:
         return "the outer update"
     if run.blocked:
         return f"{run.blocked}: {_name_lanes(run)}"
-    shortfall = run.aggregation.shortfall(run.buffer, run.version, run.clock())
+    shortfall = run.aggregation.shortfall(run.buffer, run.outer_step, run.clock())
     return f"{shortfall}: {_name_lanes(run)}" if shortfall else "the outer update"
 
 
@@ -80,12 +83,12 @@ def _name_lanes(run: Run) -> str:
     arrived = run.buffer.lanes()
     missing = [lane for lane in run.lanes if lane.number not in arrived]
     missing.sort(key=lambda lane: lane.state is not LaneState.QUARANTINED)
-    named = [f"lane {lane.number} {_whereabouts(run, lane)}" for lane in missing[:_LANES_NAMED]]
+    named = [f"lane {lane.number} {_location(run, lane)}" for lane in missing[:_LANES_NAMED]]
     more = len(missing) - len(named)
     return ", ".join([*named, f"{more} more"] if more else named)
 
 
-def _whereabouts(run: Run, lane: Lane) -> str:
+def _location(run: Run, lane: Lane) -> str:
     session = run.sessions.get(lane.holder) if lane.holder else None
     if session is None:
         return "in quarantine until `reset-lane`" if lane.state is LaneState.QUARANTINED else "free"
@@ -98,7 +101,7 @@ def _whereabouts(run: Run, lane: Lane) -> str:
 def _problems(run: Run) -> list[str]:
     quarantined = run.lanes.quarantined()
     more = len(quarantined) - _LANES_NAMED
-    standstill = run.phase.standstill(run.version)
+    standstill = run.control.standstill(run.outer_step)
     return [
         *([f"theta: {standstill}"] if standstill else []),
         *(f"{about}: {problem}" for about, problem in run.problems.items()),
@@ -109,7 +112,13 @@ def _problems(run: Run) -> list[str]:
         ),
         *([f"{more} more lanes: in quarantine until `reset-lane`"] if more > 0 else []),
         *(f"workers end with {failure.report}" for failure in run.code_failures.recent()),
-        *complaints(run),
+        *(f"worker {session.name}: {how_late(session)}" for session in run.sessions if session.is_late),
+        *(
+            f"lane {lane.number}: its last {lane.nonfinite_in_a_row} estimates were "
+            "not finite and weigh nothing"
+            for lane in run.lanes
+            if lane.nonfinite_in_a_row >= NONFINITE_TO_RESET
+        ),
         *run.supervision.problems,
     ]
 
@@ -124,12 +133,6 @@ def _phase(session: WorkerSession) -> str:
     if not session.heartbeat.phase:
         return "starting"
     return str(learner_pb2.Heartbeat.Phase.Name(session.heartbeat.phase)).lower()
-
-
-def _staleness(staleness: Any) -> admin_pb2.Staleness:
-    if not staleness:
-        return admin_pb2.Staleness()
-    return admin_pb2.Staleness(mean=sum(staleness) / len(staleness), max=max(staleness))
 
 
 def _worker(run: Run, session: WorkerSession, now_s: float) -> admin_pb2.WorkerStatus:
@@ -161,7 +164,7 @@ def _lane(run: Run, lane: Lane) -> admin_pb2.LaneStatus:
         state=lane.state,
         worker=session.name if session else "",
         seq=lane.accepted,
-        incarnation=lane.incarnation,
+        incarnation=lane.fencing_token,
         inner_step=lane.inner_step,
         snapshot_seq=snapshot.seq if snapshot else 0,
         loss=lane.loss,

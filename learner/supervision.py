@@ -41,7 +41,7 @@ class Supervision:
             for one in self._fresh.absent_workers[:_WORKERS]
         ]
 
-    def objection(self, workers: int) -> str:
+    def lack_of_room(self, workers: int) -> str:
         """Say why there cannot be so many workers; empty if there can, or nobody knows."""
         note = self._fresh
         if not note.HasField("most_workers") or workers <= note.most_workers:

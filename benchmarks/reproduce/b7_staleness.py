@@ -17,17 +17,18 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from benchmarks.reproduce.report import Result, Row
-from learner.admission import Body
 from learner.checkpoint_store import CheckpointStore
 from learner.core import LearnerCore
 from learner.events import EventLog
 from learner.outer import OuterLearner
+from learner.pushes import Body
 from learner.resume import restore
 from learner.settings import LearnerSettings
 from learner.snapshots import SnapshotStore
 from learner.tables import AggregationTable, CheckpointTable, LivenessTable, WorkersTable
 from protos import codec
 from protos.rpc.access import Tokens
+from protos.rpc.send_queue import SendQueue
 from protos.unspool.v1 import learner_pb2
 from unspool.experiment import Experiment
 
@@ -90,17 +91,18 @@ def _course(directory: Path, staleness: int, learning_rate: float) -> NDArray[np
         settings, 1, outer, checkpoints, snapshots, EventLog(directory / "events"), lambda: float(next(steps))
     )
     core = LearnerCore(run)
-    worker_id = _enter(core)
-    bodies = [run.ring.newest.body]
+    worker_id, stream = _enter(core)
+    bodies = [run.thetas.newest.body]
     for version in range(_STEPS + _STEPS_PER_VERSION * staleness):
         made_with = max(0, version - staleness)
         _push(core, worker_id, version, made_with, bodies[made_with], outer)
-        batch = core.take_batch()
+        batch = core.updates.take_batch()
         if batch is None:
             raise RuntimeError(f"the gradient of theta {made_with} was not taken at {version}")
-        core.applied(outer.apply(version, batch))
-        run.mail.take()
-        bodies.append(run.ring.newest.body)
+        core.updates.applied(outer.apply(version, batch))
+        while len(stream):
+            next(iter(stream))
+        bodies.append(run.thetas.newest.body)
         if abs(_drive(bodies[-1])) > _ASTRONOMICAL:
             break
     drives = np.abs([_drive(body) for body in bodies])
@@ -123,11 +125,12 @@ def _settings(directory: Path, staleness: int, learning_rate: float) -> LearnerS
     )
 
 
-def _enter(core: LearnerCore) -> str:
+def _enter(core: LearnerCore) -> tuple[str, SendQueue]:
     request = learner_pb2.JoinRequest(protocol_min=1, protocol_max=1, worker_name="w0", incarnation="i0")
-    worker_id = core.join(request).worker_id
-    core.attach(worker_id)
-    return worker_id
+    attached = core.attach(core.join(request).session_secret)
+    if attached is None:
+        raise RuntimeError("the worker could not open its stream")
+    return attached
 
 
 def _push(
@@ -137,7 +140,7 @@ def _push(
     push = learner_pb2.GradientEstimatorOut(
         push_id=version + 1,
         lane=0,
-        incarnation=core.run.lanes[0].incarnation,
+        incarnation=core.status().lanes[0].fencing_token,
         seq=version + 1,
         theta_version=made_with,
         weight=1.0,

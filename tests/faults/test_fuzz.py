@@ -13,15 +13,12 @@ import pytest
 from google.protobuf.message import DecodeError
 
 from learner.admin_plane import AdminServicer
-from learner.admission import Body
 from learner.checkpoint import Checkpoint, LaneMark, decode, encode, verify
 from learner.checkpoint_store import CheckpointStore
-from learner.checkpointing import CheckpointSchedule
 from learner.outer import OuterLearner
-from learner.ring import Published
-from learner.run_directory import RunDirectory as LearnersDirectory
-from learner.runtime import Runtime
+from learner.pushes import Body
 from learner.snapshots import SnapshotRef, SnapshotStore
+from learner.thetas import Published
 from protos import codec
 from protos.exit_codes import CheckpointError, LearnerUnreachableError
 from protos.rpc.session_service import JoinDeniedError
@@ -106,24 +103,23 @@ class OneWorkersStream:
 
     def __init__(self, run_dir: Path) -> None:
         self.core = make_core(run_dir)
-        self.runtime = Runtime(self.core)
         self.snapshots = SnapshotStore(run_dir / "lanes")
         self.peer = Peer(self.core, attach=False)
         self.open()
 
     def open(self) -> None:
         self.peer.join()
-        attached = self.runtime.attach(self.peer.worker_id)
-        assert attached is not None
-        self.mailbox = attached[1]
-        self.inbound = stream_reader(self.runtime, self.peer.worker_id, self.snapshots)
+        stream = self.peer.attach()
+        assert stream is not None
+        self.stream = stream
+        self.inbound = stream_reader(self.core, self.peer.worker_id, self.snapshots)
 
     def take(self, message: learner_pb2.WorkerMessage) -> None:
         self.inbound.take(message)
-        if len(self.mailbox) > 500 or self.core.run.sessions.get(self.peer.worker_id) is None:
+        if len(self.stream) > 500 or self.core.run.sessions.get(self.peer.worker_id) is None:
             self.inbound.close()
             self.open()
-        if self.core.take_batch() is not None:
+        if self.core.updates.take_batch() is not None:
             self.core.run.applying = ()  # applied; theta need not move for this
 
 
@@ -158,8 +154,6 @@ def test_joins(tmp_path: Path) -> None:
             core.join(mutated)
         except JoinDeniedError:
             continue
-        finally:
-            core.run.mail.take()
     assert len(core.run.sessions) <= core.run.settings.workers.max_count
 
 
@@ -191,8 +185,7 @@ def admin_requests() -> list[tuple[str, Any]]:
 
 def test_operators_requests(tmp_path: Path) -> None:
     core, draws = make_core(tmp_path), random.Random(4)
-    schedule = CheckpointSchedule(OuterLearner(EXPERIMENT, core.run.settings.aggregation.batch_size), 4)
-    plane = AdminServicer(Runtime(core), schedule, LearnersDirectory(tmp_path))
+    plane = AdminServicer(core)
     requests = [(name, request) for name, request in admin_requests() if name in vars(AdminServicer)]
     for _ in range(20_000):
         name, request = draws.choice(requests)
@@ -200,7 +193,7 @@ def test_operators_requests(tmp_path: Path) -> None:
             getattr(plane, name)(mutated_message(draws, request), Context())
         except AbortedError:
             continue
-    assert core.run.workers_desired <= core.run.settings.workers.max_count
+    assert core.run.scale.workers <= core.run.settings.workers.max_count
 
 
 def learner_messages() -> list[learner_pb2.LearnerMessage]:

@@ -1,29 +1,31 @@
 """The parts of a learner as tests need them: small, quick, and on a clock that stands still."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from learner.admission import Body
 from learner.core import LearnerCore
+from learner.counters import Counters
 from learner.events import EventLog
 from learner.lanes import LaneTable
 from learner.listening import ListenTable, TlsTable
-from learner.outcome import Effect, Outcome
-from learner.ring import Published, ThetaRing
+from learner.pushes import Body
 from learner.run import Run
-from learner.runtime import Runtime
+from learner.scale import Scale
 from learner.sessions import WorkerSession
 from learner.settings import LearnerSettings
 from learner.snapshots import SnapshotStore
 from learner.tables import AggregationTable, CheckpointTable, LivenessTable, WorkersTable
-from learner.tally import Tally
+from learner.thetas import Published, ThetaHistory
+from learner.update_record import Effect, Outcome
 from learner.worker_service import LearnerSessionEvents
 from protos import codec
 from protos.rpc.access import Tokens
+from protos.rpc.send_queue import SendQueue
 from protos.rpc.stream_reader import StreamReader
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import GradientEstimatorOut, LearnerMessage
@@ -60,6 +62,10 @@ BODY_BYTES = codec.body_bytes(SCHEMA)
 TOKENS = Tokens(admin="secret-token", worker="workers-token", viewer="viewers-token")
 
 
+THETA = {"w": np.zeros(2, np.float32)}
+LEARNER_STATE = {"count": np.zeros((), np.int32)}
+
+
 class Clock:
     """Seconds that pass when told to."""
 
@@ -71,6 +77,14 @@ class Clock:
 
     def advance(self, seconds: float) -> None:
         self.now_s += seconds
+
+
+class WatchedCore(LearnerCore):
+    """A core whose state a test may look at."""
+
+    def __init__(self, run: Run, remember_scale: Callable[[Scale], None] = lambda wanted: None) -> None:
+        super().__init__(run, remember_scale)
+        self.run = run
 
 
 _TABLES: dict[str, Any] = {
@@ -123,21 +137,23 @@ def published(version: int, value: float = 0.0) -> Published:
     return Published.of(version, (words * BODY_BYTES)[:BODY_BYTES])
 
 
-def make_core(run_dir: Path, clock: Clock | None = None, epoch: int = 1, **changes: Any) -> LearnerCore:
-    """A core at version 0 of which no worker knows."""
+def make_core(run_dir: Path, clock: Clock | None = None, term: int = 1, **changes: Any) -> WatchedCore:
+    """A core at outer step 0 of which no worker knows."""
     settings = make_settings(run_dir, **changes)
     clock = clock or Clock()
     run = Run(
         settings=settings,
-        epoch=epoch,
-        lanes=LaneTable(settings.experiment.lanes, epoch),
-        ring=ThetaRing([published(0)]),
+        schema=SCHEMA,
+        term=term,
+        lanes=LaneTable(settings.experiment.lanes, term),
+        thetas=ThetaHistory([published(0)]),
+        theta=THETA,
+        learner_state=LEARNER_STATE,
         events=EventLog(run_dir / "logs" / "events.jsonl", wall_clock=clock),
-        tally=Tally(clock()),
+        counters=Counters(clock()),
         clock=clock,
-        workers_desired=settings.workers.count,
     )
-    return LearnerCore(run)
+    return WatchedCore(run)
 
 
 class Peer:
@@ -145,7 +161,7 @@ class Peer:
 
     def __init__(
         self,
-        core: LearnerCore,
+        core: WatchedCore,
         name: str = "w0",
         incarnation: str = "i0",
         attach: bool = True,
@@ -157,15 +173,19 @@ class Peer:
         self.host = host
         self.heard: list[LearnerMessage] = []
         self.pushes = 0
-        self.session = self.join()
-        self.stream = self.attach() if attach else None
+        self.stream: SendQueue | None = None
+        self.join()
+        if attach:
+            self.attach()
 
     @property
-    def worker_id(self) -> str:
-        return self.session.worker_id
+    def session(self) -> WorkerSession:
+        session = self.core.run.sessions.get(self.worker_id)
+        assert session is not None
+        return session
 
-    def join(self, held: list[learner_pb2.HeldLane] | None = None) -> WorkerSession:
-        self.session = self.core.join(
+    def join(self, held: list[learner_pb2.HeldLane] | None = None) -> learner_pb2.JoinReply:
+        reply = self.core.join(
             learner_pb2.JoinRequest(
                 protocol_min=1,
                 protocol_max=1,
@@ -177,22 +197,28 @@ class Peer:
                 held=held or [],
             )
         )
-        return self.session
+        self.worker_id, self.secret = reply.worker_id, reply.session_secret
+        return reply
 
-    def attach(self) -> int | None:
-        self.stream = self.core.attach(self.worker_id)
+    def attach(self) -> SendQueue | None:
+        self.listen()
+        attached = self.core.attach(self.secret)
+        self.stream = attached[1] if attached else None
         return self.stream
 
     def break_stream(self) -> None:
         assert self.stream is not None
+        self.listen()
         self.core.detach(self.worker_id, self.stream)
 
     def beat(self, **fields: Any) -> None:
         self.core.heartbeat(self.worker_id, learner_pb2.Heartbeat(**fields))
 
     def listen(self) -> list[LearnerMessage]:
-        """Take the core's mail; what is for this worker is kept and returned."""
-        new = [message for worker_id, message in self.core.run.mail.take() if worker_id == self.worker_id]
+        """Take what the core has sent to this worker; it is kept and returned."""
+        new = []
+        while self.stream is not None and len(self.stream):
+            new.append(next(iter(self.stream)))
         self.heard += new
         return new
 
@@ -220,9 +246,9 @@ class Peer:
         defaults = {
             "push_id": self.pushes,
             "lane": lane,
-            "incarnation": self.core.run.lanes[lane].incarnation if lane < len(self.core.run.lanes) else 1,
+            "incarnation": self.core.run.lanes[lane].fencing_token if lane < len(self.core.run.lanes) else 1,
             "seq": seq,
-            "theta_version": self.core.run.version,
+            "theta_version": self.core.run.outer_step,
             "weight": 10.0,
             "mean_loss": 2.0,
             "unroll_info": learner_pb2.UnrollInfo(inner_steps=5),
@@ -239,26 +265,26 @@ def gradient_body(value: float) -> bytes:
     )
 
 
-def update(core: LearnerCore, effect: Effect = Effect.MOVED) -> None:
+def update(core: WatchedCore, effect: Effect = Effect.MOVED) -> None:
     """Apply the batch that is complete, without arithmetic."""
-    assert core.take_batch() is not None
-    core.applied(outcome(core.run.version + 1, effect))
+    assert core.updates.take_batch() is not None
+    core.updates.applied(outcome(core.run.outer_step + 1, effect))
 
 
 def outcome(version: int, effect: Effect = Effect.MOVED) -> Outcome:
     """What an update that makes `version` did."""
-    return Outcome(published(version), effect, loss=1.5, grad_norm=1.0, update_norm=0.1)
+    return Outcome(published(version), THETA, LEARNER_STATE, effect, loss=1.5, grad_norm=1.0, update_norm=0.1)
 
 
-def run_one_step(core: LearnerCore, *peers: Peer) -> None:
+def run_one_step(core: WatchedCore, *peers: Peer) -> None:
     """Let every lane be estimated once by whoever holds it, and apply."""
-    seq = core.run.version + 1
+    seq = core.run.outer_step + 1
     for peer in peers:
         for lane in peer.lanes():
             peer.push(lane, seq)
     update(core)
 
 
-def stream_reader(runtime: Runtime, worker_id: str, snapshots: SnapshotStore) -> StreamReader:
+def stream_reader(core: LearnerCore, worker_id: str, snapshots: SnapshotStore) -> StreamReader:
     """Reads the stream of a session, as the learner's server does."""
-    return StreamReader(LearnerSessionEvents(runtime, worker_id, SCHEMA, snapshots))
+    return StreamReader(LearnerSessionEvents(core, worker_id, snapshots))

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from learner.checkpoint import Checkpoint, LaneMark
-from learner.ring import Published
 from learner.snapshots import SnapshotRef
+from learner.thetas import Published
 
 CONFIG = "c" * 64
 LIKE = {"theta": {"w": np.zeros(3, np.float32)}, "learner_state": {"count": np.zeros((), np.int32)}}
@@ -18,15 +18,15 @@ def theta_of(version: int) -> dict[str, Any]:
 
 
 def make_checkpoint(version: int = 5, **changes: Any) -> Checkpoint:
-    ring = tuple(Published.of(v, theta_of(v)["w"].tobytes()) for v in range(version - 2, version + 1))
+    thetas = tuple(Published.of(v, theta_of(v)["w"].tobytes()) for v in range(version - 2, version + 1))
     made = Checkpoint(
         run_id="run",
-        epoch=2,
+        term=2,
         config_sha256=CONFIG,
         seed=7,
         theta=theta_of(version),
         learner_state={"count": np.int32(version)},
-        ring=ring,
+        thetas=thetas,
         lanes=(
             LaneMark(0, version, 1 << 32, SnapshotRef(0, version - 2, "s" * 64)),
             LaneMark(1, version, 3, None),

@@ -67,7 +67,7 @@ class SimulatedWorker:
         self.uplink: deque[WorkerMessage] = deque()
         self.theta: learner_pb2.ThetaAnnouncement | None = None
         self.identity: tuple[int, str] | None = None
-        self.stream: int | None = None
+        self.stream: SendQueue | None = None
         self.worker_id = ""
         self.messages = 0
         self.draining = False
@@ -82,25 +82,26 @@ class SimulatedWorker:
         request = learner_pb2.JoinRequest(
             protocol_min=1, protocol_max=1, worker_name=self.name, incarnation=self.incarnation, held=held
         )
-        with self.simulation.runtime.locked() as core:
-            self.worker_id = core.join(request).worker_id
-            identity = (core.run.epoch, self.worker_id)
+        core = self.simulation.core
+        reply = core.join(request)
+        self.worker_id = reply.worker_id
+        identity = (core.run.term, self.worker_id)
         if identity != self.identity:
             for lane in self.lanes.values():
                 lane.leased = False
         self.identity = identity
         self.theta = None
         self.uplink = deque(self.unsettled.values())
-        self.inbound = stream_reader(self.simulation.runtime, self.worker_id, self.simulation.snapshots)
-        attached = self.simulation.runtime.attach(self.worker_id)
+        self.inbound = stream_reader(core, self.worker_id, self.simulation.snapshots)
+        attached = core.attach(reply.session_secret)
         assert attached is not None
-        self.stream, self.downlink = attached
+        self.stream = self.downlink = attached[1]
 
     def disconnect(self) -> None:
         """Lose the stream, and with it everything that was under way."""
         if self.stream is not None:
             self.inbound.close()
-            self.simulation.runtime.detach(self.worker_id, self.stream, self.downlink)
+            self.simulation.core.detach(self.worker_id, self.stream)
         self.stream = None
         self.uplink.clear()
 
@@ -203,7 +204,7 @@ class SimulatedWorker:
         return state
 
     def _theta(self, version: int) -> bytes:
-        published = self.simulation.core.run.ring.get(version)
+        published = self.simulation.core.run.thetas.get(version)
         assert published is not None, f"theta {version} is needed for a replay, and is not in the ring"
         return published.body
 
@@ -223,7 +224,6 @@ class SimulatedWorker:
             self._give_back(lane)
         while self.uplink and self.stream is not None:
             self.speak()
-        with self.simulation.runtime.locked() as core:
-            core.leave(self.worker_id, "drained")
+        self.simulation.core.leave(self.worker_id, "drained")
         self.disconnect()
         self.gone = True

@@ -5,20 +5,18 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from learner.buffer import Contribution
+from learner.buffer import BufferedPush
 from learner.checkpoint_store import CheckpointStore
-from learner.checkpointing import CheckpointSchedule, SaveJob
-from learner.core import LearnerCore
+from learner.checkpointing import SaveJob
+from learner.disk_writer import Saver
 from learner.events import EventLog
 from learner.outer import OuterLearner
 from learner.resume import restore
-from learner.runtime import Runtime
-from learner.saver import Saver
 from learner.settings import LearnerSettings
 from learner.snapshots import SnapshotStore
 from protos import codec
 from protos.unspool.v1 import learner_pb2
-from tests.learner.builders import SCHEMA, Clock
+from tests.learner.builders import SCHEMA, Clock, WatchedCore
 from tests.learner.simulated_worker import SimulatedWorker, estimate, init_state
 
 
@@ -34,7 +32,7 @@ def straight_loop(settings: LearnerSettings, steps: int) -> list[str]:
         for lane in lanes:
             body, states[lane] = estimate(lane, version + 1, theta.body, states[lane])
             leaves = codec.decode(body, SCHEMA)
-            batch.append(Contribution(lane, version + 1, version, "w", 0, 1.0, 0.0, leaves, 1, 0.0))
+            batch.append(BufferedPush(lane, version + 1, version, "w", 0, 1.0, 0.0, leaves, 1, 0.0))
         theta = outer.apply(version, batch).published
         digests.append(theta.sha256)
     return digests
@@ -63,34 +61,29 @@ class Simulation:
         events = EventLog(directory / "events.jsonl")
         self.outer = OuterLearner(self.settings.experiment, self.settings.aggregation.batch_size)
         run = restore(self.settings, self.epoch, self.outer, checkpoints, self.snapshots, events, self.clock)
-        self.core = LearnerCore(run)
-        self.runtime = Runtime(self.core)
-        self.schedule = CheckpointSchedule(self.outer, self.settings.checkpoint.every)
-        self.saver = Saver(self.runtime, checkpoints, self.snapshots)
+        self.core = WatchedCore(run)
+        self.saver = Saver(self.core.updates, checkpoints, self.snapshots)
         self.unfinished = False
         self.unwritten: list[SaveJob] = []
         self.note()
 
     def note(self) -> None:
-        newest = self.core.run.ring.newest
-        self.digests.setdefault(newest.version, set()).add(newest.sha256)
+        newest = self.core.run.thetas.newest
+        self.digests.setdefault(newest.outer_step, set()).add(newest.sha256)
 
     def update(self) -> None:
         """Do the first half of what the update thread does: theta is out, and others may act on it."""
         if self.unfinished:
             return
-        with self.runtime.locked() as core:
-            batch = core.take_batch()
-            if batch is not None:
-                core.applied(self.outer.apply(core.run.version, batch))
-                self.note()
+        batch = self.core.updates.take_batch()
+        if batch is not None:
+            self.core.updates.applied(self.outer.apply(self.core.run.outer_step, batch))
+            self.note()
         self.unfinished = batch is not None
 
     def finish_update(self) -> None:
         """Do the second half; what is to be written is written some time later."""
-        self.unwritten += self.schedule.take(self.core.run)
-        if self.unfinished:
-            self.schedule.updated(self.core.run)
+        self.unwritten += self.core.updates.take_saves()
         self.unfinished = False
         if self.unwritten and self.draws.random() < 0.5:
             self.saver.save(self.unwritten.pop(0))
@@ -156,18 +149,16 @@ class Simulation:
     def drain(self) -> None:
         if self.core.run.sessions:
             victim = self.draws.choice(list(self.core.run.sessions))
-            with self.runtime.locked() as core:
-                core.operator.drain(victim.name, "test", 60.0)
+            self.core.admin.drain(victim.name, "test", 60.0)
 
     def silence(self) -> None:
         """Let time pass that some workers do not use to say anything."""
         for _ in range(3):
             self.clock.advance(13.0)
-            with self.runtime.locked() as core:
-                for worker in self.workers:
-                    if worker.stream is not None and self.draws.random() < 0.7:
-                        core.heartbeat(worker.worker_id, learner_pb2.Heartbeat())
-                core.tick()
+            for worker in self.workers:
+                if worker.stream is not None and self.draws.random() < 0.7:
+                    self.core.heartbeat(worker.worker_id, learner_pb2.Heartbeat())
+            self.core.tick()
 
     def kill_learner(self) -> None:
         """Nothing of its memory survives; half-written files do."""
@@ -176,12 +167,12 @@ class Simulation:
         self.start_learner()
 
     def request_checkpoint(self) -> None:
-        self.schedule.request()
+        self.core.admin.request_checkpoint()
 
     def stop_and_resume(self) -> None:
         """End this life in order, with a checkpoint of just now, and begin the next."""
         self.finish_update()
-        for job in self.schedule.last(self.core.run):
+        for job in self.core.updates.last_saves():
             self.saver.save(job)
         self.kill_learner()
 
@@ -191,8 +182,7 @@ class Simulation:
         for _ in range(200):
             self.let_workers_act()
         for session in list(self.core.run.sessions):
-            with self.runtime.locked() as core:
-                core.operator.drain(session.name, "test", 60.0)
+            self.core.admin.drain(session.name, "test", 60.0)
         for _ in range(50):
             self.let_workers_act()
         self.draws.choice((self.stop_and_resume, self.request_checkpoint))()
@@ -206,15 +196,14 @@ class Simulation:
     def run(self, steps: int, trouble: float) -> str:
         """Go on until theta is at version `steps`; returns its digest."""
         for _ in range(200_000):
-            if self.core.run.version >= steps:
-                return self.core.run.ring.newest.sha256
+            if self.core.run.outer_step >= steps:
+                return self.core.run.thetas.newest.sha256
             if not self.workers:
                 self.add_worker()
             if self.draws.random() < trouble:
                 self.disturb()
             if self.draws.random() < 0.02:
                 self.clock.advance(1.0)
-                with self.runtime.locked() as core:
-                    core.tick()
+                self.core.tick()
             self.step()
-        raise AssertionError(f"stuck at version {self.core.run.version}")
+        raise AssertionError(f"stuck at version {self.core.run.outer_step}")

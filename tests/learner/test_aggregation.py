@@ -4,14 +4,14 @@ import pytest
 
 from learner.aggregation import Async, Quorum, Sync, aggregation_of
 from learner.arrivals import ArrivalTimes
-from learner.buffer import Contribution, GradientBuffer
+from learner.buffer import BufferedPush, GradientBuffer
 from tests.learner.builders import make_settings
 
 
 def buffer_of(*items: tuple[int, float]) -> GradientBuffer:
     buffer = GradientBuffer(capacity=100)
     for lane, arrived_s in items:
-        buffer.add(Contribution(lane, 1, 0, "w", 1, 1.0, 0.0, None, 0, arrived_s))
+        buffer.add(BufferedPush(lane, 1, 0, "w", 1, 1.0, 0.0, None, 0, arrived_s))
     return buffer
 
 
@@ -39,35 +39,35 @@ def test_settings_choose_the_rule(tmp_path: Path, changes: dict[str, object], ex
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
 def test_every_rule_takes_one_gradient_of_each_lane(rule: Sync | Async | Quorum) -> None:
     buffer = buffer_of((3, 0.0), (1, 0.0), (0, 0.0), (2, 0.0))
-    assert rule.due_in_s(buffer, version=0, now_s=0.0) == 0.0
+    assert rule.due_in_s(buffer, outer_step=0, now_s=0.0) == 0.0
     assert sorted(item.lane for item in rule.select(buffer) if item) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
 def test_every_rule_says_what_is_missing(rule: Sync | Async | Quorum) -> None:
-    assert rule.shortfall(buffer_of((0, 0.0)), version=0, now_s=0.0).split()[0] == (
+    assert rule.shortfall(buffer_of((0, 0.0)), outer_step=0, now_s=0.0).split()[0] == (
         "1" if rule is QUORUM else "3"
     )
-    assert rule.shortfall(buffer_of(*((lane, 0.0) for lane in range(4))), version=0, now_s=0.0) == ""
+    assert rule.shortfall(buffer_of(*((lane, 0.0) for lane in range(4))), outer_step=0, now_s=0.0) == ""
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
 def test_no_rule_takes_a_gradient_of_a_theta_that_is_not_there(rule: Sync | Async | Quorum) -> None:
-    assert rule.objection(seq=1, theta_version=1, version=0) is not None
+    assert rule.reject(seq=1, theta_version=1, outer_step=0) is not None
 
 
 def test_a_quorum_waits_for_the_others_for_its_grace() -> None:
     buffer = buffer_of((0, 10.0), (2, 10.5))
-    assert [QUORUM.due_in_s(buffer, version=0, now_s=now_s) for now_s in (11.0, 11.5)] == [0.5, 0.0]
+    assert [QUORUM.due_in_s(buffer, outer_step=0, now_s=now_s) for now_s in (11.0, 11.5)] == [0.5, 0.0]
     assert [item and item.lane for item in QUORUM.select(buffer)] == [0, None, 2, None]
 
 
 def test_a_quorum_of_all_lanes_does_not_wait() -> None:
     buffer = buffer_of(*((lane, 10.0) for lane in range(4)))
-    assert QUORUM.due_in_s(buffer, version=0, now_s=10.0) == 0.0
+    assert QUORUM.due_in_s(buffer, outer_step=0, now_s=10.0) == 0.0
 
 
 def test_a_quorum_carries_a_late_gradient_into_the_next_update() -> None:
     late = next(iter(buffer_of((1, 0.0))))
-    assert not QUORUM.expired(late, version=1)
-    assert QUORUM.expired(late, version=2)
+    assert not QUORUM.expired(late, outer_step=1)
+    assert QUORUM.expired(late, outer_step=2)

@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner.autoscale import Window, next_desired, yield_of
-from learner.core import LearnerCore
 from learner.scale import Scale, WorkerRange
 from learner.settings import LearnerSettings
 from learner.status import build_status
-from tests.learner.builders import Clock, Peer, make_core, make_settings
+from tests.learner.builders import Clock, Peer, WatchedCore, make_core, make_settings
 
 BOUNDS = WorkerRange(2, 12)
 LANES = 16
@@ -72,12 +71,12 @@ class Watched:
         self.clock = Clock()
         defaults = {"lanes": 4, "mode": "async", "min_count": 1, "count": 2}
         self.core = make_core(run_dir, self.clock, **(defaults | changes))
-        self.core.operator.scale_between(1, 8)
+        self.core.admin.scale_between(1, 8)
         self.peers: dict[str, Peer] = {}
 
     @property
     def desired(self) -> int:
-        return self.core.run.workers_desired
+        return self.core.run.scale.workers
 
     def follow(self) -> None:
         """Do what a supervisor does."""
@@ -95,7 +94,7 @@ class Watched:
 
     def work(self, applied: int, late: int = 0) -> None:
         """Let half a minute pass in which so many estimates were used, and so many were not."""
-        self.core.run.tally.verdicts.update(APPLIED=applied, STALE=late)
+        self.core.run.counters.verdicts.update(APPLIED=applied, STALE=late)
         for _ in range(6):
             self.clock.advance(5.1)
             for peer in self.peers.values():
@@ -119,7 +118,7 @@ def test_a_run_grows_while_everything_counts_but_not_beyond_its_lanes(watched: W
 
 
 def test_nothing_changes_before_every_worker_is_there(watched: Watched) -> None:
-    watched.core.run.workers_desired = 3
+    watched.core.run.scale = watched.core.run.scale._replace(workers=3)
     watched.work(applied=50)
     assert watched.desired == 3
 
@@ -130,7 +129,7 @@ def test_nothing_is_concluded_from_a_few_estimates(watched: Watched) -> None:
 
 
 def test_nothing_is_concluded_while_the_run_is_paused(watched: Watched) -> None:
-    watched.core.operator.pause()
+    watched.core.admin.pause()
     watched.work(applied=50)
     assert watched.desired == 2
 
@@ -157,7 +156,7 @@ def test_what_was_too_many_is_not_tried_again_soon(watched: Watched) -> None:
 
 
 def test_a_number_ends_the_range(watched: Watched) -> None:
-    watched.core.operator.scale(2)
+    watched.core.admin.scale(2)
     watched.work(applied=50)
     assert watched.desired == 2
     status = build_status(watched.core.run)
@@ -171,15 +170,15 @@ def test_status_shows_the_range(watched: Watched) -> None:
 
 def test_a_range_moves_the_number_into_itself(tmp_path: Path) -> None:
     core = make_core(tmp_path, lanes=4)
-    assert core.operator.scale_between(2, 3) == 1
-    assert core.run.workers_desired == 2
+    assert core.admin.scale_between(2, 3)[0] == Scale(1)
+    assert core.run.scale.workers == 2
 
 
 @pytest.mark.parametrize("bounds", [(3, 2), (0, 9)])
 def test_a_range_that_cannot_be_is_refused(tmp_path: Path, bounds: tuple[int, int]) -> None:
-    core: LearnerCore = make_core(tmp_path)
+    core: WatchedCore = make_core(tmp_path)
     with pytest.raises(ValueError, match=r"must be 0 <= MIN <= MAX <= 8 \(workers\.max_count\)"):
-        core.operator.scale_between(*bounds)
+        core.admin.scale_between(*bounds)
 
 
 def test_settings_give_the_first_range(tmp_path: Path) -> None:

@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner.assignment import Candidate, assign, surplus
-from learner.core import LearnerCore
-from learner.pace import Paces
+from learner.throughput import Throughput
 from protos.unspool.v1.learner_pb2 import LaneReturn
-from tests.learner.builders import Clock, Peer, make_core, update
+from tests.learner.builders import Clock, Peer, WatchedCore, make_core, update
 
 paces = st.lists(st.floats(0.1, 10.0), min_size=1, max_size=5)
 
@@ -20,14 +19,14 @@ def settle(loads: list[int], paces: list[float]) -> list[int]:
     """Let lanes move until no worker is asked for any."""
     for _ in range(100):
         workers = [
-            Candidate(f"w{number}", lanes, pace=pace)
+            Candidate(f"w{number}", lanes, speed=pace)
             for number, (lanes, pace) in enumerate(zip(loads, paces, strict=True))
         ]
         moved = surplus(workers, on_the_way=0)
         if not moved:
             return loads
         left = [
-            Candidate(worker.worker_id, worker.lanes - moved.count(worker.worker_id), pace=worker.pace)
+            Candidate(worker.worker_id, worker.lanes - moved.count(worker.worker_id), speed=worker.speed)
             for worker in workers
         ]
         grants = [worker for _, worker in assign(range(len(moved)), left)]
@@ -59,12 +58,12 @@ def test_lanes_come_to_rest_and_none_is_lost(paces: list[float], data: st.DataOb
 
 @given(paces=paces, free=st.integers(1, 20))
 def test_no_other_worker_would_be_done_sooner_with_a_lane(paces: list[float], free: int) -> None:
-    workers = [Candidate(f"w{number}", 0, pace=pace) for number, pace in enumerate(paces)]
+    workers = [Candidate(f"w{number}", 0, speed=pace) for number, pace in enumerate(paces)]
     lanes = dict.fromkeys((worker.worker_id for worker in workers), 0)
     for _, worker in assign(range(free), workers):
         lanes[worker] += 1
-    slowest_s = max(lanes[worker.worker_id] / worker.pace for worker in workers)
-    assert all((lanes[worker.worker_id] + 1) / worker.pace >= slowest_s - 1e-9 for worker in workers)
+    slowest_s = max(lanes[worker.worker_id] / worker.speed for worker in workers)
+    assert all((lanes[worker.worker_id] + 1) / worker.speed >= slowest_s - 1e-9 for worker in workers)
 
 
 @given(factors=st.lists(st.floats(0.85, 1.15), min_size=3, max_size=3))
@@ -82,7 +81,7 @@ def test_what_has_come_to_rest_stays_there_while_paces_only_waver(factors: list[
 )
 def test_nobody_is_asked_for_more_than_it_has(loads: list[tuple[int, float, bool]], on_the_way: int) -> None:
     workers = [
-        Candidate(f"w{number}", lanes, pace=pace, is_late=is_late)
+        Candidate(f"w{number}", lanes, speed=pace, is_late=is_late)
         for number, (lanes, pace, is_late) in enumerate(loads)
     ]
     asked = surplus(workers, on_the_way)
@@ -90,7 +89,7 @@ def test_nobody_is_asked_for_more_than_it_has(loads: list[tuple[int, float, bool
 
 
 def test_a_small_gain_moves_nothing() -> None:
-    assert surplus([Candidate("w0", 10, pace=1.0), Candidate("w1", 8, pace=1.01)], on_the_way=0) == []
+    assert surplus([Candidate("w0", 10, speed=1.0), Candidate("w1", 8, speed=1.01)], on_the_way=0) == []
 
 
 def test_a_late_worker_gets_nothing_while_others_can_have_it() -> None:
@@ -100,7 +99,7 @@ def test_a_late_worker_gets_nothing_while_others_can_have_it() -> None:
 
 
 def paces_of(**compute_s: list[tuple[int, float]]) -> dict[str, float]:
-    observed = Paces(kinds=2)
+    observed = Throughput(kinds=2)
     for worker, times in compute_s.items():
         for now_s, (lane, seconds) in enumerate(times):
             observed.observe(worker, lane, seconds, now_s)
@@ -122,7 +121,7 @@ def test_a_few_estimates_say_nothing_yet() -> None:
 
 
 def test_a_moment_in_which_a_worker_was_held_up_does_not_make_it_slow() -> None:
-    observed = Paces(kinds=1)
+    observed = Throughput(kinds=1)
     for now_s in range(5):
         observed.observe("other", 0, 1.0, now_s)
         observed.observe("held up", 0, 1.0, now_s)
@@ -142,14 +141,14 @@ def test_times_that_cannot_be_are_left_out(seconds: float) -> None:
 
 
 def test_those_who_left_are_forgotten() -> None:
-    observed = Paces(kinds=1)
+    observed = Throughput(kinds=1)
     for now_s in range(5):
         observed.observe("gone", 0, 1.0, now_s)
     observed.forget_others(["here"])
     assert observed.known() == {}
 
 
-def make_pair(tmp_path: Path, **changes: Any) -> tuple[LearnerCore, Clock, Peer, Peer]:
+def make_pair(tmp_path: Path, **changes: Any) -> tuple[WatchedCore, Clock, Peer, Peer]:
     """A run in `async` whose six lanes are shared by two workers."""
     defaults = {"lanes": 6, "mode": "async", "max_staleness": 9, "count": 2}
     clock = Clock()
@@ -157,17 +156,18 @@ def make_pair(tmp_path: Path, **changes: Any) -> tuple[LearnerCore, Clock, Peer,
     return core, clock, Peer(core, "w0"), Peer(core, "w1")
 
 
-def let_pass(core: LearnerCore, clock: Clock, *peers: Peer) -> None:
+def let_pass(core: WatchedCore, clock: Clock, *peers: Peer) -> None:
     """Let time pass until paces are looked at again, and workers give back what they are asked for."""
     for _ in range(4):
         clock.advance(6.0)
         for peer in peers:
             peer.beat(workers=peer.session.heartbeat.workers)
     core.tick()
-    for worker_id, message in core.run.mail.take():
-        if message.HasField("revocation"):
-            lease = {"lane": message.revocation.lane, "incarnation": message.revocation.incarnation}
-            core.return_lane(worker_id, LaneReturn(**lease))
+    for peer in peers:
+        for message in peer.listen():
+            if message.HasField("revocation"):
+                lease = {"lane": message.revocation.lane, "incarnation": message.revocation.incarnation}
+                core.return_lane(peer.worker_id, LaneReturn(**lease))
 
 
 def test_lanes_move_to_the_worker_whose_estimates_take_less(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_estimates_that_come_too_late_tell_the_pace_as_well(tmp_path: Path) -> N
     for _ in range(5):
         clock.advance(1.0)
         slow.push(slow.lanes()[0], 1, theta_version=0, compute_s=2.0)
-    assert slow.worker_id in core.run.paces.known()
+    assert slow.worker_id in core.run.throughput.known()
 
 
 def test_nothing_moves_without_measurements(tmp_path: Path) -> None:

@@ -2,11 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.buffer import Contribution, GradientBuffer
+from learner.buffer import BufferedPush, GradientBuffer
 
 
-def contribution(lane: int, seq: int = 1, theta_version: int = 0) -> Contribution:
-    return Contribution(lane, seq, theta_version, "w", 1, 1.0, 0.0, None, 0, 0.0)
+def contribution(lane: int, seq: int = 1, theta_version: int = 0) -> BufferedPush:
+    return BufferedPush(lane, seq, theta_version, "w", 1, 1.0, 0.0, None, 0, 0.0)
 
 
 def filled(lanes: list[int]) -> GradientBuffer:

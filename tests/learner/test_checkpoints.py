@@ -63,7 +63,7 @@ def test_without_any_checkpoint_there_is_nothing_to_load(load: Callable[..., Che
 def test_the_newest_is_loaded(store: CheckpointStore, load: Callable[..., Checkpoint]) -> None:
     for version in (5, 10, 7):
         store.save(make_checkpoint(version))
-    assert load().version == 10
+    assert load().outer_step == 10
 
 
 def test_only_so_many_are_kept(store: CheckpointStore) -> None:
@@ -102,7 +102,7 @@ def test_a_corrupt_checkpoint_is_passed_over_loudly_and_set_aside(
     newest = store.save(make_checkpoint(10))
     damage(newest)
     reports: list[str] = []
-    assert load(reports=reports).version == 5
+    assert load(reports=reports).outer_step == 5
     assert "step-00000010" in reports[0]
     assert newest.with_name(newest.name + ".corrupt").exists()
     assert store.paths() == [store.path(5)]
@@ -115,10 +115,10 @@ def test_a_checkpoint_whose_lane_states_are_gone_is_passed_over(
     store.save(make_checkpoint(10))
 
     def only_old_snapshots(candidate: Checkpoint) -> None:
-        if candidate.version == 10:
+        if candidate.outer_step == 10:
             raise CorruptSnapshotError("lane 0 is torn")
 
-    assert load(check=only_old_snapshots).version == 5
+    assert load(check=only_old_snapshots).outer_step == 5
 
 
 def test_where_none_verifies_all_stay_and_it_is_an_error(
@@ -162,7 +162,7 @@ def test_a_half_written_checkpoint_is_never_seen(
     monkeypatch.setattr(Path, "replace", crash)
     with pytest.raises(OSError, match="killed"):
         store.save(make_checkpoint(10))
-    assert load().version == 5
+    assert load().outer_step == 5
 
 
 def test_the_lane_states_that_files_need_are_known(store: CheckpointStore) -> None:

@@ -51,7 +51,9 @@ class AsyncCore(RuleBasedStateMachine):
         if name in self.peers:
             peer = self.peers[name]
             lanes = self.core.run.lanes
-            held = [HeldLane(lane=lane, incarnation=lanes[lane].incarnation, seq=0) for lane in peer.lanes()]
+            held = [
+                HeldLane(lane=lane, incarnation=lanes[lane].fencing_token, seq=0) for lane in peer.lanes()
+            ]
             peer.join(held if keep else [])
             peer.attach()
 
@@ -71,7 +73,7 @@ class AsyncCore(RuleBasedStateMachine):
     def push(self, name: str, lane: int, ahead: int, staleness: int, value: float, compute_s: float) -> None:
         if name in self.peers:
             reached = self.core.run.lanes[lane].accepted if lane < LANES else 0
-            version = max(0, self.core.run.version - staleness)
+            version = max(0, self.core.run.outer_step - staleness)
             about = {"value": value, "theta_version": version, "compute_s": compute_s}
             self.peers[name].push(lane, max(0, reached + ahead), **about)
 
@@ -79,7 +81,7 @@ class AsyncCore(RuleBasedStateMachine):
     def give_back(self, name: str, lane: int) -> None:
         if name in self.peers:
             record = self.core.run.lanes[lane]
-            message = LaneReturn(lane=lane, incarnation=record.incarnation, seq=record.accepted)
+            message = LaneReturn(lane=lane, incarnation=record.fencing_token, seq=record.accepted)
             self.core.return_lane(self.peers[name].worker_id, message)
 
     @rule(name=st.sampled_from(NAMES))
@@ -92,10 +94,10 @@ class AsyncCore(RuleBasedStateMachine):
         self.clock.advance(seconds)
         self.core.tick()
 
-    @precondition(lambda self: self.core.batch_ready())
+    @precondition(lambda self: self.core.updates.batch_due_in_s() == 0.0)
     @rule()
     def apply(self) -> None:
-        version = self.core.run.version
+        version = self.core.run.outer_step
         chosen = {(item.lane, item.seq, item.theta_version) for item in self.core.run.buffer}
         update(self.core)
         waiting = {(item.lane, item.seq, item.theta_version) for item in self.core.run.buffer}
@@ -111,7 +113,7 @@ class AsyncCore(RuleBasedStateMachine):
 
     @invariant()
     def nothing_older_than_the_window_waits(self) -> None:
-        assert all(self.core.run.version - item.theta_version <= WINDOW for item in self.core.run.buffer)
+        assert all(self.core.run.outer_step - item.theta_version <= WINDOW for item in self.core.run.buffer)
 
     @invariant()
     def a_lane_is_leased_to_a_worker_that_is_known(self) -> None:
@@ -121,7 +123,7 @@ class AsyncCore(RuleBasedStateMachine):
 
     @invariant()
     def fences_only_rise(self) -> None:
-        fences = [lane.incarnation for lane in self.core.run.lanes]
+        fences = [lane.fencing_token for lane in self.core.run.lanes]
         assert all(new >= old for new, old in zip(fences, self.fences, strict=True))
         self.fences = fences
 

@@ -149,10 +149,10 @@ def test_a_checkpoint_of_an_outdated_learner_is_not_written(tmp_path: Path) -> N
     outdated = owner(tmp_path)
     outdated.begin_epoch()
     store = CheckpointStore(tmp_path / "checkpoints", keep=3, fence=outdated.check)
-    kept = store.save(make_checkpoint(5, epoch=1))
+    kept = store.save(make_checkpoint(5, term=1))
     owner(tmp_path).begin_epoch()
     with pytest.raises(FencedError):
-        store.save(make_checkpoint(6, epoch=1))
+        store.save(make_checkpoint(6, term=1))
     assert list((tmp_path / "checkpoints").iterdir()) == [kept]
 
 
@@ -162,14 +162,14 @@ def test_a_checkpoint_that_stood_still_before_its_rename_never_counts(tmp_path: 
 
     def meanwhile_another_begins() -> None:
         later.remove_partial()
-        later.save(make_checkpoint(6, epoch=2, elapsed_s=2.0))
+        later.save(make_checkpoint(6, term=2, elapsed_s=2.0))
 
     outdated = CheckpointStore(tmp_path, keep=3, fence=meanwhile_another_begins)
     with pytest.raises(FileNotFoundError):
-        outdated.save(make_checkpoint(6, epoch=1, elapsed_s=1.0))
+        outdated.save(make_checkpoint(6, term=1, elapsed_s=1.0))
     newest = later.load_newest(LIKE, CONFIG, accept, print)
     assert newest is not None
-    assert newest.epoch == 2
+    assert newest.term == 2
 
 
 def test_a_lane_state_that_an_outdated_learner_received_replaces_none(tmp_path: Path) -> None:

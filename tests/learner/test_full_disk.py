@@ -10,17 +10,16 @@ from typing import Any
 import pytest
 
 from learner import files
-from learner.checkpoint_health import CheckpointHealth
-from learner.core import LearnerCore
+from learner.checkpoint_store import CheckpointHealth
 from learner.events import EventLog
 from learner.files import AppendFile
-from learner.phase import RunState
 from learner.records import Records, read_records
+from learner.run_state import RunState
 from learner.snapshots import SnapshotRef, SnapshotStore
 from protos import codec
 from protos.exit_codes import CheckpointError
 from protos.unspool.v1 import admin_pb2, learner_pb2
-from tests.learner.builders import Peer, gradient_body, make_core, make_settings
+from tests.learner.builders import Peer, WatchedCore, gradient_body, make_core, make_settings
 from tests.learner.running import HandWrittenWorker, RunningLearner
 from tests.learner.test_records import record
 from tests.learner.test_serve import steps
@@ -155,15 +154,15 @@ def test_a_failing_checkpoint_is_tried_again_and_in_the_end_given_up() -> None:
 
 
 def test_a_run_whose_checkpoints_are_given_up_fails_between_updates(tmp_path: Path) -> None:
-    core: LearnerCore = make_core(tmp_path)
+    core: WatchedCore = make_core(tmp_path)
     peer = Peer(core)
     core.run.checkpoint_health.failed(core.run.clock() - 1e6)
     for lane in range(3):
         peer.push(lane, 1)
-    assert core.take_batch() is not None
-    assert core.ending() is None
+    assert core.updates.take_batch() is not None
+    assert core.updates.ending() is None
     core.run.applying = ()
-    assert core.ending() is RunState.FAILED
+    assert core.updates.ending() is RunState.FAILED
 
 
 def test_rows_that_found_no_room_come_later_and_events_cut_no_others_off(tmp_path: Path, disk: Disk) -> None:

@@ -7,16 +7,16 @@ from pathlib import Path
 import grpc
 import pytest
 
-from learner.core import LearnerCore
+from learner.admin import WrongStateError
 from learner.snapshots import SnapshotRef
 from protos.unspool.v1 import admin_pb2, learner_pb2
 from protos.unspool.v1.learner_pb2 import Goodbye, Heartbeat, StackDump
-from tests.learner.builders import Clock, Peer, make_core, make_settings
+from tests.learner.builders import Clock, Peer, WatchedCore, make_core, make_settings
 from tests.learner.running import HandWrittenWorker, RunningLearner
 
 
 @pytest.fixture
-def core(tmp_path: Path) -> LearnerCore:
+def core(tmp_path: Path) -> WatchedCore:
     return make_core(tmp_path)
 
 
@@ -26,7 +26,7 @@ def running(tmp_path: Path) -> Iterator[RunningLearner]:
         yield learner
 
 
-def events(core: LearnerCore) -> list[str]:
+def events(core: WatchedCore) -> list[str]:
     return [event.kind for event in core.run.events.latest(1000)]
 
 
@@ -34,78 +34,78 @@ def asks(peer: Peer) -> int:
     return len(peer.told("stack_request"))
 
 
-def test_an_evicted_workers_lanes_go_to_others_and_it_is_told(core: LearnerCore) -> None:
+def test_an_evicted_workers_lanes_go_to_others_and_it_is_told(core: WatchedCore) -> None:
     evicted, other = Peer(core, "w0"), Peer(core, "w1")
-    core.operator.evict("w0", "hangs")
+    core.admin.evict("w0", "hangs")
     assert evicted.told("goodbye")[-1] == Goodbye(reason=Goodbye.EVICTED, detail="hangs")
     assert other.lanes() == [0, 1, 2]
     assert "worker_evicted" in events(core)
 
 
-def test_an_evicted_worker_may_come_back(core: LearnerCore) -> None:
+def test_an_evicted_worker_may_come_back(core: WatchedCore) -> None:
     Peer(core, "w0")
-    core.operator.evict("w0", "hangs")
+    core.admin.evict("w0", "hangs")
     assert Peer(core, "w0", incarnation="i1").lanes() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
     "command",
     [
-        lambda operator: operator.evict("w7", ""),
-        lambda operator: operator.ask_for_stack("w7"),
-        lambda operator: operator.drain("w7", "", 1.0),
+        lambda admin: admin.evict("w7", ""),
+        lambda admin: admin.ask_for_stack("w7"),
+        lambda admin: admin.drain("w7", "", 1.0),
     ],
     ids=["evict", "stack", "drain"],
 )
-def test_a_command_about_an_unknown_worker_names_those_that_there_are(core: LearnerCore, command) -> None:
+def test_a_command_about_an_unknown_worker_names_those_that_there_are(core: WatchedCore, command) -> None:
     Peer(core, "w0")
     with pytest.raises(KeyError, match="WORKER = w7: there is no such worker; there are: w0"):
-        command(core.operator)
+        command(core.admin)
 
 
-def test_a_stack_is_answered_to_whoever_asked(core: LearnerCore) -> None:
+def test_a_stack_is_answered_to_whoever_asked(core: WatchedCore) -> None:
     peer = Peer(core)
-    asked = core.operator.ask_for_stack("w0")
+    asked = core.admin.ask_for_stack("w0")
     assert asks(peer) == 1
     core.stack(peer.worker_id, StackDump(text="Thread 1"))
     assert asked.result(0) == "Thread 1"
     assert "worker_stack" not in events(core)
 
 
-def test_two_who_ask_at_once_get_one_answer(core: LearnerCore) -> None:
+def test_two_who_ask_at_once_get_one_answer(core: WatchedCore) -> None:
     peer = Peer(core)
-    asked = [core.operator.ask_for_stack("w0") for _ in range(2)]
+    asked = [core.admin.ask_for_stack("w0") for _ in range(2)]
     core.stack(peer.worker_id, StackDump(text="Thread 1"))
     assert [future.result(0) for future in asked] == ["Thread 1"] * 2
 
 
-def test_an_answer_that_comes_too_late_is_dropped(core: LearnerCore) -> None:
+def test_an_answer_that_comes_too_late_is_dropped(core: WatchedCore) -> None:
     peer = Peer(core)
-    asked: Future[str] = core.operator.ask_for_stack("w0")
-    core.operator.give_up_stack("w0", asked)
+    asked: Future[str] = core.admin.ask_for_stack("w0")
+    core.admin.give_up_stack("w0", asked)
     core.stack(peer.worker_id, StackDump(text="Thread 1"))
     assert not asked.done()
 
 
-def test_a_dump_that_nobody_asked_for_is_dropped(core: LearnerCore) -> None:
+def test_a_dump_that_nobody_asked_for_is_dropped(core: WatchedCore) -> None:
     core.stack(Peer(core).worker_id, StackDump(text="spam"))
     assert "worker_stack" not in events(core)
 
 
-def test_a_long_dump_is_cut(core: LearnerCore) -> None:
+def test_a_long_dump_is_cut(core: WatchedCore) -> None:
     peer = Peer(core)
-    asked = core.operator.ask_for_stack("w0")
+    asked = core.admin.ask_for_stack("w0")
     core.stack(peer.worker_id, StackDump(text="x" * (1 << 20)))
     assert len(asked.result(0)) == 1 << 16
 
 
-def test_a_worker_without_a_stream_cannot_be_asked(core: LearnerCore) -> None:
+def test_a_worker_without_a_stream_cannot_be_asked(core: WatchedCore) -> None:
     Peer(core).break_stream()
     with pytest.raises(ConnectionError, match="it has lost its connection"):
-        core.operator.ask_for_stack("w0")
+        core.admin.ask_for_stack("w0")
 
 
-def test_a_stuck_worker_is_asked_for_its_stack_which_becomes_an_event(core: LearnerCore) -> None:
+def test_a_stuck_worker_is_asked_for_its_stack_which_becomes_an_event(core: WatchedCore) -> None:
     peer = Peer(core)
     peer.beat(phase=Heartbeat.COMPILING, phase_age_s=901.0)
     for _ in range(3):
@@ -118,7 +118,7 @@ def test_a_stuck_worker_is_asked_for_its_stack_which_becomes_an_event(core: Lear
 
 @pytest.mark.parametrize(("phase_age_s", "is_stuck"), [(399.0, False), (401.0, True)])
 def test_an_estimate_is_judged_by_the_times_of_its_own_lane(
-    core: LearnerCore, phase_age_s: float, is_stuck: bool
+    core: WatchedCore, phase_age_s: float, is_stuck: bool
 ) -> None:
     peer = Peer(core)
     peer.push(0, 1, compute_s=1.0)
@@ -128,7 +128,7 @@ def test_an_estimate_is_judged_by_the_times_of_its_own_lane(
     assert (peer.lanes() == []) is is_stuck
 
 
-def test_a_lane_of_quick_estimates_has_a_minute(core: LearnerCore) -> None:
+def test_a_lane_of_quick_estimates_has_a_minute(core: WatchedCore) -> None:
     peer = Peer(core)
     peer.push(0, 1, compute_s=0.1)
     peer.beat(phase=Heartbeat.COMPUTING, phase_age_s=59.0, lane=0)
@@ -140,7 +140,7 @@ def test_a_lane_of_quick_estimates_has_a_minute(core: LearnerCore) -> None:
 
 
 @pytest.mark.parametrize("phase", [Heartbeat.COMPUTING, Heartbeat.COMPILING, Heartbeat.RESTORING])
-def test_what_has_no_times_yet_has_a_quarter_of_an_hour(core: LearnerCore, phase: Heartbeat.Phase) -> None:
+def test_what_has_no_times_yet_has_a_quarter_of_an_hour(core: WatchedCore, phase: Heartbeat.Phase) -> None:
     peer = Peer(core)
     peer.beat(phase=phase, phase_age_s=899.0, lane=2)
     core.tick()
@@ -150,7 +150,7 @@ def test_what_has_no_times_yet_has_a_quarter_of_an_hour(core: LearnerCore, phase
     assert peer.lanes() == []
 
 
-def test_a_stuck_worker_that_begins_something_else_is_back(core: LearnerCore) -> None:
+def test_a_stuck_worker_that_begins_something_else_is_back(core: WatchedCore) -> None:
     peer = Peer(core)
     peer.beat(phase=Heartbeat.RESTORING, phase_age_s=901.0)
     core.tick()
@@ -160,7 +160,7 @@ def test_a_stuck_worker_that_begins_something_else_is_back(core: LearnerCore) ->
     assert events(core)[-1] == "worker_back"
 
 
-def test_a_worker_that_waits_is_never_stuck(core: LearnerCore) -> None:
+def test_a_worker_that_waits_is_never_stuck(core: WatchedCore) -> None:
     peer = Peer(core)
     peer.beat(phase=Heartbeat.IDLE, phase_age_s=1e6)
     core.tick()
@@ -183,20 +183,20 @@ def test_a_frozen_process_is_suspected_and_then_gone_and_not_asked(tmp_path: Pat
 def test_a_lane_that_begins_anew_is_granted_without_a_state(tmp_path: Path) -> None:
     core = make_core(tmp_path, mode="async", batch=2)
     peer = Peer(core)
-    core.snapshot_stored(peer.worker_id, core.run.lanes[1].incarnation, SnapshotRef(1, 4, "digest"))
-    core.operator.reset_lane(1, fresh=True)
+    core.snapshot_stored(peer.worker_id, core.run.lanes[1].fencing_token, SnapshotRef(1, 4, "digest"))
+    core.admin.reset_lane(1, fresh=True)
     grant = peer.told("grant")[-1]
     assert (grant.lane, grant.snapshot_seq, grant.seq, grant.discard_held) == (1, 0, 4, True)
 
 
-def test_sync_refuses_to_begin_a_lane_anew(core: LearnerCore) -> None:
-    with pytest.raises(ValueError, match="reset-lane 1 --fresh: not in sync"):
-        core.operator.reset_lane(1, fresh=True)
+def test_sync_refuses_to_reset_a_lane(core: WatchedCore) -> None:
+    with pytest.raises(WrongStateError, match="reset-lane 1 --fresh: not in sync"):
+        core.admin.reset_lane(1, fresh=True)
 
 
-def test_there_is_no_such_lane(core: LearnerCore) -> None:
+def test_there_is_no_such_lane(core: WatchedCore) -> None:
     with pytest.raises(KeyError, match="reset-lane LANE = 3: there are lanes 0 to 2"):
-        core.operator.reset_lane(3, fresh=False)
+        core.admin.reset_lane(3, fresh=False)
 
 
 def test_a_running_learner_evicts(running: RunningLearner) -> None:
@@ -220,7 +220,7 @@ def test_a_running_learner_fetches_a_stack(running: RunningLearner) -> None:
 def test_a_worker_that_does_not_answer_is_not_waited_for(
     running: RunningLearner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("learner.admin_plane._STACK_S", 0.05)
+    monkeypatch.setattr("learner.admin._STACK_S", 0.05)
     worker = HandWrittenWorker(running).enter()
     worker.grants(3)
     with pytest.raises(grpc.RpcError, match="w0 did not answer") as caught:

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from learner.arrivals import ArrivalTimes
-from learner.core import LearnerCore
 from learner.status import waiting_for
-from tests.learner.builders import Clock, Peer, make_core, update
+from tests.learner.builders import Clock, Peer, WatchedCore, make_core, update
 
 
 def observed(*offsets_s: float, longest_s: float = 100.0) -> ArrivalTimes:
@@ -76,7 +75,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def core(tmp_path: Path, clock: Clock) -> LearnerCore:
+def core(tmp_path: Path, clock: Clock) -> WatchedCore:
     """A quorum of 2 of 4 lanes which has seen one step, where lanes took 1, 2, 3 and 4 s."""
     core = make_core(tmp_path, clock, lanes=4, mode="quorum", quorum=0.5, grace_s=None, max_staleness=1)
     peer = Peer(core)
@@ -90,18 +89,18 @@ def core(tmp_path: Path, clock: Clock) -> LearnerCore:
     return core
 
 
-def test_a_run_waits_as_long_as_its_lanes_lately_took(core: LearnerCore, clock: Clock) -> None:
+def test_a_run_waits_as_long_as_its_lanes_lately_took(core: WatchedCore, clock: Clock) -> None:
     peer = Peer(core, incarnation="i0")
     for lane in (0, 1):
         clock.advance(1.0)
         peer.push(lane, 3)
     clock.advance(3.4)  # median 2.5 and deviation 1: until 5.5 s after the step began
-    assert not core.batch_ready()
+    assert core.updates.batch_due_in_s() != 0.0
     clock.advance(0.2)
-    assert core.batch_ready()
+    assert core.updates.batch_due_in_s() == 0.0
 
 
-def test_status_says_for_whom_and_how_long(core: LearnerCore, clock: Clock) -> None:
+def test_status_says_for_whom_and_how_long(core: WatchedCore, clock: Clock) -> None:
     peer = Peer(core, incarnation="i0")
     for lane in (0, 2):
         clock.advance(1.0)
@@ -110,7 +109,7 @@ def test_status_says_for_whom_and_how_long(core: LearnerCore, clock: Clock) -> N
 
 
 def test_a_gradient_that_comes_too_late_to_be_used_still_counts_as_an_arrival(
-    core: LearnerCore, clock: Clock
+    core: WatchedCore, clock: Clock
 ) -> None:
     peer = Peer(core, incarnation="i0")
     before_s = core.run.arrivals.grace_s(2, clock())
@@ -125,7 +124,7 @@ def test_a_gradient_that_comes_too_late_to_be_used_still_counts_as_an_arrival(
     assert core.run.arrivals.grace_s(4, clock()) > before_s
 
 
-def test_what_comes_late_is_carried_into_the_next_update(core: LearnerCore, clock: Clock) -> None:
+def test_what_comes_late_is_carried_into_the_next_update(core: WatchedCore, clock: Clock) -> None:
     peer = Peer(core, incarnation="i0")
     for lane in range(3):
         peer.push(lane, 3)
@@ -135,4 +134,4 @@ def test_what_comes_late_is_carried_into_the_next_update(core: LearnerCore, cloc
     peer.push(0, 4)
     clock.advance(30.0)
     update(core)
-    assert core.run.tally.last_staleness == [0, 1]
+    assert core.run.counters.staleness == {0: 3 + 1, 1: 1}

@@ -9,8 +9,7 @@ import pytest
 from tensorboardX.record_writer import RecordWriter
 
 from learner.events import EventLog
-from learner.records import Records, UpdateRecord, read_records
-from learner.series import Series
+from learner.records import Records, Series, UpdateRecord, read_records
 
 
 def record(outer_step: int, loss: float = 0.5) -> UpdateRecord:

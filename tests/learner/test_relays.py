@@ -1,13 +1,12 @@
 """A relay as the learner sees it: one worker of many, or of none."""
 
-from learner.core import LearnerCore
 from protos.unspool.v1 import learner_pb2
-from tests.learner.builders import Clock, Peer, make_core
+from tests.learner.builders import Clock, Peer, WatchedCore, make_core
 
 
-def make_relay(core: LearnerCore, workers: int) -> Peer:
+def make_relay(core: WatchedCore, workers: int) -> Peer:
     relay = Peer(core, "relay")
-    relay.session.introduction.relay = True
+    relay.session.join_request.relay = True
     relay.beat(workers=workers)
     return relay
 

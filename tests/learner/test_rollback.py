@@ -5,27 +5,26 @@ from typing import Any
 
 import pytest
 
-from learner.core import LearnerCore
 from learner.snapshots import SnapshotRef
 from learner.status import build_status
 from protos.unspool.v1.learner_pb2 import HeldLane, LaneGrant
-from tests.learner.builders import Peer, make_core, run_one_step
+from tests.learner.builders import Peer, WatchedCore, make_core, run_one_step
 
 OLD_LEASE = (1 << 32) + 1
 CHECKPOINT = 40
 
 
-def restarted(run_dir: Path, **changes: Any) -> LearnerCore:
+def restarted(run_dir: Path, **changes: Any) -> WatchedCore:
     """A second life whose checkpoint has each of two lanes at seq 40, with a snapshot."""
     defaults = {"mode": "async", "max_staleness": 5, "lanes": 2, "batch": 2, "count": 2}
-    core = make_core(run_dir, epoch=2, **(defaults | changes))
+    core = make_core(run_dir, term=2, **(defaults | changes))
     for lane in core.run.lanes:
         lane.accepted = lane.applied = CHECKPOINT
         lane.snapshots[CHECKPOINT] = SnapshotRef(lane.number, CHECKPOINT, "s")
     return core
 
 
-def come_back(core: LearnerCore, name: str, **held: int) -> Peer:
+def come_back(core: WatchedCore, name: str, **held: int) -> Peer:
     """Join with lane states of the first life, such as `lane1=45`."""
     peer = Peer(core, name, attach=False)
     peer.join([HeldLane(lane=int(lane[-1]), incarnation=OLD_LEASE, seq=seq) for lane, seq in held.items()])
@@ -33,12 +32,11 @@ def come_back(core: LearnerCore, name: str, **held: int) -> Peer:
     return peer
 
 
-def grant_of_lane_1(core: LearnerCore, seq: int) -> tuple[str, LaneGrant]:
+def grant_of_lane_1(core: WatchedCore, seq: int) -> tuple[str, LaneGrant]:
     """Say who gets lane 1, and how, where `w0` comes back with it at `seq`."""
-    come_back(core, "w0", lane1=seq)
-    come_back(core, "w1")
-    letters = [letter for letter in core.run.mail.take() if letter.message.HasField("grant")]
-    return next((who, message.grant) for who, message in letters if message.grant.lane == 1)
+    peers = come_back(core, "w0", lane1=seq), come_back(core, "w1")
+    grants = [(peer.worker_id, grant) for peer in peers for grant in peer.told("grant")]
+    return next((worker_id, grant) for worker_id, grant in grants if grant.lane == 1)
 
 
 def test_keep_lets_the_worker_go_on_with_what_it_has(tmp_path: Path) -> None:
@@ -72,14 +70,14 @@ def test_a_lane_that_went_on_already_is_not_reset_by_who_comes_later(tmp_path: P
     core = restarted(tmp_path, on_rollback="reset", count=1)
     come_back(core, "w0")
     come_back(core, "w1", lane1=45)
-    assert not core.run.lanes[1].anew
+    assert not core.run.lanes[1].was_reset
 
 
 @pytest.mark.parametrize("on_rollback", ["keep", "restore"])
 def test_a_state_ahead_within_one_life_is_kept(tmp_path: Path, on_rollback: str) -> None:
     core = restarted(tmp_path, on_rollback=on_rollback, count=1)
     first = come_back(core, "w0")
-    lease = core.run.lanes[1].incarnation
+    lease = core.run.lanes[1].fencing_token
     core.leave(first.worker_id, "its session ended, its process did not")
     peer = Peer(core, "w0", attach=False)
     peer.join([HeldLane(lane=1, incarnation=lease, seq=CHECKPOINT + 2)])
@@ -108,7 +106,7 @@ def diverge(peer: Peer, lane: int, times: int) -> None:
 def test_a_lane_that_diverges_three_times_begins_anew(tmp_path: Path) -> None:
     core = restarted(tmp_path, count=1)
     peer = come_back(core, "w0")
-    lease = core.run.lanes[1].incarnation
+    lease = core.run.lanes[1].fencing_token
     peer.listen()
     diverge(peer, 1, times=3)
     told = [message.WhichOneof("body") for message in peer.listen()]
@@ -125,13 +123,13 @@ def test_an_estimate_that_is_finite_begins_the_count_again(tmp_path: Path) -> No
     diverge(peer, 1, times=2)
     peer.push(1, CHECKPOINT + 3)
     diverge(peer, 1, times=2)
-    assert not core.run.lanes[1].anew
+    assert not core.run.lanes[1].was_reset
 
 
 def test_what_was_pushed_for_the_lane_before_is_fenced_off(tmp_path: Path) -> None:
     core = restarted(tmp_path, count=1)
     peer = come_back(core, "w0")
-    lease = core.run.lanes[1].incarnation
+    lease = core.run.lanes[1].fencing_token
     diverge(peer, 1, times=3)
     peer.push(1, 99, incarnation=lease)
     assert peer.verdicts()[-1] == "NOT_LEASED"
@@ -141,7 +139,7 @@ def test_estimates_of_a_lane_that_began_anew_get_numbers_of_their_own(tmp_path: 
     core = restarted(tmp_path)
     lane = core.run.lanes[0]
     lane.snapshots[CHECKPOINT + 7] = SnapshotRef(0, CHECKPOINT + 7, "ahead")
-    lane.begin_anew()
+    lane.reset()
     assert (lane.reached, lane.snapshots) == (CHECKPOINT + 7, {})
 
 
@@ -151,7 +149,7 @@ def test_in_sync_a_lane_that_diverges_goes_on_and_is_named(tmp_path: Path) -> No
     for seq in range(1, 4):
         peer.push(1, seq, value=float("nan"))
         run_one_step(core, peer)
-    assert not core.run.lanes[1].anew
+    assert not core.run.lanes[1].was_reset
     assert build_status(core.run).problems == [
         "lane 1: its last 3 estimates were not finite and weigh nothing"
     ]

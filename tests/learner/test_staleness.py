@@ -5,26 +5,25 @@ from typing import Any
 
 import pytest
 
-from learner.core import LearnerCore
 from learner.status import build_status
 from protos.unspool.v1.learner_pb2 import LaneReturn
-from tests.learner.builders import Clock, Peer, make_core, update
+from tests.learner.builders import Clock, Peer, WatchedCore, make_core, update
 
 
-def make_async(run_dir: Path, clock: Clock | None = None, **changes: Any) -> LearnerCore:
+def make_async(run_dir: Path, clock: Clock | None = None, **changes: Any) -> WatchedCore:
     defaults = {"lanes": 4, "mode": "async", "batch": 1, "max_staleness": 2, "credits": 2}
     return make_core(run_dir, clock, **(defaults | changes))
 
 
-def weights_of_batch(core: LearnerCore) -> list[float]:
-    return [item.weight for item in core.take_batch() or () if item is not None]
+def weights_of_batch(core: WatchedCore) -> list[float]:
+    return [item.weight for item in core.updates.take_batch() or () if item is not None]
 
 
-def push_with_staleness(core: LearnerCore, *staleness: int) -> None:
+def push_with_staleness(core: WatchedCore, *staleness: int) -> None:
     """Put a gradient of weight 6 for each of the first lanes into the buffer, `staleness` versions behind."""
     peer = Peer(core)
     for _ in range(2):
-        peer.push(3, core.run.version + 1)
+        peer.push(3, core.run.outer_step + 1)
         update(core)
     core.run.aggregation = type(core.run.aggregation)(
         batch=len(staleness),
@@ -32,7 +31,7 @@ def push_with_staleness(core: LearnerCore, *staleness: int) -> None:
         staleness_weighting=core.run.settings.aggregation.staleness_weighting,
     )
     for lane, behind in enumerate(staleness):
-        peer.push(lane, 1, weight=6.0, theta_version=core.run.version - behind)
+        peer.push(lane, 1, weight=6.0, theta_version=core.run.outer_step - behind)
 
 
 @pytest.mark.parametrize(("weighting", "expected"), [("none", [6.0, 6.0, 6.0]), ("inverse", [6.0, 3.0, 2.0])])
@@ -51,7 +50,7 @@ def test_a_missing_lane_stays_missing_whatever_the_weighting(tmp_path: Path) -> 
     peer = Peer(core)
     for lane in (0, 2):
         peer.push(lane, 1)
-    assert [item and item.lane for item in core.take_batch() or ()] == [0, None, 2]
+    assert [item and item.lane for item in core.updates.take_batch() or ()] == [0, None, 2]
 
 
 def test_what_was_weighed_is_settled_and_gone_from_the_buffer(tmp_path: Path) -> None:
@@ -64,7 +63,7 @@ def test_what_was_weighed_is_settled_and_gone_from_the_buffer(tmp_path: Path) ->
 
 
 @pytest.fixture
-def core(tmp_path: Path) -> LearnerCore:
+def core(tmp_path: Path) -> WatchedCore:
     """Two workers with two lanes each, and theta at version 5."""
     core = make_async(tmp_path, count=2)
     quick, slow = Peer(core, "quick"), Peer(core, "slow")
@@ -83,7 +82,7 @@ def be_late(peer: Peer, times: int, apart_s: float = 3.0) -> None:
             session.last_heard_s = peer.core.run.clock()
 
 
-def workers(core: LearnerCore) -> tuple[Peer, Peer]:
+def workers(core: WatchedCore) -> tuple[Peer, Peer]:
     return Peer(core, "quick"), Peer(core, "slow")
 
 
@@ -94,7 +93,7 @@ def obey(peer: Peer) -> None:
         peer.core.return_lane(peer.worker_id, message)
 
 
-def test_a_worker_is_named_once_its_last_estimates_were_all_too_old(core: LearnerCore) -> None:
+def test_a_worker_is_named_once_its_last_estimates_were_all_too_old(core: WatchedCore) -> None:
     _, slow = workers(core)
     be_late(slow, 2)
     assert build_status(core.run).problems == []
@@ -105,14 +104,14 @@ def test_a_worker_is_named_once_its_last_estimates_were_all_too_old(core: Learne
     assert core.run.events.latest(1)[0].kind == "worker_late"
 
 
-def test_a_worker_that_is_held_up_for_a_moment_is_not_late(core: LearnerCore) -> None:
+def test_a_worker_that_is_held_up_for_a_moment_is_not_late(core: WatchedCore) -> None:
     _, slow = workers(core)
     be_late(slow, 40, apart_s=0.1)
     assert build_status(core.run).problems == []
     assert slow.told("revocation") == []
 
 
-def test_an_estimate_that_is_used_clears_its_name(core: LearnerCore) -> None:
+def test_an_estimate_that_is_used_clears_its_name(core: WatchedCore) -> None:
     _, slow = workers(core)
     be_late(slow, 4)
     slow.push(slow.lanes()[0], 1)
@@ -121,7 +120,7 @@ def test_an_estimate_that_is_used_clears_its_name(core: LearnerCore) -> None:
     assert [event.kind for event in core.run.events.latest(2)] == ["worker_late", "worker_in_time"]
 
 
-def test_an_estimate_that_grows_too_old_while_it_waits_counts_as_well(core: LearnerCore) -> None:
+def test_an_estimate_that_grows_too_old_while_it_waits_counts_as_well(core: WatchedCore) -> None:
     quick, slow = workers(core)
     be_late(slow, 2, apart_s=6.0)
     slow.push(1, 1, theta_version=3)
@@ -135,7 +134,7 @@ def test_an_estimate_that_grows_too_old_while_it_waits_counts_as_well(core: Lear
     assert slow.session.is_late
 
 
-def test_it_loses_one_lane_at_a_time_until_it_has_none(core: LearnerCore) -> None:
+def test_it_loses_one_lane_at_a_time_until_it_has_none(core: WatchedCore) -> None:
     quick, slow = workers(core)
     held = []
     for _ in range(2):
@@ -145,7 +144,7 @@ def test_it_loses_one_lane_at_a_time_until_it_has_none(core: LearnerCore) -> Non
     assert held == [(3, 1), (4, 0)]
 
 
-def test_it_gets_none_back_while_others_can_have_them(core: LearnerCore) -> None:
+def test_it_gets_none_back_while_others_can_have_them(core: WatchedCore) -> None:
     _, slow = workers(core)
     be_late(slow, 3)
     obey(slow)
@@ -153,7 +152,7 @@ def test_it_gets_none_back_while_others_can_have_them(core: LearnerCore) -> None
     assert len(slow.lanes()) == 1
 
 
-def test_it_keeps_its_lanes_where_nobody_else_is_there(core: LearnerCore) -> None:
+def test_it_keeps_its_lanes_where_nobody_else_is_there(core: WatchedCore) -> None:
     quick, slow = workers(core)
     core.leave(quick.worker_id, "test")
     be_late(slow, 9)
@@ -162,7 +161,7 @@ def test_it_keeps_its_lanes_where_nobody_else_is_there(core: LearnerCore) -> Non
     assert slow.told("revocation") == []
 
 
-def test_it_keeps_its_lanes_where_the_others_are_late_too(core: LearnerCore) -> None:
+def test_it_keeps_its_lanes_where_the_others_are_late_too(core: WatchedCore) -> None:
     quick, slow = workers(core)
     be_late(quick, 3)
     asked_back = len(quick.told("revocation"))
@@ -170,7 +169,7 @@ def test_it_keeps_its_lanes_where_the_others_are_late_too(core: LearnerCore) -> 
     assert (asked_back, len(slow.told("revocation"))) == (1, 0)
 
 
-def test_the_complaint_goes_with_the_worker(core: LearnerCore) -> None:
+def test_the_complaint_goes_with_the_worker(core: WatchedCore) -> None:
     _, slow = workers(core)
     be_late(slow, 3)
     core.leave(slow.worker_id, "test")

@@ -5,14 +5,13 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from learner.core import LearnerCore
 from learner.metrics import RunMetrics
-from learner.phase import RunState
+from learner.run_state import RunState
 from learner.status import build_status, waiting_for
 from protos.facts import facts_of
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.admin_pb2 import Status
-from tests.learner.builders import Clock, Peer, make_core, run_one_step
+from tests.learner.builders import Clock, Peer, WatchedCore, make_core, run_one_step
 
 
 @pytest.fixture
@@ -21,11 +20,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def core(tmp_path: Path, clock: Clock) -> LearnerCore:
+def core(tmp_path: Path, clock: Clock) -> WatchedCore:
     return make_core(tmp_path, clock, lanes=4)
 
 
-def test_status_has_the_keys_that_are_promised(core: LearnerCore) -> None:
+def test_status_has_the_keys_that_are_promised(core: WatchedCore) -> None:
     Peer(core)
     status = facts_of(build_status(core.run))
     assert set(status) >= {
@@ -36,7 +35,7 @@ def test_status_has_the_keys_that_are_promised(core: LearnerCore) -> None:
     assert set(status["lanes"][0]) >= {"lane", "worker", "seq", "inner_step"}
 
 
-def test_status_is_json_with_numbers_as_numbers(core: LearnerCore) -> None:
+def test_status_is_json_with_numbers_as_numbers(core: WatchedCore) -> None:
     peer = Peer(core)
     run_one_step(core, peer)
     status = json.loads(json.dumps(facts_of(build_status(core.run)), allow_nan=False))
@@ -45,7 +44,7 @@ def test_status_is_json_with_numbers_as_numbers(core: LearnerCore) -> None:
     assert status["workers"][0]["lanes"] == [0, 1, 2, 3]
 
 
-def test_what_is_not_there_yet_is_null(core: LearnerCore) -> None:
+def test_what_is_not_there_yet_is_null(core: WatchedCore) -> None:
     status = facts_of(build_status(core.run))
     assert (status["loss"], status["grad_norm"], status["checkpoint"]) == (None, None, None)
 
@@ -54,7 +53,7 @@ def test_a_loss_that_is_no_number_is_null_in_json() -> None:
     assert facts_of(Status(loss=float("nan")))["loss"] is None
 
 
-def test_rates_are_those_of_the_last_half_minute(core: LearnerCore, clock: Clock) -> None:
+def test_rates_are_those_of_the_last_half_minute(core: WatchedCore, clock: Clock) -> None:
     peer = Peer(core)
     for _ in range(4):
         run_one_step(core, peer)
@@ -65,17 +64,17 @@ def test_rates_are_those_of_the_last_half_minute(core: LearnerCore, clock: Clock
     assert status.eta_s == pytest.approx(8 / 0.5)
 
 
-def test_rates_fall_to_zero_when_nothing_happens(core: LearnerCore, clock: Clock) -> None:
+def test_rates_fall_to_zero_when_nothing_happens(core: WatchedCore, clock: Clock) -> None:
     run_one_step(core, Peer(core))
     clock.advance(60.0)
     assert build_status(core.run).updates_per_s == 0.0
 
 
-def no_workers(core: LearnerCore) -> None:
-    core.operator.scale(2)
+def no_workers(core: WatchedCore) -> None:
+    core.admin.scale(2)
 
 
-def two_lanes_missing(core: LearnerCore) -> None:
+def two_lanes_missing(core: WatchedCore) -> None:
     peer = Peer(core, "w0")
     peer.beat(phase=learner_pb2.Heartbeat.COMPUTING)
     peer.push(0, 1)
@@ -83,19 +82,19 @@ def two_lanes_missing(core: LearnerCore) -> None:
     core.run.lanes.release(core.run.lanes[3])
 
 
-def batch_complete(core: LearnerCore) -> None:
+def batch_complete(core: WatchedCore) -> None:
     peer = Peer(core)
     for lane in range(4):
         peer.push(lane, 1)
-    core.take_batch()
+    core.updates.take_batch()
 
 
-def paused(core: LearnerCore) -> None:
+def paused(core: WatchedCore) -> None:
     Peer(core)
-    core.operator.pause()
+    core.admin.pause()
 
 
-def idle_worker(core: LearnerCore) -> None:
+def idle_worker(core: WatchedCore) -> None:
     peer = Peer(core, "w0")
     peer.beat(phase=learner_pb2.Heartbeat.IDLE, waiting_for="theta version 3")
 
@@ -112,14 +111,14 @@ def idle_worker(core: LearnerCore) -> None:
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_status_says_what_the_run_waits_for(
-    core: LearnerCore, situation: Callable[[LearnerCore], None], text: str
+    core: WatchedCore, situation: Callable[[WatchedCore], None], text: str
 ) -> None:
     situation(core)
     assert text in waiting_for(core.run)
 
 
-def test_a_run_that_is_over_waits_for_nothing(core: LearnerCore) -> None:
-    core.end(RunState.FINISHED)
+def test_a_run_that_is_over_waits_for_nothing(core: WatchedCore) -> None:
+    core.updates.end(RunState.FINISHED)
     assert waiting_for(core.run) == ""
 
 
@@ -129,10 +128,10 @@ def test_many_missing_lanes_are_counted_and_not_listed(tmp_path: Path) -> None:
     assert waiting_for(core.run).endswith("lane 3 on w0 (starting), 16 more")
 
 
-def test_metrics_are_what_prometheus_reads(core: LearnerCore) -> None:
+def test_metrics_are_what_prometheus_reads(core: WatchedCore) -> None:
     run_one_step(core, Peer(core))
     core.run.problems["checkpoint"] = "disk full"
-    metrics = RunMetrics(lambda: build_status(core.run), lambda: dict(core.run.tally.staleness))
+    metrics = RunMetrics(lambda: build_status(core.run), lambda: dict(core.run.counters.staleness))
     families = text_string_to_metric_families(metrics.text().decode())
     samples = {
         (sample.name, *sample.labels.values()): sample.value
@@ -147,6 +146,6 @@ def test_metrics_are_what_prometheus_reads(core: LearnerCore) -> None:
     assert samples["unspool_problems",] == 1
 
 
-def test_no_worker_is_a_label(core: LearnerCore) -> None:
+def test_no_worker_is_a_label(core: WatchedCore) -> None:
     Peer(core, "name-of-a-worker")
     assert b"name-of-a-worker" not in RunMetrics(lambda: build_status(core.run), dict).text()

@@ -7,8 +7,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from learner.core import LearnerCore
-from learner.runtime import Runtime
 from learner.snapshots import SnapshotStore
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.common_pb2 import Chunk, Tensors
@@ -61,18 +59,18 @@ def messages() -> st.SearchStrategy[WorkerMessage]:
 
 
 @pytest.fixture
-def core(tmp_path: Path) -> LearnerCore:
+def core(tmp_path: Path) -> WatchedCore:
     return make_core(tmp_path)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(script=st.lists(messages(), max_size=12))
 def test_no_message_makes_the_reader_fall_over(
-    core: LearnerCore, tmp_path: Path, script: list[WorkerMessage]
+    core: WatchedCore, tmp_path: Path, script: list[WorkerMessage]
 ) -> None:
     peer = Peer(core, "w0", f"i{len(core.run.sessions)}")
-    fence = core.run.lanes[0].incarnation
-    inbound = stream_reader(Runtime(core), peer.worker_id, SnapshotStore(tmp_path / "lanes"))
+    fence = core.run.lanes[0].fencing_token
+    inbound = stream_reader(core, peer.worker_id, SnapshotStore(tmp_path / "lanes"))
     for message in script:
         kind = message.WhichOneof("body")
         if kind in ("push", "snapshot", "lane_return") and getattr(message, kind).incarnation % 2:

@@ -18,7 +18,7 @@ class WatchStatusRequest(_message.Message):
     def __init__(self, interval_s: _Optional[float] = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("run", "state", "waiting_for", "epoch", "outer_step", "outer_steps", "loss", "grad_norm", "theta_sha256", "updates_per_s", "inner_steps_per_s", "inner_steps", "staleness", "workers_desired", "workers", "lanes", "verdicts", "endpoints", "checkpoint", "elapsed_s", "eta_s", "mode", "problems", "buffered", "refusals", "workers_min", "workers_max", "excluded_hosts", "failures", "absent_workers")
+    __slots__ = ("run", "state", "waiting_for", "epoch", "outer_step", "outer_steps", "loss", "grad_norm", "theta_sha256", "updates_per_s", "inner_steps_per_s", "inner_steps", "staleness", "workers_desired", "workers", "lanes", "verdicts", "endpoints", "checkpoint", "elapsed_s", "eta_s", "mode", "problems", "buffered", "refusals", "workers_min", "workers_max", "excluded_hosts", "failures", "absent_workers", "diverged_tasks")
     class VerdictsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -70,6 +70,7 @@ class Status(_message.Message):
     EXCLUDED_HOSTS_FIELD_NUMBER: _ClassVar[int]
     FAILURES_FIELD_NUMBER: _ClassVar[int]
     ABSENT_WORKERS_FIELD_NUMBER: _ClassVar[int]
+    DIVERGED_TASKS_FIELD_NUMBER: _ClassVar[int]
     run: str
     state: str
     waiting_for: str
@@ -100,7 +101,8 @@ class Status(_message.Message):
     excluded_hosts: _containers.RepeatedScalarFieldContainer[str]
     failures: _containers.RepeatedCompositeFieldContainer[FailureSummary]
     absent_workers: _containers.RepeatedCompositeFieldContainer[AbsentWorker]
-    def __init__(self, run: _Optional[str] = ..., state: _Optional[str] = ..., waiting_for: _Optional[str] = ..., epoch: _Optional[int] = ..., outer_step: _Optional[int] = ..., outer_steps: _Optional[int] = ..., loss: _Optional[float] = ..., grad_norm: _Optional[float] = ..., theta_sha256: _Optional[str] = ..., updates_per_s: _Optional[float] = ..., inner_steps_per_s: _Optional[float] = ..., inner_steps: _Optional[int] = ..., staleness: _Optional[_Union[Staleness, _Mapping]] = ..., workers_desired: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., lanes: _Optional[_Iterable[_Union[LaneStatus, _Mapping]]] = ..., verdicts: _Optional[_Mapping[str, int]] = ..., endpoints: _Optional[_Mapping[str, str]] = ..., checkpoint: _Optional[_Union[CheckpointInfo, _Mapping]] = ..., elapsed_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., mode: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ..., buffered: _Optional[int] = ..., refusals: _Optional[_Mapping[str, int]] = ..., workers_min: _Optional[int] = ..., workers_max: _Optional[int] = ..., excluded_hosts: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[FailureSummary, _Mapping]]] = ..., absent_workers: _Optional[_Iterable[_Union[AbsentWorker, _Mapping]]] = ...) -> None: ...
+    diverged_tasks: int
+    def __init__(self, run: _Optional[str] = ..., state: _Optional[str] = ..., waiting_for: _Optional[str] = ..., epoch: _Optional[int] = ..., outer_step: _Optional[int] = ..., outer_steps: _Optional[int] = ..., loss: _Optional[float] = ..., grad_norm: _Optional[float] = ..., theta_sha256: _Optional[str] = ..., updates_per_s: _Optional[float] = ..., inner_steps_per_s: _Optional[float] = ..., inner_steps: _Optional[int] = ..., staleness: _Optional[_Union[Staleness, _Mapping]] = ..., workers_desired: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., lanes: _Optional[_Iterable[_Union[LaneStatus, _Mapping]]] = ..., verdicts: _Optional[_Mapping[str, int]] = ..., endpoints: _Optional[_Mapping[str, str]] = ..., checkpoint: _Optional[_Union[CheckpointInfo, _Mapping]] = ..., elapsed_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., mode: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ..., buffered: _Optional[int] = ..., refusals: _Optional[_Mapping[str, int]] = ..., workers_min: _Optional[int] = ..., workers_max: _Optional[int] = ..., excluded_hosts: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[FailureSummary, _Mapping]]] = ..., absent_workers: _Optional[_Iterable[_Union[AbsentWorker, _Mapping]]] = ..., diverged_tasks: _Optional[int] = ...) -> None: ...
 
 class FailureSummary(_message.Message):
     __slots__ = ("failure", "count", "worker", "host", "lane", "age_s")

@@ -1,56 +1,31 @@
-"""What the learner says to workers, and the pile it lies on until it is delivered."""
-
-from typing import NamedTuple
+"""The messages that the learner sends to workers."""
 
 from learner.lanes import Lane
-from learner.ring import Published
+from learner.thetas import Published
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import LearnerMessage
 
 
-class Letter(NamedTuple):
-    """A message and whom it is for."""
-
-    worker_id: str
-    message: LearnerMessage
-
-
-class Mail:
-    """Letters in the order in which they were written."""
-
-    def __init__(self) -> None:
-        self._letters: list[Letter] = []
-
-    def send(self, worker_id: str, message: LearnerMessage) -> None:
-        """Add a letter."""
-        self._letters.append(Letter(worker_id, message))
-
-    def take(self) -> list[Letter]:
-        """Remove and return everything."""
-        letters, self._letters = self._letters, []
-        return letters
-
-
 def theta(published: Published, inline_bytes: int) -> LearnerMessage:
     """Announce a theta, with its body if that is small."""
-    announcement = learner_pb2.ThetaAnnouncement(version=published.version, sha256=published.sha256)
+    announcement = learner_pb2.ThetaAnnouncement(version=published.outer_step, sha256=published.sha256)
     if len(published.body) <= inline_bytes:
         announcement.inline = published.body
     return LearnerMessage(theta=announcement)
 
 
-def grant(lane: Lane, version: int, *, exact: bool, credits_left: int) -> LearnerMessage:
+def grant(lane: Lane, outer_step: int, *, exact: bool, credits_left: int) -> LearnerMessage:
     """Lease a lane to a worker, and say how to restore its state."""
     snapshot = lane.newest_snapshot(lane.reached)
     snapshot_seq = snapshot.seq if snapshot else 0
     return LearnerMessage(
         grant=learner_pb2.LaneGrant(
             lane=lane.number,
-            incarnation=lane.incarnation,
+            incarnation=lane.fencing_token,
             seq=lane.reached,
             snapshot_seq=snapshot_seq,
             snapshot_sha256=snapshot.sha256 if snapshot else "",
-            init_version=0 if exact else version,
+            init_version=0 if exact else outer_step,
             replay_versions=range(snapshot_seq, lane.reached) if exact else (),
             credits=credits_left,
         )
@@ -60,7 +35,7 @@ def grant(lane: Lane, version: int, *, exact: bool, credits_left: int) -> Learne
 def revocation(lane: Lane, reason: str) -> LearnerMessage:
     """Ask for a lane back."""
     return LearnerMessage(
-        revocation=learner_pb2.LaneRevocation(lane=lane.number, incarnation=lane.incarnation, reason=reason)
+        revocation=learner_pb2.LaneRevocation(lane=lane.number, incarnation=lane.fencing_token, reason=reason)
     )
 
 
@@ -74,9 +49,9 @@ def goodbye(reason: learner_pb2.Goodbye.Reason, detail: str) -> LearnerMessage:
     return LearnerMessage(goodbye=learner_pb2.Goodbye(reason=reason, detail=detail))
 
 
-def heartbeat_ack(version: int, credits_left: int) -> LearnerMessage:
+def heartbeat_ack(outer_step: int, credits_left: int) -> LearnerMessage:
     """Answer a heartbeat."""
-    return LearnerMessage(heartbeat_ack=learner_pb2.HeartbeatAck(version=version, credits=credits_left))
+    return LearnerMessage(heartbeat_ack=learner_pb2.HeartbeatAck(version=outer_step, credits=credits_left))
 
 
 def stack_request() -> LearnerMessage:

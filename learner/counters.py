@@ -4,8 +4,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from learner.buffer import Contribution
-from learner.outcome import Effect, Outcome
+from learner.update_record import UpdateRecord
 from protos.unspool.v1 import learner_pb2
 
 _RATE_WINDOW_S: Final = 30.0
@@ -18,8 +17,8 @@ class _Sample(NamedTuple):
     inner_steps: int
 
 
-class Tally:
-    """Counters of one learner's life; those that go on over lives are passed in."""
+class Counters:
+    """Counts of one learner process; those that continue over restarts are passed in."""
 
     def __init__(self, now_s: float, inner_steps: int = 0, elapsed_s: float = 0.0) -> None:
         self._started_s = now_s
@@ -27,29 +26,24 @@ class Tally:
         self._samples = deque([_Sample(now_s, 0, inner_steps)], maxlen=_RATE_SAMPLES)
         self.inner_steps = inner_steps
         self.updates = 0
-        self.reverted = 0
         self.verdicts: Counter[str] = Counter()
         self.staleness: Counter[int] = Counter()
-        self.last_staleness: Sequence[int] = ()
-        self.last: Outcome | None = None
+        self.last_update: UpdateRecord | None = None
 
     def judged(self, verdict: learner_pb2.Verdict) -> None:
         """Count a verdict."""
         self.verdicts[learner_pb2.Verdict.Name(verdict)] += 1
 
-    def applied(self, used: Sequence[Contribution], outcome: Outcome, now_s: float) -> None:
-        """Count an outer update made of `used`."""
-        version = outcome.published.version - 1
+    def applied(self, record: UpdateRecord, staleness: Sequence[int], now_s: float) -> None:
+        """Count an outer update whose gradients had this staleness."""
         self.updates += 1
-        self.reverted += outcome.effect is Effect.REVERTED
-        self.inner_steps += sum(item.inner_steps for item in used)
-        self.last_staleness = [version - made_with for item in used for _, _, made_with in item.estimates]
-        self.staleness.update(self.last_staleness)
-        self.last = outcome
+        self.inner_steps += record.inner_steps
+        self.staleness.update(staleness)
+        self.last_update = record
         self._samples.append(_Sample(now_s, self.updates, self.inner_steps))
 
     def elapsed_s(self, now_s: float) -> float:
-        """Return the run's time so far, over all lives."""
+        """Return the run's time so far, over all restarts."""
         return self._elapsed_before_s + now_s - self._started_s
 
     def rates(self, now_s: float) -> tuple[float, float]:

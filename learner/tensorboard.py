@@ -1,7 +1,7 @@
-"""A run's figures as TensorBoard reads them: an event file for each life of the learner.
+"""A run's figures as TensorBoard reads them: an event file for each learner process.
 
-Written here and not by tensorboardX's own writer, whose thread ends when the disk is full, after which
-whoever adds a figure waits for it for ever.
+It is written here and not by tensorboardX's own writer, whose thread ends when the disk is full; a caller
+that adds a figure then never returns.
 """
 
 import socket
@@ -25,7 +25,7 @@ _SessionLog: Any = GetMessageClass(event_pb2.DESCRIPTOR.message_types_by_name["S
 _Summary: Any = GetMessageClass(summary_pb2.DESCRIPTOR.message_types_by_name["Summary"])
 
 
-class Board:
+class TensorBoardFile:
     """An event file. One thread uses it."""
 
     def __init__(self, directory: Path, first_step: int) -> None:

@@ -17,11 +17,11 @@ class _Time(NamedTuple):
     compute_s: float
 
 
-class Paces:
+class Throughput:
     """What the latest estimates of each worker took, those that came too late included.
 
     Lanes with other estimators take other times, so a worker's time is compared with what the same kind of
-    lane takes everywhere: workers that are alike have the same pace whichever lanes they happen to hold.
+    lane takes everywhere: workers that are alike have the same speed whichever lanes they happen to hold.
     Of quick estimates only one each second counts, for a worker that was held up for a moment is not slow.
     """
 
@@ -31,7 +31,7 @@ class Paces:
         self._times: dict[str, deque[_Time]] = {}
 
     def observe(self, worker_id: str, lane: int, compute_s: float, now_s: float) -> None:
-        """Take note of what an estimate of `lane` took."""
+        """Record what an estimate of `lane` took."""
         if not (compute_s > 0 and math.isfinite(compute_s)):
             return
         times = self._times.setdefault(worker_id, deque(maxlen=_KEPT))
@@ -43,7 +43,7 @@ class Paces:
         self._times = {worker: times for worker, times in self._times.items() if worker in worker_ids}
 
     def known(self) -> dict[str, float]:
-        """Return the pace of each worker that has made a few estimates; 1 is usual.
+        """Return the relative speed of each worker that has made a few estimates; 1 is usual.
 
         Medians: the first estimate of each kind compiles, and any may be held up.
         """

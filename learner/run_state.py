@@ -1,9 +1,9 @@
-"""The run's own state: whether it goes on, stands still, or ends, and how."""
+"""Whether a run continues, stands still or ends, and how."""
 
 import enum
 from typing import Final
 
-from learner.outcome import Effect
+from learner.update_record import Effect
 
 
 class RunState(enum.StrEnum):
@@ -22,13 +22,13 @@ class RunState(enum.StrEnum):
     """At its last outer step, and no update has ever moved theta."""
 
 
-class RunPhase:
-    """What the operator asked for, whether theta moves, and how the run ended.
+class RunControl:
+    """What an admin asked for, whether theta moves, and how the run ended.
 
     Attributes:
-        moved_at: version of the last update that moved theta; 0 if none ever has.
+        moved_at: outer step of the last update that moved theta; 0 if none ever has.
         paused: whether nothing is applied for now.
-        final: how the run ended; None while it goes on.
+        final: how the run ended; None while it continues.
     """
 
     def __init__(self, outer_steps: int) -> None:
@@ -55,44 +55,44 @@ class RunPhase:
             return RunState.PAUSED
         return RunState.RUNNING if workers else RunState.WAITING_FOR_WORKERS
 
-    def stop(self, version: int, *, now: bool) -> None:
-        """Ask for the end: after the running outer step, or `now`."""
-        at = version if now else version + 1
+    def stop(self, outer_step: int, *, now: bool) -> None:
+        """Ask for the end: after the current outer step, or `now`."""
+        at = outer_step if now else outer_step + 1
         self._stop_at = at if self._stop_at is None else min(at, self._stop_at)
 
-    def updated(self, version: int, effect: Effect) -> None:
-        """Count the update that made `version`.
+    def updated(self, outer_step: int, effect: Effect) -> None:
+        """Count the update that made the theta of `outer_step`.
 
         Three that had to be reverted fail the run, unless theta has moved between them.
         """
         self._last_effect = effect
         if effect is Effect.MOVED:
-            self.moved_at, self._reverted_in_a_row = version, 0
+            self.moved_at, self._reverted_in_a_row = outer_step, 0
         elif effect is Effect.REVERTED:
             self._reverted_in_a_row += 1
 
-    def standstill(self, version: int) -> str:
+    def standstill(self, outer_step: int) -> str:
         """Say since when theta has not moved, why, and what to do; empty while that is no reason to worry."""
-        count = version - self.moved_at
+        count = outer_step - self.moved_at
         if count < _STEPS_TO_WORRY:
             return ""
         since = f"since outer step {self.moved_at}" if self.moved_at else "at all"
         return f"has not moved {since} ({count} updates): {_STANDSTILLS.get(self._last_effect, '')}"
 
-    def end(self, version: int, *, computing: bool) -> RunState | None:
-        """Return how the run ends at this version, or None if it goes on.
+    def end(self, outer_step: int, *, computing: bool) -> RunState | None:
+        """Return how the run ends at this outer step, or None if it continues.
 
         Args:
-            version: of theta.
-            computing: whether anybody works on the running outer step.
+            outer_step: of theta.
+            computing: whether any worker works on the current outer step.
         """
         if self._reverted_in_a_row >= _REVERTS_TO_FAIL:
             return RunState.FAILED
-        if version >= self._outer_steps:
+        if outer_step >= self._outer_steps:
             return RunState.FINISHED if self.moved_at else RunState.UNTRAINED
         if self._stop_at is None:
             return None
-        return RunState.STOPPED if version >= self._stop_at or self.paused or not computing else None
+        return RunState.STOPPED if outer_step >= self._stop_at or self.paused or not computing else None
 
 
 _REVERTS_TO_FAIL: Final = 3

@@ -1,0 +1,69 @@
+"""Published thetas: the newest, and the older ones that the replay of a lane may still need."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import Self
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """One theta, as it travels.
+
+    Attributes:
+        outer_step: updates behind it.
+        body: its leaves' raw bytes in canonical order.
+        sha256: hex digest of `body`, which is theta's.
+    """
+
+    outer_step: int
+    body: bytes
+    sha256: str
+
+    @classmethod
+    def of(cls, outer_step: int, body: bytes) -> Self:
+        """Return the theta of an outer step from its `body`."""
+        return cls(outer_step, body, hashlib.sha256(body).hexdigest())
+
+
+class ThetaHistory:
+    """Thetas of consecutive outer steps, the newest last. Never empty."""
+
+    def __init__(self, thetas: Sequence[Published]) -> None:
+        self._thetas = {published.outer_step: published for published in thetas}
+        self._newest = thetas[-1]
+
+    def __len__(self) -> int:
+        return len(self._thetas)
+
+    @property
+    def newest(self) -> Published:
+        """The current theta."""
+        return self._newest
+
+    def get(self, outer_step: int) -> Published | None:
+        """Return the theta of an outer step, or None if it is not kept."""
+        return self._thetas.get(outer_step)
+
+    def publish(self, published: Published) -> None:
+        """Append the next theta.
+
+        Raises:
+            ValueError: it is not the next.
+        """
+        if published.outer_step != self._newest.outer_step + 1:
+            raise ValueError(
+                f"ThetaHistory.publish({published.outer_step}): the next is {self._newest.outer_step + 1}"
+            )
+        self._thetas[published.outer_step] = published
+        self._newest = published
+
+    def trim(self, oldest: int) -> None:
+        """Forget the thetas before `oldest`, never the newest."""
+        for outer_step in [outer_step for outer_step in self._thetas if outer_step < oldest]:
+            if outer_step != self._newest.outer_step:
+                del self._thetas[outer_step]
+
+    def kept(self) -> tuple[Published, ...]:
+        """Return what is kept, oldest first."""
+        return tuple(self._thetas.values())

@@ -1,0 +1,58 @@
+"""Threads that cannot fail unseen, and those that call a function periodically."""
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+_JOIN_S: Final = 5.0
+
+
+class OwnedThread:
+    """A named thread whose exception reaches its owner."""
+
+    def __init__(self, name: str, body: Callable[[], None], report: Callable[[BaseException], None]) -> None:
+        """Run `body` once started; `report` gets the exception if it raises one."""
+        self._body = body
+        self._report = report
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the end of the body."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        try:
+            self._body()
+        except BaseException as error:  # whatever it is, the owner must know
+            self._report(error)
+
+
+class Ticker:
+    """Calls a function periodically."""
+
+    def __init__(
+        self, name: str, period_s: float, tick: Callable[[], None], report: Callable[[BaseException], None]
+    ) -> None:
+        """Call `tick` every `period_s` once started; `report` gets the exception that ends that, if any."""
+        self._period_s = period_s
+        self._tick = tick
+        self._stopping = threading.Event()
+        self._thread = OwnedThread(name, self._run, report)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping.set()
+        self._thread.join(_JOIN_S)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._period_s):
+            self._tick()
