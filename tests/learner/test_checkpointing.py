@@ -17,7 +17,7 @@ EVERY = 2
 
 @pytest.fixture
 def core(tmp_path: Path) -> WatchedCore:
-    return make_core(tmp_path, checkpoint_every=EVERY)
+    return make_core(tmp_path, every=EVERY)
 
 
 @pytest.fixture

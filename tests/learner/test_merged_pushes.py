@@ -172,7 +172,7 @@ def test_it_expires_with_its_oldest_part(core: WatchedCore, peer: Peer) -> None:
         core.updates.take_batch()
         apply(core)
     push_merged(peer, part(core, 4), part(core, 5, theta_version=0))
-    core.run.applying = [contribution(0, np.zeros(2), 1.0)]  # an update of which it is no part
+    core.run.applying = [contribution(0, np.zeros(1), 1.0)]  # an update of which it is no part
     apply(core)
     assert peer.verdicts()[-1] == "STALE"
     assert len(core.run.buffer) == 0

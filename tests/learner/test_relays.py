@@ -6,7 +6,7 @@ from tests.learner.builders import Clock, Peer, WatchedCore, make_core
 
 def make_relay(core: WatchedCore, workers: int) -> Peer:
     relay = Peer(core, "relay")
-    relay.session.join_request.relay = True
+    relay.session.introduction.relay = True
     relay.beat(workers=workers)
     return relay
 

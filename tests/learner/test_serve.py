@@ -16,14 +16,16 @@ import grpc
 import pytest
 
 from learner.checkpoint import read_header
+from learner.core import LearnerCore
 from learner.errors import BrokenRunError, ConfigChangedError
+from learner.liveness import Liveness
 from learner.main import serve
 from learner.outer import OuterLearner
 from learner.run_directory import Ports, RunDirectory
 from learner.settings import LearnerSettings
 from protos.exit_codes import PortInUseError, RunInUseError
 from protos.unspool.v1 import admin_pb2, learner_pb2
-from tests.learner.builders import EXPERIMENT_TOML, WatchedCore, gradient_body, make_settings
+from tests.learner.builders import EXPERIMENT_TOML, gradient_body, make_settings
 from tests.learner.running import PATIENCE_S, HandWrittenWorker, RunningLearner
 
 LEARNER_PROCESS = """
@@ -147,11 +149,11 @@ def test_what_kills_the_update_thread_ends_the_process(
 def test_what_kills_any_other_thread_ends_the_process_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def explode(_: WatchedCore) -> None:
+    def explode(_: Liveness) -> None:
         raise ZeroDivisionError("in the ticker")
 
     with RunningLearner(make_settings(tmp_path)) as running:
-        monkeypatch.setattr(WatchedCore, "tick", explode)
+        monkeypatch.setattr(Liveness, "check", explode)
         running.wait()
     assert isinstance(running.error, ZeroDivisionError)
 
@@ -281,5 +283,5 @@ def test_a_learner_whose_lock_nobody_gets_is_not_healthy(
 ) -> None:
     with RunningLearner(make_settings(tmp_path)) as running:
         assert running.get("/healthz")[0] == 200
-        monkeypatch.setattr(WatchedCore, "responds", lambda self, timeout_s: False)
+        monkeypatch.setattr(LearnerCore, "responds", lambda self, timeout_s: False)
         assert running.get("/healthz")[0] == 503

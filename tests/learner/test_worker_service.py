@@ -11,7 +11,7 @@ from learner.snapshots import SnapshotStore
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.common_pb2 import Chunk, Tensors
 from protos.unspool.v1.learner_pb2 import WorkerMessage
-from tests.learner.builders import Peer, make_core, stream_reader
+from tests.learner.builders import Peer, WatchedCore, make_core, stream_reader
 
 NUMBERS = st.sampled_from([0, 1, 2, 3, 7, 2**31, 2**63]) | st.integers(0, 2**64 - 1)
 SMALL = st.sampled_from([0, 1, 2, 3, 2**32 - 1])
