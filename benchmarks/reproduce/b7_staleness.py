@@ -140,7 +140,7 @@ def _push(
     push = learner_pb2.GradientEstimatorOut(
         push_id=version + 1,
         lane=0,
-        incarnation=core.status().lanes[0].fencing_token,
+        incarnation=core.status().lanes[0].incarnation,
         seq=version + 1,
         theta_version=made_with,
         weight=1.0,
