@@ -137,3 +137,16 @@ def test_events_in_memory_are_bounded_and_on_disk_they_are_not(tmp_path: Path) -
         log.add("info", "kind", str(number))
     assert len(log.after(0, limit=5000)) == 1000
     assert [json.loads(line)["text"] for line in path.read_text().splitlines()][:2] == ["0", "1"]
+
+
+def test_a_table_of_an_earlier_version_is_continued(tmp_path: Path) -> None:
+    records = Records(tmp_path, outer_step=0)
+    records.write(record(1))
+    records.close()
+    path = tmp_path / "outer.csv"
+    path.write_text("".join(line.rpartition(",")[0] + "\n" for line in path.read_text().splitlines()))
+    assert "diverged_tasks" not in path.read_text()
+    records = Records(tmp_path, outer_step=1)
+    records.write(record(2)._replace(diverged_tasks=3))
+    records.close()
+    assert [(row.outer_step, row.diverged_tasks) for row in read_records(path)] == [(1, 0), (2, 3)]

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +9,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from learner.metrics import RunMetrics
 from learner.run_state import RunState
 from learner.status import build_status, waiting_for
+from learner.update_record import Effect
 from protos.facts import facts_of
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.admin_pb2 import Status
-from tests.learner.builders import Clock, Peer, WatchedCore, make_core, run_one_step
+from protos.unspool.v1.learner_pb2 import UnrollInfo
+from tests.learner.builders import Clock, Peer, WatchedCore, make_core, outcome, run_one_step, update
 
 
 @pytest.fixture
@@ -149,3 +152,24 @@ def test_metrics_are_what_prometheus_reads(core: WatchedCore) -> None:
 def test_no_worker_is_a_label(core: WatchedCore) -> None:
     Peer(core, "name-of-a-worker")
     assert b"name-of-a-worker" not in RunMetrics(lambda: build_status(core.run), dict).text()
+
+
+def test_tasks_that_diverged_reach_status_record_and_metrics(core: WatchedCore) -> None:
+    peer = Peer(core)
+    for lane in peer.lanes():
+        peer.push(lane, 1, unroll_info=UnrollInfo(inner_steps=5, diverged_tasks=lane))
+    update(core)
+    record, status = core.run.counters.last_update, core.status()
+    assert record is not None
+    assert (record.diverged_tasks, status.diverged_tasks) == (0 + 1 + 2 + 3, 6)
+    assert b"unspool_diverged_tasks 6.0" in RunMetrics(core.status, core.staleness_counts).text()
+
+
+def test_an_update_without_weight_has_no_loss(core: WatchedCore) -> None:
+    peer = Peer(core)
+    for lane in peer.lanes():
+        peer.push(lane, 1)
+    core.updates.take_batch()
+    core.updates.applied(dataclasses.replace(outcome(1, Effect.EMPTY), loss=None))
+    assert not core.status().HasField("loss")
+    assert (core.status().grad_norm, core.status().staleness.max) == (1.0, 0)
