@@ -52,37 +52,37 @@ class Estimator(NamedTuple):
 
 ESTIMATORS: Mapping[str, Estimator] = {
     "FullES": Estimator(
-        lambda case, step: FullES(step, _episodes(case), std=case.std, steps_per_jit=case.window),
+        lambda case, step: FullES(step, _episodes(case), std=case.std, steps_per_jit=case.truncation),
         is_smoothed=True,
         use="the objective needs whole episodes; workers must be stateless",
     ),
     "NRES": Estimator(
-        lambda case, step: NRES(step, case.window, std=case.std),
+        lambda case, step: NRES(step, case.truncation, std=case.std),
         is_smoothed=True,
         use="**first choice** where theta changes little in an episode",
     ),
     "GPES": Estimator(
-        lambda case, step: GPES(step, case.window, case.noise_length, std=case.std),
+        lambda case, step: GPES(step, case.truncation, case.noise_length, std=case.std),
         is_smoothed=True,
         use="in between the two, by `noise_length`",
     ),
     "TruncatedPES": Estimator(
-        lambda case, step: TruncatedPES(step, case.window, std=case.std, steps_per_jit=1),
+        lambda case, step: TruncatedPES(step, case.truncation, std=case.std, steps_per_jit=1),
         is_smoothed=True,
-        use="stale gradients, high latency; episodes of thousands of windows",
+        use="stale gradients, high latency; episodes of thousands of truncations",
     ),
     "TruncatedES": Estimator(
-        lambda case, step: TruncatedES(step, case.window, std=case.std, steps_per_jit=1),
+        lambda case, step: TruncatedES(step, case.truncation, std=case.std, steps_per_jit=1),
         is_smoothed=True,
         use="short-term effects are all that matters",
     ),
     "DODGE": Estimator(
-        lambda case, step: DODGE(step, case.window, std=case.std),
+        lambda case, step: DODGE(step, case.truncation, std=case.std),
         is_smoothed=False,
         use="smooth systems of few dimensions; exact with `pairs_per_task=d`; an oracle",
     ),
     "TruncatedGrad": Estimator(
-        lambda case, step: TruncatedGrad(step, case.window, steps_per_jit=1),
+        lambda case, step: TruncatedGrad(step, case.truncation, steps_per_jit=1),
         is_smoothed=False,
         use="smooth, short-term; theta of many dimensions",
     ),
@@ -150,8 +150,8 @@ def _bias_cell(measured: Measured) -> str:
 def _measured(estimator: Estimator, case: Case, gradient: Array, num_trajectories: int) -> Measured:
     of_one = estimator.make(case, VectorizedTruncatedStep(case.system, 1))
     is_online = not isinstance(of_one, (FullES, FullGrad))
-    num_windows = case.num_steps // case.window if is_online else 1
-    estimates = sample_estimates(of_one, case.theta, num_trajectories, num_windows)
+    num_truncations = case.num_steps // case.truncation if is_online else 1
+    estimates = sample_estimates(of_one, case.theta, num_trajectories, num_truncations)
     bias, by_chance = relative_bias(np.mean(estimates, axis=1), gradient)
     memory_bytes, inner_steps = _memory_and_steps(estimator, case)
     cost = total_variance(estimates) * inner_steps

@@ -27,7 +27,7 @@ class Case(NamedTuple):
         name: for the head of a column.
         system: what is unrolled.
         num_steps: of an episode.
-        window: inner steps per estimate of the online estimators.
+        truncation: inner steps per estimate of the online estimators.
         noise_length: of GPES.
         std: of the noise.
         gradient: of the loss.
@@ -37,7 +37,7 @@ class Case(NamedTuple):
     name: str
     system: TruncatedStep
     num_steps: int
-    window: int
+    truncation: int
     noise_length: int
     std: float
     gradient: Callable[[], Array]
@@ -62,7 +62,7 @@ def _lorenz() -> Case:
         name="Lorenz",
         system=system,
         num_steps=num_steps,
-        window=100,
+        truncation=100,
         noise_length=500,
         std=std,
         gradient=lambda: exact_gradient(system, theta, num_steps),
@@ -89,7 +89,7 @@ def _pendulum() -> Case:
         name="pendulum",
         system=system,
         num_steps=num_steps,
-        window=20,
+        truncation=20,
         noise_length=100,
         std=std,
         gradient=lambda: exact_gradient(system, theta, num_steps, num_samples=_INITIAL_STATES),

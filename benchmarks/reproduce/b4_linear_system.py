@@ -1,7 +1,7 @@
 """A system whose losses are linear in what theta was at every step, and the variance of estimates of it.
 
-The closed form: let a worker stand at a window of W steps, with m noises drawn since the episode's start, and
-let `G_j` be the gradient of the window's mean loss with respect to theta while noise j was in force. An
+The closed form: let a worker stand at a truncation of W steps, with m noises drawn since the episode's start, and
+let `G_j` be the gradient of the truncation's mean loss with respect to theta while noise j was in force. An
 antithetic pair's estimate is `(sum_j G_j . e_j)(sum_j e_j)` with standard normal e_j, hence
 `E |g|^2 = m d sum_j |G_j|^2 + 2 |sum_j G_j|^2` in d dimensions.
 """
@@ -88,13 +88,13 @@ class LinearLosses:
             equal[NUM_STEPS // 2 :] *= -1
         return equal
 
-    def window_gradients(self, window: int) -> npt.NDArray[np.float64]:
-        """`[windows, steps, d]`: of each window's mean loss with respect to theta at each step."""
+    def window_gradients(self, truncation: int) -> npt.NDArray[np.float64]:
+        """`[truncations, steps, d]`: of each truncation's mean loss with respect to theta at each step."""
         steps = np.arange(NUM_STEPS)
         age = steps[:, None] - steps
         decayed = np.where(age >= 0, self.decay ** np.maximum(age, 0), 0.0)
         of_losses = decayed[:, :, None] * self.gradients_of_steps()
-        means: npt.NDArray[np.float64] = of_losses.reshape(-1, window, NUM_STEPS, DIM).mean(axis=1)
+        means: npt.NDArray[np.float64] = of_losses.reshape(-1, truncation, NUM_STEPS, DIM).mean(axis=1)
         return means
 
     def gradient(self) -> npt.NDArray[np.float64]:
@@ -102,11 +102,11 @@ class LinearLosses:
         whole: npt.NDArray[np.float64] = self.window_gradients(NUM_STEPS)[0].sum(axis=0)
         return whole
 
-    def variance(self, window: int, noise_length: int) -> float:
-        """Total variance of one pair's estimate of a window drawn at random, by the closed form."""
-        of_steps = self.window_gradients(window)
+    def variance(self, truncation: int, noise_length: int) -> float:
+        """Total variance of one pair's estimate of a truncation drawn at random, by the closed form."""
+        of_steps = self.window_gradients(truncation)
         of_noises = of_steps.reshape(len(of_steps), -1, noise_length, DIM).sum(axis=2)
-        num_noises = np.arange(len(of_steps)) * window // noise_length + 1
+        num_noises = np.arange(len(of_steps)) * truncation // noise_length + 1
         squares = np.sum(of_noises**2, axis=(1, 2))
         whole = np.sum(of_noises.sum(axis=1) ** 2, axis=1)
         return float(np.mean(num_noises * DIM * squares + 2 * whole) - np.sum(self.gradient() ** 2))

@@ -38,14 +38,14 @@ _LORENZ_POINTS = {"start": 0.0, "middle": 0.5, "near the optimum": 0.9}
 _LEAST_RATIO = 6.0
 
 _NOTES = f"""**Closed form.** Losses that are linear in every step's copy of theta ({DIM} dimensions, episodes
-of {NUM_STEPS} steps, windows of {WINDOW}): the variance of one antithetic pair's estimate at a random
-window, over the squared length of the gradient, by the closed form and measured. Noise lasts K steps: K
+of {NUM_STEPS} steps, truncations of {WINDOW}): the variance of one antithetic pair's estimate at a random
+truncation, over the squared length of the gradient, by the closed form and measured. Noise lasts K steps: K
 = {WINDOW} is PES, K = {NUM_STEPS} NRES. FullES has d + 1.
 
-**Lorenz.** Total variance of one pair's estimate at a random window of {_LORENZ_WINDOW} of
+**Lorenz.** Total variance of one pair's estimate at a random truncation of {_LORENZ_WINDOW} of
 {_LORENZ_STEPS} steps, std {_LORENZ_STD}, at three thetas on the way from the start to the truth. At
 equal compute, one estimate of FullES is held against the mean of {_LORENZ_STEPS // _LORENZ_WINDOW}
-independent windows."""
+independent truncations."""
 
 
 def run(quick: bool) -> Result:
@@ -94,26 +94,29 @@ def linear_variance(noise_length: int | None, losses: LinearLosses) -> float:
     step = VectorizedTruncatedStep(LinearSystem(), 1)
     theta = LinearSystem().outer_init(jax.random.key(0))
     if noise_length is None:
-        estimator, num_windows = _full_es(step, NUM_STEPS, std=1.0), 1
+        estimator, num_truncations = _full_es(step, NUM_STEPS, std=1.0), 1
     else:
-        estimator, num_windows = _online(step, WINDOW, noise_length, NUM_STEPS, std=1.0), NUM_STEPS // WINDOW
-    return total_variance(sample_estimates(estimator, theta, _SAMPLES, num_windows, losses.data))
+        estimator, num_truncations = (
+            _online(step, WINDOW, noise_length, NUM_STEPS, std=1.0),
+            NUM_STEPS // WINDOW,
+        )
+    return total_variance(sample_estimates(estimator, theta, _SAMPLES, num_truncations, losses.data))
 
 
 def _online(
-    step: VectorizedTruncatedStep, window: int, noise_length: int, num_steps: int, std: float
+    step: VectorizedTruncatedStep, truncation: int, noise_length: int, num_steps: int, std: float
 ) -> GradientEstimator:
     if noise_length == num_steps:
-        return NRES(step, window, std=std)
-    return GPES(step, window, noise_length, std=std)
+        return NRES(step, truncation, std=std)
+    return GPES(step, truncation, noise_length, std=std)
 
 
 def _full_es(step: VectorizedTruncatedStep, num_steps: int, std: float) -> GradientEstimator:
     return FullES(step, ConstantTruncationSchedule(num_steps), std=std, steps_per_jit=num_steps)
 
 
-def _label(noise_length: int, window: int, num_steps: int) -> str:
-    special = {window: "PES, ", num_steps: "NRES, "}
+def _label(noise_length: int, truncation: int, num_steps: int) -> str:
+    special = {truncation: "PES, ", num_steps: "NRES, "}
     return f"{special.get(noise_length, '')}K = {noise_length}"
 
 
@@ -128,12 +131,12 @@ def lorenz_variances(num_samples: int) -> dict[str, dict[str, float]]:
         for length in _LORENZ_NOISE_LENGTHS
     }
     full = _full_es(step, _LORENZ_STEPS, _LORENZ_STD)
-    num_windows = _LORENZ_STEPS // _LORENZ_WINDOW
+    num_truncations = _LORENZ_STEPS // _LORENZ_WINDOW
     variances = {}
     for name, share in _LORENZ_POINTS.items():
         theta = _theta_between(system, share)
         variances[name] = {
-            label: total_variance(sample_estimates(estimator, theta, num_samples, num_windows))
+            label: total_variance(sample_estimates(estimator, theta, num_samples, num_truncations))
             for label, estimator in online.items()
         }
         variances[name]["FullES"] = total_variance(sample_estimates(full, theta, num_samples * 4))
@@ -180,5 +183,5 @@ def _draw(axes: Axes, variances: dict[str, dict[str, float]]) -> None:
         per_window = of_point["FullES"] * _LORENZ_STEPS / _LORENZ_WINDOW
         axes.axhline(per_window, color=line.get_color(), linestyle=":", linewidth=1)
     axes.set_xlabel("steps that a noise lasts (100: PES, 2000: NRES); dotted: FullES at equal compute")
-    axes.set_ylabel("total variance of a pair's window")
+    axes.set_ylabel("total variance of a pair's truncation")
     axes.legend(frameon=False)

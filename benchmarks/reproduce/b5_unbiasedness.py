@@ -34,7 +34,7 @@ _BIASED_Z2 = 100.0
 _SAME_TO = 1e-3
 
 _NOTES = f"""Influence balancing with a drive for each of the 23 units, episodes of {_NUM_STEPS} steps,
-windows of {_WINDOW}, std {_STD}. An estimate is the mean over the windows of one episode; z is the
+truncations of {_WINDOW}, std {_STD}. An estimate is the mean over the truncations of one episode; z is the
 distance of the mean of {_TRAJECTORIES} of them to the exact gradient in standard errors, for each of the
 23 dimensions. Without bias the mean of z² is 1, give or take 0.3 or more as the dimensions are
 correlated. TruncatedGrad has no noise, hence no z."""
@@ -96,7 +96,9 @@ def unbiased_estimators() -> dict[str, GradientEstimator]:
 def unbiased_row(name: str) -> Row:
     """An estimator of `unbiased_estimators`."""
     estimator = unbiased_estimators()[name]
-    sampled = _sampled(estimator, num_windows=1 if isinstance(estimator, FullES) else _NUM_STEPS // _WINDOW)
+    sampled = _sampled(
+        estimator, num_truncations=1 if isinstance(estimator, FullES) else _NUM_STEPS // _WINDOW
+    )
     mean_z2, max_z = float(np.mean(sampled.z**2)), float(np.max(np.abs(sampled.z)))
     passed = _MEAN_Z2[0] <= mean_z2 <= _MEAN_Z2[1] and max_z < _MAX_Z
     bar = f"mean z² in [{_MEAN_Z2[0]}, {_MEAN_Z2[1]}], max below {_MAX_Z}"
@@ -113,8 +115,8 @@ def biased_row() -> Row:
 
 def _dodge_row(name: str, dodge: DODGE) -> Row:
     """DODGE with the directions that are the noise of the estimator `name`."""
-    num_windows = _NUM_STEPS // _WINDOW
-    ours, theirs = _sampled(dodge, num_windows), _sampled(unbiased_estimators()[name], num_windows)
+    num_truncations = _NUM_STEPS // _WINDOW
+    ours, theirs = _sampled(dodge, num_truncations), _sampled(unbiased_estimators()[name], num_truncations)
     difference = np.linalg.norm(ours.estimates - theirs.estimates) / np.linalg.norm(theirs.estimates)
     cells = (
         f"DODGE with the directions of {name}",
@@ -138,11 +140,11 @@ def _bias_cells(sampled: Sampled) -> tuple[str, str]:
 
 def _draw(axes: Axes) -> None:
     """The gradient, unit by unit, and the means of three estimators."""
-    num_windows = _NUM_STEPS // _WINDOW
+    num_truncations = _NUM_STEPS // _WINDOW
     unbiased = unbiased_estimators()
     drawn = {name: unbiased[name] for name in ("TruncatedPES", "NRES")} | {"TruncatedES": _truncated_es()}
     for (name, estimator), marker in zip(drawn.items(), "ox^", strict=True):
-        sampled = _sampled(estimator, num_windows)
+        sampled = _sampled(estimator, num_truncations)
         axes.plot(sampled.estimates.mean(axis=0), marker, markersize=4, label=f"mean of {name}")
     axes.plot(sampled.exact, color="black", linewidth=1, label="exact")
     axes.set_xlabel("unit")
@@ -164,8 +166,8 @@ def _system() -> InfluenceBalancing:
 
 @functools.cache
 def _sampled(
-    estimator: GradientEstimator, num_windows: int, num_trajectories: int = _TRAJECTORIES
+    estimator: GradientEstimator, num_truncations: int, num_trajectories: int = _TRAJECTORIES
 ) -> Sampled:
     theta = _system().outer_init(jax.random.key(0))
-    estimates = sample_estimates(estimator, theta, num_trajectories, num_windows).mean(axis=1)
+    estimates = sample_estimates(estimator, theta, num_trajectories, num_truncations).mean(axis=1)
     return Sampled(estimates, exact_gradient(_system(), theta, _NUM_STEPS))

@@ -1,6 +1,6 @@
 """B6, survival bias: workers that die move the optimum, unless lanes outlive them.
 
-Where each window of an unroll is the last with probability p, and unrolls then begin anew, window k is seen
+Where each truncation of an unroll is the last with probability p, and unrolls then begin anew, truncation k is seen
 `(1 - p)^k` times as often as the first: another objective, with another optimum. Here a worker process dies
 for real, by SIGKILL in the middle of an estimate, and the service either restores its lane or cannot.
 """
@@ -32,23 +32,23 @@ class Training(NamedTuple):
 
     Attributes:
         steps: outer steps.
-        windows: of each, one after another from the one lane.
+        truncations: of each, one after another from the one lane.
         learning_rate: of SGD.
     """
 
     steps: int
-    windows: int
+    truncations: int
     learning_rate: float
 
 
-FULL: Final = Training(steps=40, windows=5 * _WINDOWS, learning_rate=4e-3)
-SHORT: Final = Training(steps=50, windows=_WINDOWS, learning_rate=2e-3)
+FULL: Final = Training(steps=40, truncations=5 * _WINDOWS, learning_rate=4e-3)
+SHORT: Final = Training(steps=50, truncations=_WINDOWS, learning_rate=2e-3)
 
-_NOTES = f"""Influence balancing, the mean loss of episodes of {_EPISODE} steps in windows of {_WINDOW}.
-`NRES` with 500 antithetic pairs, SGD, `async`, {FULL.steps} outer steps of {FULL.windows} windows each. A
-worker process kills itself by SIGKILL with probability {DEATH_PROBABILITY:g} after each window, and is
+_NOTES = f"""Influence balancing, the mean loss of episodes of {_EPISODE} steps in truncations of {_WINDOW}.
+`NRES` with 500 antithetic pairs, SGD, `async`, {FULL.steps} outer steps of {FULL.truncations} truncations each. A
+worker process kills itself by SIGKILL with probability {DEATH_PROBABILITY:g} after each truncation, and is
 started again. Its lane is restored from its snapshot; or there are none and it starts from the beginning;
-or it starts from the beginning and `death_probability` weighs windows by their inverse survival, with a
+or it starts from the beginning and `death_probability` weighs truncations by their inverse survival, with a
 learning rate divided by the factor that makes gradients larger. Shown is theta, averaged over the last two
 thirds of the run, which begins half-way between the two optima."""
 
@@ -60,13 +60,13 @@ outer_optimizer = {{ type = "sgd", learning_rate = {learning_rate} }}
 [aggregation]
 mode = "async"
 lanes = 1
-batch = {windows}
-credits = {windows}
+batch = {truncations}
+credits = {truncations}
 max_staleness = 1000
 
 [[estimators]]
 type = "NRES"
-unroll_length = {window}
+unroll_length = {truncation}
 std = 0.1
 num_tasks = 500
 death_probability = {death_probability}
@@ -88,7 +88,7 @@ class Case:
     Attributes:
         name: of it.
         is_restored: whether lanes have snapshots to be restored from.
-        is_weighted: whether windows count by their inverse survival.
+        is_weighted: whether truncations count by their inverse survival.
     """
 
     name: str
@@ -108,7 +108,7 @@ class Case:
 
 
 def optimum(death_probability: float) -> float:
-    """Where the mean loss of an episode is least, if window `k` counts `(1 - death_probability)^k`."""
+    """Where the mean loss of an episode is least, if truncation `k` counts `(1 - death_probability)^k`."""
     survival = (1 - death_probability) ** np.arange(_WINDOWS)
     at_zero, at_one = survival @ _window_gradients(0.0), survival @ _window_gradients(1.0)
     return float(at_zero / (at_zero - at_one))  # the gradient is linear in theta
@@ -131,7 +131,7 @@ def trained(case: Case, training: Training) -> tuple[float, int]:
     training = training._replace(learning_rate=training.learning_rate / case.gradient_scale)
     config = _CONFIG.format(
         **training._asdict(),
-        window=_WINDOW,
+        truncation=_WINDOW,
         episode=_EPISODE,
         start=(optimum(0.0) + optimum(DEATH_PROBABILITY)) / 2,
         death_probability=DEATH_PROBABILITY if case.is_weighted else 0.0,
@@ -155,7 +155,7 @@ def lifetimes(draws: np.random.Generator) -> Iterator[int]:
 
 
 def _window_gradients(drive: float) -> np.ndarray:
-    """The exact gradient of each window's mean loss, `[windows]`."""
+    """The exact gradient of each truncation's mean loss, `[truncations]`."""
     sign = np.where(np.arange(23) < 10, 1.0, -1.0)
     units, influence = np.ones(23), np.zeros(23)
     gradients = np.zeros(_WINDOWS)

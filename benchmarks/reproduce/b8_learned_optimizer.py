@@ -53,7 +53,7 @@ _NRES_MEAN, _NRES_LAST, _FULL_ES_GAP = 0.415, 0.205, 0.03
 _NOTES = f"""Tasks: tell the classes of 20 Gaussian clusters apart with a 16-32-10 network, batches of 32, a
 fresh task for each episode of {EPISODE_LENGTH} steps. The learned optimizer is a per-parameter 10-16-2
 network with Celo2-like features. Each estimator has {2 * _OUTER_STEPS * _WINDOW * _NUM_TASKS:,} inner
-steps (TruncatedGrad as many, forwards and backwards; FullGrad half of it) in windows of {_WINDOW} with
+steps (TruncatedGrad as many, forwards and backwards; FullGrad half of it) in truncations of {_WINDOW} with
 {_NUM_TASKS} pairs of std {_STD}; theta is trained by Adam, {_LEARNING_RATE}, with clipping at
 {_CLIP:.0f}. The mean of theta over the last tenth of the outer steps is judged. Losses are means over
 {_HELD_OUT_TASKS} held-out tasks, for each seed. Adam is tuned on these very tasks, over
@@ -170,7 +170,7 @@ def _inner_curve(optimizer: Optimizer, key: PRNGKey) -> jax.Array:
 
 
 def _step(num_tasks: int, is_truncated: bool) -> VectorizedLOptTruncatedStep:
-    """Tasks side by side; those that are unrolled in windows stand at different steps of their episodes."""
+    """Tasks side by side; those that are unrolled in truncations stand at different steps of their episodes."""
     schedule = ConstantTruncationSchedule(EPISODE_LENGTH) if is_truncated else NeverEndingTruncationSchedule()
     return VectorizedLOptTruncatedStep(
         ClusterClassification(),

@@ -28,32 +28,32 @@ def sample_estimates(
     estimator: GradientEstimator,
     theta: Theta,
     num_trajectories: int,
-    num_windows: int = 1,
+    num_truncations: int = 1,
     data: Batch | None = None,
 ) -> Array:
-    """Flat estimates `[num_trajectories, num_windows, d]`.
+    """Flat estimates `[num_trajectories, num_truncations, d]`.
 
-    Trajectories are independent, and each begins with an episode; its windows are consecutive estimates. The
+    Trajectories are independent, and each begins with an episode; its truncations are consecutive estimates. The
     system's own data is used if `data` is None.
     """
     keys = jax.random.split(jax.random.key(_SEED), num_trajectories)
     data = estimator.truncated_step.resident_data() if data is None else data
-    return np.asarray(_trajectories(estimator, num_windows, theta, data, keys), np.float64)
+    return np.asarray(_trajectories(estimator, num_truncations, theta, data, keys), np.float64)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _trajectories(
-    estimator: GradientEstimator, num_windows: int, theta: Theta, data: Batch, keys: PRNGKey
+    estimator: GradientEstimator, num_truncations: int, theta: Theta, data: Batch, keys: PRNGKey
 ) -> jax.Array:
     def trajectory(key: PRNGKey) -> jax.Array:
         init_key, windows_key = jax.random.split(key)
 
-        def window(state: Any, key: PRNGKey) -> tuple[Any, jax.Array]:
+        def truncation(state: Any, key: PRNGKey) -> tuple[Any, jax.Array]:
             out, _ = estimator.estimate(weights_of(theta), key, state, data, with_summary=False)
             return out.unroll_state, ravel_pytree(out.grad)[0]
 
         state = estimator.init_worker_state(weights_of(theta), init_key)
-        return jax.lax.scan(window, state, jax.random.split(windows_key, num_windows))[1]
+        return jax.lax.scan(truncation, state, jax.random.split(windows_key, num_truncations))[1]
 
     return jax.vmap(trajectory)(keys)
 
@@ -85,7 +85,7 @@ def mean_loss(step: TruncatedStep, theta: Theta, num_steps: int, key: PRNGKey) -
 
 
 def total_variance(estimates: Array) -> float:
-    """Sum over dimensions of the variance of estimates `[..., d]`, whichever window they are of."""
+    """Sum over dimensions of the variance of estimates `[..., d]`, whichever truncation they are of."""
     return float(estimates.reshape(-1, estimates.shape[-1]).var(axis=0).sum())
 
 

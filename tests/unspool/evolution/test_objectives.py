@@ -121,7 +121,9 @@ def test_all_steps_count_the_same_by_default() -> None:
 def test_every_episode_counts_the_same_if_steps_are_weighted_by_episode() -> None:
     out = report([1, 2, 3, 4, 0, 1, 2], jnp.array([[4], [4], [4], [4], [4], [2], [2]]))
     by_episode = np.asarray(weights(out, weight_by="episode"))[:, 0]
-    assert by_episode[:4].sum() == by_episode[5:].sum() == 2  # the window's length, the mean being unknown
+    assert (
+        by_episode[:4].sum() == by_episode[5:].sum() == 2
+    )  # the truncation's length, the mean being unknown
 
 
 def test_steps_seldom_reached_count_by_their_inverse_survival() -> None:

@@ -79,43 +79,43 @@ class TwoLengths(TruncatedStep):
         return state, TruncatedUnrollOut(loss, state.is_done, (), state.step, ~resets, length)
 
 
-def truth_of_window_means(window: int) -> float:
-    """The mean over windows that have a loss of their mean gradient, by enumeration."""
+def truth_of_window_means(truncation: int) -> float:
+    """The mean over truncations that have a loss of their mean gradient, by enumeration."""
 
-    def windows(length: int, step: int, left: int) -> list[tuple[float, list[float]]]:
+    def truncations(length: int, step: int, left: int) -> list[tuple[float, list[float]]]:
         if left == 0:
             return [(1.0, [])]
         if step == length:
-            return [(p / 2, losses) for new in (SHORT, LONG) for p, losses in windows(new, 0, left - 1)]
+            return [(p / 2, losses) for new in (SHORT, LONG) for p, losses in truncations(new, 0, left - 1)]
         here = 3.0 if length == LONG else -1.0
-        return [(p, [here, *losses]) for p, losses in windows(length, step + 1, left - 1)]
+        return [(p, [here, *losses]) for p, losses in truncations(length, step + 1, left - 1)]
 
     found = [
         one
         for length in (SHORT, LONG)
         for step in range(length + 1)
-        for one in windows(length, step, window)
+        for one in truncations(length, step, truncation)
         if one[1]
     ]
     return sum(p * np.mean(losses) for p, losses in found) / sum(p for p, _ in found)
 
 
 @functools.cache
-def estimates(estimator: Any, trajectories: int, windows: int) -> Any:
-    """Gradients and weights `[trajectories, windows]`, after the first windows have been left out."""
+def estimates(estimator: Any, trajectories: int, truncations: int) -> Any:
+    """Gradients and weights `[trajectories, truncations]`, after the first truncations have been left out."""
 
     def trajectory(key: PRNGKey) -> Any:
         init_key, key = jax.random.split(key)
 
-        def window(state: Any, key: PRNGKey) -> Any:
+        def truncation(state: Any, key: PRNGKey) -> Any:
             out, _ = estimator.estimate(WEIGHTS, key, state, estimator.get_data(), False)
             return out.unroll_state, (out.grad["a"], out.weight)
 
-        keys = jax.random.split(key, 40 + windows)
-        return jax.lax.scan(window, estimator.init_worker_state(WEIGHTS, init_key), keys)[1]
+        keys = jax.random.split(key, 40 + truncations)
+        return jax.lax.scan(truncation, estimator.init_worker_state(WEIGHTS, init_key), keys)[1]
 
     grad, weight = jax.jit(jax.vmap(trajectory))(jax.random.split(jax.random.PRNGKey(0), trajectories))
-    return np.asarray(grad, np.float64)[:, -windows:], np.asarray(weight, np.float64)[:, -windows:]
+    return np.asarray(grad, np.float64)[:, -truncations:], np.asarray(weight, np.float64)[:, -truncations:]
 
 
 def assert_updates_follow(estimator: GradientEstimator, truth: float, trajectories: int) -> None:

@@ -49,35 +49,37 @@ def per_sample(one_sample: Callable[[jax.Array], jax.Array], seed: int) -> np.nd
     return np.asarray(jax.jit(jax.vmap(one_sample))(keys))
 
 
-def windows(estimator: GradientEstimator, num_windows: int) -> np.ndarray:
-    """Independent samples `[SAMPLES, num_windows, 2]` of consecutive estimates from an episode's start."""
+def truncations(estimator: GradientEstimator, num_truncations: int) -> np.ndarray:
+    """Independent samples `[SAMPLES, num_truncations, 2]` of consecutive estimates from an episode's start."""
 
     def one_sample(key: jax.Array) -> jax.Array:
         init_key, windows_key = jax.random.split(key)
 
-        def window(state: Any, window_key: jax.Array) -> tuple[Any, jax.Array]:
+        def truncation(state: Any, window_key: jax.Array) -> tuple[Any, jax.Array]:
             out, _ = estimator.estimate(WEIGHTS, window_key, state, estimator.get_data(), False)
             return out.unroll_state, out.grad["theta"]
 
         state = estimator.init_worker_state(WEIGHTS, init_key)
-        return jax.lax.scan(window, state, jax.random.split(windows_key, num_windows))[1]
+        return jax.lax.scan(truncation, state, jax.random.split(windows_key, num_truncations))[1]
 
     return per_sample(one_sample, seed=7)
 
 
-def exact_windows(estimator: Any, num_windows: int, forget: bool = False) -> np.ndarray:
+def exact_windows(estimator: Any, num_truncations: int, forget: bool = False) -> np.ndarray:
     """Samples of each truncation's weighted loss per step, differentiated through all of its episode.
 
     An unroll's first state is made under the unperturbed theta. With `forget`, states are constants at the
     beginning of each truncation.
     """
     weighting = (getattr(estimator, "weight_by", "step"), getattr(estimator, "death_probability", 0.0))
-    return _exact_windows(estimator.truncated_step, estimator.steps_of_data(), weighting, num_windows, forget)
+    return _exact_windows(
+        estimator.truncated_step, estimator.steps_of_data(), weighting, num_truncations, forget
+    )
 
 
 @functools.cache
 def _exact_windows(
-    step: VectorizedStep, length: int, weighting: tuple[Any, float], num_windows: int, forget: bool
+    step: VectorizedStep, length: int, weighting: tuple[Any, float], num_truncations: int, forget: bool
 ) -> np.ndarray:
     """One reference for all estimators."""
     weight_by, death_probability = weighting
@@ -88,7 +90,7 @@ def _exact_windows(
         return jnp.where(out.mask, 1 / (seen * of_episode), 0.0)
 
     def losses(theta: Any, key: jax.Array) -> jax.Array:
-        def window(state: Any, window_key: jax.Array) -> tuple[Any, jax.Array]:
+        def truncation(state: Any, window_key: jax.Array) -> tuple[Any, jax.Array]:
             state = jax.lax.stop_gradient(state) if forget else state
             inputs = Inputs(step.resident_data() or (), None)
             state, out = unroll(step, theta, state, window_key, length, inputs, theta_is_vector=False)
@@ -96,7 +98,7 @@ def _exact_windows(
 
         init_key, windows_key = jax.random.split(key)
         state = step.init_step_state(WEIGHTS.theta, None, init_key)
-        return jax.lax.scan(window, state, jax.random.split(windows_key, num_windows))[1]
+        return jax.lax.scan(truncation, state, jax.random.split(windows_key, num_truncations))[1]
 
     return per_sample(lambda key: jax.jacfwd(losses)(WEIGHTS.theta, key)["theta"], seed=8)
 
@@ -127,15 +129,15 @@ def test_estimates_are_unbiased_across_episode_boundaries(
     name: str, system: LinearSystem, length: int
 ) -> None:
     estimator = UNBIASED[name](vectorized(system), length)
-    num_windows = max(6, 2 * (system.length + 1) // length)
-    z = z_scores(windows(estimator, num_windows), exact_windows(estimator, num_windows))
+    num_truncations = max(6, 2 * (system.length + 1) // length)
+    z = z_scores(truncations(estimator, num_truncations), exact_windows(estimator, num_truncations))
     assert np.abs(z).max() < SIGMAS
 
 
 @pytest.mark.parametrize("name", BIASED)
 def test_estimators_that_forget_are_off_by_just_what_they_forget(name: str) -> None:
     estimator = BIASED[name](vectorized(LinearSystem(length=8)), 4)
-    samples = windows(estimator, 2)
+    samples = truncations(estimator, 2)
     assert np.abs(z_scores(samples, exact_windows(estimator, 2, forget=True))).max() < SIGMAS
     assert np.abs(z_scores(samples, exact_windows(estimator, 2))[1]).min() > 2 * SIGMAS
 
@@ -161,14 +163,14 @@ def test_options_leave_estimates_unbiased(name: str, options: str) -> None:
     reference = estimator
     if options == "telescoped":
         reference = UNBIASED[name](estimator.system, 4)
-    z = z_scores(windows(estimator, 5), exact_windows(reference, 5))
+    z = z_scores(truncations(estimator, 5), exact_windows(reference, 5))
     assert np.abs(z).max() < SIGMAS
 
 
 def test_std_may_differ_from_leaf_to_leaf() -> None:
     step = vectorized(LinearSystem(5))
     estimator = NRES(step, 3, std={"theta": 0.7})
-    assert np.abs(z_scores(windows(estimator, 4), exact_windows(estimator, 4))).max() < SIGMAS
+    assert np.abs(z_scores(truncations(estimator, 4), exact_windows(estimator, 4))).max() < SIGMAS
 
 
 def test_whole_episodes_are_unbiased_and_backpropagation_is_exact() -> None:
@@ -184,9 +186,9 @@ def test_whole_episodes_are_unbiased_and_backpropagation_is_exact() -> None:
         return jnp.mean(jnp.stack(losses))
 
     exact = np.asarray(jax.grad(mean_loss)(WEIGHTS.theta)["theta"])
-    full_es = windows(FullES(vectorized(system), schedule, std=0.5, steps_per_jit=3), 1)[:, 0]
+    full_es = truncations(FullES(vectorized(system), schedule, std=0.5, steps_per_jit=3), 1)[:, 0]
     assert np.abs(z_scores(full_es, exact[None])).max() < SIGMAS
-    full_grad = windows(FullGrad(vectorized(system), schedule), 1)[:, 0]
+    full_grad = truncations(FullGrad(vectorized(system), schedule), 1)[:, 0]
     np.testing.assert_allclose(full_grad, np.broadcast_to(exact, full_grad.shape), rtol=1e-5)
 
 
@@ -194,7 +196,7 @@ def test_crediting_the_last_step_to_new_noise_would_be_noticed() -> None:
     """An inclusive rule would lose the whole signal of a loss at the last step."""
     estimator = UNBIASED["TruncatedPES"](vectorized(LinearSystem(length=4, last_step_only=True)), 2)
     exact = exact_windows(estimator, 2)
-    samples = windows(estimator, 2)
+    samples = truncations(estimator, 2)
     only_new_noise = exact[:, 1] - np.array([0.9**3 + 0.9**2, 0.9**3 + 2 * 0.9**2]) / 2
     assert np.abs(z_scores(samples, exact)).max() < SIGMAS
     assert np.abs(z_scores(samples[:, 1], only_new_noise)).max() > 2 * SIGMAS

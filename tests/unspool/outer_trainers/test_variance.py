@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.unspool.outer_trainers.systems import DECAY, LinearSystem
-from tests.unspool.outer_trainers.test_unbiasedness import SAMPLES, SIGMAS, windows
+from tests.unspool.outer_trainers.test_unbiasedness import SAMPLES, SIGMAS, truncations
 from unspool.outer_trainers.full_es import FullES
 from unspool.outer_trainers.gpes import GPES
 from unspool.outer_trainers.truncated_es_shared_noise import NRES
@@ -31,10 +31,10 @@ def gradients_by_step() -> np.ndarray:
     return gradients
 
 
-def expected_square(window: int, noise_length: int) -> float:
+def expected_square(truncation: int, noise_length: int) -> float:
     """`E |g|^2` of one pair."""
-    of_window = gradients_by_step()[window * WINDOW : (window + 1) * WINDOW].mean(axis=0)
-    last = (window + 1) * WINDOW
+    of_window = gradients_by_step()[truncation * WINDOW : (truncation + 1) * WINDOW].mean(axis=0)
+    last = (truncation + 1) * WINDOW
     blocks = [of_window[i : i + noise_length].sum(axis=0) for i in range(0, last, noise_length)]
     squares = sum(float(block @ block) for block in blocks)
     total = sum(blocks)
@@ -54,9 +54,9 @@ def test_variance_is_that_of_the_closed_form(name: str, noise_length: int) -> No
         "GPES": lambda: GPES(step, WINDOW, noise_length=noise_length, std=1.0),
         "NRES": lambda: NRES(step, WINDOW, std=1.0),
     }[name]()
-    squares = np.sum(windows(estimator, LENGTH // WINDOW) ** 2, axis=-1)
-    for window in range(LENGTH // WINDOW):
-        assert_mean(squares[:, window], expected_square(window, noise_length))
+    squares = np.sum(truncations(estimator, LENGTH // WINDOW) ** 2, axis=-1)
+    for truncation in range(LENGTH // WINDOW):
+        assert_mean(squares[:, truncation], expected_square(truncation, noise_length))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_noise_kinds_have_their_variances(options: dict[str, Any], pairs: int, f
     step = VectorizedTruncatedStep(SYSTEM, 1)
     estimator = FullES(step, schedule, std=1.0, steps_per_jit=1, pairs_per_task=pairs, **options)
     gradient = gradients_by_step().sum(axis=1).mean(axis=0)
-    errors = np.sum((windows(estimator, 1)[:, 0] - gradient) ** 2, axis=-1)
+    errors = np.sum((truncations(estimator, 1)[:, 0] - gradient) ** 2, axis=-1)
     expected = factor * float(gradient @ gradient)
     if factor:
         assert_mean(errors, expected)
@@ -85,6 +85,8 @@ def test_noise_kinds_have_their_variances(options: dict[str, Any], pairs: int, f
 
 
 def test_noise_that_is_reused_never_has_more_variance() -> None:
-    squares = {length: [expected_square(window, length) for window in range(3)] for length in (4, 8, LENGTH)}
+    squares = {
+        length: [expected_square(truncation, length) for truncation in range(3)] for length in (4, 8, LENGTH)
+    }
     assert all(reused <= persistent for reused, persistent in zip(squares[LENGTH], squares[4], strict=True))
     assert all(reused <= longer for reused, longer in zip(squares[LENGTH], squares[8], strict=True))
