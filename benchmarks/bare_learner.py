@@ -17,18 +17,18 @@ from pathlib import Path
 
 import numpy as np
 
-from learner.core import LearnerCore
-from learner.counters import Counters
-from learner.events import EventLog
-from learner.lanes import LaneTable
-from learner.run import Run
+from learner.coordination.core import LearnerCore
+from learner.servers.worker_service import LearnerHost
 from learner.settings import LearnerSettings
-from learner.snapshots import SnapshotStore
+from learner.state.counters import Counters
+from learner.state.lanes import LaneTable
+from learner.state.run import Run
+from learner.storage.events import EventLog
+from learner.storage.snapshots import SnapshotStore
+from learner.storage.thetas import Published, ThetaHistory
+from learner.storage.update_record import Effect, Outcome
 from learner.tables import AggregationTable, CheckpointTable, LivenessTable, WorkersTable
-from learner.thetas import Published, ThetaHistory
 from learner.threads import Ticker
-from learner.update_record import Effect, Outcome
-from learner.worker_service import LearnerHost
 from protos import codec
 from protos.memory import reuse_large_blocks
 from protos.rpc.access import Access, Tokens

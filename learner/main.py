@@ -13,25 +13,25 @@ import jax
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from learner.admin_plane import AdminServicer
-from learner.checkpoint_store import CheckpointStore
-from learner.core import LearnerCore
-from learner.disk_writer import DiskWriter, Saver
-from learner.events import EventLog
-from learner.http_plane import HttpPlane, listen
-from learner.outer import OuterLearner
-from learner.ownership import Ownership
-from learner.records import Records, Series, read_records
-from learner.resume import restore
-from learner.run import Run
-from learner.run_directory import Ports, RunDirectory
-from learner.run_state import RunState
+from learner.coordination.core import LearnerCore
+from learner.servers.admin_service import AdminServicer
+from learner.servers.http_service import HttpPlane, listen
+from learner.servers.worker_service import LearnerHost
 from learner.settings import LearnerSettings
-from learner.snapshots import SnapshotStore
+from learner.state.run import Run
+from learner.state.run_state import RunState
 from learner.stop_signals import stop_signals
+from learner.storage.checkpoint_store import CheckpointStore
+from learner.storage.events import EventLog
+from learner.storage.ownership import Ownership
+from learner.storage.records import Records, Series, read_records
+from learner.storage.run_directory import Ports, RunDirectory
+from learner.storage.snapshots import SnapshotStore
 from learner.threads import OwnedThread, Ticker
-from learner.update_loop import UpdateLoop
-from learner.worker_service import LearnerHost
+from learner.training.disk_writer import DiskWriter, Saver
+from learner.training.outer import OuterLearner
+from learner.training.resume import restore
+from learner.training.update_loop import UpdateLoop
 from protos import codec
 from protos.exit_codes import ExitCode, FencedError, PortInUseError, UsageError
 from protos.facts import facts_of
@@ -219,10 +219,10 @@ class _Learner:
         }
         is_tls = self._tls is not None
         about = {"run": self._settings.run_id, "pid": os.getpid(), "epoch": term, "tls": is_tls}
+        core.listening(endpoints)
         self._directory.remember_ports(self._ports)
         self._directory.write_endpoints({**about, **endpoints})
         self._cleanup.callback(self._withdraw)
-        core.listening(endpoints)
 
     def _wait(self, core: LearnerCore) -> RunState:
         """Wait for the end of the update thread, and pass signals on until then."""

@@ -17,15 +17,15 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from benchmarks.reproduce.report import Result, Row
-from learner.checkpoint_store import CheckpointStore
-from learner.core import LearnerCore
-from learner.events import EventLog
-from learner.outer import OuterLearner
-from learner.pushes import Body
-from learner.resume import restore
+from learner.coordination.core import LearnerCore
+from learner.coordination.pushes import Body
 from learner.settings import LearnerSettings
-from learner.snapshots import SnapshotStore
+from learner.storage.checkpoint_store import CheckpointStore
+from learner.storage.events import EventLog
+from learner.storage.snapshots import SnapshotStore
 from learner.tables import AggregationTable, CheckpointTable, LivenessTable, WorkersTable
+from learner.training.outer import OuterLearner
+from learner.training.resume import restore
 from protos import codec
 from protos.rpc.access import Tokens
 from protos.rpc.send_queue import SendQueue

@@ -5,8 +5,8 @@ import logging
 import tomllib
 from pathlib import Path
 
-from learner.checkpoint import load_theta
 from learner.errors import CorruptCheckpointError
+from learner.storage.checkpoint import load_theta
 from protos.exit_codes import CheckpointError, RunNotFoundError
 from service.config.run_config import RunConfig
 from service.config.toml_document import read_tables

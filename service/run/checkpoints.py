@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from learner.checkpoint import read_header, verify
-from learner.checkpoint_store import CheckpointStore
 from learner.errors import CorruptCheckpointError
+from learner.storage.checkpoint import read_header, verify
+from learner.storage.checkpoint_store import CheckpointStore
 from service.run.run_directory import RunDirectory
 
 

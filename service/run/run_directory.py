@@ -9,7 +9,7 @@ import secrets
 import tempfile
 from pathlib import Path
 
-from learner.files import try_lock, write_durably
+from learner.storage.files import try_lock, write_durably
 from protos.exit_codes import LearnerUnreachableError, RunNotFoundError
 from protos.rpc.roles import Role
 from service.system_errors import naming

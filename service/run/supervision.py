@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final
 
-from learner.files import try_lock
+from learner.storage.files import try_lock
 from protos.exit_codes import RunInUseError
 from service.run.run_directory import RunDirectory, is_locked, lock_holder, write_atomically
 

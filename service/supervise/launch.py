@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from learner.code_failures import read_report
+from learner.state.code_failures import read_report
 from protos.exit_codes import FailedError, InterruptedRunError, LearnerUnreachableError, UnspoolError
 from protos.rpc.connection import host_of, is_loopback
 from protos.rpc.roles import Role

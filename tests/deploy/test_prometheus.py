@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from learner.metrics import RunMetrics
+from learner.servers.metrics import RunMetrics
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.admin_pb2 import CheckpointInfo, Status
 from tests.deploy.deploy_files import DEPLOY, ray_cluster, yaml_objects

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.checkpoint import load_theta, read_header
-from learner.records import read_records
+from learner.storage.checkpoint import load_theta, read_header
+from learner.storage.records import read_records
 from tests.faults.configs import LANES
 from tests.faults.processes import FaultyRun
 

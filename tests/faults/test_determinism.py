@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from learner.checkpoint import read_header
+from learner.storage.checkpoint import read_header
 from tests.end_to_end.launched import in_process_digest
 from tests.faults.ledger import newest_checkpoint
 from tests.faults.processes import FaultyRun, lanes_of

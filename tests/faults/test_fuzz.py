@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
 
-from learner.admin_plane import AdminServicer
-from learner.checkpoint import Checkpoint, LaneMark, decode, encode, verify
-from learner.checkpoint_store import CheckpointStore
-from learner.outer import OuterLearner
-from learner.pushes import Body
-from learner.snapshots import SnapshotRef, SnapshotStore
-from learner.thetas import Published
+from learner.coordination.pushes import Body
+from learner.servers.admin_service import AdminServicer
+from learner.storage.checkpoint import Checkpoint, LaneMark, decode, encode, verify
+from learner.storage.checkpoint_store import CheckpointStore
+from learner.storage.snapshots import SnapshotRef, SnapshotStore
+from learner.storage.thetas import Published
+from learner.training.outer import OuterLearner
 from protos import codec
 from protos.exit_codes import CheckpointError, LearnerUnreachableError
 from protos.rpc.session_service import JoinDeniedError

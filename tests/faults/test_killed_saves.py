@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from learner.checkpoint_store import CheckpointStore
+from learner.storage.checkpoint_store import CheckpointStore
 from tests.faults.processes import fork_server
 from tests.learner.checkpoints import CONFIG, LIKE, make_checkpoint
 

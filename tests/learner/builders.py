@@ -8,21 +8,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from learner.core import LearnerCore
-from learner.counters import Counters
-from learner.events import EventLog
-from learner.lanes import LaneTable
+from learner.coordination.core import LearnerCore
+from learner.coordination.pushes import Body
 from learner.listening import ListenTable, TlsTable
-from learner.pushes import Body
-from learner.run import Run
 from learner.scale import Scale
-from learner.sessions import WorkerSession
+from learner.servers.worker_service import LearnerSessionEvents
 from learner.settings import LearnerSettings
-from learner.snapshots import SnapshotStore
+from learner.state.counters import Counters
+from learner.state.lanes import LaneTable
+from learner.state.run import Run
+from learner.state.sessions import WorkerSession
+from learner.storage.events import EventLog
+from learner.storage.snapshots import SnapshotStore
+from learner.storage.thetas import Published, ThetaHistory
+from learner.storage.update_record import Effect, Outcome
 from learner.tables import AggregationTable, CheckpointTable, LivenessTable, WorkersTable
-from learner.thetas import Published, ThetaHistory
-from learner.update_record import Effect, Outcome
-from learner.worker_service import LearnerSessionEvents
 from protos import codec
 from protos.rpc.access import Tokens
 from protos.rpc.send_queue import SendQueue

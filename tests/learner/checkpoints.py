@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from learner.checkpoint import Checkpoint, LaneMark
-from learner.snapshots import SnapshotRef
-from learner.thetas import Published
+from learner.storage.checkpoint import Checkpoint, LaneMark
+from learner.storage.snapshots import SnapshotRef
+from learner.storage.thetas import Published
 
 CONFIG = "c" * 64
 LIKE = {"theta": {"w": np.zeros(3, np.float32)}, "learner_state": {"count": np.zeros((), np.int32)}}

@@ -12,8 +12,8 @@ from typing import Any
 import grpc
 
 from learner.main import serve
-from learner.run_directory import RunDirectory
 from learner.settings import LearnerSettings
+from learner.storage.run_directory import RunDirectory
 from protos import codec
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc, learner_pb2, learner_pb2_grpc
 from protos.unspool.v1.learner_pb2 import LearnerMessage, WorkerMessage

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.snapshots import SnapshotRef
+from learner.storage.snapshots import SnapshotRef
 from protos import codec
 from protos.rpc.send_queue import SendQueue
 from protos.unspool.v1 import learner_pb2

@@ -5,15 +5,15 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from learner.buffer import BufferedPush
-from learner.checkpoint_store import CheckpointStore
-from learner.checkpointing import SaveJob
-from learner.disk_writer import Saver
-from learner.events import EventLog
-from learner.outer import OuterLearner
-from learner.resume import restore
+from learner.coordination.checkpointing import SaveJob
 from learner.settings import LearnerSettings
-from learner.snapshots import SnapshotStore
+from learner.state.buffer import BufferedPush
+from learner.storage.checkpoint_store import CheckpointStore
+from learner.storage.events import EventLog
+from learner.storage.snapshots import SnapshotStore
+from learner.training.disk_writer import Saver
+from learner.training.outer import OuterLearner
+from learner.training.resume import restore
 from protos import codec
 from protos.unspool.v1 import learner_pb2
 from tests.learner.builders import SCHEMA, Clock, WatchedCore

@@ -15,14 +15,14 @@ from typing import Any
 import grpc
 import pytest
 
-from learner.checkpoint import read_header
-from learner.core import LearnerCore
+from learner.coordination.core import LearnerCore
+from learner.coordination.liveness import Liveness
 from learner.errors import BrokenRunError, ConfigChangedError
-from learner.liveness import Liveness
 from learner.main import serve
-from learner.outer import OuterLearner
-from learner.run_directory import Ports, RunDirectory
 from learner.settings import LearnerSettings
+from learner.storage.checkpoint import read_header
+from learner.storage.run_directory import Ports, RunDirectory
+from learner.training.outer import OuterLearner
 from protos.exit_codes import PortInUseError, RunInUseError
 from protos.unspool.v1 import admin_pb2, learner_pb2
 from tests.learner.builders import EXPERIMENT_TOML, gradient_body, make_settings

@@ -1,0 +1,236 @@
+"""The commands of admins: how many workers, which of them go, which lanes are leased, whether theta moves."""
+
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Final
+
+from learner.coordination.checkpointing import CheckpointSchedule
+from learner.coordination.core_lock import CoreLock, Verbs, locked
+from learner.coordination.leases import Leases
+from learner.coordination.quarantine import Quarantine
+from learner.coordination.stacks import Stacks
+from learner.scale import Scale, WorkerRange
+from learner.state import messages
+from learner.state.run import Run
+from learner.state.sessions import WorkerSession
+from learner.storage.checkpoint_store import CheckpointFile
+from protos.unspool.v1.admin_pb2 import Event, SupervisionNote
+from protos.unspool.v1.learner_pb2 import Goodbye
+
+_STACK_S: Final = 5.0
+
+
+class WrongStateError(Exception):
+    """A command is valid, and this run cannot carry it out now."""
+
+
+class Admin(Verbs):
+    """Carries out commands."""
+
+    def __init__(
+        self,
+        lock: CoreLock,
+        run: Run,
+        leases: Leases,
+        quarantine: Quarantine,
+        stacks: Stacks,
+        checkpoints: CheckpointSchedule,
+        remember_scale: Callable[[Scale], None],
+    ) -> None:
+        super().__init__(lock)
+        self._run = run
+        self._leases = leases
+        self._quarantine = quarantine
+        self._stacks = stacks
+        self._checkpoints = checkpoints
+        self._remember_scale = remember_scale
+
+    def scale(self, workers: int) -> tuple[Scale, Scale]:
+        """Set how many workers are wanted; returns what was wanted before, and what is wanted now.
+
+        Raises:
+            ValueError: more than may join.
+        """
+        most = self._run.settings.workers.max_count
+        if not 0 <= workers <= most:
+            raise ValueError(f"scale N = {workers}: must be from 0 to {most} (workers.max_count)")
+        return self._want(f"scale N = {workers}", workers, lambda before: Scale(workers))
+
+    def scale_between(self, fewest: int, most: int) -> tuple[Scale, Scale]:
+        """Let the run choose how many workers it wants; returns what was wanted before, and now.
+
+        Raises:
+            ValueError: that is no range, or more than may join.
+        """
+        bound = self._run.settings.workers.max_count
+        said = f"scale MIN:MAX = {fewest}:{most}"
+        if not 0 <= fewest <= most <= bound:
+            raise ValueError(f"{said}: must be 0 <= MIN <= MAX <= {bound} (workers.max_count)")
+        bounds, lanes = WorkerRange(fewest, most), self._run.settings.experiment.lanes
+        return self._want(said, most, lambda before: Scale(bounds.nearest(before.workers, lanes), bounds))
+
+    def _want(self, said: str, most: int, wanted_after: Callable[[Scale], Scale]) -> tuple[Scale, Scale]:
+        with self._lock:
+            lack = self._run.supervision.lack_of_room(most)
+            if lack:
+                raise ValueError(f"{said}: {lack}")
+            before = self._run.scale
+            wanted = self._run.scale = wanted_after(before)
+            within = f", {wanted.bounds.fewest} to {wanted.bounds.most}" if wanted.bounds else ""
+            text = f"{before.workers} to {wanted.workers} workers{within}"
+            self._run.events.add("info", "scaled", text)
+        try:
+            self._remember_scale(wanted)  # not under the lock: the disk may be slow
+        except OSError as error:
+            text = f"the learner will not know of this command after a restart: {error}"
+            self._run.events.add("warning", "scale_forgotten", text)
+        return before, wanted
+
+    @locked
+    def note_supervision(self, note: SupervisionNote) -> None:
+        """Keep what the supervisor of the workers reports; what is new in it becomes events."""
+        for problem in self._run.supervision.take(note):
+            self._run.events.add("warning", "supervisor", problem.removeprefix("supervisor: "))
+
+    @locked
+    def drain(self, worker_name: str, reason: str, deadline_s: float) -> None:
+        """Ask a worker to finish, return its lanes and leave.
+
+        Raises:
+            KeyError: there is no such worker.
+        """
+        session = self._named("drain", worker_name)
+        session.draining = True
+        session.send(messages.drain(reason, deadline_s))
+        self._run.events.add("info", "worker_drained", f"{worker_name}: {reason[:200]}")
+
+    @locked
+    def evict(self, worker_name: str, reason: str) -> None:
+        """End a worker's session; its process ends, and its supervisor starts another one.
+
+        Raises:
+            KeyError: there is no such worker.
+        """
+        session = self._named("evict", worker_name)
+        self._leases.close(session, Goodbye.EVICTED, reason)
+        self._run.events.add("warning", "worker_evicted", f"{worker_name}: {reason[:200]}")
+
+    def stack(self, worker_name: str) -> str:
+        """Return what every thread of a worker is doing.
+
+        Raises:
+            KeyError: there is no such worker.
+            ConnectionError: it has no stream at the moment.
+            TimeoutError: it did not answer in time.
+        """
+        asked = self.ask_for_stack(worker_name)
+        try:
+            return asked.result(_STACK_S)
+        except TimeoutError:
+            self.give_up_stack(worker_name, asked)
+            text = f"{worker_name} did not answer within {_STACK_S:.0f} s: its process may be stopped"
+            raise TimeoutError(text) from None
+
+    @locked
+    def ask_for_stack(self, worker_name: str) -> Future[str]:
+        """Ask a worker for its stacks; the answer may never come."""
+        session = self._named("stack", worker_name)
+        if session.stream is None:
+            raise ConnectionError(f"stack WORKER = {worker_name}: it has lost its connection to the learner")
+        return self._stacks.ask(session)
+
+    @locked
+    def give_up_stack(self, worker_name: str, asked: Future[str]) -> None:
+        """Record that no caller waits for a worker's answer any longer."""
+        with contextlib.suppress(KeyError):
+            self._stacks.give_up(self._named("stack", worker_name), asked)
+
+    @locked
+    def reset_lane(self, number: int, *, fresh: bool) -> None:
+        """Let a lane out of quarantine.
+
+        Args:
+            number: of the lane.
+            fresh: whether its unrolls are restarted.
+
+        Raises:
+            KeyError: there is no such lane.
+            WrongStateError: theta would depend on it.
+        """
+        if number >= len(self._run.lanes):
+            raise KeyError(f"reset-lane LANE = {number}: there are lanes 0 to {len(self._run.lanes) - 1}")
+        if fresh and self._run.aggregation.exact_versions:
+            raise WrongStateError(
+                f"reset-lane {number} --fresh: not in sync, where theta would depend on it; "
+                "without --fresh the lane continues where it was"
+            )
+        lane = self._run.lanes[number]
+        self._quarantine.reset(lane)
+        if fresh:
+            self._leases.reset(lane, "it is reset")
+        self._leases.rebalance(self._run.clock())
+        how = "from the beginning" if fresh else "where it was"
+        self._run.events.add("info", "lane_reset", f"lane {number} continues {how}")
+
+    @locked
+    def pause(self) -> None:
+        """Apply nothing until `resume`; workers continue until their credits are spent."""
+        self._run.control.paused = True
+        self._run.events.add("info", "paused", f"at outer step {self._run.outer_step}")
+
+    @locked
+    def resume(self) -> None:
+        """Apply updates again."""
+        self._run.control.paused = False
+        self._run.events.add("info", "resumed", f"at outer step {self._run.outer_step}")
+
+    @locked
+    def stop(self, *, now: bool, reason: str) -> int:
+        """End the run after the current outer step, or now; returns that step."""
+        self._run.control.stop(self._run.outer_step, now=now)
+        self._run.events.add("info", "stopping", reason)
+        return self._run.outer_step
+
+    def save_checkpoint(self, timeout_s: float) -> CheckpointFile:
+        """Write a checkpoint now, and return when it is on disk.
+
+        Raises:
+            WrongStateError: the run is over.
+            TimeoutError: it takes longer.
+            OSError: the disk refused.
+        """
+        try:
+            return self.request_checkpoint().result(timeout_s)
+        except TimeoutError:
+            raise TimeoutError(f"not written within {timeout_s:.0f} s") from None
+        except OSError as error:
+            raise OSError(f"could not be written: {error}") from error
+
+    @locked
+    def request_checkpoint(self) -> Future[CheckpointFile]:
+        """Ask for a checkpoint of now; the result tells when it is on disk.
+
+        Raises:
+            WrongStateError: the run is over.
+        """
+        if self._run.control.final is not None:
+            raise WrongStateError(f"the run is {self._run.control.final}")
+        return self._checkpoints.request()
+
+    @locked
+    def events_after(self, number: int, limit: int) -> list[Event]:
+        """Return up to `limit` events with larger numbers, oldest first."""
+        return self._run.events.after(number, limit)
+
+    @locked
+    def latest_events(self, count: int) -> list[Event]:
+        """Return the last `count` events, oldest first."""
+        return self._run.events.latest(count)
+
+    def _named(self, command: str, worker_name: str) -> WorkerSession:
+        session = self._run.sessions.named(worker_name)
+        if session is None:
+            names = ", ".join(sorted(session.name for session in self._run.sessions)) or "none"
+            raise KeyError(f"{command} WORKER = {worker_name}: there is no such worker; there are: {names}")
+        return session

@@ -1,0 +1,160 @@
+"""How many workers a run that chooses for itself wants: as many as make estimates that count."""
+
+import dataclasses
+from typing import Final, NamedTuple
+
+from learner.scale import WorkerRange
+from learner.state.run import Run
+from learner.state.run_state import RunState
+from learner.state.sessions import SessionState
+
+_WINDOW_S: Final = 30.0
+_ESTIMATES_PER_LANE: Final = 2
+_WORTH_MORE: Final = 0.8
+_NOT_WORTH_IT: Final = 0.5
+_CLEARLY_MORE: Final = 1.05
+_STEP: Final = 4
+_REST_S: Final = 600.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """What a number of workers did in some seconds.
+
+    Attributes:
+        workers: how many there were throughout.
+        applied: estimates that went into theta.
+        late: estimates that came too late to.
+        span_s: the seconds.
+    """
+
+    workers: int
+    applied: int
+    late: int
+    span_s: float
+
+    @property
+    def produced_per_s(self) -> float:
+        """Estimates per second, of use or not."""
+        return (self.applied + self.late) / self.span_s
+
+    @property
+    def applied_per_s(self) -> float:
+        """Estimates per second that went into theta."""
+        return self.applied / self.span_s
+
+
+def yield_of(now: Window, before: Window | None) -> float:
+    """Return which share of their estimates counts of the workers that came last.
+
+    That is what was applied more over what was produced more, where fewer workers were watched `before`; and
+    else the share of all workers.
+    """
+    if before is not None and before.workers < now.workers:
+        more_per_s = now.produced_per_s - before.produced_per_s
+        if now.produced_per_s > _CLEARLY_MORE * before.produced_per_s:
+            return (now.applied_per_s - before.applied_per_s) / more_per_s
+    return now.applied / (now.applied + now.late)
+
+
+def next_desired(bounds: WorkerRange, lanes: int, now: Window, before: Window | None) -> int:
+    """Return how many workers are wanted after `now.workers` were watched.
+
+    More while nearly all of what the last ones made counts, fewer when less than half of it does, by a
+    quarter at a time; never more than `lanes`, unless the operator wants at least so many.
+
+    Args:
+        bounds: what the operator allows.
+        lanes: of the run; a worker without a lane has nothing to do.
+        now: the latest window.
+        before: the one before the number of workers last changed, or None.
+    """
+    share = yield_of(now, before)
+    step = max(1, now.workers // _STEP)
+    wanted = now.workers
+    if share >= _WORTH_MORE:
+        wanted += step
+    elif share < _NOT_WORTH_IT:
+        wanted -= step
+    return bounds.nearest(wanted, lanes)
+
+
+class _Limit(NamedTuple):
+    workers: int
+    until_s: float
+
+
+class Autoscaler:
+    """Watches a run and moves its `workers_desired` within the operator's range, if there is one.
+
+    It judges only what a full number of workers did for a while, and goes down only when two windows agree.
+    What turned out to be too many is not tried again for ten minutes.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._began_s = run.clock()
+        self._began_at = self._counts()
+        self._before: Window | None = None
+        self._limit: _Limit | None = None
+        self._disappointed = False
+
+    def tick(self) -> None:
+        """Look whether the number should change. Called a few times a second."""
+        run = self._run
+        bounds = run.scale.bounds
+        if bounds is None:
+            return
+        lanes = run.settings.experiment.lanes
+        self._want(bounds.nearest(run.scale.workers, lanes), "the range that is allowed")
+        workers = self._present()
+        if workers != run.scale.workers or run.state is not RunState.RUNNING:
+            self._begin_window()
+            return
+        window = self._window(workers)
+        if window.span_s >= _WINDOW_S and window.applied + window.late >= _ESTIMATES_PER_LANE * lanes:
+            self._judge(bounds, lanes, window)
+            self._begin_window()
+
+    def _judge(self, bounds: WorkerRange, lanes: int, window: Window) -> None:
+        wanted = next_desired(bounds, lanes, window, self._before)
+        is_first_doubt = wanted < window.workers and not self._disappointed
+        self._disappointed = wanted < window.workers
+        if is_first_doubt:
+            return
+        now_s = self._run.clock()
+        if wanted < window.workers:
+            self._limit = _Limit(wanted, now_s + _REST_S)
+        elif self._limit is not None and now_s < self._limit.until_s:
+            wanted = bounds.nearest(min(wanted, max(self._limit.workers, window.workers)), lanes)
+        if wanted != window.workers:
+            share = yield_of(window, self._before)
+            self._before = window
+            self._disappointed = False
+            self._want(wanted, f"{share:.0%} of what the last ones made counts")
+
+    def _want(self, workers: int, why: str) -> None:
+        before = self._run.scale.workers
+        self._run.scale = self._run.scale._replace(workers=workers)
+        if workers != before:
+            self._run.events.add("info", "autoscaled", f"{before} to {workers} workers: {why}")
+
+    def _present(self) -> int:
+        now_s, heartbeat_s = self._run.clock(), self._run.settings.liveness.heartbeat_s
+        return sum(
+            max(1, session.heartbeat.workers)
+            for session in self._run.sessions
+            if session.state(now_s, heartbeat_s) is SessionState.ACTIVE and not session.is_empty_relay
+        )
+
+    def _begin_window(self) -> None:
+        self._began_s, self._began_at = self._run.clock(), self._counts()
+
+    def _window(self, workers: int) -> Window:
+        applied, late = self._counts()
+        span_s = self._run.clock() - self._began_s
+        return Window(workers, applied - self._began_at[0], late - self._began_at[1], span_s)
+
+    def _counts(self) -> tuple[int, int]:
+        verdicts = self._run.counters.verdicts
+        return verdicts["APPLIED"], verdicts["STALE"]

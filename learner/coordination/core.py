@@ -1,0 +1,377 @@
+"""The learner without its transport: what workers, servers and time do to a run, as methods.
+
+It has no thread, no socket and no clock of its own. Every public method holds the core's lock, so that any
+thread may call it; commands of admins are in `admin`, and what the update thread needs is in `updates`.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from learner.coordination.admin import Admin
+from learner.coordination.admission import check_worker
+from learner.coordination.autoscale import Autoscaler
+from learner.coordination.core_lock import CoreLock, Verbs, locked
+from learner.coordination.leases import Leases
+from learner.coordination.liveness import Liveness
+from learner.coordination.pushes import Body, Pushes
+from learner.coordination.quarantine import Quarantine
+from learner.coordination.stacks import Stacks
+from learner.coordination.status import build_status
+from learner.coordination.updates import Updates
+from learner.scale import Scale
+from learner.settings import LearnerSettings
+from learner.state import messages
+from learner.state.code_failures import read_report
+from learner.state.run import Run
+from learner.state.sessions import WorkerSession
+from learner.storage.events import Level
+from learner.storage.snapshots import SnapshotRef
+from learner.storage.thetas import Published
+from protos.rpc.connection import PROTOCOL
+from protos.rpc.denials import DenialReason
+from protos.rpc.send_queue import SendQueue
+from protos.rpc.session_service import JoinDeniedError
+from protos.unspool.v1 import admin_pb2, learner_pb2
+from protos.unspool.v1.common_pb2 import Schema
+from protos.unspool.v1.learner_pb2 import Goodbye, GradientEstimatorOut
+
+_LOG_LINES: Final = 1000
+_LOG_CHARACTERS: Final = 8000
+_LOG_LEVELS: Final[dict[str, Level]] = {"warning": "warning", "error": "error"}
+_SNAPSHOTS: Final = "snapshots"
+
+
+class LearnerCore(Verbs):
+    """All of a run's coordination.
+
+    Args:
+        run: the state, which nothing else changes from now on.
+        remember_scale: makes a scale command outlive the process; may raise OSError.
+    """
+
+    def __init__(self, run: Run, remember_scale: Callable[[Scale], None] = lambda wanted: None) -> None:
+        super().__init__(CoreLock())
+        self._run = run
+        self._leases = Leases(run)
+        self._quarantine = Quarantine(run, self._leases)
+        self._pushes = Pushes(run, self._leases, self._quarantine)
+        self._autoscaler = Autoscaler(run)
+        self._stacks = Stacks(run)
+        self._liveness = Liveness(run, self._leases, self._stacks)
+        self.updates = Updates(self._lock, run, self._leases, self._pushes)
+        self.admin = Admin(
+            self._lock,
+            run,
+            self._leases,
+            self._quarantine,
+            self._stacks,
+            self.updates.schedule,
+            remember_scale,
+        )
+
+    @property
+    def settings(self) -> LearnerSettings:
+        """What the learner was started with."""
+        return self._run.settings
+
+    @property
+    def schema(self) -> Schema:
+        """What a gradient looks like."""
+        return self._run.schema
+
+    # Workers' sessions.
+
+    @locked
+    def join(self, request: learner_pb2.JoinRequest) -> learner_pb2.JoinReply:
+        """Admit a worker: a new process, or one whose stream broke and which keeps the leases it still has.
+
+        Raises:
+            JoinDeniedError: it does not fit.
+        """
+        run = self._run
+        try:
+            check_worker(request, run.settings, run.sessions, run.excluded_hosts)
+        except JoinDeniedError as error:
+            run.denials.add(error.reason, f"worker {request.worker_name[:64]!r}: {error}")
+            raise
+        session = run.sessions.named(request.worker_name)
+        if session is not None and session.introduction.incarnation != request.incarnation:
+            self._leases.expire(session, Goodbye.SUPERSEDED, "a newer process of this worker joined")
+            session = None
+        if session is None:
+            session = run.sessions.open(request, run.clock())
+            run.events.add("info", "worker_joined", f"{session.name} on {request.host} (pid {request.pid})")
+            self._warn_of_other_device(session)
+        else:
+            session.rejoin(request, run.clock())
+        session.held = {lane.lane: lane for lane in request.held}
+        self._leases.resume(session)
+        return self._join_reply(session)
+
+    @locked
+    def attach(self, secret: str, peer: str = "") -> tuple[str, SendQueue] | None:
+        """Open the stream of the session whose last Join gave `secret`, in place of any earlier stream.
+
+        Returns:
+            The session's id and what is sent on the stream; None, which counts as a denial of `peer`, if
+            there is no such session.
+        """
+        session = self._run.sessions.with_secret(secret)
+        if session is None:
+            self._run.denials.add(DenialReason.NO_SESSION, f"a stream of {peer} without a Join")
+            return None
+        session.last_heard_s = self._run.clock()
+        if session.stream is not None:
+            session.stream.close()
+        stream = session.stream = SendQueue()
+        session.has_connected = True
+        if self._run.control.final is not None:
+            self._leases.say_how_it_ended(session)
+            return session.worker_id, stream
+        session.send(messages.theta(self._run.thetas.newest, self._run.settings.chunk_bytes))
+        if session.draining:
+            session.send(messages.drain("draining", 0.0))
+        self._leases.rebalance(self._run.clock())
+        return session.worker_id, stream
+
+    @locked
+    def detach(self, worker_id: str, stream: SendQueue) -> None:
+        """Close a stream that broke. Its worker keeps its lanes for the lease's time to live."""
+        stream.close()
+        if stream.overflowed:
+            self._run.events.add("warning", "worker_cut_off", f"{worker_id}: does not read what it is sent")
+        session = self._run.sessions.get(worker_id)
+        if session is None or session.stream is not stream:
+            return
+        session.stream = None
+        if self._run.control.final is not None:
+            self._leases.close(session, Goodbye.FINISHED, "")
+
+    @locked
+    def leave(self, worker_id: str, reason: str, *, is_unfit: bool = False) -> None:
+        """End the session of a worker that asks for it, `is_unfit` if it does not fit this run."""
+        session = self._run.sessions.get(worker_id)
+        if session is not None:
+            if is_unfit:
+                self._run.denials.add(DenialReason.UNFIT_WORKER, f"{session.name}: {reason[:200]}")
+            self._leases.close(session, Goodbye.DRAINED, reason)
+            self._run.events.add("info", "worker_left", f"{session.name}: {reason[:200]}")
+
+    @locked
+    def hang_up(self) -> None:
+        """Close every stream once what is queued has been sent."""
+        for session in self._run.sessions:
+            if session.stream is not None:
+                session.stream.close()
+
+    # Messages of workers.
+
+    @locked
+    def heartbeat(self, worker_id: str, heartbeat: learner_pb2.Heartbeat) -> None:
+        """Take a heartbeat and answer it."""
+        session = self._run.heard(worker_id)
+        if session is not None:
+            session.take_heartbeat(heartbeat)
+            session.send(messages.heartbeat_ack(self._run.outer_step, self._leases.credits(worker_id)))
+
+    @locked
+    def announce_push(self, worker_id: str, push: GradientEstimatorOut) -> bool:
+        """Return whether the body of a push is worth reading; if not, the push has been answered."""
+        session = self._run.heard(worker_id)
+        return session is not None and self._pushes.announce(session, push)
+
+    @locked
+    def push(self, worker_id: str, push: GradientEstimatorOut, body: Body) -> None:
+        """Judge a push, keep it if it is good, and answer it."""
+        session = self._run.heard(worker_id)
+        if session is not None:
+            self._pushes.receive(session, push, body)
+
+    @locked
+    def wants_snapshot(self, worker_id: str, snapshot: learner_pb2.Snapshot) -> bool:
+        """Whether a snapshot is worth receiving.
+
+        One that is here already is never replaced: checkpoints know its digest.
+        """
+        self._run.heard(worker_id)
+        lane = self._run.lanes.leased(worker_id, snapshot.lane, snapshot.incarnation)
+        return (
+            lane is not None
+            and snapshot.seq > 0
+            and snapshot.seq not in lane.snapshots
+            and 0 < snapshot.bytes <= self._run.settings.max_snapshot_bytes
+        )
+
+    @locked
+    def snapshot_stored(self, worker_id: str, fencing_token: int, ref: SnapshotRef) -> bool:
+        """Record a snapshot on disk; returns whether it counts: the lease may have ended meanwhile."""
+        self._run.problems.pop(_SNAPSHOTS, None)
+        self._run.heard(worker_id)
+        lane = self._run.lanes.leased(worker_id, ref.lane, fencing_token)
+        if lane is None:
+            return False
+        lane.snapshots[ref.seq] = ref
+        self._run.trim_thetas()
+        return True
+
+    @locked
+    def snapshot_lost(self, worker_id: str, error: Exception) -> None:
+        """Record that a snapshot could not be stored; an OSError is a problem of the run's disk."""
+        self._run.events.add("warning", "snapshot_lost", f"{worker_id}: {error}")
+        if isinstance(error, OSError):
+            self._run.problems[_SNAPSHOTS] = f"could not be written: {error}"
+
+    @locked
+    def return_lane(self, worker_id: str, message: learner_pb2.LaneReturn) -> None:
+        """Take a lane back."""
+        self._run.heard(worker_id)
+        lane = self._run.lanes.leased(worker_id, message.lane, message.incarnation)
+        if lane is None:
+            return
+        if not self._run.aggregation.exact_versions and message.seq in lane.snapshots:
+            # Where gaps are allowed, a returned state is worth more than the estimates that led to it.
+            lane.returned = max(lane.returned, message.seq)
+        self._run.lanes.release(lane)
+        text = f"lane {lane.number} at seq {message.seq}: {message.reason[:200]}"
+        self._run.events.add("info", "lane_returned", text)
+        self._leases.rebalance(self._run.clock())
+
+    @locked
+    def lane_failed(self, worker_id: str, message: learner_pb2.LaneFailure) -> None:
+        """Record an estimate that raised."""
+        session = self._run.heard(worker_id)
+        lane = self._run.lanes.leased(worker_id, message.lane, message.incarnation)
+        if session is not None and lane is not None:
+            self._quarantine.failed(session, lane, message)
+            self._leases.rebalance(self._run.clock())
+
+    @locked
+    def stack(self, worker_id: str, dump: learner_pb2.StackDump) -> None:
+        """Take a worker's stack dump."""
+        session = self._run.heard(worker_id)
+        if session is not None:
+            self._stacks.take(session, dump.text)
+
+    @locked
+    def log(self, worker_id: str, line: learner_pb2.LogLine) -> None:
+        """Record a worker's log line, up to a bound for each session."""
+        session = self._run.heard(worker_id)
+        if session is None or session.log_lines >= _LOG_LINES:
+            return
+        session.log_lines += 1
+        if line.HasField("failure"):
+            report, host = read_report(line.failure), session.introduction.host
+            self._run.code_failures.add(report, session=worker_id, worker=session.name, host=host)
+        level = _LOG_LEVELS.get(line.level, "info")
+        self._run.events.add(level, "worker_log", f"{session.name}: {line.text[:_LOG_CHARACTERS]}")
+
+    # What servers read.
+
+    @locked
+    def status(self) -> admin_pb2.Status:
+        """Return the run's status."""
+        return build_status(self._run)
+
+    @locked
+    def staleness_counts(self) -> dict[int, int]:
+        """Return how many gradients of each staleness have been applied by this process."""
+        return dict(self._run.counters.staleness)
+
+    @locked
+    def not_ready(self) -> list[str]:
+        """Return what keeps workers from being served, and checkpoints from being written."""
+        reasons = [f"{about}: {problem}" for about, problem in self._run.problems.items()]
+        if self._run.control.final is not None:
+            reasons.append(f"the run is {self._run.state}")
+        return reasons
+
+    @locked
+    def theta(self, outer_step: int) -> Published:
+        """Return the theta of an outer step.
+
+        Raises:
+            KeyError: it is not kept.
+        """
+        published = self._run.thetas.get(outer_step)
+        if published is None:
+            raise KeyError(f"theta {outer_step} is not kept; the newest is {self._run.outer_step}")
+        return published
+
+    @locked
+    def snapshot(self, lane: int, seq: int) -> SnapshotRef | None:
+        """Return the snapshot of a lane at `seq`, or None."""
+        return self._run.lanes[lane].snapshots.get(seq) if lane < len(self._run.lanes) else None
+
+    @locked
+    def snapshot_corrupt(self, ref: SnapshotRef, detail: str) -> None:
+        """Forget a snapshot that is no longer what was stored.
+
+        In `sync` its lane can only continue from an older one whose thetas are still here. Otherwise only an
+        earlier checkpoint, with its own thetas, can repair the run: the learner must restart.
+        """
+        run = self._run
+        lane = run.lanes[ref.lane]
+        if lane.snapshots.pop(ref.seq, None) is None:
+            return
+        run.events.add("error", "snapshot_corrupt", detail)
+        older = lane.newest_snapshot(lane.reached)
+        if run.aggregation.exact_versions and run.thetas.get(older.seq if older else 0) is None:
+            run.broken = detail
+
+    def responds(self, timeout_s: float) -> bool:
+        """Return whether the core can be called: no thread hangs while it holds the lock."""
+        return self._lock.is_free(timeout_s)
+
+    # The process around the core.
+
+    @locked
+    def tick(self) -> None:
+        """Judge the workers: their silence, their progress and their number. Called a few times a second."""
+        if self._run.control.final is None:
+            self._liveness.check()
+            self._autoscaler.tick()
+            self._leases.rebalance(self._run.clock())
+
+    @locked
+    def listening(self, endpoints: dict[str, str]) -> None:
+        """Record where the learner listens, by the name of the server."""
+        self._run.endpoints = endpoints
+        listed = ", ".join(f"{server} {address}" for server, address in endpoints.items())
+        text = f"epoch {self._run.term} at outer step {self._run.outer_step}; {listed}"
+        self._run.events.add("info", "learner_started", text)
+
+    @locked
+    def crashed(self, error: BaseException, *, is_fenced: bool) -> None:
+        """End the update thread because of `error`; `is_fenced` if workers belong to another learner now."""
+        self._run.events.add("error", "learner_crashed", repr(error))
+        self._run.broken = self._run.broken or repr(error)
+        for session in self._run.sessions if is_fenced else ():
+            session.send(messages.goodbye(Goodbye.EXPIRED, "another learner has taken over; join it"))
+
+    def _join_reply(self, session: WorkerSession) -> learner_pb2.JoinReply:
+        run, settings = self._run, self._run.settings
+        return learner_pb2.JoinReply(
+            protocol=PROTOCOL,
+            run_id=settings.run_id,
+            epoch=run.term,
+            worker_id=session.worker_id,
+            session_secret=session.secret,
+            heartbeat_s=settings.liveness.heartbeat_s,
+            orphan_ttl_s=settings.liveness.orphan_ttl_s,
+            chunk_bytes=settings.chunk_bytes,
+            schema=run.schema,
+            experiment_toml=settings.experiment_toml,
+            version=run.outer_step,
+            lanes_total=len(run.lanes),
+            snapshot_every=settings.checkpoint.every,
+            exact_versions=run.aggregation.exact_versions,
+            merges=run.merges,
+            lease_ttl_s=settings.liveness.lease_ttl_s,
+        )
+
+    def _warn_of_other_device(self, session: WorkerSession) -> None:
+        kind = session.introduction.device_kind
+        others = {other.introduction.device_kind for other in self._run.sessions} - {kind, ""}
+        if kind and others and self._run.aggregation.exact_versions:
+            text = f"{session.name} computes on {kind!r}, others on {sorted(others)}: theta depends on both"
+            self._run.events.add("warning", "mixed_devices", text)

@@ -1,0 +1,63 @@
+"""Expires silent sessions, and takes lanes from workers that make no progress.
+
+A heartbeat only says that a process lives: one whose kernel hangs still sends them. So progress is judged by
+itself, by how long each phase may take.
+"""
+
+from learner.coordination.leases import Leases
+from learner.coordination.stacks import Stacks
+from learner.state.run import Run
+from learner.state.sessions import SessionState, WorkerSession
+from protos.rpc.liveness import phase_budget_s
+from protos.unspool.v1 import learner_pb2
+from protos.unspool.v1.learner_pb2 import Goodbye
+
+
+class Liveness:
+    """Checks every session."""
+
+    def __init__(self, run: Run, leases: Leases, stacks: Stacks) -> None:
+        self._run = run
+        self._leases = leases
+        self._stacks = stacks
+
+    def check(self) -> None:
+        """Judge the silence and the progress of workers as they are now."""
+        now_s = self._run.clock()
+        for session in list(self._run.sessions):
+            silent_s = now_s - session.last_heard_s
+            if silent_s > self._run.settings.liveness.lease_ttl_s:
+                self._leases.expire(session, Goodbye.EXPIRED, f"nothing heard for {silent_s:.1f} s")
+            else:
+                self._watch(session, now_s)
+
+    def _watch(self, session: WorkerSession, now_s: float) -> None:
+        events, heartbeat_s = self._run.events, self._run.settings.liveness.heartbeat_s
+        state = session.state(now_s, heartbeat_s)
+        if state in (SessionState.ACTIVE, SessionState.DRAINING) and (why := overdue(self._run, session)):
+            session.stuck_at = session.heartbeat.progress
+            lost = self._leases.release_all(session)
+            events.add("warning", "worker_stuck", f"{session.name}: {why}; lanes {lost} go to others")
+            self._stacks.record(session)
+        elif state is SessionState.SUSPECT and session.reported is not SessionState.SUSPECT:
+            silent = "its stream broke" if session.stream is None else "no heartbeat"
+            events.add("warning", "worker_suspect", f"{session.name}: {silent}; it keeps its lanes for now")
+        elif state is SessionState.ACTIVE and session.reported in (SessionState.SUSPECT, SessionState.STUCK):
+            events.add("info", "worker_back", session.name)
+        session.reported = session.state(now_s, heartbeat_s)
+
+
+def overdue(run: Run, session: WorkerSession) -> str:
+    """Say how a worker's phase exceeds what it may take; empty if it does not.
+
+    What a push may take is not judged here: heartbeats travel in its stream, between its chunks. A connection
+    that does not carry it is silent.
+    """
+    heartbeat = session.heartbeat
+    known = heartbeat.HasField("lane") and heartbeat.lane < len(run.lanes)
+    budget_s = phase_budget_s(heartbeat, run.lanes[heartbeat.lane].compute_times_s if known else ())
+    if budget_s is None or heartbeat.phase_age_s <= budget_s:
+        return ""
+    phase = learner_pb2.Heartbeat.Phase.Name(heartbeat.phase).lower()
+    lane = f" lane {heartbeat.lane}" if heartbeat.HasField("lane") else ""
+    return f"{phase}{lane} for {heartbeat.phase_age_s:.0f} s (allowed: {budget_s:.0f} s)"

@@ -1,0 +1,219 @@
+"""Pushes: which are taken, and what their senders are told."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learner.coordination.lateness import Lateness
+from learner.coordination.leases import Leases
+from learner.coordination.quarantine import Quarantine
+from learner.state.aggregation import Rejection
+from learner.state.buffer import BufferedPush
+from learner.state.run import Run
+from learner.state.sessions import WorkerSession
+from protos import codec
+from protos.rpc.denials import DenialReason
+from protos.rpc.push import checksum_of, leaves_of, parts_of, verdict_on
+from protos.unspool.v1 import learner_pb2
+from protos.unspool.v1.common_pb2 import Schema
+from protos.unspool.v1.learner_pb2 import (
+    GradientEstimatorOut,
+    LearnerMessage,
+    Part,
+    PartVerdict,
+    PushVerdict,
+)
+
+_DENIALS: Final = {
+    learner_pb2.SCHEMA_MISMATCH: DenialReason.WRONG_SCHEMA,
+    learner_pb2.TOO_LARGE: DenialReason.TOO_LARGE,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Body:
+    """The gradient of a push as it arrived: leaves, or the error that kept them from being read.
+
+    Attributes:
+        leaves: in canonical order; empty with an error.
+        error: or None.
+        finite: whether every element is.
+    """
+
+    leaves: Sequence[NDArray[Any]] = ()
+    error: codec.CodecError | None = None
+    finite: bool = True
+
+    @classmethod
+    def read(cls, data: codec.Buffer, crc32: int | None, schema: Schema) -> Self:
+        """Read the bytes of a whole body; `crc32` is None where they came in chunks, which have their own."""
+        try:
+            leaves = leaves_of(data, crc32, schema)
+        except codec.CodecError as error:
+            return cls(error=error)
+        return cls(leaves, finite=all(bool(np.isfinite(leaf).all()) for leaf in leaves))
+
+    @classmethod
+    def received(
+        cls, push: GradientEstimatorOut, data: codec.Buffer | codec.CodecError, schema: Schema
+    ) -> Self:
+        """Read the body that came with a push, or keep the error that came in its place."""
+        if isinstance(data, codec.CodecError):
+            return cls(error=data)
+        return cls.read(data, checksum_of(push), schema)
+
+
+class Pushes:
+    """Judges pushes, and answers each verdict to its sender."""
+
+    def __init__(self, run: Run, leases: Leases, quarantine: Quarantine) -> None:
+        self._run = run
+        self._leases = leases
+        self._quarantine = quarantine
+        self._lateness = Lateness(run, leases)
+
+    def announce(self, session: WorkerSession, push: GradientEstimatorOut) -> bool:
+        """Return whether the body of a push is worth reading; if not, answer the push."""
+        return self._passes(session, push, None)
+
+    def receive(self, session: WorkerSession, push: GradientEstimatorOut, body: Body) -> None:
+        """Judge a push, buffer it if it is good, and answer it.
+
+        What it was announced with may have changed while its body came, so it is judged again. One that is
+        not finite is buffered without a gradient and without weight: it must not be waited for any longer,
+        and a worker that repeats the estimate would get the same.
+        """
+        if not self._passes(session, push, body):
+            return
+        parts = parts_of(push)
+        buffered = BufferedPush.of(push, parts, session.worker_id, self._run.clock())
+        finite = body.finite and _has_finite_weight(buffered)
+        filled: dict[str, Any] = {"grad": body.leaves} if finite else {"weight": 0.0, "mean_loss": 0.0}
+        for part in parts:
+            self._advance(session, part)
+        self._run.buffer.add(dataclasses.replace(buffered, **filled))
+        verdict = learner_pb2.ACCEPTED if finite else learner_pb2.NONFINITE
+        detail = "" if finite else "counts as an arrival without weight"
+        self._answer(session, _about(push), verdict, detail)
+        for part in parts:
+            # A mean does not say which of its parts is not finite; relays leave such parts out.
+            self._quarantine.estimated(self._run.lanes[part.lane], finite=finite or bool(push.parts))
+
+    def settle(self, push: BufferedPush, verdict: learner_pb2.Verdict, detail: str = "") -> None:
+        """Count what became of an accepted push, and tell its sender if its session is still open."""
+        session = self._run.sessions.get(push.worker_id)
+        if session is None:
+            self._run.counters.judged(verdict)
+            return
+        about = PushVerdict(push_id=push.push_id, lane=push.lane, seq=push.seq)
+        self._answer(session, about, verdict, detail)
+
+    def _passes(self, session: WorkerSession, push: GradientEstimatorOut, body: Body | None) -> bool:
+        """Return whether a push, as far as it is here, can be taken; if not, answer it."""
+        about = _about(push)
+        rejection = self._judge(session, push, body, about)
+        if rejection is not None:
+            self._answer(session, about, rejection.verdict, rejection.detail)
+        return rejection is None
+
+    def _judge(
+        self, session: WorkerSession, push: GradientEstimatorOut, body: Body | None, about: PushVerdict
+    ) -> Rejection | None:
+        """Return why a push is not taken, or None. The body is None while it has not been read.
+
+        Of a merged push nothing is taken if one part is rejected; `about` gets all those that are.
+        """
+        rejection = self._judge_whole(push)
+        if rejection is None:
+            rejected = self._rejected_parts(session, parts_of(push))
+            if push.parts:
+                about.parts.extend(_part_verdict(part, why) for part, why in rejected)
+            rejection = rejected[0][1] if rejected else None
+        if rejection is None and body is not None and body.error is not None:
+            rejection = Rejection(verdict_on(body.error), str(body.error))
+        if rejection is None and (self._run.buffer.full or not self._leases.credits(session.worker_id)):
+            rejection = Rejection(learner_pb2.NO_CREDIT, "")
+        return rejection
+
+    def _judge_whole(self, push: GradientEstimatorOut) -> Rejection | None:
+        """Return why a push is rejected whatever its parts are, or None."""
+        run = self._run
+        if run.control.final is not None:
+            return Rejection(learner_pb2.CLOSED, f"the run is {run.control.final}")
+        if push.parts and not run.merges:
+            return Rejection(
+                learner_pb2.SCHEMA_MISMATCH, f"merged, which {run.settings.aggregation.mode} does not take"
+            )
+        if len(push.parts) > len(run.lanes):
+            detail = f"{len(push.parts)} parts; there are {len(run.lanes)} lanes"
+            return Rejection(learner_pb2.TOO_LARGE, detail)
+        return None
+
+    def _rejected_parts(self, session: WorkerSession, parts: Sequence[Part]) -> list[tuple[Part, Rejection]]:
+        """Return the parts that are rejected, and why."""
+        rejected = []
+        reached: dict[int, int] = {}
+        for part in parts:
+            rejection = self._judge_part(session, part, reached.get(part.lane, 0))
+            reached[part.lane] = max(part.seq, reached.get(part.lane, 0))
+            if rejection is None:
+                continue
+            rejected.append((part, rejection))
+            if rejection.verdict == learner_pb2.STALE:
+                self._observe(session, part)
+        return rejected
+
+    def _judge_part(self, session: WorkerSession, part: Part, reached: int) -> Rejection | None:
+        """Return why an estimate is rejected, or None; earlier parts of its push have `reached` that seq."""
+        run = self._run
+        lane = run.lanes.leased(session.worker_id, part.lane, part.incarnation)
+        if lane is None:
+            return Rejection(learner_pb2.NOT_LEASED, f"lane {part.lane}, incarnation {part.incarnation}")
+        if part.seq <= max(lane.accepted, reached):
+            return Rejection(learner_pb2.DUPLICATE, f"the lane is at seq {max(lane.accepted, reached)}")
+        return run.aggregation.reject(part.seq, part.theta_version, run.outer_step)
+
+    def _advance(self, session: WorkerSession, part: Part) -> None:
+        """Record an estimate that is taken."""
+        lane = self._run.lanes[part.lane]
+        lane.accepted = part.seq
+        lane.inner_step = part.unroll_info.inner_step_mean
+        lane.loss = part.mean_loss
+        lane.compute_times_s.append(part.compute_s)
+        session.estimates += 1
+        self._run.failures.succeeded(part.lane, part.seq, session.introduction.host)
+        self._observe(session, part)
+
+    def _observe(self, session: WorkerSession, part: Part) -> None:
+        """Learn from when an estimate came and what it took, even if it is too late to be used."""
+        now_s = self._run.clock()
+        self._run.arrivals.arrived(part.theta_version, now_s)
+        self._run.throughput.observe(session.worker_id, part.lane, part.compute_s, now_s)
+
+    def _answer(
+        self, session: WorkerSession, about: PushVerdict, verdict: learner_pb2.Verdict, detail: str
+    ) -> None:
+        about.verdict, about.detail = verdict, detail
+        about.version, about.credits = self._run.outer_step, self._leases.credits(session.worker_id)
+        self._run.counters.judged(verdict)
+        if verdict in _DENIALS:
+            self._run.denials.add(_DENIALS[verdict], f"{session.name}: {detail}")
+        session.send(LearnerMessage(verdict=about))
+        self._lateness.judged(session, verdict)
+
+
+def _about(push: GradientEstimatorOut) -> PushVerdict:
+    return PushVerdict(push_id=push.push_id, lane=push.lane, seq=push.seq)
+
+
+def _part_verdict(part: Part, rejection: Rejection) -> PartVerdict:
+    return PartVerdict(lane=part.lane, seq=part.seq, verdict=rejection.verdict, detail=rejection.detail)
+
+
+def _has_finite_weight(push: BufferedPush) -> bool:
+    """Return whether a push can be averaged. In a single process the library leaves the same ones out."""
+    return math.isfinite(push.mean_loss) and math.isfinite(push.weight) and push.weight >= 0

@@ -1,0 +1,95 @@
+"""What happens when estimates fail or diverge: a lane is quarantined or reset, a host is excluded.
+
+None of this ends the run. `sync` waits for a quarantined lane, since theta depends on each; `async` and
+`quorum` continue without it.
+"""
+
+from typing import Final
+
+from learner.coordination.leases import Leases
+from learner.state.failures import IDENTICAL, Failure
+from learner.state.lanes import Lane, LaneState
+from learner.state.run import Run
+from learner.state.sessions import SessionState, WorkerSession
+from protos.unspool.v1 import learner_pb2
+from protos.unspool.v1.learner_pb2 import Goodbye
+
+NONFINITE_TO_RESET: Final = 3
+"""Estimates of a lane in a row that are not finite, after which its unrolls are restarted."""
+
+
+class Quarantine:
+    """Judges failed and diverged estimates."""
+
+    def __init__(self, run: Run, leases: Leases) -> None:
+        self._run = run
+        self._leases = leases
+
+    def failed(self, session: WorkerSession, lane: Lane, message: learner_pb2.LaneFailure) -> None:
+        """Record an estimate that raised; its worker ends, and another one will try.
+
+        The third identical failure on a host, over several lanes, is the host's fault if others work; the
+        third of one lane is the lane's.
+        """
+        failure = Failure.read(message, session.introduction.host)
+        self._run.failures.add(failure)
+        if failure.report is not None:
+            self._run.code_failures.add(
+                failure.report,
+                session=session.worker_id,
+                worker=session.name,
+                host=failure.host,
+                lane=lane.number,
+            )
+        text = f"lane {lane.number} at seq {failure.seq} on {session.name} ({failure.host}): {failure.error}"
+        self._run.events.add("warning", "lane_failed", text)
+        if self._is_hosts_fault(failure):
+            self._exclude(failure)
+        elif self._run.failures.repeats(lane.number) >= IDENTICAL:
+            self._run.lanes.quarantine(lane, failure.traceback)
+            text = f"lane {lane.number}: {IDENTICAL} identical failures\n{failure.traceback}"
+            self._run.events.add("error", "lane_quarantined", text)
+
+    def estimated(self, lane: Lane, *, finite: bool) -> None:
+        """Record an estimate that was taken. A lane that diverges is reset; in `sync` theta depends on it."""
+        lane.nonfinite_in_a_row = 0 if finite else lane.nonfinite_in_a_row + 1
+        if lane.nonfinite_in_a_row != NONFINITE_TO_RESET:
+            return
+        text = f"lane {lane.number}: {NONFINITE_TO_RESET} estimates in a row were not finite"
+        if self._run.aggregation.exact_versions:
+            self._run.events.add("warning", "lane_nonfinite", text)
+            return
+        self._run.events.add("warning", "lane_reset", f"{text}; its unrolls are restarted")
+        self._leases.reset(lane, "its estimates were not finite")
+        self._leases.rebalance(self._run.clock())
+
+    def reset(self, lane: Lane) -> None:
+        """Let a lane be leased again, as if it had never failed."""
+        self._run.failures.forget_lane(lane.number)
+        self._run.lanes.lift_quarantine(lane)
+
+    def _is_hosts_fault(self, failure: Failure) -> bool:
+        failures = self._run.failures
+        lanes = failures.lanes_failing(failure.host, failure.digest)
+        if len(lanes) < IDENTICAL or len(set(lanes)) < 2:
+            return False
+        now_s, heartbeat_s = self._run.clock(), self._run.settings.liveness.heartbeat_s
+        return any(
+            session.estimates > 0
+            and session.state(now_s, heartbeat_s) is SessionState.ACTIVE
+            and session.introduction.host != failure.host
+            and not failures.lanes_failing(session.introduction.host, failure.digest)
+            for session in self._run.sessions
+        )
+
+    def _exclude(self, failure: Failure) -> None:
+        host = failure.host
+        why = f"{IDENTICAL} identical failures of several lanes: {failure.error}"
+        self._run.excluded_hosts[host] = why
+        self._run.events.add("error", "host_excluded", f"{host}: {why}\n{failure.traceback}")
+        self._run.failures.forget_host(host)
+        for lane in self._run.lanes:
+            if lane.state is LaneState.QUARANTINED and self._run.failures.repeats(lane.number) < IDENTICAL:
+                self._run.lanes.lift_quarantine(lane)
+        for session in [other for other in self._run.sessions if other.introduction.host == host]:
+            self._leases.close(session, Goodbye.EVICTED, f"host {host} is excluded: {why}")

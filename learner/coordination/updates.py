@@ -1,0 +1,226 @@
+"""What the update thread and the disk writer ask of the core: batches, new thetas, checkpoints, the end."""
+
+from collections.abc import Collection
+from typing import Final, NamedTuple
+
+from learner.coordination.checkpointing import CheckpointSchedule, SaveJob
+from learner.coordination.core_lock import CoreLock, Verbs, locked
+from learner.coordination.leases import Leases
+from learner.coordination.pushes import Pushes
+from learner.errors import BrokenRunError
+from learner.state import messages
+from learner.state.aggregation import Batch
+from learner.state.run import Run
+from learner.state.run_state import RunState
+from learner.storage.checkpoint_store import CheckpointFile
+from learner.storage.events import Level
+from learner.storage.update_record import Effect, Outcome, UpdateRecord
+from protos.unspool.v1 import learner_pb2
+
+_CHECKPOINT: Final = "checkpoint"
+_METRICS: Final = "metrics"
+
+
+class Work(NamedTuple):
+    """What the update thread does next, besides checkpoints.
+
+    Attributes:
+        final: how the run ends now, or None while it continues.
+        batch: to be applied, or None.
+        outer_step: of the theta that the batch is applied to.
+    """
+
+    final: RunState | None
+    batch: Batch | None
+    outer_step: int
+
+
+class Updates(Verbs):
+    """Hands out batches and publishes the thetas that they make."""
+
+    def __init__(self, lock: CoreLock, run: Run, leases: Leases, pushes: Pushes) -> None:
+        super().__init__(lock)
+        self._run = run
+        self._leases = leases
+        self._pushes = pushes
+        self.schedule = CheckpointSchedule(run)
+        self._idle_since_s = self._taken_s = run.clock()
+
+    def wait(self) -> None:
+        """Block the update thread until there is work for it."""
+        self._lock.wait_for_work(self._has_work, self.batch_due_in_s)
+
+    @locked
+    def take(self) -> Work:
+        """Return what is to be done now. A batch in it is no longer in the buffer.
+
+        Raises:
+            BrokenRunError: this process cannot continue and must save nothing more.
+        """
+        if self._run.broken:
+            raise BrokenRunError(self._run.broken)
+        final = self.ending()
+        return Work(final, None if final else self.take_batch(), self._run.outer_step)
+
+    def ending(self) -> RunState | None:
+        """Return how the run ends now, or None while it continues. Used under the core's lock."""
+        run = self._run
+        if run.applying:
+            return None
+        if run.checkpoint_health.given_up(run.clock()):
+            return RunState.FAILED
+        return run.control.end(run.outer_step, computing=run.computing)
+
+    def batch_due_in_s(self) -> float | None:
+        """Return in how many seconds there is a batch by time alone, or None if more must arrive first.
+
+        Used under the core's lock.
+        """
+        run = self._run
+        if run.control.paused or run.control.final is not None or run.applying:
+            return None
+        return run.aggregation.due_in_s(run.buffer, run.outer_step, run.clock())
+
+    @locked
+    def take_batch(self) -> Batch | None:
+        """Take the next update's batch out of the buffer, or None while there is none."""
+        if self.batch_due_in_s() != 0.0:
+            return None
+        run = self._run
+        batch = run.aggregation.select(run.buffer)
+        run.buffer.take([item for item in batch if item is not None])
+        run.applying = run.aggregation.weighed(batch, run.outer_step)
+        self._taken_s = run.clock()
+        return run.applying
+
+    @locked
+    def applied(self, outcome: Outcome) -> UpdateRecord:
+        """Publish the theta that was made of the batch taken last, and return the record of the update."""
+        run = self._run
+        used = [item for item in run.applying if item is not None]
+        run.applying = ()
+        staleness = [run.outer_step - item.theta_version for push in used for item in push.estimates]
+        run.publish(outcome)
+        for number, seq, _ in (estimate for push in used for estimate in push.estimates):
+            lane = run.lanes[number]
+            lane.applied = max(lane.applied, seq)
+        if self.ending() is None:  # otherwise workers would start estimates that no update will use
+            self._announce()
+        for push in used:
+            self._pushes.settle(push, learner_pb2.APPLIED)
+        for push in run.buffer.drop(lambda waiting: run.aggregation.expired(waiting, run.outer_step)):
+            self._pushes.settle(push, learner_pb2.STALE, f"waited until theta was at {run.outer_step}")
+        self._report(outcome)
+        run.trim_thetas()
+        now_s = run.clock()
+        record = UpdateRecord(
+            outer_step=run.outer_step,
+            unix_time_s=run.wall_clock(),
+            elapsed_s=run.counters.elapsed_s(now_s),
+            loss=float("nan") if outcome.loss is None else outcome.loss,
+            grad_norm=outcome.grad_norm,
+            update_norm=outcome.update_norm,
+            staleness_mean=sum(staleness) / len(staleness),
+            staleness_max=max(staleness),
+            contributions=len(staleness),
+            weight=sum(push.weight for push in used),
+            inner_steps=sum(push.inner_steps for push in used),
+            wait_s=self._taken_s - self._idle_since_s,
+            apply_s=now_s - self._taken_s,
+            diverged_tasks=sum(push.diverged_tasks for push in used),
+        )
+        self._idle_since_s = now_s
+        run.counters.applied(record, staleness, now_s)
+        return record
+
+    @locked
+    def end(self, final: RunState) -> None:
+        """Close the run, answer the pushes that no update will use, and tell every worker how it ended."""
+        run = self._run
+        run.control.final = final
+        for push in run.buffer.drop(lambda waiting: True):
+            self._pushes.settle(push, learner_pb2.CLOSED, f"the run is {final}; no update has used it")
+        for session in run.sessions:
+            self._leases.say_how_it_ended(session)
+        level: Level = "error" if final in (RunState.FAILED, RunState.UNTRAINED) else "info"
+        text = f"at outer step {run.outer_step}, theta {run.thetas.newest.sha256}"
+        standstill = run.control.standstill(run.outer_step)
+        run.events.add(level, final.lower(), f"{text}: theta {standstill}" if standstill else text)
+
+    # Checkpoints and the table on disk.
+
+    @locked
+    def take_saves(self) -> list[SaveJob]:
+        """Return the checkpoints that can be written now, and start one if this outer step gets one."""
+        return self.schedule.take()
+
+    @locked
+    def last_saves(self) -> list[SaveJob]:
+        """Return what must be written before the learner ends."""
+        return self.schedule.last()
+
+    @locked
+    def save_skipped(self, job: SaveJob) -> None:
+        """Record that a checkpoint is left out because the disk is still busy with the one before."""
+        text = f"of outer step {job.checkpoint.outer_step}: the one before is still being written"
+        self._run.events.add("warning", "checkpoint_skipped", text)
+
+    @locked
+    def saved(self, file: CheckpointFile) -> None:
+        """Record a checkpoint that is on disk."""
+        run = self._run
+        run.checkpoint = (file, run.clock())
+        run.checkpoint_health.succeeded()
+        run.problems.pop(_CHECKPOINT, None)
+        run.events.add("info", "checkpoint", f"{file.path.name}, theta {file.theta_sha256}")
+
+    @locked
+    def save_failed(self, error: str) -> None:
+        """Record a checkpoint that could not be written."""
+        run = self._run
+        problem = f"could not be written: {error}"
+        if run.problems.get(_CHECKPOINT) != problem:  # it is tried again every few seconds
+            run.events.add("error", "checkpoint_failed", error)
+        run.problems[_CHECKPOINT] = problem
+        run.checkpoint_health.failed(run.clock())
+
+    @locked
+    def given_up(self) -> bool:
+        """Return whether no checkpoint could be written for so long that the run ends because of it."""
+        return self._run.checkpoint_health.given_up(self._run.clock())
+
+    @locked
+    def forget_snapshots(self, snapshots: Collection[tuple[int, int]]) -> None:
+        """Forget `(lane, seq)` of snapshots before their files are deleted."""
+        for lane, seq in snapshots:
+            self._run.lanes[lane].snapshots.pop(seq, None)
+
+    @locked
+    def table_written(self, error: OSError | None) -> None:
+        """Record whether rows of the table reach the disk."""
+        if error is None:
+            self._run.problems.pop(_METRICS, None)
+        else:
+            self._run.problems[_METRICS] = f"could not be written: {error}"
+
+    def _has_work(self) -> bool:
+        return (
+            bool(self._run.broken)
+            or self.ending() is not None
+            or self.batch_due_in_s() == 0.0
+            or self.schedule.due()
+        )
+
+    def _announce(self) -> None:
+        announcement = messages.theta(self._run.thetas.newest, self._run.settings.chunk_bytes)
+        for session in self._run.sessions:
+            session.send(announcement)
+
+    def _report(self, outcome: Outcome) -> None:
+        step = f"outer step {self._run.outer_step}"
+        if outcome.effect is Effect.EMPTY:
+            text = f"{step}: no gradient had weight; theta stays as it was"
+            self._run.events.add("warning", "empty_update", text)
+        if outcome.effect is Effect.REVERTED:
+            text = f"{step}: theta or the outer optimizer's state would not have stayed finite: refused"
+            self._run.events.add("error", "reverted_update", text)

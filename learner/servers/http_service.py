@@ -1,0 +1,145 @@
+"""The HTTP plane: a live page for people, JSON for programs, metrics for Prometheus. It only ever reads."""
+
+import importlib.resources
+import socket
+import threading
+from typing import Final
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from learner.coordination.core import LearnerCore
+from learner.servers.http_guard import CertifiedConnection, Guard
+from learner.servers.metrics import RunMetrics
+from learner.storage.records import Series
+from protos.facts import facts_of
+from protos.rpc.access import Access
+from protos.rpc.connection import is_loopback
+from protos.rpc.server import address_in_use
+from protos.rpc.server_tls import ServerTls
+
+_EVENTS_SHOWN: Final = 100
+_JOIN_S: Final = 5.0
+_HEALTH_S: Final = 5.0
+_CONNECTIONS: Final = 256
+_HEADER_BYTES: Final = 16 * 1024
+_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "script-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+class HttpPlane:
+    """A server in a thread of its own."""
+
+    def __init__(
+        self,
+        core: LearnerCore,
+        series: Series,
+        listening: socket.socket,
+        access: Access,
+        tls: ServerTls | None,
+    ) -> None:
+        """Serve on the socket `listening`, to whom `access` lets in."""
+        self._core = core
+        self._series = series
+        self._socket = listening
+        self._metrics = RunMetrics(core.status, core.staleness_counts)
+        routes = [
+            Route("/", self._page),
+            Route("/plotly.min.js", self._plotly),
+            Route("/status.json", self._status_json),
+            Route("/series.json", self._series_json),
+            Route("/events.json", self._events_json),
+            Route("/healthz", self._healthz),
+            Route("/readyz", self._readyz),
+            Route("/metrics", self._prometheus),
+        ]
+        is_private = tls is None and is_loopback(listening.getsockname()[0])
+        guard = Middleware(Guard, access=access, is_private=is_private)
+        self.app = Starlette(routes=routes, middleware=[guard])
+        self._server = uvicorn.Server(_configured(self.app, tls))
+        self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the server and its thread."""
+        self._server.should_exit = True
+        if self._thread.ident is not None:
+            self._thread.join(_JOIN_S)
+        self._socket.close()
+
+    def _serve(self) -> None:
+        self._server.run(sockets=[self._socket])
+
+    async def _page(self, request: Request) -> Response:
+        page = importlib.resources.files("learner.servers").joinpath("page.html").read_text(encoding="utf-8")
+        return HTMLResponse(page, headers=_HEADERS)
+
+    async def _plotly(self, request: Request) -> Response:
+        script = importlib.resources.files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
+        headers = {**_HEADERS, "Cache-Control": "private, max-age=86400"}
+        return Response(script, media_type="text/javascript", headers=headers)
+
+    async def _status_json(self, request: Request) -> Response:
+        return JSONResponse(facts_of(self._core.status()))
+
+    async def _series_json(self, request: Request) -> Response:
+        return JSONResponse(self._series.columns())
+
+    async def _events_json(self, request: Request) -> Response:
+        events = self._core.admin.latest_events(_EVENTS_SHOWN)
+        return JSONResponse([facts_of(event) for event in events])
+
+    def _healthz(self, request: Request) -> Response:
+        # In a thread of its own, since it waits: a learner whose lock cannot be taken does not work.
+        is_alive = self._core.responds(_HEALTH_S)
+        return JSONResponse({"alive": is_alive}, status_code=200 if is_alive else 503)
+
+    async def _readyz(self, request: Request) -> Response:
+        reasons = self._core.not_ready()
+        return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
+
+    async def _prometheus(self, request: Request) -> Response:
+        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _configured(app: Starlette, tls: ServerTls | None) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=CertifiedConnection,
+        ws="none",
+        ssl_context_factory=None if tls is None else lambda config, default: tls.http_context(),
+        limit_concurrency=_CONNECTIONS,
+        h11_max_incomplete_event_size=_HEADER_BYTES,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=2,
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Take a port, so that what serves there later cannot fail to get it; 0 is any that is free.
+
+    Raises:
+        PortInUseError: it is taken.
+    """
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host.strip("[]"), port))
+        listening.listen()
+    except OSError as error:
+        listening.close()
+        raise address_in_use("HTTP", host, port) from error
+    return listening

@@ -1,0 +1,59 @@
+"""The messages that the learner sends to workers."""
+
+from learner.state.lanes import Lane
+from learner.storage.thetas import Published
+from protos.unspool.v1 import learner_pb2
+from protos.unspool.v1.learner_pb2 import LearnerMessage
+
+
+def theta(published: Published, inline_bytes: int) -> LearnerMessage:
+    """Announce a theta, with its body if that is small."""
+    announcement = learner_pb2.ThetaAnnouncement(version=published.outer_step, sha256=published.sha256)
+    if len(published.body) <= inline_bytes:
+        announcement.inline = published.body
+    return LearnerMessage(theta=announcement)
+
+
+def grant(lane: Lane, outer_step: int, *, exact: bool, credits_left: int) -> LearnerMessage:
+    """Lease a lane to a worker, and say how to restore its state."""
+    snapshot = lane.newest_snapshot(lane.reached)
+    snapshot_seq = snapshot.seq if snapshot else 0
+    return LearnerMessage(
+        grant=learner_pb2.LaneGrant(
+            lane=lane.number,
+            incarnation=lane.fencing_token,
+            seq=lane.reached,
+            snapshot_seq=snapshot_seq,
+            snapshot_sha256=snapshot.sha256 if snapshot else "",
+            init_version=0 if exact else outer_step,
+            replay_versions=range(snapshot_seq, lane.reached) if exact else (),
+            credits=credits_left,
+        )
+    )
+
+
+def revocation(lane: Lane, reason: str) -> LearnerMessage:
+    """Ask for a lane back."""
+    return LearnerMessage(
+        revocation=learner_pb2.LaneRevocation(lane=lane.number, incarnation=lane.fencing_token, reason=reason)
+    )
+
+
+def drain(reason: str, deadline_s: float) -> LearnerMessage:
+    """Ask a worker to return its lanes and leave."""
+    return LearnerMessage(drain=learner_pb2.Drain(reason=reason, deadline_s=deadline_s))
+
+
+def goodbye(reason: learner_pb2.Goodbye.Reason, detail: str) -> LearnerMessage:
+    """End a session."""
+    return LearnerMessage(goodbye=learner_pb2.Goodbye(reason=reason, detail=detail))
+
+
+def heartbeat_ack(outer_step: int, credits_left: int) -> LearnerMessage:
+    """Answer a heartbeat."""
+    return LearnerMessage(heartbeat_ack=learner_pb2.HeartbeatAck(version=outer_step, credits=credits_left))
+
+
+def stack_request() -> LearnerMessage:
+    """Ask what every thread of a worker is doing."""
+    return LearnerMessage(stack_request=learner_pb2.StackRequest())

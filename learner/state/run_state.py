@@ -1,0 +1,105 @@
+"""Whether a run continues, stands still or ends, and how."""
+
+import enum
+from typing import Final
+
+from learner.storage.update_record import Effect
+
+
+class RunState(enum.StrEnum):
+    """What a run is doing, as status shows it."""
+
+    WAITING_FOR_WORKERS = "WAITING_FOR_WORKERS"
+    RUNNING = "RUNNING"
+    DEGRADED = "DEGRADED"
+    """Running, but no checkpoint can be written."""
+    PAUSED = "PAUSED"
+    STOPPING = "STOPPING"
+    STOPPED = "STOPPED"
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+    UNTRAINED = "UNTRAINED"
+    """At its last outer step, and no update has ever moved theta."""
+
+
+class RunControl:
+    """What an admin asked for, whether theta moves, and how the run ended.
+
+    Attributes:
+        moved_at: outer step of the last update that moved theta; 0 if none ever has.
+        paused: whether nothing is applied for now.
+        final: how the run ended; None while it continues.
+    """
+
+    def __init__(self, outer_steps: int) -> None:
+        self._outer_steps = outer_steps
+        self._stop_at: int | None = None
+        self._reverted_in_a_row = 0
+        self._last_effect = Effect.MOVED
+        self.moved_at = 0
+        self.paused = False
+        self.final: RunState | None = None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop was asked for."""
+        return self._stop_at is not None
+
+    def state(self, workers: int) -> RunState:
+        """Return the state to show, with `workers` streams open."""
+        if self.final is not None:
+            return self.final
+        if self.stopping:
+            return RunState.STOPPING
+        if self.paused:
+            return RunState.PAUSED
+        return RunState.RUNNING if workers else RunState.WAITING_FOR_WORKERS
+
+    def stop(self, outer_step: int, *, now: bool) -> None:
+        """Ask for the end: after the current outer step, or `now`."""
+        at = outer_step if now else outer_step + 1
+        self._stop_at = at if self._stop_at is None else min(at, self._stop_at)
+
+    def updated(self, outer_step: int, effect: Effect) -> None:
+        """Count the update that made the theta of `outer_step`.
+
+        Three that had to be reverted fail the run, unless theta has moved between them.
+        """
+        self._last_effect = effect
+        if effect is Effect.MOVED:
+            self.moved_at, self._reverted_in_a_row = outer_step, 0
+        elif effect is Effect.REVERTED:
+            self._reverted_in_a_row += 1
+
+    def standstill(self, outer_step: int) -> str:
+        """Say since when theta has not moved, why, and what to do; empty while that is no reason to worry."""
+        count = outer_step - self.moved_at
+        if count < _STEPS_TO_WORRY:
+            return ""
+        since = f"since outer step {self.moved_at}" if self.moved_at else "at all"
+        return f"has not moved {since} ({count} updates): {_STANDSTILLS.get(self._last_effect, '')}"
+
+    def end(self, outer_step: int, *, computing: bool) -> RunState | None:
+        """Return how the run ends at this outer step, or None if it continues.
+
+        Args:
+            outer_step: of theta.
+            computing: whether any worker works on the current outer step.
+        """
+        if self._reverted_in_a_row >= _REVERTS_TO_FAIL:
+            return RunState.FAILED
+        if outer_step >= self._outer_steps:
+            return RunState.FINISHED if self.moved_at else RunState.UNTRAINED
+        if self._stop_at is None:
+            return None
+        return RunState.STOPPED if outer_step >= self._stop_at or self.paused or not computing else None
+
+
+_REVERTS_TO_FAIL: Final = 3
+_STEPS_TO_WORRY: Final = 3
+_STANDSTILLS: Final = {
+    Effect.EMPTY: "no gradient had weight: none was finite, or every task diverged; `unspool lanes` shows "
+    "the losses, which the task must keep finite where theta is",
+    Effect.REVERTED: "theta or the outer optimizer's state would not have stayed finite; lower the outer "
+    "learning rate, or set outer_optimizer.clip",
+}

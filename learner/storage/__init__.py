@@ -1,0 +1,1 @@
+"""What a learner keeps on disk: checkpoints, snapshots, events, the table of updates, and who owns them."""

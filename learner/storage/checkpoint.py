@@ -1,0 +1,251 @@
+"""Checkpoints: theta, the outer optimizer, thetas for replays, and how far every lane is, as one file.
+
+Theta and the lanes' watermarks are in it together, which is what makes each gradient count exactly once: of
+the theta that survives a crash, the file says which estimates made it; all others are acceptable again.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import jax
+import numpy as np
+
+from learner.errors import ConfigChangedError, CorruptCheckpointError
+from learner.storage.snapshots import SnapshotRef
+from learner.storage.thetas import Published
+from unspool.serialization import SerializationError, from_bytes, read_metadata, to_bytes
+from unspool.types import PyTree
+
+_FORMAT: Final = "1"
+_UNSIGNED: Final = "0" * 64  # what stands where the file's own digest goes, while that is computed
+_LENGTH_BYTES: Final = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class LaneMark:
+    """How far a lane is in a checkpoint.
+
+    Attributes:
+        lane: its number.
+        watermark: the last estimate that theta contains.
+        fencing_token: of its last lease.
+        snapshot: the newest state not ahead of the watermark, or None.
+    """
+
+    lane: int
+    watermark: int
+    fencing_token: int
+    snapshot: SnapshotRef | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """Everything that a learner needs to continue.
+
+    Attributes:
+        run_id: the run's name.
+        term: of the learner process that wrote it.
+        config_sha256: of the configuration that trains this theta.
+        seed: the run's.
+        theta: as a tree.
+        learner_state: of the outer optimizer.
+        thetas: the published ones, the last of which is `theta`.
+        lanes: in order.
+        inner_steps: computed so far.
+        elapsed_s: the run's time so far.
+        moved_at: outer step of the last update that moved theta; 0 if none has.
+    """
+
+    run_id: str
+    term: int
+    config_sha256: str
+    seed: int
+    theta: PyTree
+    learner_state: PyTree
+    thetas: tuple[Published, ...]
+    lanes: tuple[LaneMark, ...]
+    inner_steps: int
+    elapsed_s: float
+    moved_at: int
+
+    @property
+    def outer_step(self) -> int:
+        """Outer updates behind theta."""
+        return self.thetas[-1].outer_step
+
+    @property
+    def theta_sha256(self) -> str:
+        """Theta's digest."""
+        return self.thetas[-1].sha256
+
+    def snapshots(self) -> list[SnapshotRef]:
+        """Return the lane states without which the checkpoint cannot be resumed from."""
+        return [mark.snapshot for mark in self.lanes if mark.snapshot is not None]
+
+
+def encode(checkpoint: Checkpoint) -> bytes:
+    """Return a checkpoint's file."""
+    bodies = b"".join(published.body for published in checkpoint.thetas)
+    arrays = {
+        "theta": checkpoint.theta,
+        "learner_state": checkpoint.learner_state,
+        "theta_ring": np.frombuffer(bodies, np.uint8),
+    }
+    data = to_bytes(arrays, _metadata_of(checkpoint))
+    return data.replace(_UNSIGNED.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
+
+
+def verify(data: bytes) -> dict[str, str]:
+    """Return a checkpoint's metadata, once it is certain that every byte of its file is what was written.
+
+    Raises:
+        CorruptCheckpointError: with the reason.
+    """
+    metadata = _metadata(data)
+    signed = metadata["file_sha256"]
+    actual = hashlib.sha256(data.replace(signed.encode(), _UNSIGNED.encode(), 1)).hexdigest()
+    if actual != signed:
+        raise CorruptCheckpointError(f"sha256 {actual}, written was {signed}")
+    return metadata
+
+
+def decode(data: bytes, metadata: dict[str, str], like: PyTree) -> Checkpoint:
+    """Return the checkpoint of a file that was verified.
+
+    Args:
+        data: the file.
+        metadata: from `verify`.
+        like: shapes of `{"theta": ..., "learner_state": ...}`.
+
+    Raises:
+        ConfigChangedError: the file's arrays are those of another configuration.
+    """
+    outer_steps = json.loads(metadata["ring_versions"])
+    body_bytes = sum(leaf.size * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(like["theta"]))
+    ring_like = np.empty((len(outer_steps), body_bytes), np.uint8).reshape(-1)
+    arrays = _arrays(data, {**like, "theta_ring": ring_like}, partial=False)
+    bodies = arrays["theta_ring"].reshape(len(outer_steps), body_bytes)
+    return Checkpoint(
+        run_id=metadata["run_id"],
+        term=int(metadata["epoch"]),
+        config_sha256=metadata["config_sha256"],
+        seed=int(metadata["seed"]),
+        theta=arrays["theta"],
+        learner_state=arrays["learner_state"],
+        thetas=tuple(
+            Published.of(outer_step, body.tobytes())
+            for outer_step, body in zip(outer_steps, bodies, strict=True)
+        ),
+        lanes=_lane_marks(metadata["lanes"]),
+        inner_steps=int(metadata["inner_steps"]),
+        elapsed_s=float(metadata["elapsed_s"]),
+        # Files of earlier versions do not say: their theta counts as one that moves.
+        moved_at=int(metadata.get("moved_at", metadata["version"])),
+    )
+
+
+def load_theta(path: Path, like: PyTree) -> PyTree:
+    """Return the theta of a checkpoint file; `like` has its structure, shapes and dtypes.
+
+    Raises:
+        CorruptCheckpointError: the file is not what was written.
+        ConfigChangedError: it holds another theta than that.
+    """
+    data = path.read_bytes()
+    verify(data)
+    return _arrays(data, {"theta": like}, partial=True)["theta"]
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """Return a checkpoint file's metadata without reading its arrays, and so without verifying them.
+
+    Raises:
+        CorruptCheckpointError: the file does not begin like a checkpoint.
+    """
+    with path.open("rb") as file:
+        length = file.read(_LENGTH_BYTES)
+        size = min(int.from_bytes(length, "little"), path.stat().st_size)
+        return _metadata(length + file.read(size))
+
+
+def _arrays(data: bytes, like: dict[str, Any], *, partial: bool) -> dict[str, Any]:
+    try:
+        return from_bytes(data, like, partial=partial)
+    except SerializationError as error:
+        raise ConfigChangedError(f"the checkpoint does not fit the configuration: {error}") from error
+
+
+def _metadata_of(checkpoint: Checkpoint) -> dict[str, str]:
+    marks = [
+        {
+            "lane": mark.lane,
+            "watermark": mark.watermark,
+            "incarnation": mark.fencing_token,
+            "snapshot_seq": mark.snapshot.seq if mark.snapshot else 0,
+            "snapshot_sha256": mark.snapshot.sha256 if mark.snapshot else "",
+        }
+        for mark in checkpoint.lanes
+    ]
+    return {
+        "format": _FORMAT,
+        "file_sha256": _UNSIGNED,
+        "run_id": checkpoint.run_id,
+        "epoch": str(checkpoint.term),
+        "config_sha256": checkpoint.config_sha256,
+        "seed": str(checkpoint.seed),
+        "version": str(checkpoint.outer_step),
+        "theta_sha256": checkpoint.theta_sha256,
+        "ring_versions": json.dumps([published.outer_step for published in checkpoint.thetas]),
+        "lanes": json.dumps(marks),
+        "inner_steps": str(checkpoint.inner_steps),
+        "elapsed_s": repr(checkpoint.elapsed_s),
+        "moved_at": str(checkpoint.moved_at),
+    }
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    try:
+        metadata = read_metadata(data)
+    except SerializationError as error:
+        raise CorruptCheckpointError(str(error)) from error
+    if metadata.get("format") != _FORMAT:
+        raise CorruptCheckpointError(f"format {metadata.get('format')!r}; this version reads {_FORMAT!r}")
+    for name, read in _ENTRIES.items():
+        try:
+            read(metadata[name])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CorruptCheckpointError(f"its {name} cannot be read: {error!r}") from error
+    return metadata
+
+
+def _lane_marks(text: str) -> tuple[LaneMark, ...]:
+    return tuple(_lane_mark(mark) for mark in json.loads(text))
+
+
+def _lane_mark(mark: dict[str, Any]) -> LaneMark:
+    lane, seq = mark["lane"], mark["snapshot_seq"]
+    snapshot = SnapshotRef(lane, seq, mark["snapshot_sha256"]) if seq else None
+    return LaneMark(lane, mark["watermark"], mark["incarnation"], snapshot)
+
+
+_ENTRIES: Final[Mapping[str, Callable[[str], Any]]] = MappingProxyType(
+    {
+        "file_sha256": str.encode,
+        "run_id": str.encode,
+        "epoch": int,
+        "config_sha256": str.encode,
+        "seed": int,
+        "version": int,
+        "theta_sha256": str.encode,
+        "ring_versions": json.loads,
+        "lanes": _lane_marks,
+        "inner_steps": int,
+        "elapsed_s": float,
+    }
+)
+"""What a file says about itself, and what must be able to read it: a header may be looked at unverified."""

@@ -1,0 +1,143 @@
+"""The records of a run's updates: as a table that pandas reads, as TensorBoard event files, as curves."""
+
+import csv
+import io
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from learner.storage.files import AppendFile, write_durably
+from learner.storage.tensorboard import TensorBoardFile
+from learner.storage.update_record import UpdateRecord
+
+_PLOT_INTERVAL_S: Final = 0.2  # a point in an event file costs as much as the update; the table has them all
+_WAITING: Final = 20_000
+_POINTS: Final = 2000
+_COLUMNS: Final = (
+    "outer_step",
+    "elapsed_s",
+    "loss",
+    "grad_norm",
+    "update_norm",
+    "staleness_mean",
+    "wait_s",
+    "apply_s",
+    "diverged_tasks",
+)
+
+
+class Records:
+    """The table `outer.csv` and the event files of one directory. One thread uses it.
+
+    Rows that the disk refused wait for the next attempt, up to a bound: a run that survives a full disk has a
+    table without a gap.
+    """
+
+    def __init__(self, directory: Path, outer_step: int) -> None:
+        """Continue after `outer_step`: later rows belong to updates that a crash undid, and are removed."""
+        path = directory / "outer.csv"
+        _truncate(path, outer_step)
+        self._table = AppendFile(path)
+        self._waiting: deque[UpdateRecord] = deque(maxlen=_WAITING)
+        self._plotted_s = -math.inf
+        self._tensorboard = TensorBoardFile(directory, outer_step + 1)
+
+    def write(self, record: UpdateRecord) -> None:
+        """Append an update, after those that wait.
+
+        Raises:
+            OSError: the disk refused; the table has whole rows all the same.
+        """
+        self._waiting.append(record)
+        self._flush()
+        if record.unix_time_s - self._plotted_s >= _PLOT_INTERVAL_S:
+            self._plotted_s = record.unix_time_s
+            self._plot(record)
+
+    def _plot(self, record: UpdateRecord) -> None:
+        figures = zip(record._fields[2:], record[2:], strict=True)
+        finite = {f"outer/{name}": value for name, value in figures if math.isfinite(value)}
+        self._tensorboard.add(finite, record.outer_step, record.unix_time_s)
+
+    def close(self) -> None:
+        """Close the files.
+
+        Raises:
+            OSError: the disk refused rows that waited for it.
+        """
+        try:
+            self._flush()
+        finally:
+            self._table.close()
+            self._tensorboard.close()
+
+    def _flush(self) -> None:
+        self._table.append(_rows(self._waiting))
+        self._waiting.clear()
+
+
+class Series:
+    """The run's curves: every so many updates, and the newest. One thread appends, any other reads."""
+
+    def __init__(self, records: Iterable[UpdateRecord] = ()) -> None:
+        self._kept: tuple[UpdateRecord, ...] = ()
+        self._newest: UpdateRecord | None = None
+        self._stride = 1
+        for record in records:
+            self.append(record)
+
+    def append(self, record: UpdateRecord) -> None:
+        """Add an update; when there are too many, every second one goes."""
+        self._newest = record
+        if record.outer_step % self._stride:
+            return
+        kept = (*self._kept, record)
+        if len(kept) > _POINTS:
+            self._stride *= 2
+            kept = tuple(old for old in kept if old.outer_step % self._stride == 0)
+        self._kept = kept
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Return the curves by name, numbers that are none as null."""
+        kept, newest = self._kept, self._newest
+        rows = kept if newest is None or (kept and kept[-1] is newest) else (*kept, newest)
+        return {name: [_plain(getattr(row, name)) for row in rows] for name in _COLUMNS}
+
+
+def read_records(path: Path) -> list[UpdateRecord]:
+    """Return the rows of a table; one that a crash cut off is left out."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        heading, *rows = list(csv.reader(file)) or [[]]
+    records = []
+    for row in rows:
+        try:
+            records.append(_parse(heading, row))
+        except (KeyError, TypeError, ValueError):
+            continue
+    return records
+
+
+def _parse(heading: list[str], row: list[str]) -> UpdateRecord:
+    """Return a row as a record. Tables of earlier versions lack the columns that have a default."""
+    types = UpdateRecord.__annotations__
+    return UpdateRecord(**{name: types[name](text) for name, text in zip(heading, row, strict=True)})
+
+
+def _truncate(path: Path, outer_step: int) -> None:
+    """Rewrite the table up to `outer_step`; what a crash undid is removed, and the heading is there."""
+    kept = [record for record in read_records(path) if record.outer_step <= outer_step]
+    write_durably(path, _rows([UpdateRecord._fields, *kept]))
+
+
+def _rows(rows: Iterable[Sequence[object]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,1 @@
+"""The update thread: what moves theta, and what it writes."""

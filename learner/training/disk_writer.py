@@ -1,0 +1,131 @@
+"""The thread that writes: rows of the table, and checkpoints, in the order of the updates they belong to.
+
+One queue for both, so that the rows up to a checkpoint's outer step are on disk before the checkpoint is.
+"""
+
+import contextlib
+import queue
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Final, TypeAlias
+
+from learner.coordination.checkpointing import SaveJob
+from learner.coordination.updates import Updates
+from learner.storage.checkpoint import Checkpoint
+from learner.storage.checkpoint_store import CheckpointFile, CheckpointStore
+from learner.storage.records import Records
+from learner.storage.snapshots import SnapshotStore
+from learner.storage.update_record import UpdateRecord
+from learner.threads import OwnedThread
+from protos.exit_codes import FencedError
+
+_QUEUED: Final = 4096  # updates may run this far ahead of a disk that stalls
+_JOIN_S: Final = 300.0
+
+_Job: TypeAlias = UpdateRecord | SaveJob | None
+
+
+class Saver:
+    """Puts checkpoints on the disk, and deletes the lane states that no checkpoint needs any longer."""
+
+    def __init__(self, updates: Updates, checkpoints: CheckpointStore, snapshots: SnapshotStore) -> None:
+        self._updates = updates
+        self._checkpoints = checkpoints
+        self._snapshots = snapshots
+
+    def save(self, job: SaveJob) -> None:
+        """Write a checkpoint. A disk that refuses is a problem that is reported, not the end of the run.
+
+        Raises:
+            FencedError: another learner has the run directory now.
+        """
+        checkpoint = job.checkpoint
+        try:
+            self._snapshots.make_durable(checkpoint.snapshots())
+            path = self._checkpoints.save(checkpoint)
+            self._prune_snapshots(checkpoint)
+        except (OSError, FencedError) as error:
+            self._updates.save_failed(str(error))
+            job.done.set_exception(error)
+            if isinstance(error, FencedError):
+                raise
+            return
+        file = CheckpointFile(path, checkpoint.outer_step, checkpoint.theta_sha256)
+        self._updates.saved(file)
+        job.done.set_result(file)
+
+    def _prune_snapshots(self, checkpoint: Checkpoint) -> None:
+        """Delete the lane states that are older than this checkpoint's and part of no other.
+
+        Newer ones stay, superseded or not: the next checkpoint may be under way already, and needs those that
+        are not ahead of it.
+        """
+        oldest = {ref.lane: ref.seq for ref in checkpoint.snapshots()}
+        referenced = self._checkpoints.referenced_snapshots()
+        unneeded = [
+            (lane, seq)
+            for lane, seq in self._snapshots.stored()
+            if seq < oldest.get(lane, 0) and (lane, seq) not in referenced
+        ]
+        self._updates.forget_snapshots(unneeded)
+        for lane, seq in unneeded:
+            self._snapshots.remove(lane, seq)
+
+
+class DiskWriter:
+    """Owns the table and the checkpoint directory while it runs."""
+
+    def __init__(
+        self, updates: Updates, records: Records, saver: Saver, report: Callable[[BaseException], None]
+    ) -> None:
+        """Write with `records` and `saver`; `report` gets what they raise other than an OSError."""
+        self._updates = updates
+        self._records = records
+        self._saver = saver
+        self._jobs: queue.Queue[_Job] = queue.Queue(_QUEUED)
+        self._saving: Future[CheckpointFile] | None = None
+        self._failing = False
+        self._thread = OwnedThread("disk-writer", self._work, report)
+
+    def start(self) -> None:
+        """Start to take jobs."""
+        self._thread.start()
+
+    def record(self, record: UpdateRecord) -> None:
+        """Append an update to the table, soon."""
+        self._jobs.put(record)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a checkpoint is on its way to the disk."""
+        return self._saving is not None and not self._saving.done()
+
+    def save(self, job: SaveJob) -> None:
+        """Write a checkpoint, soon."""
+        self._saving = job.done
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """Write what is queued, and end the thread."""
+        self._jobs.put(None)
+        self._thread.join(_JOIN_S)
+        with contextlib.suppress(OSError):
+            self._records.close()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            if isinstance(job, SaveJob):
+                self._saver.save(job)
+            else:
+                self._append(job)
+
+    def _append(self, record: UpdateRecord) -> None:
+        try:
+            self._records.write(record)
+        except OSError as error:
+            self._failing = True
+            self._updates.table_written(error)
+            return
+        if self._failing:
+            self._failing = False
+            self._updates.table_written(None)

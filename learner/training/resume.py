@@ -1,0 +1,104 @@
+"""Where a learner starts: at its newest checkpoint, or at the beginning."""
+
+from collections.abc import Callable
+
+from learner.errors import ConfigChangedError
+from learner.settings import LearnerSettings
+from learner.state.counters import Counters
+from learner.state.lanes import LaneTable
+from learner.state.run import Run
+from learner.storage.checkpoint import Checkpoint, LaneMark
+from learner.storage.checkpoint_store import CheckpointFile, CheckpointStore
+from learner.storage.events import EventLog
+from learner.storage.snapshots import SnapshotStore
+from learner.storage.thetas import ThetaHistory
+from learner.training.outer import OuterLearner
+
+
+def restore(
+    settings: LearnerSettings,
+    term: int,
+    outer: OuterLearner,
+    checkpoints: CheckpointStore,
+    snapshots: SnapshotStore,
+    events: EventLog,
+    clock: Callable[[], float],
+) -> Run:
+    """Return the run as the newest checkpoint has it, or as it is before the first outer step.
+
+    `outer` is set to the same. What came after the checkpoint is undone: lanes are free at their watermarks,
+    nothing is buffered, and lane states that no checkpoint knows are deleted.
+
+    Raises:
+        CheckpointError: there are checkpoints, and this configuration cannot continue from any.
+    """
+    # First: what an outdated learner could still finish must not appear after the newest has been chosen.
+    checkpoints.remove_partial()
+    snapshots.remove_partial()
+    checkpoint = _newest(settings, outer, checkpoints, snapshots, events)
+    _remove_undone(checkpoints, snapshots)
+    lanes = LaneTable(settings.experiment.lanes, term)
+    if checkpoint is None:
+        thetas, counters = ThetaHistory([outer.initialise()]), Counters(clock())
+    else:
+        thetas = ThetaHistory(checkpoint.thetas)
+        counters = Counters(clock(), checkpoint.inner_steps, checkpoint.elapsed_s)
+        outer.restore(checkpoint.learner_state, thetas.newest)
+        _place(lanes, checkpoint.lanes)
+    run = Run(
+        settings=settings,
+        schema=outer.schema,
+        term=term,
+        lanes=lanes,
+        thetas=thetas,
+        theta=outer.theta(),
+        learner_state=outer.state,
+        events=events,
+        counters=counters,
+        clock=clock,
+    )
+    if checkpoint is not None:
+        run.control.moved_at = checkpoint.moved_at
+        path = checkpoints.path(checkpoint.outer_step)
+        run.checkpoint = (CheckpointFile(path, checkpoint.outer_step, checkpoint.theta_sha256), clock())
+    return run
+
+
+def _newest(
+    settings: LearnerSettings,
+    outer: OuterLearner,
+    checkpoints: CheckpointStore,
+    snapshots: SnapshotStore,
+    events: EventLog,
+) -> Checkpoint | None:
+    def check_snapshots(checkpoint: Checkpoint) -> None:
+        for ref in checkpoint.snapshots():
+            snapshots.verify(ref)
+
+    return checkpoints.load_newest(
+        like={"theta": outer.theta_shape, "learner_state": outer.state_shape()},
+        config_sha256=settings.config_sha256,
+        check_snapshots=check_snapshots,
+        report=lambda text: events.add("error", "checkpoint_passed_over", text),
+    )
+
+
+def _remove_undone(checkpoints: CheckpointStore, snapshots: SnapshotStore) -> None:
+    known = checkpoints.referenced_snapshots()
+    for lane, seq in list(snapshots.stored()):
+        if (lane, seq) not in known:
+            snapshots.remove(lane, seq)
+
+
+def _place(lanes: LaneTable, marks: tuple[LaneMark, ...]) -> None:
+    """Put each lane where the checkpoint has it."""
+    if len(marks) != len(lanes):
+        raise ConfigChangedError(
+            f"the checkpoint has {len(marks)} lanes, the configuration {len(lanes)}; "
+            "restore the old number, or start a new run directory"
+        )
+    for lane, mark in zip(lanes, marks, strict=True):
+        lane.accepted = lane.applied = mark.watermark
+        lane.fencing_token = max(lane.fencing_token, mark.fencing_token)
+        if mark.snapshot is not None:
+            lane.snapshots[mark.snapshot.seq] = mark.snapshot

@@ -1,0 +1,284 @@
+"""Leases: who gets which lane, and from where its state is restored."""
+
+from pathlib import Path
+
+import pytest
+
+from learner.scale import Scale
+from learner.state.lanes import LaneState
+from learner.storage.snapshots import SnapshotRef
+from protos.unspool.v1 import learner_pb2
+from protos.unspool.v1.learner_pb2 import HeldLane, LaneReturn
+from tests.learner.builders import Clock, Peer, WatchedCore, make_core, run_one_step, update
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def core(tmp_path: Path, clock: Clock) -> WatchedCore:
+    return make_core(tmp_path, clock, lanes=4)
+
+
+def give_back(peer: Peer, lane: int, seq: int) -> None:
+    incarnation = peer.core.run.lanes[lane].fencing_token
+    peer.core.return_lane(
+        peer.worker_id, LaneReturn(lane=lane, incarnation=incarnation, seq=seq, reason="test")
+    )
+
+
+def store_snapshot(peer: Peer, lane: int, seq: int) -> bool:
+    ref = SnapshotRef(lane, seq, sha256=f"{lane}-{seq}")
+    return peer.core.snapshot_stored(peer.worker_id, peer.core.run.lanes[lane].fencing_token, ref)
+
+
+def announced(lane: int, seq: int, incarnation: int, size: int = 10) -> learner_pb2.Snapshot:
+    return learner_pb2.Snapshot(lane=lane, incarnation=incarnation, seq=seq, bytes=size)
+
+
+def obey_revocations(*peers: Peer) -> None:
+    for peer in peers:
+        for message in peer.listen():
+            if message.HasField("revocation"):
+                give_back(peer, message.revocation.lane, peer.core.run.outer_step)
+
+
+def test_the_first_grant_starts_a_lane_from_theta_zero(core: WatchedCore) -> None:
+    grant = Peer(core).told("grant")[0]
+    assert (grant.seq, grant.snapshot_seq, grant.init_version, list(grant.replay_versions)) == (0, 0, 0, [])
+
+
+def test_incarnations_of_two_lives_of_the_learner_never_meet(tmp_path: Path) -> None:
+    first, second = make_core(tmp_path, term=1), make_core(tmp_path, term=2)
+    assert (
+        max(Peer(first).told("grant")[0].incarnation for _ in range(3))
+        < Peer(second).told("grant")[0].incarnation
+    )
+
+
+def test_workers_that_are_expected_share_the_lanes_from_the_start(tmp_path: Path) -> None:
+    core = make_core(tmp_path, lanes=4, count=2)
+    first = Peer(core, "w0")
+    assert first.lanes() == []
+    second = Peer(core, "w1")
+    assert [len(first.lanes()), len(second.lanes())] == [2, 2]
+
+
+def test_workers_that_do_not_come_are_not_waited_for(tmp_path: Path, clock: Clock) -> None:
+    core = make_core(tmp_path, clock, count=2)
+    peer = Peer(core)
+    clock.advance(2.1)
+    peer.beat()
+    core.tick()
+    assert peer.lanes() == [0, 1, 2]
+
+
+def test_a_new_worker_takes_over_its_share_once_it_was_given_back(core: WatchedCore) -> None:
+    first = Peer(core, "w0")
+    second = Peer(core, "w1")
+    assert second.lanes() == []
+    obey_revocations(first)
+    assert [len(first.lanes()), len(second.lanes())] == [2, 2]
+
+
+def test_no_more_is_asked_back_than_is_due(core: WatchedCore) -> None:
+    first = Peer(core, "w0")
+    Peer(core, "w1")
+    for _ in range(3):
+        core.tick()
+    assert len(first.told("revocation")) == 2
+
+
+def test_a_lane_whose_estimate_has_come_is_asked_back_first(core: WatchedCore) -> None:
+    first = Peer(core, "w0")
+    first.push(1, 1)
+    Peer(core, "w1")
+    assert [revocation.lane for revocation in first.told("revocation")] == [1, 3]
+
+
+def test_a_revoked_lane_may_still_be_pushed(core: WatchedCore) -> None:
+    first = Peer(core, "w0")
+    Peer(core, "w1")
+    lane = first.told("revocation")[0].lane
+    assert core.run.lanes[lane].state is LaneState.REVOKING
+    first.push(lane, 1)
+    assert first.verdicts() == ["ACCEPTED"]
+
+
+def test_a_draining_worker_gets_no_lanes(core: WatchedCore) -> None:
+    first = Peer(core, "w0")
+    core.admin.drain("w0", "test", 60.0)
+    for lane in range(4):
+        give_back(first, lane, 0)
+    second = Peer(core, "w1")
+    assert (first.lanes(), second.lanes()) == ([], [0, 1, 2, 3])
+    assert first.told("drain")[0].deadline_s == 60.0
+
+
+def test_a_drain_is_said_again_on_the_next_stream(core: WatchedCore) -> None:
+    peer = Peer(core)
+    core.admin.drain("w0", "test", 60.0)
+    peer.listen()
+    peer.attach()
+    assert [message.HasField("drain") for message in peer.listen()] == [False, True]
+
+
+def test_draining_an_unknown_worker_names_those_there_are(core: WatchedCore) -> None:
+    Peer(core, "w0")
+    Peer(core, "w1")
+    with pytest.raises(KeyError, match="no such worker; there are: w0, w1"):
+        core.admin.drain("w7", "test", 60.0)
+
+
+def test_lanes_go_back_to_the_workers_that_hold_their_state(tmp_path: Path) -> None:
+    core = make_core(tmp_path, term=2, lanes=4, count=2)
+    first = Peer(core, "w0", attach=False)
+    first.join([HeldLane(lane=lane, incarnation=1, seq=0) for lane in (1, 3)])
+    first.attach()
+    second = Peer(core, "w1", attach=False)
+    second.join([HeldLane(lane=lane, incarnation=1, seq=0) for lane in (0, 2)])
+    second.attach()
+    assert (first.lanes(), second.lanes()) == ([1, 3], [0, 2])
+
+
+def test_a_state_ahead_of_the_lane_earns_no_preference(tmp_path: Path) -> None:
+    core = make_core(tmp_path, term=2, lanes=2, batch=2, count=2)
+    first = Peer(core, "w0", attach=False)
+    first.join([HeldLane(lane=1, incarnation=1, seq=5)])
+    first.attach()
+    Peer(core, "w1")
+    assert first.lanes() == [0]
+
+
+def test_a_lane_is_restored_from_its_newest_snapshot_and_the_thetas_since(core: WatchedCore) -> None:
+    peer = Peer(core)
+    for _ in range(3):
+        run_one_step(core, peer)
+    store_snapshot(peer, 0, 2)
+    peer.push(0, 4)
+    give_back(peer, 0, 4)
+    grant = peer.told("grant")[-1]
+    assert (grant.lane, grant.seq, grant.snapshot_seq, list(grant.replay_versions)) == (0, 4, 2, [2, 3])
+    assert grant.snapshot_sha256 == "0-2"
+
+
+def test_a_snapshot_ahead_of_the_last_accepted_estimate_is_not_used(core: WatchedCore) -> None:
+    peer = Peer(core)
+    run_one_step(core, peer)
+    store_snapshot(peer, 0, 2)
+    give_back(peer, 0, 2)
+    grant = peer.told("grant")[-1]
+    assert (grant.seq, grant.snapshot_seq, list(grant.replay_versions)) == (1, 0, [0])
+
+
+def test_every_theta_that_a_replay_could_need_is_kept(core: WatchedCore) -> None:
+    peer = Peer(core)
+    for step in range(1, 9):
+        run_one_step(core, peer)
+        if step == 5:
+            for lane in range(3):  # the fourth has none yet
+                store_snapshot(peer, lane, 5)
+    assert core.run.thetas.get(0) is not None
+    store_snapshot(peer, 3, 5)
+    assert [version for version in range(9) if core.run.thetas.get(version)] == [4, 5, 6, 7, 8]
+
+
+def test_a_snapshot_is_wanted_once(core: WatchedCore) -> None:
+    peer = Peer(core)
+    peer.push(0, 1)
+    incarnation = core.run.lanes[0].fencing_token
+    assert core.wants_snapshot(peer.worker_id, announced(0, 1, incarnation))
+    store_snapshot(peer, 0, 1)
+    assert not core.wants_snapshot(peer.worker_id, announced(0, 1, incarnation))
+
+
+@pytest.mark.parametrize(
+    ("lane", "incarnation_offset", "seq", "size"),
+    [(0, 1, 1, 10), (9, 0, 1, 10), (0, 0, 0, 10), (0, 0, 1, 0), (0, 0, 1, (1 << 30) + 1)],
+    ids=["old lease", "no such lane", "nothing behind it", "empty", "too large"],
+)
+def test_a_snapshot_is_refused_before_anything_is_kept(
+    core: WatchedCore, lane: int, incarnation_offset: int, seq: int, size: int
+) -> None:
+    peer = Peer(core)
+    incarnation = core.run.lanes[0].fencing_token + incarnation_offset
+    assert not core.wants_snapshot(peer.worker_id, announced(lane, seq, incarnation, size))
+
+
+def test_a_snapshot_that_arrives_after_the_lease_ended_does_not_count(core: WatchedCore) -> None:
+    peer = Peer(core)
+    old = core.run.lanes[0].fencing_token
+    give_back(peer, 0, 0)
+    assert not core.snapshot_stored(peer.worker_id, old, SnapshotRef(0, 1, "x"))
+
+
+def test_a_return_under_an_old_lease_changes_nothing(core: WatchedCore) -> None:
+    peer = Peer(core)
+    core.return_lane(peer.worker_id, LaneReturn(lane=0, incarnation=1, seq=0))
+    assert peer.lanes() == [0, 1, 2, 3]
+
+
+def test_in_async_a_state_that_came_back_is_taken_as_it_is(tmp_path: Path) -> None:
+    core = make_core(tmp_path, mode="async", max_staleness=2)
+    peer = Peer(core)
+    store_snapshot(peer, 0, 6)
+    give_back(peer, 0, 6)
+    grant = peer.told("grant")[-1]
+    assert (grant.seq, grant.snapshot_seq, list(grant.replay_versions)) == (6, 6, [])
+
+
+def test_in_async_a_lane_without_state_begins_with_the_theta_of_now(tmp_path: Path) -> None:
+    core = make_core(tmp_path, mode="async", max_staleness=2)
+    peer = Peer(core)
+    run_one_step(core, peer)
+    give_back(peer, 0, 1)
+    assert peer.told("grant")[-1].init_version == 1
+
+
+def test_in_async_only_recent_thetas_are_kept(tmp_path: Path) -> None:
+    core = make_core(tmp_path, mode="async", max_staleness=2)
+    peer = Peer(core)
+    for _ in range(9):
+        run_one_step(core, peer)
+    assert len(core.run.thetas) == 5
+
+
+def test_a_corrupt_snapshot_with_an_older_one_behind_it_is_passed_over(core: WatchedCore) -> None:
+    peer = Peer(core)
+    for _ in range(2):
+        run_one_step(core, peer)
+    store_snapshot(peer, 0, 1)
+    store_snapshot(peer, 0, 2)
+    core.snapshot_corrupt(core.run.lanes[0].snapshots[2], "torn")
+    assert not core.run.broken
+    assert core.run.lanes[0].newest_snapshot(2) == SnapshotRef(0, 1, "0-1")
+
+
+def test_a_corrupt_snapshot_that_nothing_can_replace_breaks_a_sync_run(core: WatchedCore) -> None:
+    peer = Peer(core)
+    for _ in range(8):
+        run_one_step(core, peer)
+    for lane in range(4):
+        store_snapshot(peer, lane, 8)
+    core.snapshot_corrupt(core.run.lanes[0].snapshots[8], "torn")
+    assert core.run.broken == "torn"
+
+
+def test_a_pause_holds_updates_back(core: WatchedCore) -> None:
+    peer = Peer(core)
+    core.admin.pause()
+    for lane in range(4):
+        peer.push(lane, 1)
+    assert core.updates.take_batch() is None
+    core.admin.resume()
+    update(core)
+    assert core.run.outer_step == 1
+
+
+def test_scaling_beyond_the_maximum_names_it(core: WatchedCore) -> None:
+    with pytest.raises(ValueError, match=r"scale N = 9: must be from 0 to 8 \(workers.max_count\)"):
+        core.admin.scale(9)
+    assert core.admin.scale(3) == (Scale(1), Scale(3))
+    assert core.run.scale.workers == 3

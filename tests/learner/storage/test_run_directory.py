@@ -1,0 +1,61 @@
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from learner.scale import Scale, WorkerRange
+from learner.storage.files import write_durably
+from learner.storage.run_directory import Ports, RunDirectory
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> RunDirectory:
+    return RunDirectory(tmp_path)
+
+
+def test_the_ports_of_the_last_life_are_remembered(directory: RunDirectory) -> None:
+    directory.remember_ports(Ports(1, 2, 3))
+    assert RunDirectory(directory.path).last_ports() == Ports(1, 2, 3)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"learner": 1, "other": 2}'])
+def test_remembered_ports_that_cannot_be_read_are_any(directory: RunDirectory, text: str) -> None:
+    (directory.path / "ports.json").write_text(text)
+    assert directory.last_ports() == Ports(0, 0, 0)
+
+
+def test_a_scale_command_outlives_the_learner(directory: RunDirectory) -> None:
+    assert directory.scale(configured=Scale(2)) == Scale(2)
+    directory.remember_scale(configured=Scale(2), wanted=Scale(5, WorkerRange(1, 8)))
+    assert directory.scale(configured=Scale(2)) == Scale(5, WorkerRange(1, 8))
+
+
+def test_a_configuration_that_changed_wins_over_an_old_scale_command(directory: RunDirectory) -> None:
+    directory.remember_scale(configured=Scale(2), wanted=Scale(5))
+    assert directory.scale(configured=Scale(3)) == Scale(3)
+
+
+def test_endpoints_are_there_while_somebody_listens(directory: RunDirectory) -> None:
+    directory.write_endpoints({"run": "r", "learner": "127.0.0.1:1"})
+    assert json.loads(directory.endpoints.read_text())["learner"] == "127.0.0.1:1"
+    directory.clear_endpoints()
+    assert not directory.endpoints.exists()
+
+
+def test_a_durable_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    write_durably(path, b"one")
+    write_durably(path, b"two")
+    assert [(found.name, found.read_bytes()) for found in path.parent.iterdir()] == [("file", b"two")]
+
+
+def test_a_file_that_could_not_be_written_leaves_room(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"before")
+    with pytest.raises(OSError, match="no space"):
+        write_durably(tmp_path / "file", b"after", before_rename=full_disk)
+    assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir()] == [("file", b"before")]
+
+
+def full_disk() -> None:
+    raise OSError(errno.ENOSPC, "no space")
