@@ -1,8 +1,8 @@
 """B6, survival bias: workers that die move the optimum, unless lanes outlive them.
 
-Where each truncation of an unroll is the last with probability p, and unrolls then begin anew, truncation k is seen
-`(1 - p)^k` times as often as the first: another objective, with another optimum. Here a worker process dies
-for real, by SIGKILL in the middle of an estimate, and the service either restores its lane or cannot.
+If each truncation of an unroll is the last with probability p, and unrolls then restart, truncation k is seen
+`(1 - p)^k` times as often as the first: another objective, with another optimum. Here a worker process is
+killed by SIGKILL in the middle of an estimate, and the service either restores its lane or cannot.
 """
 
 import dataclasses
@@ -45,8 +45,8 @@ FULL: Final = Training(steps=40, truncations=5 * _WINDOWS, learning_rate=4e-3)
 SHORT: Final = Training(steps=50, truncations=_WINDOWS, learning_rate=2e-3)
 
 _NOTES = f"""Influence balancing, the mean loss of episodes of {_EPISODE} steps in truncations of {_WINDOW}.
-`NRES` with 500 antithetic pairs, SGD, `async`, {FULL.steps} outer steps of {FULL.truncations} truncations each. A
-worker process kills itself by SIGKILL with probability {DEATH_PROBABILITY:g} after each truncation, and is
+`NRES` with 500 antithetic pairs, SGD, `async`, {FULL.steps} outer steps of {FULL.truncations} truncations each.
+A worker process kills itself by SIGKILL with probability {DEATH_PROBABILITY:g} after each truncation, and is
 started again. Its lane is restored from its snapshot; or there are none and it starts from the beginning;
 or it starts from the beginning and `death_probability` weighs truncations by their inverse survival, with a
 learning rate divided by the factor that makes gradients larger. Shown is theta, averaged over the last two

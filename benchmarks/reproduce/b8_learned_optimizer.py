@@ -170,7 +170,7 @@ def _inner_curve(optimizer: Optimizer, key: PRNGKey) -> jax.Array:
 
 
 def _step(num_tasks: int, is_truncated: bool) -> VectorizedLOptTruncatedStep:
-    """Tasks side by side; those that are unrolled in truncations stand at different steps of their episodes."""
+    """Tasks side by side; those unrolled in truncations are at different steps of their episodes."""
     schedule = ConstantTruncationSchedule(EPISODE_LENGTH) if is_truncated else NeverEndingTruncationSchedule()
     return VectorizedLOptTruncatedStep(
         ClusterClassification(),

@@ -33,8 +33,8 @@ def sample_estimates(
 ) -> Array:
     """Flat estimates `[num_trajectories, num_truncations, d]`.
 
-    Trajectories are independent, and each begins with an episode; its truncations are consecutive estimates. The
-    system's own data is used if `data` is None.
+    Trajectories are independent, and each begins with an episode; its truncations are consecutive estimates.
+    The system's own data is used if `data` is None.
     """
     keys = jax.random.split(jax.random.key(_SEED), num_trajectories)
     data = estimator.truncated_step.resident_data() if data is None else data

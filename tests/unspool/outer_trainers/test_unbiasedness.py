@@ -50,7 +50,7 @@ def per_sample(one_sample: Callable[[jax.Array], jax.Array], seed: int) -> np.nd
 
 
 def truncations(estimator: GradientEstimator, num_truncations: int) -> np.ndarray:
-    """Independent samples `[SAMPLES, num_truncations, 2]` of consecutive estimates from an episode's start."""
+    """Independent samples `[SAMPLES, num_truncations, 2]` of estimates from an episode's start on."""
 
     def one_sample(key: jax.Array) -> jax.Array:
         init_key, windows_key = jax.random.split(key)
