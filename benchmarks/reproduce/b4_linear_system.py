@@ -1,8 +1,8 @@
 """A system whose losses are linear in what theta was at every step, and the variance of estimates of it.
 
 The closed form: let a worker be at a truncation of W steps, with m noises drawn since the episode began, and
-let `G_j` be the gradient of the truncation's mean loss with respect to theta under noise j. The estimate of an
-antithetic pair is `(sum_j G_j . e_j)(sum_j e_j)` with standard normal e_j, hence
+let `G_j` be the gradient of the truncation's mean loss with respect to theta under noise j. The estimate of
+an antithetic pair is `(sum_j G_j . e_j)(sum_j e_j)` with standard normal e_j, hence
 `E |g|^2 = m d sum_j |G_j|^2 + 2 |sum_j G_j|^2` in d dimensions.
 """
 

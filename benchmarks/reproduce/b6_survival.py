@@ -45,7 +45,7 @@ FULL: Final = Training(steps=40, truncations=5 * _WINDOWS, learning_rate=4e-3)
 SHORT: Final = Training(steps=50, truncations=_WINDOWS, learning_rate=2e-3)
 
 _NOTES = f"""Influence balancing, the mean loss of episodes of {_EPISODE} steps in truncations of {_WINDOW}.
-`NRES` with 500 antithetic pairs, SGD, `async`, {FULL.steps} outer steps of {FULL.truncations} truncations each.
+`NRES` with 500 antithetic pairs, SGD, `async`, {FULL.steps} outer steps of {FULL.truncations} truncations.
 A worker process kills itself by SIGKILL with probability {DEATH_PROBABILITY:g} after each truncation, and is
 started again. Its lane is restored from its snapshot; or there are none and it starts from the beginning;
 or it starts from the beginning and `death_probability` weighs truncations by their inverse survival, with a
