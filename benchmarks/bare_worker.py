@@ -19,7 +19,7 @@ from protos import codec
 from protos.memory import reuse_large_blocks
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import WorkerMessage
-from workers.session.client import GrpcLearnerClient
+from workers.session.client import LearnerClient
 from workers.session.outbox import Parcel
 
 _WINDOW = 8
@@ -31,7 +31,7 @@ class BareWorker:
     """One stream with one lane."""
 
     def __init__(self, address: str, name: str) -> None:
-        self._client = GrpcLearnerClient(address, TOKEN)
+        self._client = LearnerClient(address, TOKEN)
         request = learner_pb2.JoinRequest(
             protocol_min=1, protocol_max=1, worker_name=name, incarnation="i0", host="benchmark"
         )

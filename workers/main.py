@@ -75,10 +75,10 @@ def build(settings: WorkerSettings) -> "UnrollWorker":
     """
     for foreign in pin_worker():
         logging.getLogger(__name__).warning("%s", foreign)
-    from workers.session.client import GrpcLearnerClient
+    from workers.session.client import LearnerClient
     from workers.unrolling.worker import UnrollWorker
 
-    return UnrollWorker(settings, GrpcLearnerClient(settings.learner, settings.token, settings.tls))
+    return UnrollWorker(settings, LearnerClient(settings.learner, settings.token, settings.tls))
 
 
 def log_to(path: Path | None) -> None:

@@ -13,7 +13,7 @@ from unspool import serialization
 from unspool.experiment import Experiment
 from unspool.lanes import estimate_lane, init_lane, theta_key
 from unspool.outer_trainers.gradient_learner import AggregatedGradient, GradientLearner
-from workers.session.client import GrpcLearnerClient
+from workers.session.client import LearnerClient
 from workers.settings import WorkerSettings
 from workers.unrolling.thetas import weights_of
 from workers.unrolling.worker import UnrollWorker
@@ -81,10 +81,10 @@ class Cluster:
         self.workers: list[UnrollWorker] = []
         self.codes: dict[str, int] = {}
 
-    def client(self, token: str = TOKEN) -> GrpcLearnerClient:
-        return GrpcLearnerClient(self.address, token)
+    def client(self, token: str = TOKEN) -> LearnerClient:
+        return LearnerClient(self.address, token)
 
-    def start_worker(self, client: GrpcLearnerClient | None = None) -> None:
+    def start_worker(self, client: LearnerClient | None = None) -> None:
         name = f"w{len(self.workers)}"
         settings = WorkerSettings(learner=self.address, token=TOKEN, name=name)
         worker = UnrollWorker(settings, client or self.client())

@@ -13,7 +13,7 @@ from protos.exit_codes import RefusedError
 from protos.unspool.v1 import learner_pb2
 from unspool.experiment import Experiment
 from unspool.lanes import theta_key
-from workers.session.client import LearnerClient, LearnerStream, UnavailableError
+from workers.session.client import UnavailableError
 
 PATIENCE_S = 60.0
 """Longest that anything in these tests may take; only a failing test waits for it."""
@@ -37,7 +37,7 @@ task_family = { type = "FixedDimQuadraticFamily", dim = 3 }
 """
 
 
-class FakeStream(LearnerStream):
+class FakeStream:
     """One stream: what the learner says goes into `_said`, what the worker says comes out of `heard`."""
 
     def __init__(self, outgoing: Iterable[learner_pb2.WorkerMessage]) -> None:
@@ -65,7 +65,7 @@ class FakeStream(LearnerStream):
         self.say(None)  # as the learner does, which closes its side once the worker has closed its own
 
 
-class FakeLearner(LearnerClient):
+class FakeLearner:
     """Thetas are made up: version `v` is the initial one plus `v` hundredths."""
 
     def __init__(self, *, exact: bool = True, snapshot_every: int = 100) -> None:
@@ -106,9 +106,7 @@ class FakeLearner(LearnerClient):
         reply.CopyFrom(self.reply)
         return reply
 
-    def open_session(
-        self, session_secret: str, outgoing: Iterable[learner_pb2.WorkerMessage]
-    ) -> LearnerStream:
+    def open_session(self, session_secret: str, outgoing: Iterable[learner_pb2.WorkerMessage]) -> FakeStream:
         stream = FakeStream(outgoing)
         self.streams.put(stream)
         return stream

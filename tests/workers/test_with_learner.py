@@ -8,10 +8,10 @@ from protos.exit_codes import ExitCode
 from protos.unspool.v1 import learner_pb2
 from tests.workers.cluster import TOKEN, Cluster
 from tests.workers.watched_stream import WatchedStream
-from workers.session.client import GrpcLearnerClient, LearnerStream
+from workers.session.client import LearnerClient, LearnerStream
 
 
-class DrainingClient(GrpcLearnerClient):
+class DrainingClient(LearnerClient):
     """Drains its worker, and starts another one, when some theta is announced."""
 
     def __init__(self, cluster: Cluster, address: str, version: int) -> None:
@@ -30,7 +30,7 @@ class DrainingClient(GrpcLearnerClient):
             self._cluster.workers[0].drain("replaced")
 
 
-class BreakingClient(GrpcLearnerClient):
+class BreakingClient(LearnerClient):
     """Its first five streams break after some messages."""
 
     def __init__(self, address: str) -> None:

@@ -4,7 +4,7 @@ from protos.unspool.v1 import learner_pb2
 from workers.session.client import LearnerStream
 
 
-class WatchedStream(LearnerStream):
+class WatchedStream:
     """Another stream, of which every message is shown to a function before it is passed on."""
 
     def __init__(self, stream: LearnerStream, look: Callable[[learner_pb2.LearnerMessage], None]) -> None:

@@ -22,13 +22,13 @@ def run(settings: RelaySettings, announce: Callable[[str], None]) -> int:
         OSError: it cannot listen.
         TlsError: its TLS files cannot be used, or it needs some.
     """
-    from workers.session.client import GrpcLearnerClient
+    from workers.session.client import LearnerClient
 
     for name, value in environment(Devices()).items():
         os.environ.setdefault(name, value)
     log_to(None)
     reuse_large_blocks()
     upstream = settings.upstream
-    relay = Relay(settings, GrpcLearnerClient(upstream.learner, upstream.token, upstream.tls))
+    relay = Relay(settings, LearnerClient(upstream.learner, upstream.token, upstream.tls))
     announce(relay.address)
     return run_until_signalled(relay)

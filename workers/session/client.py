@@ -1,11 +1,7 @@
-"""How a worker reaches the learner.
+"""How a worker reaches its learner: one method for each call, and two kinds of error."""
 
-The worker knows the abstract class only; tests put a learner of their own behind it.
-"""
-
-import abc
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import grpc
@@ -50,56 +46,33 @@ class UnavailableError(Exception):
     """The learner was not reached, or could not answer: try again later."""
 
 
-class LearnerStream(abc.ABC):
+class LearnerStream:
     """The learner's side of a session's stream.
 
     Iterating raises `RefusedError` or `UnavailableError` when it breaks.
     """
 
-    @abc.abstractmethod
+    def __init__(
+        self, call: Any, typed_errors: Callable[[], contextlib.AbstractContextManager[None]]
+    ) -> None:
+        self._call = call
+        self._typed_errors = typed_errors
+
     def __iter__(self) -> Iterator[learner_pb2.LearnerMessage]:
-        """Return what the learner says, until it closes the stream."""
+        """Yield what the learner sends, until it closes the stream."""
+        with self._typed_errors():
+            yield from self._call
 
-    @abc.abstractmethod
     def cancel(self) -> None:
-        """Break the stream; whoever iterates gets `UnavailableError`."""
+        """Break the stream; its iterator raises `UnavailableError`."""
+        self._call.cancel()
 
 
-class LearnerClient(abc.ABC):
-    """The learner, as a worker sees it. Every method may raise `RefusedError` and `UnavailableError`."""
+class LearnerClient:
+    """A worker's calls to its learner, through a channel that connects at the first call and reconnects.
 
-    @abc.abstractmethod
-    def join(self, request: learner_pb2.JoinRequest) -> learner_pb2.JoinReply:
-        """Introduce this worker."""
-
-    @abc.abstractmethod
-    def open_session(
-        self, session_secret: str, outgoing: Iterable[learner_pb2.WorkerMessage]
-    ) -> LearnerStream:
-        """Open the stream that sends `outgoing` until that ends or the stream does.
-
-        `outgoing` blocks while there is nothing to say: it is pulled from a thread of the client's own.
-        """
-
-    @abc.abstractmethod
-    def get_theta(self, version: int, size: int) -> codec.Buffer:
-        """Fetch the body of a published theta, of exactly `size` bytes."""
-
-    @abc.abstractmethod
-    def get_snapshot(self, lane: int, seq: int, max_bytes: int) -> codec.Buffer:
-        """Fetch the bytes of a lane's snapshot, at most `max_bytes` of them."""
-
-    @abc.abstractmethod
-    def leave(self, worker_id: str, reason: str, *, is_unfit: bool = False) -> None:
-        """Say that this worker has returned its lanes and goes, perhaps because it does not fit the run."""
-
-    @abc.abstractmethod
-    def close(self) -> None:
-        """Break everything that is under way; later calls raise `UnavailableError`."""
-
-
-class GrpcLearnerClient(LearnerClient):
-    """The learner behind one gRPC channel, which connects when it is first used and reconnects by itself."""
+    Every method may raise `RefusedError` and `UnavailableError`.
+    """
 
     def __init__(self, address: str, token: str, identity: Identity | None = None) -> None:
         """Prepare a channel whose calls carry the run's token for workers.
@@ -119,6 +92,7 @@ class GrpcLearnerClient(LearnerClient):
         self._open_channel()
 
     def join(self, request: learner_pb2.JoinRequest) -> learner_pb2.JoinReply:
+        """Introduce this worker."""
         self._take_over_renewed_files()
         try:
             with self._typed_errors():
@@ -138,29 +112,37 @@ class GrpcLearnerClient(LearnerClient):
     def open_session(
         self, session_secret: str, outgoing: Iterable[learner_pb2.WorkerMessage]
     ) -> LearnerStream:
+        """Open the stream that sends `outgoing` until that ends or the stream does.
+
+        `outgoing` blocks while there is nothing to say: it is pulled from a thread of the client's own.
+        """
         metadata = (*self._metadata, (SESSION_METADATA, session_secret))
         with self._typed_errors():
             call = self._stub.Session(iter(outgoing), metadata=metadata, wait_for_ready=True)
-        return _GrpcStream(self, call)
+        return LearnerStream(call, self._typed_errors)
 
     def get_theta(self, version: int, size: int) -> codec.Buffer:
+        """Fetch the body of a published theta, of exactly `size` bytes."""
         request = learner_pb2.GetThetaRequest(version=version)
         with self._typed_errors():
             chunks = self._stub.GetTheta(request, timeout=_transfer_s(size), metadata=self._metadata)
             return _assemble(chunks, size)
 
     def get_snapshot(self, lane: int, seq: int, max_bytes: int) -> codec.Buffer:
+        """Fetch the bytes of a lane's snapshot, at most `max_bytes` of them."""
         request = learner_pb2.GetSnapshotRequest(lane=lane, seq=seq)
         with self._typed_errors():
             chunks = self._stub.GetSnapshot(request, timeout=_transfer_s(max_bytes), metadata=self._metadata)
             return _assemble_up_to(chunks, max_bytes)
 
     def leave(self, worker_id: str, reason: str, *, is_unfit: bool = False) -> None:
+        """Say that this worker has returned its lanes and goes, perhaps because it does not fit the run."""
         request = learner_pb2.LeaveRequest(worker_id=worker_id, reason=reason, unfit=is_unfit)
         with self._typed_errors():
             self._stub.Leave(request, timeout=_LEAVE_S, metadata=self._metadata)
 
     def close(self) -> None:
+        """Break everything that is under way; later calls raise `UnavailableError`."""
         self._channel.close()
 
     def _open_channel(self) -> None:
@@ -203,19 +185,6 @@ class GrpcLearnerClient(LearnerClient):
         except ValueError as error:
             # What grpc raises for a call on a channel that was closed meanwhile.
             raise UnavailableError(f"{self._address}: {error}") from error
-
-
-class _GrpcStream(LearnerStream):
-    def __init__(self, client: GrpcLearnerClient, call: Any) -> None:
-        self._client = client
-        self._call = call
-
-    def __iter__(self) -> Iterator[learner_pb2.LearnerMessage]:
-        with self._client._typed_errors():
-            yield from self._call
-
-    def cancel(self) -> None:
-        self._call.cancel()
 
 
 def _transfer_s(size: int) -> float:

@@ -11,7 +11,7 @@ from tests.workers.cluster import TOKEN, Cluster
 from tests.workers.fake_learner import PATIENCE_S
 from tests.workers.watched_stream import WatchedStream
 from workers.relay.relay import Relay, RelaySettings
-from workers.session.client import GrpcLearnerClient, LearnerStream
+from workers.session.client import LearnerClient, LearnerStream
 from workers.settings import WorkerSettings
 
 
@@ -24,10 +24,10 @@ class RunningRelay:
         name: str = "relay",
         *,
         learner: str = "",
-        client: GrpcLearnerClient | None = None,
+        client: LearnerClient | None = None,
     ) -> None:
         upstream = WorkerSettings(learner=learner or cluster.address, token=TOKEN, name=name)
-        self.relay = Relay(RelaySettings(upstream), client or GrpcLearnerClient(upstream.learner, TOKEN))
+        self.relay = Relay(RelaySettings(upstream), client or LearnerClient(upstream.learner, TOKEN))
         self.address = self.relay.address
         self._codes: list[int] = []
         self._thread = threading.Thread(target=lambda: self._codes.append(self.relay.run()), name=name)
@@ -39,7 +39,7 @@ class RunningRelay:
         return self._codes[0]
 
 
-class WatchingClient(GrpcLearnerClient):
+class WatchingClient(LearnerClient):
     """Does something, once, when some theta is announced."""
 
     def __init__(self, address: str, at_version: int) -> None:
@@ -94,7 +94,7 @@ def relayed(tmp_path, request) -> Iterator[Cluster]:
     cluster = Cluster(tmp_path, **changes)
     relay = RunningRelay(cluster)
     for _ in range(2):
-        cluster.start_worker(GrpcLearnerClient(relay.address, TOKEN))
+        cluster.start_worker(LearnerClient(relay.address, TOKEN))
     yield cluster
     assert relay.exit_code() == ExitCode.OK
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("relay")]
@@ -119,7 +119,7 @@ def test_theta_does_not_depend_on_a_worker_that_dies_behind_a_relay(tmp_path, ex
     cluster = Cluster(tmp_path, heartbeat_s=0.5, patience=6)
     relay = RunningRelay(cluster)
     cluster.start_worker(DyingClient(relay.address, at_version=3))
-    cluster.start_worker(GrpcLearnerClient(relay.address, TOKEN))
+    cluster.start_worker(LearnerClient(relay.address, TOKEN))
     assert cluster.finish()["theta_sha256"] == expected
     assert cluster.codes == {"w0": ExitCode.FAILED, "w1": ExitCode.OK}
     assert relay.exit_code() == ExitCode.OK
@@ -128,7 +128,7 @@ def test_theta_does_not_depend_on_a_worker_that_dies_behind_a_relay(tmp_path, ex
 def test_theta_does_not_depend_on_a_relay_whose_stream_breaks(tmp_path, expected):
     cluster = Cluster(tmp_path)
     relay = RunningRelay(cluster, client=BreakingClient(cluster.address))
-    cluster.start_worker(GrpcLearnerClient(relay.address, TOKEN))
+    cluster.start_worker(LearnerClient(relay.address, TOKEN))
     assert cluster.finish()["theta_sha256"] == expected
     assert relay.exit_code() == ExitCode.OK
 
@@ -138,7 +138,7 @@ def test_a_drained_relay_takes_its_workers_along(tmp_path, expected):
     leaving = RunningRelay(cluster)
     cluster.start_worker(DrainingClient(leaving, at_version=3))
     relay = RunningRelay(cluster, "another")
-    cluster.start_worker(GrpcLearnerClient(relay.address, TOKEN))
+    cluster.start_worker(LearnerClient(relay.address, TOKEN))
     assert cluster.finish()["theta_sha256"] == expected
     assert (leaving.exit_code(), relay.exit_code()) == (ExitCode.OK, ExitCode.OK)
 
@@ -147,7 +147,7 @@ def test_a_relay_behind_a_relay_changes_nothing(tmp_path, expected):
     cluster = Cluster(tmp_path)
     outer = RunningRelay(cluster)
     inner = RunningRelay(cluster, "inner", learner=outer.address)
-    cluster.start_worker(GrpcLearnerClient(inner.address, TOKEN))
+    cluster.start_worker(LearnerClient(inner.address, TOKEN))
     assert cluster.finish()["theta_sha256"] == expected
     assert (outer.exit_code(), inner.exit_code()) == (ExitCode.OK, ExitCode.OK)
 

@@ -10,7 +10,7 @@ from protos.exit_codes import RefusedError
 from protos.rpc.tls import Identity
 from protos.unspool.v1 import common_pb2, learner_pb2, learner_pb2_grpc
 from tests.certificates import signed, trial_certificates
-from workers.session.client import GrpcLearnerClient, LearnerClient, UnavailableError
+from workers.session.client import LearnerClient, UnavailableError
 
 BODY = bytes(range(256)) * 10
 
@@ -67,7 +67,7 @@ def address(servicer: Servicer) -> Iterator[str]:
 
 @pytest.fixture
 def client(address: str) -> Iterator[LearnerClient]:
-    client = GrpcLearnerClient(address, "the-token")
+    client = LearnerClient(address, "the-token")
     yield client
     client.close()
 
@@ -156,7 +156,7 @@ def test_a_closed_client_reaches_nobody(client):
 
 
 def test_nobody_at_the_address_is_no_refusal():
-    client = GrpcLearnerClient("127.0.0.1:1", "token")
+    client = LearnerClient("127.0.0.1:1", "token")
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
         client.get_theta(0, 1)
     client.close()
@@ -181,11 +181,11 @@ def tls_address(servicer: Servicer, trial) -> Iterator[str]:
 
 
 @pytest.fixture
-def connect() -> Iterator[Callable[..., GrpcLearnerClient]]:
+def connect() -> Iterator[Callable[..., LearnerClient]]:
     clients = []
 
     def connect(address, identity=None):
-        clients.append(GrpcLearnerClient(address, "the-token", identity))
+        clients.append(LearnerClient(address, "the-token", identity))
         return clients[-1]
 
     yield connect
