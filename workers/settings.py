@@ -1,6 +1,5 @@
 """What a worker process is started with, and what it says of itself when it joins."""
 
-import importlib.metadata
 import os
 import socket
 import uuid
@@ -53,18 +52,9 @@ def introduction(settings: WorkerSettings) -> learner_pb2.JoinRequest:
     return learner_pb2.JoinRequest(
         protocol_min=PROTOCOL,
         protocol_max=PROTOCOL,
-        client_version=_client_version(),
         run_id=settings.run_id,
         worker_name=settings.name,
         incarnation=settings.incarnation,
         host=settings.host,
         pid=os.getpid(),
     )
-
-
-def _client_version() -> str:
-    """Return the installed version of unspool."""
-    try:
-        return importlib.metadata.version("unspool")
-    except importlib.metadata.PackageNotFoundError:
-        return "checkout"  # as uploaded by `ray job submit --working-dir .`: nothing is installed

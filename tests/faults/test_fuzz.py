@@ -69,7 +69,7 @@ def worker_messages() -> list[learner_pb2.WorkerMessage]:
     """One of each kind, such as w0 would send."""
     incarnation = (1 << 32) + 1
     push = learner_pb2.GradientEstimatorOut(
-        push_id=1, lane=0, incarnation=incarnation, seq=1, weight=10.0, mean_loss=2.0, metrics={"a": 1.0}
+        push_id=1, lane=0, incarnation=incarnation, seq=1, weight=10.0, mean_loss=2.0
     )
     inline, chunked, merged = (learner_pb2.GradientEstimatorOut() for _ in range(3))
     for one in (inline, chunked, merged):

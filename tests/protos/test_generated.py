@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pb2 import DescriptorProto
 
 from protos import generate
 from protos.unspool.v1 import admin_pb2, common_pb2, learner_pb2
@@ -32,6 +33,22 @@ def test_no_field_changes_its_number_or_type(file: FileDescriptor) -> None:
     golden: dict[str, str] = json.loads(GOLDEN.read_text())[file.name]
     now = field_numbers(file)
     assert {name: now.get(name) for name in golden} == golden
+
+
+@pytest.mark.parametrize(
+    ("message", "numbers"),
+    [
+        ("JoinRequest", {3, 10}),
+        ("JoinReply", {11}),
+        ("GradientEstimatorOut", {10, 12}),
+        ("UnrollInfo", {1, 2}),
+    ],
+)
+def test_the_numbers_of_deleted_fields_are_not_used_again(message: str, numbers: set[int]) -> None:
+    described = DescriptorProto()
+    learner_pb2.DESCRIPTOR.message_types_by_name[message].CopyToProto(described)
+    reserved = {number for span in described.reserved_range for number in range(span.start, span.end)}
+    assert reserved == numbers
 
 
 def test_the_committed_code_is_what_the_protos_say() -> None:

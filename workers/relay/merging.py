@@ -68,7 +68,6 @@ def merged(
         weight=weight,
         mean_loss=math.fsum(held.push.weight * held.push.mean_loss for held in pushes) / weight,
         compute_s=max(held.push.compute_s for held in pushes),
-        wait_s=max(held.push.wait_s for held in pushes),
         parts=[part for held in pushes for part in held.parts],
     )
     bodies = [codec.decode(held.body, schema) for held in pushes]

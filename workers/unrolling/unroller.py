@@ -61,7 +61,6 @@ class Unroller:
         _check_schema(self._schema, reply.schema)
         self._weights_shape = jax.eval_shape(lambda theta: weights_of(theta, version=0), theta_shape)
         self._compiled: set[GradientEstimator] = set()
-        self._finished_s = clock()
         self.thetas = Thetas(client, self._schema, theta_shape, self._mesh)
 
     def compiles(self, lane: LaneUnroll) -> bool:
@@ -112,7 +111,7 @@ class Unroller:
         grad, mean_loss, weight, info = jax.device_get(
             (estimate.grad, estimate.mean_loss, estimate.weight, estimate.info)
         )
-        wait_s, self._finished_s = began_s - self._finished_s, self._clock()
+        compute_s = self._clock() - began_s
         if lane.estimator.is_compiled:  # others need not be hashable
             self._compiled.add(lane.estimator)
         push = learner_pb2.GradientEstimatorOut(
@@ -123,8 +122,7 @@ class Unroller:
             weight=float(weight),
             mean_loss=float(mean_loss),
             unroll_info=_unroll_info(info),
-            compute_s=self._finished_s - began_s,
-            wait_s=wait_s,
+            compute_s=compute_s,
         )
         return lane.advance(estimate.unroll_state), push, codec.encode(grad, self._schema)
 
@@ -172,8 +170,6 @@ def _check_schema(own: common_pb2.Schema, learners: common_pb2.Schema) -> None:
 
 def _unroll_info(info: lanes.LaneInfo) -> learner_pb2.UnrollInfo:
     return learner_pb2.UnrollInfo(
-        task_loss=info.task_loss,
-        finished_tasks=int(info.finished_tasks),
         inner_step_mean=float(info.inner_step_mean),
         inner_steps=int(info.inner_steps),
         diverged_tasks=int(info.diverged_tasks),

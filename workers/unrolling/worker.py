@@ -174,5 +174,5 @@ def _hand_on(order: Order, workload: Workload) -> None:
 
 def _introduction(settings: WorkerSettings) -> learner_pb2.JoinRequest:
     request = introduction(settings)
-    request.device_kind, request.device_count = jax.devices()[0].device_kind, jax.device_count()
+    request.device_kind = jax.devices()[0].device_kind
     return request

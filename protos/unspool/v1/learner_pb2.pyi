@@ -38,32 +38,28 @@ CORRUPT: Verdict
 CLOSED: Verdict
 
 class JoinRequest(_message.Message):
-    __slots__ = ("protocol_min", "protocol_max", "client_version", "run_id", "worker_name", "incarnation", "host", "pid", "device_kind", "device_count", "held", "relay")
+    __slots__ = ("protocol_min", "protocol_max", "run_id", "worker_name", "incarnation", "host", "pid", "device_kind", "held", "relay")
     PROTOCOL_MIN_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_MAX_FIELD_NUMBER: _ClassVar[int]
-    CLIENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     WORKER_NAME_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     DEVICE_KIND_FIELD_NUMBER: _ClassVar[int]
-    DEVICE_COUNT_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
     RELAY_FIELD_NUMBER: _ClassVar[int]
     protocol_min: int
     protocol_max: int
-    client_version: str
     run_id: str
     worker_name: str
     incarnation: str
     host: str
     pid: int
     device_kind: str
-    device_count: int
     held: _containers.RepeatedCompositeFieldContainer[HeldLane]
     relay: bool
-    def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., client_version: _Optional[str] = ..., run_id: _Optional[str] = ..., worker_name: _Optional[str] = ..., incarnation: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., device_kind: _Optional[str] = ..., device_count: _Optional[int] = ..., held: _Optional[_Iterable[_Union[HeldLane, _Mapping]]] = ..., relay: _Optional[bool] = ...) -> None: ...
+    def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., run_id: _Optional[str] = ..., worker_name: _Optional[str] = ..., incarnation: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., device_kind: _Optional[str] = ..., held: _Optional[_Iterable[_Union[HeldLane, _Mapping]]] = ..., relay: _Optional[bool] = ...) -> None: ...
 
 class HeldLane(_message.Message):
     __slots__ = ("lane", "incarnation", "seq")
@@ -76,7 +72,7 @@ class HeldLane(_message.Message):
     def __init__(self, lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ...) -> None: ...
 
 class JoinReply(_message.Message):
-    __slots__ = ("protocol", "run_id", "epoch", "worker_id", "session_secret", "heartbeat_s", "orphan_ttl_s", "chunk_bytes", "schema", "experiment_toml", "config_sha256", "version", "lanes_total", "snapshot_every", "exact_versions", "merges", "lease_ttl_s")
+    __slots__ = ("protocol", "run_id", "epoch", "worker_id", "session_secret", "heartbeat_s", "orphan_ttl_s", "chunk_bytes", "schema", "experiment_toml", "version", "lanes_total", "snapshot_every", "exact_versions", "merges", "lease_ttl_s")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -87,7 +83,6 @@ class JoinReply(_message.Message):
     CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     EXPERIMENT_TOML_FIELD_NUMBER: _ClassVar[int]
-    CONFIG_SHA256_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LANES_TOTAL_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_EVERY_FIELD_NUMBER: _ClassVar[int]
@@ -104,14 +99,13 @@ class JoinReply(_message.Message):
     chunk_bytes: int
     schema: _common_pb2.Schema
     experiment_toml: str
-    config_sha256: str
     version: int
     lanes_total: int
     snapshot_every: int
     exact_versions: bool
     merges: bool
     lease_ttl_s: float
-    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., epoch: _Optional[int] = ..., worker_id: _Optional[str] = ..., session_secret: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., orphan_ttl_s: _Optional[float] = ..., chunk_bytes: _Optional[int] = ..., schema: _Optional[_Union[_common_pb2.Schema, _Mapping]] = ..., experiment_toml: _Optional[str] = ..., config_sha256: _Optional[str] = ..., version: _Optional[int] = ..., lanes_total: _Optional[int] = ..., snapshot_every: _Optional[int] = ..., exact_versions: _Optional[bool] = ..., merges: _Optional[bool] = ..., lease_ttl_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., epoch: _Optional[int] = ..., worker_id: _Optional[str] = ..., session_secret: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., orphan_ttl_s: _Optional[float] = ..., chunk_bytes: _Optional[int] = ..., schema: _Optional[_Union[_common_pb2.Schema, _Mapping]] = ..., experiment_toml: _Optional[str] = ..., version: _Optional[int] = ..., lanes_total: _Optional[int] = ..., snapshot_every: _Optional[int] = ..., exact_versions: _Optional[bool] = ..., merges: _Optional[bool] = ..., lease_ttl_s: _Optional[float] = ...) -> None: ...
 
 class WorkerMessage(_message.Message):
     __slots__ = ("heartbeat", "push", "snapshot", "chunk", "lane_return", "log", "lane_failure", "stack")
@@ -170,14 +164,7 @@ class Heartbeat(_message.Message):
     def __init__(self, phase: _Optional[_Union[Heartbeat.Phase, str]] = ..., phase_age_s: _Optional[float] = ..., progress: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., waiting_for: _Optional[str] = ..., inner_steps_per_s: _Optional[float] = ..., lanes: _Optional[_Iterable[_Union[HeldLane, _Mapping]]] = ..., workers: _Optional[int] = ..., lane: _Optional[int] = ...) -> None: ...
 
 class GradientEstimatorOut(_message.Message):
-    __slots__ = ("push_id", "lane", "incarnation", "seq", "theta_version", "weight", "mean_loss", "grad", "unroll_info", "metrics", "compute_s", "wait_s", "parts")
-    class MetricsEntry(_message.Message):
-        __slots__ = ("key", "value")
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: str
-        value: float
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    __slots__ = ("push_id", "lane", "incarnation", "seq", "theta_version", "weight", "mean_loss", "grad", "unroll_info", "compute_s", "parts")
     PUSH_ID_FIELD_NUMBER: _ClassVar[int]
     LANE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
@@ -187,9 +174,7 @@ class GradientEstimatorOut(_message.Message):
     MEAN_LOSS_FIELD_NUMBER: _ClassVar[int]
     GRAD_FIELD_NUMBER: _ClassVar[int]
     UNROLL_INFO_FIELD_NUMBER: _ClassVar[int]
-    METRICS_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_S_FIELD_NUMBER: _ClassVar[int]
-    WAIT_S_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
     push_id: int
     lane: int
@@ -200,11 +185,9 @@ class GradientEstimatorOut(_message.Message):
     mean_loss: float
     grad: _common_pb2.Tensors
     unroll_info: UnrollInfo
-    metrics: _containers.ScalarMap[str, float]
     compute_s: float
-    wait_s: float
     parts: _containers.RepeatedCompositeFieldContainer[Part]
-    def __init__(self, push_id: _Optional[int] = ..., lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., theta_version: _Optional[int] = ..., weight: _Optional[float] = ..., mean_loss: _Optional[float] = ..., grad: _Optional[_Union[_common_pb2.Tensors, _Mapping]] = ..., unroll_info: _Optional[_Union[UnrollInfo, _Mapping]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., compute_s: _Optional[float] = ..., wait_s: _Optional[float] = ..., parts: _Optional[_Iterable[_Union[Part, _Mapping]]] = ...) -> None: ...
+    def __init__(self, push_id: _Optional[int] = ..., lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., theta_version: _Optional[int] = ..., weight: _Optional[float] = ..., mean_loss: _Optional[float] = ..., grad: _Optional[_Union[_common_pb2.Tensors, _Mapping]] = ..., unroll_info: _Optional[_Union[UnrollInfo, _Mapping]] = ..., compute_s: _Optional[float] = ..., parts: _Optional[_Iterable[_Union[Part, _Mapping]]] = ...) -> None: ...
 
 class Part(_message.Message):
     __slots__ = ("lane", "incarnation", "seq", "theta_version", "weight", "mean_loss", "unroll_info", "compute_s")
@@ -227,18 +210,14 @@ class Part(_message.Message):
     def __init__(self, lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., theta_version: _Optional[int] = ..., weight: _Optional[float] = ..., mean_loss: _Optional[float] = ..., unroll_info: _Optional[_Union[UnrollInfo, _Mapping]] = ..., compute_s: _Optional[float] = ...) -> None: ...
 
 class UnrollInfo(_message.Message):
-    __slots__ = ("task_loss", "finished_tasks", "inner_step_mean", "inner_steps", "diverged_tasks")
-    TASK_LOSS_FIELD_NUMBER: _ClassVar[int]
-    FINISHED_TASKS_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("inner_step_mean", "inner_steps", "diverged_tasks")
     INNER_STEP_MEAN_FIELD_NUMBER: _ClassVar[int]
     INNER_STEPS_FIELD_NUMBER: _ClassVar[int]
     DIVERGED_TASKS_FIELD_NUMBER: _ClassVar[int]
-    task_loss: _containers.RepeatedScalarFieldContainer[float]
-    finished_tasks: int
     inner_step_mean: float
     inner_steps: int
     diverged_tasks: int
-    def __init__(self, task_loss: _Optional[_Iterable[float]] = ..., finished_tasks: _Optional[int] = ..., inner_step_mean: _Optional[float] = ..., inner_steps: _Optional[int] = ..., diverged_tasks: _Optional[int] = ...) -> None: ...
+    def __init__(self, inner_step_mean: _Optional[float] = ..., inner_steps: _Optional[int] = ..., diverged_tasks: _Optional[int] = ...) -> None: ...
 
 class Snapshot(_message.Message):
     __slots__ = ("lane", "incarnation", "seq", "bytes", "sha256", "transfer")

@@ -38,7 +38,7 @@ def test_a_granted_lane_is_estimated_with_the_announced_theta(start):
     assert (push.lane, push.incarnation, push.seq, push.theta_version) == (2, 5, 1, 0)
     assert len(push.grad.inline) == len(learner.theta_body(0))
     assert push.weight > 0
-    assert len(push.unroll_info.task_loss) == 2
+    assert push.unroll_info.inner_steps > 0
 
 
 def test_in_sync_every_estimate_has_a_theta_of_its_own(start):
