@@ -23,7 +23,7 @@ class ListenTable:
             what this machine calls itself where that is every address.
         insecure: allow connections beyond loopback without TLS, on a trusted network.
         port: of the data plane, for workers.
-        admin_port: of the operator's plane, for `unspool`.
+        admin_port: of the admin server, for `unspool`.
         http_port: of the status page.
     """
 

@@ -1,4 +1,4 @@
-"""A learner's life: take the run directory, restore, listen, move theta to the run's end, leave in order."""
+"""A learner process: lock the run directory, restore, listen, move theta until the run ends, shut down."""
 
 import contextlib
 import functools
@@ -25,7 +25,7 @@ from learner.storage.checkpoint_store import CheckpointStore
 from learner.storage.events import EventLog
 from learner.storage.ownership import Ownership
 from learner.storage.records import Records, Series, read_records
-from learner.storage.run_directory import Ports, RunDirectory
+from learner.storage.run_directory import LearnerDirectory, Ports
 from learner.storage.snapshots import SnapshotStore
 from learner.threads import OwnedThread, Ticker
 from learner.training.disk_writer import DiskWriter, Saver
@@ -55,14 +55,14 @@ _TICK_S: Final = 0.25
 _KEEP_S: Final = 1.0
 _LARGE_THETAS_BYTES: Final = 1 << 30
 
-_Word: TypeAlias = RunState | BaseException | signal.Signals
+_Message: TypeAlias = RunState | BaseException | signal.Signals
 _Bound = TypeVar("_Bound")
 
 
 def serve(settings: LearnerSettings, *, takeover: bool = False) -> ExitCode:
     """Be the learner of a run directory until the run ends.
 
-    SIGTERM or SIGINT stop it after the running outer step, or after a minute if that takes longer; a second
+    SIGTERM or SIGINT stop it after the current outer step, or after a minute if that takes longer; a second
     one does not wait for the step. Either way its last theta is in a checkpoint. A third one ends it at once.
 
     Args:
@@ -82,10 +82,10 @@ def serve(settings: LearnerSettings, *, takeover: bool = False) -> ExitCode:
     reuse_large_blocks()
     # The outer update is small, and its bits must not depend on which accelerator the learner's machine has.
     jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]  # jax has no types here
-    words: queue.SimpleQueue[_Word] = queue.SimpleQueue()
-    directory, ownership = RunDirectory(settings.run_dir), Ownership(settings.run_dir)
-    with ownership.held(takeover=takeover), stop_signals(words.put), contextlib.ExitStack() as cleanup:
-        final = _Learner(settings, directory, ownership, words, cleanup).run()
+    inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+    directory, ownership = LearnerDirectory(settings.run_dir), Ownership(settings.run_dir)
+    with ownership.held(takeover=takeover), stop_signals(inbox.put), contextlib.ExitStack() as cleanup:
+        final = _Learner(settings, directory, ownership, inbox, cleanup).run()
     return _EXIT_CODES.get(final, ExitCode.OK)
 
 
@@ -95,15 +95,15 @@ class _Learner:
     def __init__(
         self,
         settings: LearnerSettings,
-        directory: RunDirectory,
+        directory: LearnerDirectory,
         ownership: Ownership,
-        words: queue.SimpleQueue[_Word],
+        inbox: queue.SimpleQueue[_Message],
         cleanup: contextlib.ExitStack,
     ) -> None:
         self._settings = settings
         self._directory = directory
         self._ownership = ownership
-        self._words = words
+        self._inbox = inbox
         self._cleanup = cleanup
         directory.clear_endpoints()
         self._events = EventLog(directory.events)
@@ -143,7 +143,7 @@ class _Learner:
         self._start_servers(core, series)
         self._announce(core, run.term)
         loop = UpdateLoop(core.updates, outer, writer, series)
-        update = OwnedThread("update", lambda: self._words.put(loop.run()), self._words.put)
+        update = OwnedThread("update", lambda: self._inbox.put(loop.run()), self._inbox.put)
         update.start()
         self._cleanup.callback(update.join, _JOIN_S)
         return self._wait(core)
@@ -177,7 +177,7 @@ class _Learner:
     def _start_writer(self, core: LearnerCore, outer_step: int) -> DiskWriter:
         records = Records(self._directory.metrics, outer_step)
         saver = Saver(core.updates, self._checkpoints, self._snapshots)
-        writer = DiskWriter(core.updates, records, saver, self._words.put)
+        writer = DiskWriter(core.updates, records, saver, self._inbox.put)
         writer.start()
         self._cleanup.callback(writer.close)
         return writer
@@ -185,8 +185,8 @@ class _Learner:
     def _start_tickers(self, core: LearnerCore) -> None:
         # A disk that stalls must not keep the learner from noticing that workers are silent: two threads.
         for ticker in (
-            Ticker("ticker", _TICK_S, core.tick, self._words.put),
-            Ticker("owner", _KEEP_S, self._ownership.keep, self._words.put),
+            Ticker("ticker", _TICK_S, core.tick, self._inbox.put),
+            Ticker("owner", _KEEP_S, self._ownership.keep, self._inbox.put),
         ):
             ticker.start()
             self._cleanup.callback(ticker.stop)
@@ -229,24 +229,24 @@ class _Learner:
         stops = 0
         while True:
             try:
-                word = self._words.get(timeout=_DRAIN_S if stops == 1 else None)
+                message = self._inbox.get(timeout=_DRAIN_S if stops == 1 else None)
             except queue.Empty:
                 reason = f"the outer step takes more than {_DRAIN_S:.0f} s"
             else:
-                if isinstance(word, RunState):
-                    return word
-                if isinstance(word, BaseException):
-                    is_fenced = isinstance(word, FencedError)
+                if isinstance(message, RunState):
+                    return message
+                if isinstance(message, BaseException):
+                    is_fenced = isinstance(message, FencedError)
                     if is_fenced:
                         self._events.close()  # the file belongs to another learner now
-                    core.crashed(word, is_fenced=is_fenced)
-                    raise word
-                reason = f"received {word.name}"
+                    core.crashed(message, is_fenced=is_fenced)
+                    raise message
+                reason = f"received {message.name}"
             stops += 1
             core.admin.stop(now=stops > 1, reason=reason)
 
     def _withdraw(self) -> None:
-        """Say that nobody listens here any more; what another learner says stays."""
+        """Remove the endpoints of this learner; those of another learner stay."""
         with contextlib.suppress(OSError, FencedError):
             self._ownership.check()
             self._directory.clear_endpoints()
@@ -260,7 +260,7 @@ class _Learner:
 
 
 def _bound(bind: Callable[[str, int], _Bound], host: str, configured: int, last: int) -> _Bound:
-    """Take the configured port; where that is left open, the one of the last life if it is free."""
+    """Take the configured port; where that is left open, the port of the last process if it is free."""
     if configured == 0 and last != 0:
         with contextlib.suppress(PortInUseError):
             return bind(host, last)

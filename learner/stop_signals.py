@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as the learner takes them: how insistently somebody wants it to end."""
+"""SIGTERM and SIGINT: the first asks the learner to end, the second to end now, the third kills it."""
 
 import contextlib
 import os

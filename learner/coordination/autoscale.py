@@ -61,10 +61,10 @@ def next_desired(bounds: WorkerRange, lanes: int, now: Window, before: Window | 
     """Return how many workers are wanted after `now.workers` were watched.
 
     More while nearly all of what the last ones made counts, fewer when less than half of it does, by a
-    quarter at a time; never more than `lanes`, unless the operator wants at least so many.
+    quarter at a time; never more than `lanes`, unless an admin wants at least so many.
 
     Args:
-        bounds: what the operator allows.
+        bounds: what the admin allows.
         lanes: of the run; a worker without a lane has nothing to do.
         now: the latest window.
         before: the one before the number of workers last changed, or None.
@@ -85,7 +85,7 @@ class _Limit(NamedTuple):
 
 
 class Autoscaler:
-    """Watches a run and moves its `workers_desired` within the operator's range, if there is one.
+    """Watches a run and moves the number of wanted workers within the admin's range, if there is one.
 
     It judges only what a full number of workers did for a while, and goes down only when two windows agree.
     What turned out to be too many is not tried again for ten minutes.

@@ -204,7 +204,7 @@ class LearnerCore(Verbs):
 
     @locked
     def snapshot_stored(self, worker_id: str, fencing_token: int, ref: SnapshotRef) -> bool:
-        """Record a snapshot on disk; returns whether it counts: the lease may have ended meanwhile."""
+        """Record a snapshot on disk; returns whether it counts: the lease may have ended since."""
         self._run.problems.pop(_SNAPSHOTS, None)
         self._run.heard(worker_id)
         lane = self._run.lanes.leased(worker_id, ref.lane, fencing_token)

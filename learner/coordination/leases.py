@@ -80,7 +80,7 @@ class Leases:
         lane.reset()
 
     def relieve(self, session: WorkerSession) -> None:
-        """Ask a worker whose estimates come too late for a lane, if somebody else can have it."""
+        """Ask a worker whose estimates come too late for a lane, if another worker can have it."""
         others = [other for other in self._able(self._run.clock()) if other is not session]
         if any(not other.is_late for other in others) and self._kept(session.worker_id):
             self._revoke_one(session, "its estimates come too late")

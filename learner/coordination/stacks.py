@@ -35,7 +35,7 @@ class Stacks:
         session.send(messages.stack_request())
 
     def take(self, session: WorkerSession, text: str) -> None:
-        """Take an answer. One that nobody has asked for is dropped."""
+        """Take an answer. One that was not asked for is dropped."""
         if session.records_stack:
             session.records_stack = False
             dump = text[:_EVENT_CHARACTERS]

@@ -70,14 +70,14 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
     def Drain(self, request: admin_pb2.DrainRequest, context: Any) -> admin_pb2.DrainReply:
         """Let one worker return its lanes and leave."""
         with _errors_answered(context):
-            reason = request.reason or "asked to by an operator"
+            reason = request.reason or "asked to by an admin"
             self._admin.drain(request.worker_name, reason, request.deadline_s or _DRAIN_S)
         return admin_pb2.DrainReply()
 
     def Evict(self, request: admin_pb2.EvictRequest, context: Any) -> admin_pb2.EvictReply:
         """End one worker's session, whatever it is doing."""
         with _errors_answered(context):
-            self._admin.evict(request.worker_name, request.reason or "asked to by an operator")
+            self._admin.evict(request.worker_name, request.reason or "asked to by an admin")
         return admin_pb2.EvictReply()
 
     def GetStack(self, request: admin_pb2.GetStackRequest, context: Any) -> admin_pb2.GetStackReply:
@@ -118,7 +118,7 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
 
     def Stop(self, request: admin_pb2.StopRequest, context: Any) -> admin_pb2.StopReply:
         """End the run."""
-        outer_step = self._admin.stop(now=request.now, reason="asked to by an operator")
+        outer_step = self._admin.stop(now=request.now, reason="asked to by an admin")
         return admin_pb2.StopReply(outer_step=outer_step)
 
     def NoteSupervision(self, request: admin_pb2.SupervisionNote, context: Any) -> admin_pb2.SupervisionReply:

@@ -45,7 +45,7 @@ class RunMetrics(Collector):
 def _gauges(status: Status) -> Iterator[Metric]:
     yield GaugeMetricFamily("unspool_theta_version", "Outer updates behind theta", status.outer_step)
     yield GaugeMetricFamily("unspool_outer_steps", "Outer updates planned", status.outer_steps)
-    yield GaugeMetricFamily("unspool_epoch", "Lives of the learner", status.epoch)
+    yield GaugeMetricFamily("unspool_epoch", "Starts of the learner", status.epoch)
     yield GaugeMetricFamily("unspool_buffered", "Gradients waiting to be applied", status.buffered)
     yield GaugeMetricFamily("unspool_workers_desired", "Workers wanted", status.workers_desired)
     yield GaugeMetricFamily("unspool_updates_per_second", "Outer updates lately", status.updates_per_s)
@@ -62,7 +62,7 @@ def _gauges(status: Status) -> Iterator[Metric]:
 
 
 def _counters(status: Status) -> Iterator[Metric]:
-    # Over all lives of the learner, so that a restart is a step back at most to its checkpoint, not to zero.
+    # Over all restarts of the learner: a restart sets them back to its checkpoint at most, not to zero.
     yield CounterMetricFamily("unspool_updates", "Outer updates applied", status.outer_step)
     yield CounterMetricFamily("unspool_inner_steps", "Inner training steps applied", status.inner_steps)
     pushes = CounterMetricFamily("unspool_pushes", "Verdicts on pushes", labels=["verdict"])

@@ -5,7 +5,7 @@ from collections import deque
 from typing import Final, NamedTuple
 
 _STEPS: Final = 8
-_KEPT_VERSIONS: Final = 256
+_KEPT_STEPS: Final = 256
 _DEVIATIONS: Final = 3.0
 
 
@@ -32,14 +32,14 @@ class ArrivalTimes:
         self._arrivals: deque[_Arrival] = deque(maxlen=_STEPS * lanes)
         self._began_s: dict[int, float] = {}
 
-    def began(self, version: int, now_s: float) -> None:
-        """Take note that theta `version` was published.
+    def began(self, outer_step: int, now_s: float) -> None:
+        """Record that theta `outer_step` was published.
 
-        The first one of a learner's life is better left out: its gradients wait for workers that join and
+        The first one of a learner process is better left out: its gradients wait for workers that join and
         compile.
         """
-        self._began_s[version] = now_s
-        self._began_s.pop(version - _KEPT_VERSIONS, None)
+        self._began_s[outer_step] = now_s
+        self._began_s.pop(outer_step - _KEPT_STEPS, None)
 
     def arrived(self, theta_version: int, now_s: float) -> None:
         """Observe a gradient that was made with `theta_version`."""
@@ -47,21 +47,21 @@ class ArrivalTimes:
         if began_s is not None:
             self._arrivals.append(_Arrival(theta_version, min(now_s - began_s, self._longest_s)))
 
-    def grace_s(self, version: int, complete_s: float) -> float:
+    def grace_s(self, outer_step: int, complete_s: float) -> float:
         """Return how long the others are waited for once the quorum was complete, at `complete_s`.
 
         Until median + 3 MAD of the observed times after the step's beginning, if that is still to come. While
         nothing was observed, nothing is waited for.
 
         Args:
-            version: of theta now.
+            outer_step: of theta now.
             complete_s: when the last gradient of the quorum arrived.
         """
         # Of the running step only the early ones are here yet.
-        offsets_s = [arrival.offset_s for arrival in self._arrivals if arrival.theta_version < version]
-        if not offsets_s or version not in self._began_s:
+        offsets_s = [arrival.offset_s for arrival in self._arrivals if arrival.theta_version < outer_step]
+        if not offsets_s or outer_step not in self._began_s:
             return 0.0
         median_s = statistics.median(offsets_s)
         deviation_s = statistics.median(abs(offset_s - median_s) for offset_s in offsets_s)
-        ends_s = self._began_s[version] + median_s + _DEVIATIONS * deviation_s
+        ends_s = self._began_s[outer_step] + median_s + _DEVIATIONS * deviation_s
         return min(max(0.0, ends_s - complete_s), self._longest_s)

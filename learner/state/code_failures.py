@@ -47,7 +47,7 @@ class CodeFailure:
 
 
 class CodeFailures:
-    """The exceptions that workers have reported in this life of the learner."""
+    """The exceptions that workers have reported to this learner process."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -56,7 +56,7 @@ class CodeFailures:
     def add(
         self, report: FailureReport, *, session: str, worker: str, host: str, lane: int | None = None
     ) -> None:
-        """Take note of an exception; what one worker process says of it again does not count twice."""
+        """Record an exception; a worker process that reports it again is not counted twice."""
         key = (report.type, report.frame, _NUMBER.sub("#", report.message))
         known = self._failures.pop(key, None)
         if known is not None and known.session == session:

@@ -10,7 +10,7 @@ from protos.unspool.v1 import learner_pb2
 from unspool.failure_report import FailureReport, last_line
 
 IDENTICAL: Final = 3
-"""Identical failures after which somebody has to look."""
+"""Identical failures after which a person has to look."""
 
 _TRACEBACK_CHARACTERS: Final = 8000
 _KEPT: Final = 256
@@ -78,23 +78,23 @@ class FailureLog:
         self._on_hosts: list[Failure] = []
 
     def add(self, failure: Failure) -> None:
-        """Take note of a failure; the oldest is forgotten where there are too many."""
+        """Record a failure; the oldest is forgotten where there are too many."""
         self._of_lanes = [*self._of_lanes, failure][-_KEPT:]
         self._on_hosts = [*self._on_hosts, failure][-_KEPT:]
 
     def succeeded(self, lane: int, seq: int, host: str) -> None:
-        """Take note that an estimate came; failures of later ones go on to count."""
+        """Record that an estimate came; failures of later ones still count."""
         self._of_lanes = [item for item in self._of_lanes if item.lane != lane or item.seq > seq]
         self._on_hosts = [
             item for item in self._on_hosts if (item.lane, item.host) != (lane, host) or item.seq > seq
         ]
 
     def forget_lane(self, lane: int) -> None:
-        """Begin to count a lane's failures anew."""
+        """Count a lane's failures from 0 again."""
         self._of_lanes = [item for item in self._of_lanes if item.lane != lane]
 
     def forget_host(self, host: str) -> None:
-        """Take back everything that failed on a host: the host was to blame, and no lane."""
+        """Forget everything that failed on a host: the host was to blame, not the lanes."""
         self._of_lanes = [item for item in self._of_lanes if item.host != host]
         self._on_hosts = [item for item in self._on_hosts if item.host != host]
 

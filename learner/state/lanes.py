@@ -38,7 +38,7 @@ class Lane:
         snapshots: by seq, those on disk.
         inner_step: mean inner step of its tasks at the last estimate.
         loss: mean loss of the last estimate, or None before it.
-        compute_times_s: of its latest estimates, whoever made them.
+        compute_times_s: of its latest estimates, by any worker.
         problem: why it is in quarantine: the traceback that it ended with; else empty.
         nonfinite_in_a_row: its latest estimates that were not finite.
         was_reset: whether this learner process restarted its unrolls, so that states of it in workers'

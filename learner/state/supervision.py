@@ -1,4 +1,4 @@
-"""What the supervisor of a run's workers says: which have no session, and what only it can know of them."""
+"""What the supervisor of the workers reports: which have no session, and what keeps them from it."""
 
 from collections.abc import Callable
 from typing import Final
@@ -42,7 +42,7 @@ class Supervision:
         ]
 
     def lack_of_room(self, workers: int) -> str:
-        """Say why there cannot be so many workers; empty if there can, or nobody knows."""
+        """Say why there cannot be so many workers; empty if there can, or it is not known."""
         note = self._fresh
         if not note.HasField("most_workers") or workers <= note.most_workers:
             return ""

@@ -20,7 +20,7 @@ _TAIL_BYTES: Final = 64 * 1024
 
 
 class EventLog:
-    """Numbered events; numbers go on where an earlier life's log ends. Safe to use from any thread."""
+    """Numbered events; numbers continue those of the log on disk. Safe to use from any thread."""
 
     def __init__(self, path: Path, wall_clock: Callable[[], float] = time.time) -> None:
         self._lock = threading.Lock()

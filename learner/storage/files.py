@@ -46,14 +46,14 @@ def write_durably(
         before_rename()
         partial.replace(path)
     except BaseException:
-        # A disk that is full has no room for what nobody will read.
+        # A disk that is full has no room for a file that will not be read.
         partial.unlink(missing_ok=True)
         raise
     flush_to_disk(path.parent)
 
 
 def remove_partial(directory: Path) -> None:
-    """Delete what was begun in `directory` and its folders, so that nobody can finish it any more."""
+    """Delete unfinished files in `directory` and its folders, so that no process can finish them."""
     for path in [*directory.glob(f"*{PARTIAL}"), *directory.glob(f"*/*{PARTIAL}")]:
         path.unlink(missing_ok=True)
 
@@ -77,7 +77,7 @@ def try_lock(file: IO[bytes], *, shared: bool = False) -> bool:
 
 
 class AppendFile:
-    """Appends without a buffer, so that what could not be written is known to whoever wanted it written."""
+    """Appends without a buffer, so that the caller learns what could not be written."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

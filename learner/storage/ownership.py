@@ -1,10 +1,10 @@
-"""Who may write to a run directory: one learner holds its lock, and each life outdates the lives before.
+"""Which process may write to a run directory: the one that holds its lock and has the highest epoch.
 
 The lock (an flock on `LOCK`) keeps learners apart that can see each other's. It cannot move one that hangs,
-or sits on a machine that is cut off. What does is the epoch, a number in the directory that every life
-raises: a learner that finds it higher than its own is outdated, and looks right before each rename that would
-make something of its own count. A life that begins raises the epoch first and then removes what was only
-begun, so that nothing of an outdated learner can take its name later, however long that stood still between.
+or sits on a machine that is cut off. The epoch can: a number in the directory that every learner process
+raises when it starts. A learner that finds it higher than its own is outdated, and checks this right before
+each rename that would make a file of its own count. A new process raises the epoch first and then removes
+unfinished files, so that no file of an outdated learner can take its name later.
 """
 
 import contextlib
@@ -75,10 +75,10 @@ class Ownership:
             yield
 
     def begin_epoch(self) -> int:
-        """Count this life of the learner; returns its number, from 1. Earlier lives are outdated from now on.
+        """Raise the epoch, from 1; returns it. Earlier learner processes are outdated from now on.
 
         Raises:
-            RunInUseError: others do the same at this moment, and do not get it done.
+            RunInUseError: another process does the same at this moment and does not finish.
         """
         with self._alone():
             self.epoch = self._epoch_on_disk() + 1
@@ -86,7 +86,7 @@ class Ownership:
         return self.epoch
 
     def check(self) -> None:
-        """Make sure that no later life has begun.
+        """Make sure that no later learner process has started.
 
         Raises:
             FencedError: one has.
@@ -99,7 +99,7 @@ class Ownership:
             )
 
     def renew(self) -> None:
-        """Say in `LOCK` that the holder lives.
+        """Write into `LOCK` that its holder is alive.
 
         Raises:
             OSError: the disk refused.
@@ -111,14 +111,14 @@ class Ownership:
         """Check and renew; called about once a second. A disk that does not answer is no reason to give up.
 
         Raises:
-            FencedError: the directory is somebody else's now.
+            FencedError: another learner owns the directory now.
         """
         with contextlib.suppress(OSError):
             self.check()
             self.renew()
 
     def _locked(self, patience_s: float) -> IO[bytes] | None:
-        """Return the locked file. Whoever looks whether the run is in use holds it for a moment, too."""
+        """Return the locked file. A process that checks if the run is in use also holds it for a moment."""
         give_up_at = self._clock() + patience_s
         while (file := self._try_lock()) is None and self._clock() < give_up_at:
             self._wait(_POLL_S)
@@ -132,7 +132,7 @@ class Ownership:
         return None
 
     def _is_current(self, file: IO[bytes]) -> bool:
-        """Whether the locked file is the one that others find, and was not replaced meanwhile."""
+        """Whether the locked file is the one that others find, and was not replaced since."""
         try:
             return os.path.samestat(os.fstat(file.fileno()), self._path.stat())
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The run directory: where the learner listens and did before, and what of its status outlives it."""
+"""Small files of a run directory: where the learner listens, its last ports, status and scale."""
 
 import contextlib
 import json
@@ -11,14 +11,14 @@ from learner.storage.files import write_durably
 
 
 class Ports(NamedTuple):
-    """Where the learner's three planes listen; 0 is any port that is free."""
+    """Where the learner's three servers listen; 0 is any port that is free."""
 
     learner: int = 0
     admin: int = 0
     http: int = 0
 
 
-class RunDirectory:
+class LearnerDirectory:
     """The files of a run directory that belong to no other part of the learner."""
 
     def __init__(self, path: Path) -> None:
@@ -33,25 +33,25 @@ class RunDirectory:
         self._scale = path / "workers.json"
 
     def clear_endpoints(self) -> None:
-        """Say that nobody listens: the last learner may have had no time to."""
+        """Remove the endpoints: a learner that was killed has left its own."""
         self.endpoints.unlink(missing_ok=True)
 
     def write_endpoints(self, endpoints: Mapping[str, Any]) -> None:
-        """Say where the learner listens, once it does."""
+        """Write where the learner listens, once it does."""
         write_durably(self.endpoints, json.dumps(endpoints).encode())
 
     def last_ports(self) -> Ports:
-        """Return where the learner listened in its last life: workers of that time look for it there."""
+        """Return where the last learner process listened: its workers look for a learner there."""
         with contextlib.suppress(OSError, ValueError, TypeError):
             return Ports(**json.loads(self._ports.read_text()))
         return Ports()
 
     def remember_ports(self, ports: Ports) -> None:
-        """Let the next life listen where this one does."""
+        """Let the next learner process listen at the same ports."""
         write_durably(self._ports, json.dumps(ports._asdict()).encode())
 
     def write_status(self, status: Mapping[str, Any]) -> None:
-        """Leave the status behind, for when nobody is there to ask."""
+        """Keep the status, for when no learner runs that could answer."""
         write_durably(self.status, json.dumps(status).encode())
 
     def remember_scale(self, configured: Scale, wanted: Scale) -> None:

@@ -39,7 +39,7 @@ class SnapshotStore:
 
     Args:
         directory: where they are.
-        fence: raises `FencedError` once a later life of the learner owns the directory.
+        fence: raises `FencedError` once a later learner process owns the directory.
     """
 
     def __init__(self, directory: Path, fence: Callable[[], None] = lambda: None) -> None:

@@ -13,7 +13,7 @@ import grpc
 
 from learner.main import serve
 from learner.settings import LearnerSettings
-from learner.storage.run_directory import RunDirectory
+from learner.storage.run_directory import LearnerDirectory
 from protos import codec
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc, learner_pb2, learner_pb2_grpc
 from protos.unspool.v1.learner_pb2 import LearnerMessage, WorkerMessage
@@ -27,7 +27,7 @@ class RunningLearner:
     def __init__(self, settings: LearnerSettings, *, takeover: bool = False) -> None:
         self.settings = settings
         self._takeover = takeover
-        self.directory = RunDirectory(settings.run_dir)
+        self.directory = LearnerDirectory(settings.run_dir)
         self.exit_code: int | None = None
         self.error: BaseException | None = None
         self._channels: list[Any] = []

@@ -21,7 +21,7 @@ from learner.errors import BrokenRunError, ConfigChangedError
 from learner.main import serve
 from learner.settings import LearnerSettings
 from learner.storage.checkpoint import read_header
-from learner.storage.run_directory import Ports, RunDirectory
+from learner.storage.run_directory import LearnerDirectory, Ports
 from learner.training.outer import OuterLearner
 from protos.exit_codes import PortInUseError, RunInUseError
 from protos.unspool.v1 import admin_pb2, learner_pb2
@@ -272,7 +272,7 @@ def test_the_next_life_listens_where_the_last_one_did(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("plane", ["learner", "admin", "http"])
 def test_a_port_that_was_taken_meanwhile_is_replaced(tmp_path: Path, taken_port: int, plane: str) -> None:
-    RunDirectory(tmp_path).remember_ports(Ports()._replace(**{plane: taken_port}))
+    LearnerDirectory(tmp_path).remember_ports(Ports()._replace(**{plane: taken_port}))
     with RunningLearner(make_settings(tmp_path)) as running:
         assert not running.endpoints[plane].endswith(f":{taken_port}")
         assert running.status().epoch == 1
