@@ -22,7 +22,7 @@ from learner.servers.worker_service import LearnerHost
 from learner.settings import LearnerSettings
 from learner.state.counters import Counters
 from learner.state.lanes import LaneTable
-from learner.state.run import Run
+from learner.state.run import Run, Telemetry
 from learner.storage.events import EventLog
 from learner.storage.snapshots import SnapshotStore
 from learner.storage.thetas import Published, ThetaHistory
@@ -160,8 +160,9 @@ def run_of(settings: LearnerSettings, body_bytes: int) -> Run:
         thetas=ThetaHistory([Published.of(0, bytes(body_bytes))]),
         theta=theta,
         learner_state=None,
-        events=EventLog(settings.run_dir / "events.jsonl"),
-        counters=Counters(time.monotonic()),
+        telemetry=Telemetry.of(
+            EventLog(settings.run_dir / "events.jsonl"), Counters(time.monotonic()), time.monotonic
+        ),
         clock=time.monotonic,
     )
 

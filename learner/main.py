@@ -160,7 +160,7 @@ class _Learner:
             time.monotonic,
         )
         self._warn_of_large_thetas(run, codec.body_bytes(outer.schema))
-        run.denials = self._denials
+        run.telemetry.denials = self._denials
         run.scale = self._directory.scale(self._settings.workers.scale)
         outer.warm_up()
         return run, outer

@@ -72,26 +72,26 @@ class Admin(Verbs):
 
     def _want(self, said: str, most: int, wanted_after: Callable[[Scale], Scale]) -> tuple[Scale, Scale]:
         with self._lock:
-            lack = self._run.supervision.lack_of_room(most)
+            lack = self._run.telemetry.supervision.lack_of_room(most)
             if lack:
                 raise ValueError(f"{said}: {lack}")
             before = self._run.scale
             wanted = self._run.scale = wanted_after(before)
             within = f", {wanted.bounds.fewest} to {wanted.bounds.most}" if wanted.bounds else ""
             text = f"{before.workers} to {wanted.workers} workers{within}"
-            self._run.events.add("info", "scaled", text)
+            self._run.report("info", "scaled", text)
         try:
             self._remember_scale(wanted)  # not under the lock: the disk may be slow
         except OSError as error:
             text = f"the learner will not know of this command after a restart: {error}"
-            self._run.events.add("warning", "scale_forgotten", text)
+            self._run.report("warning", "scale_forgotten", text)
         return before, wanted
 
     @locked
     def note_supervision(self, note: SupervisionNote) -> None:
         """Keep what the supervisor of the workers reports; what is new in it becomes events."""
-        for problem in self._run.supervision.take(note):
-            self._run.events.add("warning", "supervisor", problem.removeprefix("supervisor: "))
+        for problem in self._run.telemetry.supervision.take(note):
+            self._run.report("warning", "supervisor", problem.removeprefix("supervisor: "))
 
     @locked
     def drain(self, worker_name: str, reason: str, deadline_s: float) -> None:
@@ -103,7 +103,7 @@ class Admin(Verbs):
         session = self._named("drain", worker_name)
         session.draining = True
         session.send(messages.drain(reason, deadline_s))
-        self._run.events.add("info", "worker_drained", f"{worker_name}: {reason[:200]}")
+        self._run.report("info", "worker_drained", f"{worker_name}: {reason[:200]}")
 
     @locked
     def evict(self, worker_name: str, reason: str) -> None:
@@ -114,7 +114,7 @@ class Admin(Verbs):
         """
         session = self._named("evict", worker_name)
         self._leases.close(session, Goodbye.EVICTED, reason)
-        self._run.events.add("warning", "worker_evicted", f"{worker_name}: {reason[:200]}")
+        self._run.report("warning", "worker_evicted", f"{worker_name}: {reason[:200]}")
 
     def stack(self, worker_name: str) -> str:
         """Return what every thread of a worker is doing.
@@ -171,25 +171,25 @@ class Admin(Verbs):
             self._leases.reset(lane, "it is reset")
         self._leases.rebalance(self._run.clock())
         how = "from the beginning" if fresh else "where it was"
-        self._run.events.add("info", "lane_reset", f"lane {number} continues {how}")
+        self._run.report("info", "lane_reset", f"lane {number} continues {how}")
 
     @locked
     def pause(self) -> None:
         """Apply nothing until `resume`; workers continue until their credits are spent."""
         self._run.control.paused = True
-        self._run.events.add("info", "paused", f"at outer step {self._run.outer_step}")
+        self._run.report("info", "paused", f"at outer step {self._run.outer_step}")
 
     @locked
     def resume(self) -> None:
         """Apply updates again."""
         self._run.control.paused = False
-        self._run.events.add("info", "resumed", f"at outer step {self._run.outer_step}")
+        self._run.report("info", "resumed", f"at outer step {self._run.outer_step}")
 
     @locked
     def stop(self, *, now: bool, reason: str) -> int:
         """End the run after the current outer step, or now; returns that step."""
         self._run.control.stop(self._run.outer_step, now=now)
-        self._run.events.add("info", "stopping", reason)
+        self._run.report("info", "stopping", reason)
         return self._run.outer_step
 
     def save_checkpoint(self, timeout_s: float) -> CheckpointFile:
@@ -221,12 +221,12 @@ class Admin(Verbs):
     @locked
     def events_after(self, number: int, limit: int) -> list[Event]:
         """Return up to `limit` events with larger numbers, oldest first."""
-        return self._run.events.after(number, limit)
+        return self._run.telemetry.events.after(number, limit)
 
     @locked
     def latest_events(self, count: int) -> list[Event]:
         """Return the last `count` events, oldest first."""
-        return self._run.events.latest(count)
+        return self._run.telemetry.events.latest(count)
 
     def _named(self, command: str, worker_name: str) -> WorkerSession:
         session = self._run.sessions.named(worker_name)

@@ -137,7 +137,7 @@ class Autoscaler:
         before = self._run.scale.workers
         self._run.scale = self._run.scale._replace(workers=workers)
         if workers != before:
-            self._run.events.add("info", "autoscaled", f"{before} to {workers} workers: {why}")
+            self._run.report("info", "autoscaled", f"{before} to {workers} workers: {why}")
 
     def _present(self) -> int:
         now_s, heartbeat_s = self._run.clock(), self._run.settings.liveness.heartbeat_s
@@ -156,5 +156,5 @@ class Autoscaler:
         return Window(workers, applied - self._began_at[0], late - self._began_at[1], span_s)
 
     def _counts(self) -> tuple[int, int]:
-        verdicts = self._run.counters.verdicts
+        verdicts = self._run.telemetry.counters.verdicts
         return verdicts["APPLIED"], verdicts["STALE"]

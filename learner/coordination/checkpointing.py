@@ -43,8 +43,8 @@ class Capture:
             learner_state=run.learner_state,
             thetas=run.thetas.kept(),
             marks=tuple((lane.applied, lane.fencing_token) for lane in run.lanes),
-            inner_steps=run.counters.inner_steps,
-            elapsed_s=run.counters.elapsed_s(run.clock()),
+            inner_steps=run.telemetry.counters.inner_steps,
+            elapsed_s=run.telemetry.counters.elapsed_s(run.clock()),
             moved_at=run.control.moved_at,
         )
 

@@ -92,7 +92,7 @@ class LearnerCore(Verbs):
         try:
             check_worker(request, run.settings, run.sessions, run.excluded_hosts)
         except JoinDeniedError as error:
-            run.denials.add(error.reason, f"worker {request.worker_name[:64]!r}: {error}")
+            run.telemetry.denials.add(error.reason, f"worker {request.worker_name[:64]!r}: {error}")
             raise
         session = run.sessions.named(request.worker_name)
         if session is not None and session.introduction.incarnation != request.incarnation:
@@ -100,7 +100,7 @@ class LearnerCore(Verbs):
             session = None
         if session is None:
             session = run.sessions.open(request, run.clock())
-            run.events.add("info", "worker_joined", f"{session.name} on {request.host} (pid {request.pid})")
+            run.report("info", "worker_joined", f"{session.name} on {request.host} (pid {request.pid})")
             self._warn_of_other_device(session)
         else:
             session.rejoin(request, run.clock())
@@ -118,7 +118,7 @@ class LearnerCore(Verbs):
         """
         session = self._run.sessions.with_secret(secret)
         if session is None:
-            self._run.denials.add(DenialReason.NO_SESSION, f"a stream of {peer} without a Join")
+            self._run.telemetry.denials.add(DenialReason.NO_SESSION, f"a stream of {peer} without a Join")
             return None
         session.last_heard_s = self._run.clock()
         if session.stream is not None:
@@ -139,7 +139,7 @@ class LearnerCore(Verbs):
         """Close a stream that broke. Its worker keeps its lanes for the lease's time to live."""
         stream.close()
         if stream.overflowed:
-            self._run.events.add("warning", "worker_cut_off", f"{worker_id}: does not read what it is sent")
+            self._run.report("warning", "worker_cut_off", f"{worker_id}: does not read what it is sent")
         session = self._run.sessions.get(worker_id)
         if session is None or session.stream is not stream:
             return
@@ -153,9 +153,9 @@ class LearnerCore(Verbs):
         session = self._run.sessions.get(worker_id)
         if session is not None:
             if is_unfit:
-                self._run.denials.add(DenialReason.UNFIT_WORKER, f"{session.name}: {reason[:200]}")
+                self._run.telemetry.denials.add(DenialReason.UNFIT_WORKER, f"{session.name}: {reason[:200]}")
             self._leases.close(session, Goodbye.DRAINED, reason)
-            self._run.events.add("info", "worker_left", f"{session.name}: {reason[:200]}")
+            self._run.report("info", "worker_left", f"{session.name}: {reason[:200]}")
 
     @locked
     def hang_up(self) -> None:
@@ -205,7 +205,7 @@ class LearnerCore(Verbs):
     @locked
     def snapshot_stored(self, worker_id: str, fencing_token: int, ref: SnapshotRef) -> bool:
         """Record a snapshot on disk; returns whether it counts: the lease may have ended since."""
-        self._run.problems.pop(_SNAPSHOTS, None)
+        self._run.telemetry.problems.pop(_SNAPSHOTS, None)
         self._run.heard(worker_id)
         lane = self._run.lanes.leased(worker_id, ref.lane, fencing_token)
         if lane is None:
@@ -217,9 +217,9 @@ class LearnerCore(Verbs):
     @locked
     def snapshot_lost(self, worker_id: str, error: Exception) -> None:
         """Record that a snapshot could not be stored; an OSError is a problem of the run's disk."""
-        self._run.events.add("warning", "snapshot_lost", f"{worker_id}: {error}")
+        self._run.report("warning", "snapshot_lost", f"{worker_id}: {error}")
         if isinstance(error, OSError):
-            self._run.problems[_SNAPSHOTS] = f"could not be written: {error}"
+            self._run.telemetry.problems[_SNAPSHOTS] = f"could not be written: {error}"
 
     @locked
     def return_lane(self, worker_id: str, message: learner_pb2.LaneReturn) -> None:
@@ -233,7 +233,7 @@ class LearnerCore(Verbs):
             lane.returned = max(lane.returned, message.seq)
         self._run.lanes.release(lane)
         text = f"lane {lane.number} at seq {message.seq}: {message.reason[:200]}"
-        self._run.events.add("info", "lane_returned", text)
+        self._run.report("info", "lane_returned", text)
         self._leases.rebalance(self._run.clock())
 
     @locked
@@ -261,9 +261,9 @@ class LearnerCore(Verbs):
         session.log_lines += 1
         if line.HasField("failure"):
             report, host = read_report(line.failure), session.introduction.host
-            self._run.code_failures.add(report, session=worker_id, worker=session.name, host=host)
+            self._run.telemetry.code_failures.add(report, session=worker_id, worker=session.name, host=host)
         level = _LOG_LEVELS.get(line.level, "info")
-        self._run.events.add(level, "worker_log", f"{session.name}: {line.text[:_LOG_CHARACTERS]}")
+        self._run.report(level, "worker_log", f"{session.name}: {line.text[:_LOG_CHARACTERS]}")
 
     # What servers read.
 
@@ -275,12 +275,12 @@ class LearnerCore(Verbs):
     @locked
     def staleness_counts(self) -> dict[int, int]:
         """Return how many gradients of each staleness have been applied by this process."""
-        return dict(self._run.counters.staleness)
+        return dict(self._run.telemetry.counters.staleness)
 
     @locked
     def not_ready(self) -> list[str]:
         """Return what keeps workers from being served, and checkpoints from being written."""
-        reasons = [f"{about}: {problem}" for about, problem in self._run.problems.items()]
+        reasons = [f"{about}: {problem}" for about, problem in self._run.telemetry.problems.items()]
         if self._run.control.final is not None:
             reasons.append(f"the run is {self._run.state}")
         return reasons
@@ -313,7 +313,7 @@ class LearnerCore(Verbs):
         lane = run.lanes[ref.lane]
         if lane.snapshots.pop(ref.seq, None) is None:
             return
-        run.events.add("error", "snapshot_corrupt", detail)
+        run.report("error", "snapshot_corrupt", detail)
         older = lane.newest_snapshot(lane.reached)
         if run.aggregation.exact_versions and run.thetas.get(older.seq if older else 0) is None:
             run.broken = detail
@@ -335,15 +335,15 @@ class LearnerCore(Verbs):
     @locked
     def listening(self, endpoints: dict[str, str]) -> None:
         """Record where the learner listens, by the name of the server."""
-        self._run.endpoints = endpoints
+        self._run.telemetry.endpoints = endpoints
         listed = ", ".join(f"{server} {address}" for server, address in endpoints.items())
         text = f"epoch {self._run.term} at outer step {self._run.outer_step}; {listed}"
-        self._run.events.add("info", "learner_started", text)
+        self._run.report("info", "learner_started", text)
 
     @locked
     def crashed(self, error: BaseException, *, is_fenced: bool) -> None:
         """End the update thread because of `error`; `is_fenced` if workers belong to another learner now."""
-        self._run.events.add("error", "learner_crashed", repr(error))
+        self._run.report("error", "learner_crashed", repr(error))
         self._run.broken = self._run.broken or repr(error)
         for session in self._run.sessions if is_fenced else ():
             session.send(messages.goodbye(Goodbye.EXPIRED, "another learner has taken over; join it"))
@@ -374,4 +374,4 @@ class LearnerCore(Verbs):
         others = {other.introduction.device_kind for other in self._run.sessions} - {kind, ""}
         if kind and others and self._run.aggregation.exact_versions:
             text = f"{session.name} computes on {kind!r}, others on {sorted(others)}: theta depends on both"
-            self._run.events.add("warning", "mixed_devices", text)
+            self._run.report("warning", "mixed_devices", text)

@@ -21,7 +21,7 @@ class Lateness:
         """Record the verdict on a push of a worker."""
         if verdict == learner_pb2.APPLIED:
             if session.is_late:
-                self._run.events.add("info", "worker_in_time", session.name)
+                self._run.report("info", "worker_in_time", session.name)
             session.stale_in_a_row, session.late_pushes, session.is_late = 0, 0, False
         elif verdict == learner_pb2.STALE and not self._run.aggregation.exact_versions:
             self._came_too_late(session)
@@ -39,7 +39,7 @@ class Lateness:
         session.late_pushes = 0
         if not session.is_late:
             session.is_late = True
-            self._run.events.add("warning", "worker_late", f"{session.name}: {how_late(session)}")
+            self._run.report("warning", "worker_late", f"{session.name}: {how_late(session)}")
         self._leases.relieve(session)
 
 

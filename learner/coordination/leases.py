@@ -69,7 +69,7 @@ class Leases:
         if ahead:
             numbers = [lane.number for lane in ahead]
             text = f"lanes {numbers} are reset: {session.name} has them ahead of theta's checkpoint"
-            self._run.events.add("info", "lanes_reset", text)
+            self._run.report("info", "lanes_reset", text)
 
     def reset(self, lane: Lane, reason: str) -> None:
         """Restart a lane's unrolls: no state of it is used again. `rebalance` leases it."""
@@ -104,7 +104,7 @@ class Leases:
         """End the session of a worker that no longer answers, or that was replaced."""
         lost = [lane.number for lane in self._run.lanes.held_by(session.worker_id)]
         self.close(session, reason, detail)
-        self._run.events.add("warning", "worker_expired", f"{session.name}: {detail}; lanes {lost} are free")
+        self._run.report("warning", "worker_expired", f"{session.name}: {detail}; lanes {lost} are free")
 
     def say_how_it_ended(self, session: WorkerSession) -> None:
         """Tell a worker how the run has ended. Its session ends with its stream."""

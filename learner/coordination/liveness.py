@@ -32,18 +32,18 @@ class Liveness:
                 self._watch(session, now_s)
 
     def _watch(self, session: WorkerSession, now_s: float) -> None:
-        events, heartbeat_s = self._run.events, self._run.settings.liveness.heartbeat_s
+        report, heartbeat_s = self._run.report, self._run.settings.liveness.heartbeat_s
         state = session.state(now_s, heartbeat_s)
         if state in (SessionState.ACTIVE, SessionState.DRAINING) and (why := overdue(self._run, session)):
             session.stuck_at = session.heartbeat.progress
             lost = self._leases.release_all(session)
-            events.add("warning", "worker_stuck", f"{session.name}: {why}; lanes {lost} go to others")
+            report("warning", "worker_stuck", f"{session.name}: {why}; lanes {lost} go to others")
             self._stacks.record(session)
         elif state is SessionState.SUSPECT and session.reported is not SessionState.SUSPECT:
             silent = "its stream broke" if session.stream is None else "no heartbeat"
-            events.add("warning", "worker_suspect", f"{session.name}: {silent}; it keeps its lanes for now")
+            report("warning", "worker_suspect", f"{session.name}: {silent}; it keeps its lanes for now")
         elif state is SessionState.ACTIVE and session.reported in (SessionState.SUSPECT, SessionState.STUCK):
-            events.add("info", "worker_back", session.name)
+            report("info", "worker_back", session.name)
         session.reported = session.state(now_s, heartbeat_s)
 
 

@@ -107,7 +107,7 @@ class Pushes:
         """Count what became of an accepted push, and tell its sender if its session is still open."""
         session = self._run.sessions.get(push.worker_id)
         if session is None:
-            self._run.counters.judged(verdict)
+            self._run.telemetry.counters.judged(verdict)
             return
         about = PushVerdict(push_id=push.push_id, lane=push.lane, seq=push.seq)
         self._answer(session, about, verdict, detail)
@@ -199,9 +199,9 @@ class Pushes:
     ) -> None:
         about.verdict, about.detail = verdict, detail
         about.version, about.credits = self._run.outer_step, self._leases.credits(session.worker_id)
-        self._run.counters.judged(verdict)
+        self._run.telemetry.counters.judged(verdict)
         if verdict in _DENIALS:
-            self._run.denials.add(_DENIALS[verdict], f"{session.name}: {detail}")
+            self._run.telemetry.denials.add(_DENIALS[verdict], f"{session.name}: {detail}")
         session.send(LearnerMessage(verdict=about))
         self._lateness.judged(session, verdict)
 

@@ -34,7 +34,7 @@ class Quarantine:
         failure = Failure.read(message, session.introduction.host)
         self._run.failures.add(failure)
         if failure.report is not None:
-            self._run.code_failures.add(
+            self._run.telemetry.code_failures.add(
                 failure.report,
                 session=session.worker_id,
                 worker=session.name,
@@ -42,13 +42,13 @@ class Quarantine:
                 lane=lane.number,
             )
         text = f"lane {lane.number} at seq {failure.seq} on {session.name} ({failure.host}): {failure.error}"
-        self._run.events.add("warning", "lane_failed", text)
+        self._run.report("warning", "lane_failed", text)
         if self._is_hosts_fault(failure):
             self._exclude(failure)
         elif self._run.failures.repeats(lane.number) >= IDENTICAL:
             self._run.lanes.quarantine(lane, failure.traceback)
             text = f"lane {lane.number}: {IDENTICAL} identical failures\n{failure.traceback}"
-            self._run.events.add("error", "lane_quarantined", text)
+            self._run.report("error", "lane_quarantined", text)
 
     def estimated(self, lane: Lane, *, finite: bool) -> None:
         """Record an estimate that was taken. A lane that diverges is reset; in `sync` theta depends on it."""
@@ -57,9 +57,9 @@ class Quarantine:
             return
         text = f"lane {lane.number}: {NONFINITE_TO_RESET} estimates in a row were not finite"
         if self._run.aggregation.exact_versions:
-            self._run.events.add("warning", "lane_nonfinite", text)
+            self._run.report("warning", "lane_nonfinite", text)
             return
-        self._run.events.add("warning", "lane_reset", f"{text}; its unrolls are restarted")
+        self._run.report("warning", "lane_reset", f"{text}; its unrolls are restarted")
         self._leases.reset(lane, "its estimates were not finite")
         self._leases.rebalance(self._run.clock())
 
@@ -86,7 +86,7 @@ class Quarantine:
         host = failure.host
         why = f"{IDENTICAL} identical failures of several lanes: {failure.error}"
         self._run.excluded_hosts[host] = why
-        self._run.events.add("error", "host_excluded", f"{host}: {why}\n{failure.traceback}")
+        self._run.report("error", "host_excluded", f"{host}: {why}\n{failure.traceback}")
         self._run.failures.forget_host(host)
         for lane in self._run.lanes:
             if lane.state is LaneState.QUARANTINED and self._run.failures.repeats(lane.number) < IDENTICAL:

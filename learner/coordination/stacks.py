@@ -39,7 +39,7 @@ class Stacks:
         if session.records_stack:
             session.records_stack = False
             dump = text[:_EVENT_CHARACTERS]
-            self._run.events.add("warning", "worker_stack", f"{session.name}:\n{dump}")
+            self._run.report("warning", "worker_stack", f"{session.name}:\n{dump}")
         if session.stack is not None:
             session.stack.set_result(text[:_CHARACTERS])
             session.stack = None

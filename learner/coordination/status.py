@@ -20,8 +20,8 @@ _PROBLEMS_CHARACTERS: Final = 256 * 1024
 def build_status(run: Run) -> Status:
     """Return the status of a run as it is now."""
     now_s = run.clock()
-    last = run.counters.last_update
-    updates_per_s, inner_steps_per_s = run.counters.rates(now_s)
+    last = run.telemetry.counters.last_update
+    updates_per_s, inner_steps_per_s = run.telemetry.counters.rates(now_s)
     remaining = run.settings.experiment.outer_steps - run.outer_step
     status = Status(
         run=run.settings.run_id,
@@ -33,24 +33,24 @@ def build_status(run: Run) -> Status:
         theta_sha256=run.thetas.newest.sha256,
         updates_per_s=updates_per_s,
         inner_steps_per_s=inner_steps_per_s,
-        inner_steps=run.counters.inner_steps,
+        inner_steps=run.telemetry.counters.inner_steps,
         workers_desired=run.scale.workers,
         workers_min=run.scale.workers if run.scale.bounds is None else run.scale.bounds.fewest,
         workers_max=run.scale.workers if run.scale.bounds is None else run.scale.bounds.most,
         workers=[_worker(run, session, now_s) for session in run.sessions],
         lanes=[_lane(run, lane) for lane in run.lanes],
-        verdicts=run.counters.verdicts,
-        endpoints=run.endpoints,
+        verdicts=run.telemetry.counters.verdicts,
+        endpoints=run.telemetry.endpoints,
         checkpoint=_checkpoint(run, now_s),
-        elapsed_s=run.counters.elapsed_s(now_s),
+        elapsed_s=run.telemetry.counters.elapsed_s(now_s),
         eta_s=remaining / updates_per_s if updates_per_s else 0.0,
         mode=run.settings.aggregation.mode,
         problems=_problems(run),
         buffered=len(run.buffer),
-        refusals=run.denials.counts(),
+        refusals=run.telemetry.denials.counts(),
         excluded_hosts=run.excluded_hosts,
-        failures=run.code_failures.summaries(),
-        absent_workers=run.supervision.absent_workers,
+        failures=run.telemetry.code_failures.summaries(),
+        absent_workers=run.telemetry.supervision.absent_workers,
     )
     status.staleness.SetInParent()
     if last is not None:
@@ -104,14 +104,14 @@ def _problems(run: Run) -> list[str]:
     standstill = run.control.standstill(run.outer_step)
     return [
         *([f"theta: {standstill}"] if standstill else []),
-        *(f"{about}: {problem}" for about, problem in run.problems.items()),
+        *(f"{about}: {problem}" for about, problem in run.telemetry.problems.items()),
         *(f"host {host}: excluded: {why}" for host, why in run.excluded_hosts.items()),
         *(
             f"lane {lane.number}: in quarantine until `reset-lane`: {last_line(lane.problem)}"
             for lane in quarantined[:_LANES_NAMED]
         ),
         *([f"{more} more lanes: in quarantine until `reset-lane`"] if more > 0 else []),
-        *(f"workers end with {failure.report}" for failure in run.code_failures.recent()),
+        *(f"workers end with {failure.report}" for failure in run.telemetry.code_failures.recent()),
         *(f"worker {session.name}: {how_late(session)}" for session in run.sessions if session.is_late),
         *(
             f"lane {lane.number}: its last {lane.nonfinite_in_a_row} estimates were "
@@ -119,7 +119,7 @@ def _problems(run: Run) -> list[str]:
             for lane in run.lanes
             if lane.nonfinite_in_a_row >= NONFINITE_TO_RESET
         ),
-        *run.supervision.problems,
+        *run.telemetry.supervision.problems,
     ]
 
 

@@ -116,7 +116,7 @@ class Updates(Verbs):
         record = UpdateRecord(
             outer_step=run.outer_step,
             unix_time_s=run.wall_clock(),
-            elapsed_s=run.counters.elapsed_s(now_s),
+            elapsed_s=run.telemetry.counters.elapsed_s(now_s),
             loss=float("nan") if outcome.loss is None else outcome.loss,
             grad_norm=outcome.grad_norm,
             update_norm=outcome.update_norm,
@@ -130,7 +130,7 @@ class Updates(Verbs):
             diverged_tasks=sum(push.diverged_tasks for push in used),
         )
         self._idle_since_s = now_s
-        run.counters.applied(record, staleness, now_s)
+        run.telemetry.counters.applied(record, staleness, now_s)
         return record
 
     @locked
@@ -145,7 +145,7 @@ class Updates(Verbs):
         level: Level = "error" if final in (RunState.FAILED, RunState.UNTRAINED) else "info"
         text = f"at outer step {run.outer_step}, theta {run.thetas.newest.sha256}"
         standstill = run.control.standstill(run.outer_step)
-        run.events.add(level, final.lower(), f"{text}: theta {standstill}" if standstill else text)
+        run.report(level, final.lower(), f"{text}: theta {standstill}" if standstill else text)
 
     # Checkpoints and the table on disk.
 
@@ -163,7 +163,7 @@ class Updates(Verbs):
     def save_skipped(self, job: SaveJob) -> None:
         """Record that a checkpoint is left out because the disk is still busy with the one before."""
         text = f"of outer step {job.checkpoint.outer_step}: the one before is still being written"
-        self._run.events.add("warning", "checkpoint_skipped", text)
+        self._run.report("warning", "checkpoint_skipped", text)
 
     @locked
     def saved(self, file: CheckpointFile) -> None:
@@ -171,17 +171,17 @@ class Updates(Verbs):
         run = self._run
         run.checkpoint = (file, run.clock())
         run.checkpoint_health.succeeded()
-        run.problems.pop(_CHECKPOINT, None)
-        run.events.add("info", "checkpoint", f"{file.path.name}, theta {file.theta_sha256}")
+        run.telemetry.problems.pop(_CHECKPOINT, None)
+        run.report("info", "checkpoint", f"{file.path.name}, theta {file.theta_sha256}")
 
     @locked
     def save_failed(self, error: str) -> None:
         """Record a checkpoint that could not be written."""
         run = self._run
         problem = f"could not be written: {error}"
-        if run.problems.get(_CHECKPOINT) != problem:  # it is tried again every few seconds
-            run.events.add("error", "checkpoint_failed", error)
-        run.problems[_CHECKPOINT] = problem
+        if run.telemetry.problems.get(_CHECKPOINT) != problem:  # it is tried again every few seconds
+            run.report("error", "checkpoint_failed", error)
+        run.telemetry.problems[_CHECKPOINT] = problem
         run.checkpoint_health.failed(run.clock())
 
     @locked
@@ -199,9 +199,9 @@ class Updates(Verbs):
     def table_written(self, error: OSError | None) -> None:
         """Record whether rows of the table reach the disk."""
         if error is None:
-            self._run.problems.pop(_METRICS, None)
+            self._run.telemetry.problems.pop(_METRICS, None)
         else:
-            self._run.problems[_METRICS] = f"could not be written: {error}"
+            self._run.telemetry.problems[_METRICS] = f"could not be written: {error}"
 
     def _has_work(self) -> bool:
         return (
@@ -220,7 +220,7 @@ class Updates(Verbs):
         step = f"outer step {self._run.outer_step}"
         if outcome.effect is Effect.EMPTY:
             text = f"{step}: no gradient had weight; theta stays as it was"
-            self._run.events.add("warning", "empty_update", text)
+            self._run.report("warning", "empty_update", text)
         if outcome.effect is Effect.REVERTED:
             text = f"{step}: theta or the outer optimizer's state would not have stayed finite: refused"
-            self._run.events.add("error", "reverted_update", text)
+            self._run.report("error", "reverted_update", text)

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Self
 
 from learner.scale import Scale
 from learner.settings import LearnerSettings
@@ -19,7 +19,7 @@ from learner.state.sessions import WorkerSession
 from learner.state.supervision import Supervision
 from learner.state.throughput import Throughput
 from learner.storage.checkpoint_store import CheckpointFile, CheckpointHealth
-from learner.storage.events import EventLog
+from learner.storage.events import EventLog, Level
 from learner.storage.thetas import ThetaHistory
 from learner.storage.update_record import Outcome
 from protos.rpc.denials import Denials
@@ -31,11 +31,40 @@ _RECENT_THETAS: Final = 4  # a worker may still be fetching a theta that was the
 
 
 @dataclasses.dataclass
+class Telemetry:
+    """What people are told of a run.
+
+    Attributes:
+        events: what happened, in words.
+        counters: what is counted.
+        code_failures: the exceptions that workers ended with.
+        supervision: what the supervisor of the workers reports.
+        denials: callers that were denied access.
+        endpoints: where the learner listens, by name.
+        problems: what a person should look at, by what it concerns.
+    """
+
+    events: EventLog
+    counters: Counters
+    code_failures: CodeFailures
+    supervision: Supervision
+    denials: Denials = dataclasses.field(default_factory=Denials)
+    endpoints: dict[str, str] = dataclasses.field(default_factory=dict)
+    problems: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, events: EventLog, counters: Counters, clock: Callable[[], float]) -> Self:
+        """Return the telemetry of a learner process that starts; `clock` is in monotonic seconds."""
+        return cls(events, counters, CodeFailures(clock), Supervision(clock))
+
+
+@dataclasses.dataclass
 class Run:
     """The state of a run, in parts that do not know each other.
 
-    A checkpoint keeps `lanes`, `thetas`, `theta`, `learner_state`, and figures of `counters` and `control`.
-    Everything else starts empty with each learner process, and is rebuilt by the workers that join.
+    A checkpoint keeps `lanes`, `thetas`, `theta`, `learner_state`, and figures of the counters and of
+    `control`. The workers that join rebuild `sessions`, `buffer`, `arrivals`, `throughput`, `failures` and
+    `excluded_hosts`, which start empty with each learner process. What only people read is in `telemetry`.
 
     Attributes:
         settings: what the learner was started with.
@@ -45,8 +74,7 @@ class Run:
         thetas: the published ones.
         theta: the newest, as a tree.
         learner_state: of the outer optimizer.
-        events: what happened, in words.
-        counters: what is counted.
+        telemetry: what people are told; the clock below is its clock, too.
         clock: monotonic seconds.
         wall_clock: Unix time in seconds.
         scale: how many workers are wanted, and the range within which the run itself changes that.
@@ -62,11 +90,6 @@ class Run:
         excluded_hosts: why workers of a host are refused, by host.
         checkpoint: the last one that was written, and when (on `clock`), or None.
         checkpoint_health: whether checkpoints reach the disk.
-        endpoints: where the learner listens, by name.
-        problems: what a person should look at, by what it concerns.
-        denials: who was not let in.
-        code_failures: what workers ended with, for people.
-        supervision: what the supervisor of the workers says.
     """
 
     settings: LearnerSettings
@@ -76,19 +99,15 @@ class Run:
     thetas: ThetaHistory
     theta: PyTree
     learner_state: PyTree
-    events: EventLog
-    counters: Counters
+    telemetry: Telemetry
     clock: Callable[[], float]
     wall_clock: Callable[[], float] = time.time
     applying: Batch = ()
     broken: str = ""
     checkpoint: tuple[CheckpointFile, float] | None = None
-    endpoints: dict[str, str] = dataclasses.field(default_factory=dict)
-    problems: dict[str, str] = dataclasses.field(default_factory=dict)
     sessions: SessionTable[WorkerSession] = dataclasses.field(
         default_factory=lambda: SessionTable(WorkerSession)
     )
-    denials: Denials = dataclasses.field(default_factory=Denials)
     failures: FailureLog = dataclasses.field(default_factory=FailureLog)
     excluded_hosts: dict[str, str] = dataclasses.field(default_factory=dict)
     scale: Scale = dataclasses.field(init=False)
@@ -98,13 +117,9 @@ class Run:
     aggregation: Aggregation = dataclasses.field(init=False)
     checkpoint_health: CheckpointHealth = dataclasses.field(init=False)
     control: RunControl = dataclasses.field(init=False)
-    code_failures: CodeFailures = dataclasses.field(init=False)
-    supervision: Supervision = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         self.scale = self.settings.workers.scale
-        self.code_failures = CodeFailures(self.clock)
-        self.supervision = Supervision(self.clock)
         self.buffer = GradientBuffer(self.settings.buffer_items)
         self.throughput = Throughput(len(self.settings.experiment.estimators))
         self.arrivals = ArrivalTimes(self.settings.experiment.lanes, self.settings.liveness.lease_ttl_s)
@@ -157,6 +172,10 @@ class Run:
         return not self.blocked and any(
             session.stream is not None and self.lanes.held_by(session.worker_id) for session in self.sessions
         )
+
+    def report(self, level: Level, kind: str, text: str) -> None:
+        """Record an event."""
+        self.telemetry.events.add(level, kind, text)
 
     def heard(self, worker_id: str) -> WorkerSession | None:
         """Return the session that a message came from, and record that it lives; None if it expired."""

@@ -6,7 +6,7 @@ from learner.errors import ConfigChangedError
 from learner.settings import LearnerSettings
 from learner.state.counters import Counters
 from learner.state.lanes import LaneTable
-from learner.state.run import Run
+from learner.state.run import Run, Telemetry
 from learner.storage.checkpoint import Checkpoint, LaneMark
 from learner.storage.checkpoint_store import CheckpointFile, CheckpointStore
 from learner.storage.events import EventLog
@@ -53,8 +53,7 @@ def restore(
         thetas=thetas,
         theta=outer.theta(),
         learner_state=outer.state,
-        events=events,
-        counters=counters,
+        telemetry=Telemetry.of(events, counters, clock),
         clock=clock,
     )
     if checkpoint is not None:

@@ -16,7 +16,7 @@ from learner.servers.worker_service import LearnerSessionEvents
 from learner.settings import LearnerSettings
 from learner.state.counters import Counters
 from learner.state.lanes import LaneTable
-from learner.state.run import Run
+from learner.state.run import Run, Telemetry
 from learner.state.sessions import WorkerSession
 from learner.storage.events import EventLog
 from learner.storage.snapshots import SnapshotStore
@@ -149,8 +149,9 @@ def make_core(run_dir: Path, clock: Clock | None = None, term: int = 1, **change
         thetas=ThetaHistory([published(0)]),
         theta=THETA,
         learner_state=LEARNER_STATE,
-        events=EventLog(run_dir / "logs" / "events.jsonl", wall_clock=clock),
-        counters=Counters(clock()),
+        telemetry=Telemetry.of(
+            EventLog(run_dir / "logs" / "events.jsonl", wall_clock=clock), Counters(clock()), clock
+        ),
         clock=clock,
     )
     return WatchedCore(run)

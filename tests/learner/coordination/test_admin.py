@@ -27,7 +27,7 @@ def running(tmp_path: Path) -> Iterator[RunningLearner]:
 
 
 def events(core: WatchedCore) -> list[str]:
-    return [event.kind for event in core.run.events.latest(1000)]
+    return [event.kind for event in core.run.telemetry.events.latest(1000)]
 
 
 def asks(peer: Peer) -> int:
@@ -112,7 +112,7 @@ def test_a_stuck_worker_is_asked_for_its_stack_which_becomes_an_event(core: Watc
         core.tick()
     assert asks(peer) == 1
     core.stack(peer.worker_id, StackDump(text="y" * 10_000))
-    (event,) = [event for event in core.run.events.latest(1000) if event.kind == "worker_stack"]
+    (event,) = [event for event in core.run.telemetry.events.latest(1000) if event.kind == "worker_stack"]
     assert event.text == "w0:\n" + "y" * 8000
 
 

@@ -27,7 +27,7 @@ def held_by(peer: Peer, seq: int = 0) -> list[HeldLane]:
 
 
 def events(core: WatchedCore) -> list[str]:
-    return [event.kind for event in core.run.events.latest(100)]
+    return [event.kind for event in core.run.telemetry.events.latest(100)]
 
 
 def test_a_worker_that_attaches_is_told_theta_and_leases_every_lane(core: WatchedCore) -> None:
@@ -220,4 +220,4 @@ def test_log_lines_of_a_session_are_bounded(core: WatchedCore) -> None:
     peer = Peer(core)
     for number in range(1100):
         core.log(peer.worker_id, learner_pb2.LogLine(level="warning", text=f"line {number}"))
-    assert "line 999" in core.run.events.latest(1)[0].text
+    assert "line 999" in core.run.telemetry.events.latest(1)[0].text

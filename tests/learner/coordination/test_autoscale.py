@@ -94,7 +94,7 @@ class Watched:
 
     def work(self, applied: int, late: int = 0) -> None:
         """Let half a minute pass in which so many estimates were used, and so many were not."""
-        self.core.run.counters.verdicts.update(APPLIED=applied, STALE=late)
+        self.core.run.telemetry.counters.verdicts.update(APPLIED=applied, STALE=late)
         for _ in range(6):
             self.clock.advance(5.1)
             for peer in self.peers.values():
@@ -114,7 +114,7 @@ def test_a_run_grows_while_everything_counts_but_not_beyond_its_lanes(watched: W
         watched.work(applied=50)
         watched.follow()
     assert watched.desired == 4
-    assert watched.core.run.events.latest(1)[0].kind != "autoscaled"
+    assert watched.core.run.telemetry.events.latest(1)[0].kind != "autoscaled"
 
 
 def test_nothing_changes_before_every_worker_is_there(watched: Watched) -> None:
@@ -140,7 +140,8 @@ def test_a_run_shrinks_only_after_a_second_look(watched: Watched) -> None:
     watched.work(applied=20, late=80)
     assert (once, watched.desired) == (2, 1)
     assert (
-        watched.core.run.events.latest(1)[0].text == "2 to 1 workers: 20% of what the last ones made counts"
+        watched.core.run.telemetry.events.latest(1)[0].text
+        == "2 to 1 workers: 20% of what the last ones made counts"
     )
 
 

@@ -151,10 +151,10 @@ def test_a_disk_that_refuses_is_a_problem_and_not_the_end(
     monkeypatch.setattr(CheckpointStore, "save", refuse)
     saver.save(core.updates.take_saves()[0])
     assert isinstance(request.exception(), OSError)
-    assert core.run.problems == {"checkpoint": "could not be written: disk full"}
+    assert core.run.telemetry.problems == {"checkpoint": "could not be written: disk full"}
     monkeypatch.undo()
     saver.save(SaveJob(core.updates.last_saves()[0].checkpoint, Future(), requested=True))
-    assert core.run.problems == {}
+    assert core.run.telemetry.problems == {}
 
 
 def refuse(*_: Any) -> None:

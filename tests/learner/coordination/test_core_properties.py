@@ -132,7 +132,7 @@ class AsyncCore(RuleBasedStateMachine):
         assert all(lane.applied <= lane.accepted for lane in self.core.run.lanes)
 
     def teardown(self) -> None:
-        self.core.run.events.close()
+        self.core.run.telemetry.events.close()
         self.directory.cleanup()
 
 

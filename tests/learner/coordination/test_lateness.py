@@ -101,7 +101,7 @@ def test_a_worker_is_named_once_its_last_estimates_were_all_too_old(core: Watche
     status = build_status(core.run)
     assert ["slow: its last 3 estimates were too old" in problem for problem in status.problems] == [True]
     assert [worker.stale_in_a_row for worker in status.workers] == [0, 3]
-    assert core.run.events.latest(1)[0].kind == "worker_late"
+    assert core.run.telemetry.events.latest(1)[0].kind == "worker_late"
 
 
 def test_a_worker_that_is_held_up_for_a_moment_is_not_late(core: WatchedCore) -> None:
@@ -117,7 +117,7 @@ def test_an_estimate_that_is_used_clears_its_name(core: WatchedCore) -> None:
     slow.push(slow.lanes()[0], 1)
     update(core)
     assert build_status(core.run).problems == []
-    assert [event.kind for event in core.run.events.latest(2)] == ["worker_late", "worker_in_time"]
+    assert [event.kind for event in core.run.telemetry.events.latest(2)] == ["worker_late", "worker_in_time"]
 
 
 def test_an_estimate_that_grows_too_old_while_it_waits_counts_as_well(core: WatchedCore) -> None:

@@ -115,11 +115,11 @@ def test_the_counters_and_the_record_have_every_part(core: WatchedCore, peer: Pe
     push_merged(peer, part(core, 0, seq=2, theta_version=0), *(part(core, lane, seq=2) for lane in (1, 2, 3)))
     core.updates.take_batch()
     apply(core)
-    assert core.run.counters.staleness == {0: 4 + 3, 1: 1}
-    last = core.run.counters.last_update
+    assert core.run.telemetry.counters.staleness == {0: 4 + 3, 1: 1}
+    last = core.run.telemetry.counters.last_update
     assert last is not None
     assert (last.staleness_mean, last.staleness_max, last.contributions) == (0.25, 1, 4)
-    assert core.run.counters.inner_steps == 5 + 3 * 5 + 4 * 5
+    assert core.run.telemetry.counters.inner_steps == 5 + 3 * 5 + 4 * 5
 
 
 def test_one_duplicate_keeps_all_out_and_every_offender_is_named(core: WatchedCore, peer: Peer) -> None:

@@ -154,7 +154,7 @@ def test_after_the_end_everything_is_closed(core: WatchedCore, peer: Peer) -> No
     assert final is not None
     core.updates.end(final)
     peer.push(0, 1)
-    assert core.run.counters.verdicts == {"CLOSED": 1}
+    assert core.run.telemetry.counters.verdicts == {"CLOSED": 1}
 
 
 def test_credits_count_down_with_each_buffered_push(core: WatchedCore, peer: Peer) -> None:
@@ -199,7 +199,7 @@ def test_a_push_is_not_answered_while_its_body_is_wanted(core: WatchedCore, peer
 def test_verdicts_are_counted(core: WatchedCore, peer: Peer) -> None:
     peer.push(0, 1)
     peer.push(0, 1)
-    assert core.run.counters.verdicts == {"ACCEPTED": 1, "DUPLICATE": 1}
+    assert core.run.telemetry.counters.verdicts == {"ACCEPTED": 1, "DUPLICATE": 1}
 
 
 def test_theta_is_announced_before_the_verdicts_of_its_update(core: WatchedCore, peer: Peer) -> None:
@@ -225,7 +225,7 @@ def test_an_empty_update_still_counts_and_is_reported(core: WatchedCore, peer: P
     core.updates.take_batch()
     core.updates.applied(outcome(1, Effect.EMPTY))
     assert core.run.outer_step == 1
-    assert core.run.events.latest(1)[0].kind == "empty_update"
+    assert core.run.telemetry.events.latest(1)[0].kind == "empty_update"
 
 
 def test_a_large_theta_is_announced_without_its_body(tmp_path: Path) -> None:
@@ -295,4 +295,4 @@ def test_a_push_of_a_worker_that_has_left_counts_as_applied(core: WatchedCore, p
         peer.push(lane, 1)
     core.leave(peer.worker_id, "test")
     update(core)
-    assert core.run.counters.verdicts == {"ACCEPTED": 3, "APPLIED": 3}
+    assert core.run.telemetry.counters.verdicts == {"ACCEPTED": 3, "APPLIED": 3}

@@ -37,7 +37,7 @@ def fail_often(core: WatchedCore, lane: int, times: int, traceback: str = TRACEB
 
 
 def events(core: WatchedCore) -> list[str]:
-    return [event.kind for event in core.run.events.latest(1000)]
+    return [event.kind for event in core.run.telemetry.events.latest(1000)]
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def test_a_worker_on_an_excluded_host_is_refused(core: WatchedCore) -> None:
     fail_on(core, "bad", [1, 2, 1])
     with pytest.raises(JoinDeniedError, match=r"host 'bad' is excluded: 3 identical failures .* IndexError"):
         Peer(core, "another", host="bad")
-    assert core.run.denials.counts() == {DenialReason.EXCLUDED_HOST: 1}
+    assert core.run.telemetry.denials.counts() == {DenialReason.EXCLUDED_HOST: 1}
 
 
 def test_a_lane_that_was_in_quarantine_for_its_hosts_failures_is_leased_again(core: WatchedCore) -> None:

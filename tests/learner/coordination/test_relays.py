@@ -42,4 +42,4 @@ def test_a_relays_unknown_device_is_no_other_device(tmp_path):
     )
     Peer(core)
     core.join(request)
-    assert not [event for event in core.run.events.latest(10) if event.kind == "mixed_devices"]
+    assert not [event for event in core.run.telemetry.events.latest(10) if event.kind == "mixed_devices"]

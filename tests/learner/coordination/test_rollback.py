@@ -63,7 +63,7 @@ def test_reset_begins_the_lanes_anew_that_were_ahead(tmp_path: Path) -> None:
         (CHECKPOINT, False),
         (0, True),
     ]
-    assert core.run.events.latest(1)[0].kind == "lanes_reset"
+    assert core.run.telemetry.events.latest(1)[0].kind == "lanes_reset"
 
 
 def test_a_lane_that_went_on_already_is_not_reset_by_who_comes_later(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_lane_that_diverges_three_times_begins_anew(tmp_path: Path) -> None:
     assert told == ["verdict", "verdict", "verdict", "revocation", "grant"]
     assert (grant.lane, grant.snapshot_seq, grant.discard_held) == (1, 0, True)
     assert grant.incarnation > lease
-    assert "lane 1: 3 estimates in a row" in core.run.events.latest(1)[0].text
+    assert "lane 1: 3 estimates in a row" in core.run.telemetry.events.latest(1)[0].text
 
 
 def test_an_estimate_that_is_finite_begins_the_count_again(tmp_path: Path) -> None:

@@ -133,8 +133,8 @@ def test_many_missing_lanes_are_counted_and_not_listed(tmp_path: Path) -> None:
 
 def test_metrics_are_what_prometheus_reads(core: WatchedCore) -> None:
     run_one_step(core, Peer(core))
-    core.run.problems["checkpoint"] = "disk full"
-    metrics = RunMetrics(lambda: build_status(core.run), lambda: dict(core.run.counters.staleness))
+    core.run.telemetry.problems["checkpoint"] = "disk full"
+    metrics = RunMetrics(lambda: build_status(core.run), lambda: dict(core.run.telemetry.counters.staleness))
     families = text_string_to_metric_families(metrics.text().decode())
     samples = {
         (sample.name, *sample.labels.values()): sample.value
@@ -159,7 +159,7 @@ def test_tasks_that_diverged_reach_status_record_and_metrics(core: WatchedCore) 
     for lane in peer.lanes():
         peer.push(lane, 1, unroll_info=UnrollInfo(inner_steps=5, diverged_tasks=lane))
     update(core)
-    record, status = core.run.counters.last_update, core.status()
+    record, status = core.run.telemetry.counters.last_update, core.status()
     assert record is not None
     assert (record.diverged_tasks, status.diverged_tasks) == (0 + 1 + 2 + 3, 6)
     assert b"unspool_diverged_tasks 6.0" in RunMetrics(core.status, core.staleness_counts).text()

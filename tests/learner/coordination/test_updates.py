@@ -146,7 +146,7 @@ def test_a_run_in_which_no_update_had_weight_ends_untrained(tmp_path: Path) -> N
     take_steps(core, peer, Effect.EMPTY, Effect.EMPTY)
     assert core.updates.ending() is RunState.UNTRAINED
     core.updates.end(RunState.UNTRAINED)
-    event = core.run.events.latest(1)[0]
+    event = core.run.telemetry.events.latest(1)[0]
     assert (event.level, event.kind) == ("error", "untrained")
     assert "has not moved at all (5 updates)" in event.text
 
@@ -178,4 +178,4 @@ def test_a_push_that_no_update_will_use_is_answered_when_the_run_ends(core: Watc
     peer.push(0, 1)
     core.updates.end(RunState.STOPPED)
     assert peer.verdicts() == ["ACCEPTED", "CLOSED"]
-    assert (core.run.counters.verdicts, len(core.run.buffer)) == ({"ACCEPTED": 1, "CLOSED": 1}, 0)
+    assert (core.run.telemetry.counters.verdicts, len(core.run.buffer)) == ({"ACCEPTED": 1, "CLOSED": 1}, 0)

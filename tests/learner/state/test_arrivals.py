@@ -134,4 +134,4 @@ def test_what_comes_late_is_carried_into_the_next_update(core: WatchedCore, cloc
     peer.push(0, 4)
     clock.advance(30.0)
     update(core)
-    assert core.run.counters.staleness == {0: 2 * 4 + 3 + 1, 1: 1}
+    assert core.run.telemetry.counters.staleness == {0: 2 * 4 + 3 + 1, 1: 1}

@@ -47,7 +47,7 @@ def fail(core: WatchedCore, life: int, lane: int = 0) -> Peer:
 def test_the_first_failure_is_a_problem_and_an_event_with_the_users_own_line(core: WatchedCore) -> None:
     fail(core, 0)
     assert f"workers end with {SAID}" in build_status(core.run).problems
-    failed = [event.text for event in core.run.events.latest(100) if event.kind == "lane_failed"]
+    failed = [event.text for event in core.run.telemetry.events.latest(100) if event.kind == "lane_failed"]
     assert failed == [f"lane 0 at seq 1 on w0 (here): {SAID}"]
 
 
@@ -99,7 +99,9 @@ def test_what_a_supervisor_says_is_shown_until_it_is_silent(core: WatchedCore, c
 def test_a_problem_of_a_supervisor_is_one_event_however_often_it_is_said(core: WatchedCore) -> None:
     for _ in range(3):
         core.admin.note_supervision(SupervisionNote(problems=["no room"]))
-    assert [event.text for event in core.run.events.latest(100) if event.kind == "supervisor"] == ["no room"]
+    assert [event.text for event in core.run.telemetry.events.latest(100) if event.kind == "supervisor"] == [
+        "no room"
+    ]
 
 
 def test_more_workers_than_fit_are_refused_with_the_number_that_does(core: WatchedCore) -> None:
