@@ -8,11 +8,12 @@ from typing import TypeVar, cast
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool
 
 Tree = TypeVar("Tree")
 
 
-def not_differentiated(discarded: jax.Array, inputs: Tree) -> Tree:
+def not_differentiated(discarded: Bool[Array, ""], inputs: Tree) -> Tree:
     """`inputs` for a computation whose result is thrown away where `discarded` holds.
 
     The values are the same. Derivatives with respect to them are exactly zero where `discarded` holds, in

@@ -9,12 +9,13 @@ numbers wherever they are.
 
 import functools
 import zlib
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Array, UInt32
 
 from unspool import device_mesh, uncompiled_lanes
 from unspool.estimates.checks import check_theta
@@ -27,7 +28,7 @@ from unspool.outer_trainers.gradient_estimator import (
 from unspool.outer_trainers.truncated_step import VectorizedStep
 from unspool.types import Batch, PRNGKey, PyTree, Theta
 
-Seed = int | PRNGKey
+Seed: TypeAlias = int | UInt32[Array, ""] | PRNGKey
 """What all randomness of a run derives from: an integer below 2**32, or a key."""
 
 _THETA_STREAM = zlib.crc32(b"theta")

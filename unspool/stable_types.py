@@ -4,7 +4,7 @@
 is compiled a second time.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def typed_like(tree: Tree, reference: Tree) -> Tree:
     return result
 
 
-def _converted(leaf: jax.typing.ArrayLike, dtype: jnp.dtype) -> jax.Array:
+def _converted(leaf: jax.typing.ArrayLike, dtype: Any) -> jax.Array:
     array = jnp.asarray(leaf)
     # A new-style key has an extended dtype: it is never weak, and cannot be converted.
     if jnp.issubdtype(array.dtype, jax.dtypes.extended):

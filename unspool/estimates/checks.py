@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from unspool.params import in_words, is_array
-from unspool.types import PyTree, Theta
+from unspool.types import PyTree
 
 Kind = Literal["floating-point number", "integer", "bool"]
 
@@ -17,7 +17,7 @@ _DTYPES: Final[Mapping[Kind, Any]] = MappingProxyType(
 )
 
 
-def check_theta(theta: Theta) -> None:
+def check_theta(theta: PyTree) -> None:
     """Refuse a theta that gradients cannot move, of arrays or of their shapes.
 
     Raises:

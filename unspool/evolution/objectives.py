@@ -13,11 +13,10 @@ import jax.numpy as jnp
 
 from unspool.lazy_cond import lazy_cond
 from unspool.steps.step_outputs import TruncatedUnrollOut
-from unspool.steps.truncated_step import UnrollState
 from unspool.steps.unroll import where_tasks
 from unspool.steps.vectorized_step import StepContext, VectorizedStep
 from unspool.steps.wrapped_step import WrappedStep
-from unspool.types import Batch, PRNGKey, PyTree, Theta
+from unspool.types import Batch, PRNGKey, StepKey, Theta, UnrollState
 
 Objective = Literal["loss", "telescoped", "last_recompute"]
 """loss: the mean of an episode's losses. telescoped: its last loss, as the sum of the steps' changes.
@@ -70,7 +69,7 @@ class Telescoped(WrappedStep):
     def num_tasks(self) -> int:  # type: ignore[override]  # a plain attribute of the class above
         return self.step.num_tasks
 
-    def keys_of_steps(self, keys: PRNGKey) -> PyTree:
+    def keys_of_steps(self, keys: PRNGKey) -> StepKey:
         return self.step.keys_of_steps(keys)
 
     def init_tasks(self, theta: Theta, key: PRNGKey, context: StepContext) -> TelescopedState:
@@ -78,7 +77,7 @@ class Telescoped(WrappedStep):
         return TelescopedState(state, jnp.zeros(self.num_tasks, jnp.float32))
 
     def step_tasks(
-        self, theta: Theta, state: TelescopedState, key: PRNGKey, data: Batch, context: StepContext
+        self, theta: Theta, state: TelescopedState, key: StepKey, data: Batch, context: StepContext
     ) -> tuple[TelescopedState, TruncatedUnrollOut]:
         following, out = self.step.step_tasks(theta, state.state, key, data, context)
         loss = jnp.where(out.mask, out.loss, state.last_loss).astype(jnp.float32)
@@ -94,7 +93,7 @@ class Telescoped(WrappedStep):
 class RecomputeKeys(NamedTuple):
     """The keys of one step: the system's own, and that of the losses at an episode's end."""
 
-    step: PyTree
+    step: StepKey
     recompute: PRNGKey
 
 
@@ -128,7 +127,7 @@ class LastRecomputed(WrappedStep):
         self,
         theta: Theta,
         state: UnrollState,
-        key: PRNGKey | RecomputeKeys,
+        key: StepKey,
         data: Batch,
         context: StepContext,
     ) -> tuple[UnrollState, TruncatedUnrollOut]:

@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from unspool.steps.step_outputs import TruncatedUnrollOut
-from unspool.steps.truncated_step import UnrollState
 from unspool.steps.vectorized_step import StepContext
 from unspool.steps.wrapped_step import WrappedStep
-from unspool.types import Batch, PRNGKey, PyTree, Theta
+from unspool.types import Batch, PRNGKey, StepKey, Theta, UnrollState
 
 Tree = TypeVar("Tree")
 
@@ -34,7 +33,7 @@ class RepeatedStep(WrappedStep):
     def num_tasks(self) -> int:  # type: ignore[override]  # a plain attribute of the class above
         return self.step.num_tasks * self.copies
 
-    def keys_of_steps(self, keys: PRNGKey) -> PyTree:
+    def keys_of_steps(self, keys: PRNGKey) -> StepKey:
         return self.step.keys_of_steps(keys)
 
     def init_tasks(self, theta: Theta, key: PRNGKey, context: StepContext) -> UnrollState:
@@ -46,7 +45,7 @@ class RepeatedStep(WrappedStep):
         return jax.tree.map(lambda leaf: jnp.repeat(leaf, self.copies, axis=0), init(theta))
 
     def step_tasks(
-        self, theta: Theta, state: UnrollState, key: PRNGKey, data: Batch, context: StepContext
+        self, theta: Theta, state: UnrollState, key: StepKey, data: Batch, context: StepContext
     ) -> tuple[UnrollState, TruncatedUnrollOut]:
         def one_copy(theta: Theta, state: UnrollState) -> tuple[UnrollState, TruncatedUnrollOut]:
             return self.step.step_tasks(theta, state, key, data, context)

@@ -4,14 +4,13 @@ import abc
 import dataclasses
 import inspect
 
-import jax
 import jax.numpy as jnp
 import optax
 
 from unspool.config.arguments import check_decay, check_hashable, check_instance, check_positive
 from unspool.optimizers.optax_opts import OptaxOptimizer
 from unspool.optimizers.optimizer import Optimizer
-from unspool.types import PRNGKey, Theta
+from unspool.types import PRNGKey, Scalar, Theta
 
 _LOGARITHM = ", theta holds its logarithm"
 _ADAM_EPSILON_ROOT = 1e-8  # as in `unspool.optimizers.base.Adam`: keeps outer gradients finite
@@ -151,5 +150,5 @@ def learned_optimizer_from_opt(opt: Optimizer) -> LearnedOptimizer:
     return FixedOptimizer(opt)
 
 
-def _log(value: float) -> jax.Array:
+def _log(value: float) -> Scalar:
     return jnp.log(jnp.asarray(value, jnp.float32))

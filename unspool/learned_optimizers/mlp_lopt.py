@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 import haiku as hk
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from unspool.config.arguments import check_finite, check_positive, check_whole_number
 from unspool.learned_optimizers.base import LearnedOptimizer
@@ -25,7 +26,7 @@ from unspool.learned_optimizers.features import (
 from unspool.optimizers.optimizer import Optimizer, carried_model_state
 from unspool.params import as_params
 from unspool.stable_types import strongly_typed, typed_like
-from unspool.types import ModelState, Params, PRNGKey, PyTree, Scalar, Theta
+from unspool.types import ModelState, Params, PRNGKey, PyTree, Scalar, ScalarLike, Theta
 
 _DECAYS = (0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)
 _NUM_TENSOR_FEATURES = 2 + len(_DECAYS)  # the gradient, the parameter, its momenta
@@ -44,7 +45,7 @@ class MLPLOptState(NamedTuple):
 
     params: Params
     rolling_features: PyTree  # like params, each leaf a float32 [6, *shape] of momenta
-    iteration: jax.Array  # int32 []
+    iteration: Int[Array, ""]
     state: ModelState
 
     def replace(self, **changes: Any) -> Self:
@@ -113,7 +114,7 @@ class _MLPOptimizer(Optimizer):
         self,
         opt_state: MLPLOptState,
         grad: Params,
-        loss: Scalar | None = None,
+        loss: ScalarLike | None = None,
         model_state: ModelState = None,
         *_: object,
         **unused: object,
@@ -130,7 +131,7 @@ class _MLPOptimizer(Optimizer):
             for tensors in zip(jax.tree.leaves(grad), params, jax.tree.leaves(momenta), strict=True)
         ]
         steps = self._steps(rows, opt_state.iteration)
-        stepped = [param - step.reshape(param.shape) for param, step in zip(params, steps, strict=True)]
+        stepped = [_moved(param, step) for param, step in zip(params, steps, strict=True)]
         return MLPLOptState(
             params=typed_like(jax.tree.unflatten(structure, stepped), opt_state.params),
             rolling_features=momenta,
@@ -163,7 +164,15 @@ class _MLPOptimizer(Optimizer):
         return [(weight[:_NUM_TENSOR_FEATURES], bias + step_bias), *layers[1:]]
 
 
-def _tensor_features(grad: jax.Array, param: jax.Array, momenta: jax.Array) -> jax.Array:
+def _moved(param: Float[Array, "*shape"], step: Float[Array, " elements"]) -> Float[Array, "*shape"]:
+    """`param` less `step` `[elements]`, in the wider of their two types."""
+    wide = max(param.dtype, step.dtype, key=lambda dtype: dtype.itemsize)
+    return param.astype(wide) - step.reshape(param.shape).astype(wide)
+
+
+def _tensor_features(
+    grad: Float[Array, "*shape"], param: Float[Array, "*shape"], momenta: Float[Array, " 6 *shape"]
+) -> Float[Array, "8 elements"]:
     """Return the normalised features `[8, elements]` of one tensor; a scalar has one element."""
     size = math.prod(param.shape)
     grad, param = (tensor.astype(jnp.float32).reshape(1, size) for tensor in (grad, param))

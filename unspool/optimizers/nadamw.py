@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Int
 
 from unspool.config.arguments import check_decay, check_not_negative
 from unspool.optimizers.optax_opts import LearningRate, OptaxBackedOptimizer, check_learning_rate
@@ -15,9 +16,9 @@ from unspool.types import Params, PyTree, Scalar
 class NAdamWState(NamedTuple):
     """Moments of the gradient, of the structure of the parameters."""
 
-    iteration: jax.Array  # int32 []
-    mu: PyTree
-    nu: PyTree
+    iteration: Int[Array, ""]
+    mu: Params
+    nu: Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ class NAdamW(OptaxBackedOptimizer):
 
         return jax.tree.map(leaf_update, direction, nu, params), NAdamWState(state.iteration + 1, mu, nu)
 
-    def _learning_rate(self, iteration: jax.Array) -> Scalar:
+    def _learning_rate(self, iteration: Int[Array, ""]) -> Scalar:
         rate = self.learning_rate(iteration) if callable(self.learning_rate) else self.learning_rate
         if not self.use_bias_correction:
             return jnp.asarray(rate)

@@ -5,15 +5,15 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
-import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Int
 
 from unspool.config.arguments import check_decay, check_not_negative
 from unspool.optimizers.optimizer import Optimizer, carried_model_state
 from unspool.params import as_params
 from unspool.stable_types import strongly_typed, typed_like
-from unspool.types import ModelState, Params, PyTree, Scalar
+from unspool.types import ModelState, Params, PyTree, ScalarLike
 
 LearningRate: TypeAlias = float | Callable[[Any], Any]
 """A number, or an optax schedule of the iteration."""
@@ -25,7 +25,7 @@ class OptaxState(NamedTuple):
     params: Params
     state: ModelState
     optax_opt_state: PyTree
-    iteration: jax.Array  # int32 []
+    iteration: Int[Array, ""]
 
     def replace(self, **changes: Any) -> "OptaxState":
         """Return a copy with some fields changed."""
@@ -50,7 +50,7 @@ class OptaxBackedOptimizer(Optimizer):
         self,
         opt_state: OptaxState,
         grad: Params,
-        loss: Scalar | None = None,
+        loss: ScalarLike | None = None,
         model_state: ModelState = None,
         *_: object,
         **unused: object,

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from unspool.params import as_params
 from unspool.stable_types import typed_like
-from unspool.types import ModelState, Params, PRNGKey, PyTree, Scalar
+from unspool.types import ModelState, Params, PRNGKey, PyTree, ScalarLike
 
 OptState: TypeAlias = PyTree
 """An optimizer's state: parameters and model state included; has `.iteration`, an int32 scalar."""
@@ -26,7 +26,7 @@ class Optimizer(abc.ABC):
         self,
         params: Params,
         model_state: ModelState = None,
-        num_steps: int | Scalar | None = None,
+        num_steps: ScalarLike | None = None,
         key: PRNGKey | None = None,
         **kwargs: Any,
     ) -> OptState:
@@ -45,7 +45,7 @@ class Optimizer(abc.ABC):
         self,
         opt_state: OptState,
         grad: Params,
-        loss: Scalar | None = None,
+        loss: ScalarLike | None = None,
         model_state: ModelState = None,
         key: PRNGKey | None = None,
         **kwargs: Any,

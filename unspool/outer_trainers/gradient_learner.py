@@ -8,7 +8,7 @@ import functools
 import itertools
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +52,7 @@ __all__ = [
 _OPTIMIZER_STREAM = zlib.crc32(b"outer optimizer")
 
 
+@runtime_checkable
 class MetaInit(Protocol):
     """Where theta begins: a learned optimizer, or whatever else can be meta-trained."""
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from unspool.config.arguments import check_choice, check_hashable, check_instance, check_whole_number
 from unspool.device_mesh import over_tasks
@@ -29,11 +30,10 @@ from unspool.steps.step_outputs import (
     TruncatedUnrollOut,
     with_a_reset_step,
 )
-from unspool.steps.truncated_step import OuterState
 from unspool.steps.vectorized_step import StepContext, VectorizedStep
 from unspool.tasks.base import Task, TaskFamily
 from unspool.tasks.datasets.base import SPLITS
-from unspool.types import Batch, PRNGKey, PyTree, TaskParams, Theta
+from unspool.types import Batch, OuterState, PRNGKey, PyTree, Scalar, ScalarLike, StepKey, TaskParams, Theta
 
 __all__ = [
     "SimpleLOptTruncatedStep",
@@ -43,7 +43,7 @@ __all__ = [
     "VectorizedLOptTruncatedStep",
 ]
 
-_Length = jax.Array | int | None
+_Length = ScalarLike | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +118,7 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         self,
         theta: Theta,
         state: TruncatedUnrollState,
-        key: PRNGKey | StepKeys,
+        key: StepKey,
         data: Batch,
         context: StepContext,
     ) -> tuple[TruncatedUnrollState, TruncatedUnrollOut]:
@@ -131,7 +131,7 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
 
     def meta_losses(
         self, theta: Theta, state: TruncatedUnrollState, key: PRNGKey, data: Batch, context: StepContext
-    ) -> jax.Array:
+    ) -> Float[Array, " tasks"]:
         if isinstance(data, ResidentData):
             data = self._batches.drawn(self.outer_data_split, data, outer_data_keys(key, self.num_tasks))
         loss = over_tasks(self._meta_loss, (context.theta_axis, 0, 0, 0))
@@ -187,12 +187,12 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         )
 
     def _new_opt_state(
-        self, theta: Theta, task_param: TaskParams, keys: tuple[PRNGKey, PRNGKey], length: jax.Array
+        self, theta: Theta, task_param: TaskParams, keys: tuple[PRNGKey, PRNGKey], length: Scalar
     ) -> PyTree:
         optimizer = self.learned_opt.opt_in_training(theta)
         return initial_opt_state(optimizer, self.task_family.task_fn(task_param), *keys, length)
 
-    def _episode_length(self, truncation_state: PyTree, num_steps: _Length) -> jax.Array:
+    def _episode_length(self, truncation_state: PyTree, num_steps: _Length) -> Scalar:
         length = getattr(truncation_state, "length", None) if num_steps is None else num_steps
         if length is None:
             raise ValueError(
@@ -264,14 +264,14 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
             inner_opt_state=opt_state, inner_step=jnp.zeros((), jnp.int32), task_param=task_param
         )
 
-    def _meta_loss(self, theta: Theta, state: TruncatedUnrollState, key: PRNGKey, batch: Batch) -> jax.Array:
+    def _meta_loss(self, theta: Theta, state: TruncatedUnrollState, key: PRNGKey, batch: Batch) -> Scalar:
         task = self.task_family.task_fn(state.task_param)
         optimizer = self.learned_opt.opt_in_training(theta)
         aux_key = self.meta_loss_with_aux_key
         return task.normalizer(evaluated(optimizer, task, state.inner_opt_state, key, batch, aux_key))
 
 
-def _normalized(task: Task, loss: jax.Array) -> jax.Array:
+def _normalized(task: Task, loss: Scalar) -> Scalar:
     loss = task.normalizer(loss)
     what = f"{task.name}.normalizer: the loss"
     check_scalar(what, loss, "floating-point number", "map a number to a number")

@@ -12,9 +12,10 @@ from unspool.steps.step_outputs import (
     TruncatedUnrollOut,
     with_a_reset_step,
 )
-from unspool.steps.truncated_step import OuterState, TruncatedStep, UnrollState
+from unspool.steps.truncated_step import TruncatedStep
 from unspool.steps.vectorized_step import VectorizedStep
 from unspool.steps.vectorized_truncated_step import VectorizedTruncatedStep
+from unspool.types import OuterState, UnrollState
 
 __all__ = [
     "EpisodesInExpectation",

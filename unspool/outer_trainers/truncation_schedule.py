@@ -3,24 +3,27 @@
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
 
 from unspool.config.arguments import check_not_negative, check_whole_number, refusal
 from unspool.lazy_cond import lazy_cond
-from unspool.types import PRNGKey
+from unspool.types import Arrays, OuterState, PRNGKey, Scalar, ScalarLike
 
 _SHORTEST = 1  # whatever a scalar schedule says: an episode without a step would be reset for ever
 
-OuterState = Any  # anything with `.outer_iteration`; schedules that do not depend on it accept None
+State: TypeAlias = Arrays
+"""What a schedule remembers from step to step."""
 
 
+@runtime_checkable
 class ScalarSchedule(Protocol):
     """A number that changes over outer training."""
 
-    def __call__(self, step: jax.Array, max_steps: int | None = None) -> jax.Array | float: ...
+    def __call__(self, step: ScalarLike, max_steps: int | None = None) -> ScalarLike: ...
 
 
 class LengthState(NamedTuple):
@@ -30,7 +33,7 @@ class LengthState(NamedTuple):
         length: `[]` int32, inner steps from reset to reset.
     """
 
-    length: jax.Array
+    length: Int[Array, ""]
 
 
 class ConstantTruncationState(NamedTuple):
@@ -40,7 +43,7 @@ class ConstantTruncationState(NamedTuple):
         length: `[]` int32.
     """
 
-    length: jax.Array
+    length: Int[Array, ""]
 
 
 class TruncationSchedule(abc.ABC):
@@ -50,13 +53,13 @@ class TruncationSchedule(abc.ABC):
     """
 
     @abc.abstractmethod
-    def init(self, key: PRNGKey, outer_state: OuterState) -> Any:
+    def init(self, key: PRNGKey, outer_state: OuterState) -> State:
         """The state at the start of an episode. Consumes `key`."""
 
     @abc.abstractmethod
     def next_state(
-        self, state: Any, step: jax.Array | int, key: PRNGKey, outer_state: OuterState
-    ) -> tuple[Any, jax.Array]:
+        self, state: State, step: ScalarLike, key: PRNGKey, outer_state: OuterState
+    ) -> tuple[State, Bool[Array, ""]]:
         """Judges the inner step just taken.
 
         Args:
@@ -70,8 +73,8 @@ class TruncationSchedule(abc.ABC):
         """
 
     def next_state_lazily(
-        self, state: Any, step: jax.Array | int, make_key: Callable[[], PRNGKey], outer_state: OuterState
-    ) -> tuple[Any, jax.Array]:
+        self, state: State, step: ScalarLike, make_key: Callable[[], PRNGKey], outer_state: OuterState
+    ) -> tuple[State, Bool[Array, ""]]:
         """`next_state`, given a key that a schedule need not make at every step: on a CPU core, keys of draws
         that do not happen are a sixth of a small system's time.
         """
@@ -81,7 +84,7 @@ class TruncationSchedule(abc.ABC):
         """Inner steps that no episode exceeds, or None if the schedule sets no such limit."""
         return None
 
-    def mean_length(self, outer_state: OuterState) -> jax.Array | float | None:
+    def mean_length(self, outer_state: OuterState) -> Scalar | float | None:
         """Mean number of inner steps of an episode, or None if unknown: a scale of estimates, `[]`."""
         del outer_state
         return None
@@ -91,17 +94,17 @@ class _DrawnLengths(TruncationSchedule):
     """The next episode's length is drawn where one ends."""
 
     def next_state(
-        self, state: LengthState, step: jax.Array | int, key: PRNGKey, outer_state: OuterState
-    ) -> tuple[LengthState, jax.Array]:
+        self, state: LengthState, step: ScalarLike, key: PRNGKey, outer_state: OuterState
+    ) -> tuple[LengthState, Bool[Array, ""]]:
         return self.next_state_lazily(state, step, lambda: key, outer_state)
 
     def next_state_lazily(
         self,
         state: LengthState,
-        step: jax.Array | int,
+        step: ScalarLike,
         make_key: Callable[[], PRNGKey],
         outer_state: OuterState,
-    ) -> tuple[LengthState, jax.Array]:
+    ) -> tuple[LengthState, Bool[Array, ""]]:
         is_done = jnp.asarray(step) >= state.length
         return lazy_cond(is_done, lambda: self.init(make_key(), outer_state), state), is_done
 
@@ -120,8 +123,8 @@ class ConstantTruncationSchedule(TruncationSchedule):
         return ConstantTruncationState(length=jnp.asarray(self.total_length, jnp.int32))
 
     def next_state(
-        self, state: ConstantTruncationState, step: jax.Array | int, key: PRNGKey, outer_state: OuterState
-    ) -> tuple[ConstantTruncationState, jax.Array]:
+        self, state: ConstantTruncationState, step: ScalarLike, key: PRNGKey, outer_state: OuterState
+    ) -> tuple[ConstantTruncationState, Bool[Array, ""]]:
         del key, outer_state
         return state, jnp.asarray(step) >= self.total_length
 
@@ -142,8 +145,8 @@ class NeverEndingTruncationSchedule(TruncationSchedule):
         return ()
 
     def next_state(
-        self, state: tuple[()], step: jax.Array | int, key: PRNGKey, outer_state: OuterState
-    ) -> tuple[tuple[()], jax.Array]:
+        self, state: tuple[()], step: ScalarLike, key: PRNGKey, outer_state: OuterState
+    ) -> tuple[tuple[()], Bool[Array, ""]]:
         del step, key, outer_state
         return state, jnp.asarray(False)
 
@@ -185,7 +188,7 @@ class LogUniformLengthSchedule(_DrawnLengths):
     def longest_episode(self) -> int | None:
         return None if callable(self.max_length) else int(self.max_length)
 
-    def mean_length(self, outer_state: OuterState) -> jax.Array:
+    def mean_length(self, outer_state: OuterState) -> Scalar:
         """Of `floor(X)`, X log-uniform: `floor(min_length)` plus the sum of `P(X >= k)` over all larger k."""
         low, high = (
             jnp.asarray(_bound_now(bound, outer_state), jnp.float32)
@@ -231,7 +234,7 @@ class ScheduledTruncationSchedule(_DrawnLengths):
             length = jnp.maximum(length + spread, self.min_length)
         return LengthState(jnp.maximum(length, _SHORTEST))
 
-    def mean_length(self, outer_state: OuterState) -> jax.Array:
+    def mean_length(self, outer_state: OuterState) -> Scalar:
         """Exact without spread; with it, that of lengths that are not rounded to integers."""
         length = jnp.asarray(self.schedule(outer_state.outer_iteration, self.max_steps)).astype(jnp.int32)
         mean = length.astype(jnp.float32)
@@ -242,5 +245,5 @@ class ScheduledTruncationSchedule(_DrawnLengths):
         return jnp.maximum(mean, _SHORTEST)
 
 
-def _bound_now(bound: int | ScalarSchedule, outer_state: OuterState) -> jax.Array | float:
+def _bound_now(bound: int | ScalarSchedule, outer_state: OuterState) -> ScalarLike:
     return bound(outer_state.outer_iteration) if callable(bound) else bound

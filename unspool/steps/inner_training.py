@@ -12,7 +12,7 @@ from unspool.estimates.checks import check_scalar, check_unchanged
 from unspool.optimizers.optimizer import Optimizer, OptState
 from unspool.params import as_params
 from unspool.tasks.base import Task
-from unspool.types import Batch, ModelState, Params, PRNGKey, Scalar
+from unspool.types import Batch, ModelState, Params, PRNGKey, Scalar, ScalarLike
 
 _TAKE_THE_MEAN = "take its mean over the batch, say"
 
@@ -36,7 +36,7 @@ def initial_opt_state(
     task: Task,
     params_key: PRNGKey,
     optimizer_key: PRNGKey,
-    num_steps: int | Scalar,
+    num_steps: ScalarLike,
 ) -> OptState:
     """The optimizer's state before the first of `num_steps` updates of new parameters. Consumes both keys.
 

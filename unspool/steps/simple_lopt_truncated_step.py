@@ -22,11 +22,11 @@ from unspool.steps.step_outputs import (
     TruncatedUnrollOut,
     with_a_reset_step,
 )
-from unspool.steps.truncated_step import OuterState, TruncatedStep
+from unspool.steps.truncated_step import TruncatedStep
 from unspool.steps.vectorized_truncated_step import VectorizedTruncatedStep
 from unspool.tasks.base import Task
 from unspool.tasks.datasets.base import sample_batch
-from unspool.types import Batch, PRNGKey, PyTree, Scalar, Theta
+from unspool.types import Batch, OuterState, PRNGKey, PyTree, Scalar, Theta
 
 
 class SimpleUnrollState(NamedTuple):

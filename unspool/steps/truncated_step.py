@@ -1,13 +1,10 @@
 """One step of one unroll: the class that a system of one's own implements."""
 
 import abc
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from unspool.steps.step_outputs import EpisodesInExpectation, ResidentData, TruncatedUnrollOut
-from unspool.types import Batch, PRNGKey, PyTree, Scalar, Theta
-
-OuterState = Any
-UnrollState = PyTree
+from unspool.types import Batch, OuterState, PRNGKey, Scalar, Theta, UnrollState
 
 
 class TruncatedStep(abc.ABC):

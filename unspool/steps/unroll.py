@@ -12,7 +12,7 @@ from unspool.outer_trainers.truncated_step import (
     UnrollState,
     VectorizedStep,
 )
-from unspool.types import Batch, PRNGKey, PyTree, Theta
+from unspool.types import Batch, PRNGKey, PyTree, StepKey, Theta
 
 Tree = TypeVar("Tree")
 
@@ -61,7 +61,7 @@ def unroll(
         theta_is_vector: whether leaves of theta lead with `[N]`.
     """
 
-    def one_step(state: UnrollState, xs: tuple[PRNGKey, Batch]) -> tuple[UnrollState, TruncatedUnrollOut]:
+    def one_step(state: UnrollState, xs: tuple[StepKey, Batch]) -> tuple[UnrollState, TruncatedUnrollOut]:
         step_key, batch = xs
         return step.unroll_step(
             theta,
@@ -117,7 +117,7 @@ def antithetic_step(
     step: VectorizedStep,
     theta: Pair,
     state: Pair,
-    key: PyTree,
+    key: StepKey,
     batch: Batch,
     inputs: Inputs,
     *,

@@ -3,11 +3,11 @@
 import abc
 from typing import NamedTuple, final
 
-import jax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Integer
 
 from unspool.steps.step_outputs import EpisodesInExpectation, ResidentData, TruncatedUnrollOut
-from unspool.steps.truncated_step import OuterState, UnrollState
-from unspool.types import Batch, PRNGKey, PyTree, Theta
+from unspool.types import Batch, OuterState, PRNGKey, StepKey, Theta, UnrollState
 
 
 class StepContext(NamedTuple):
@@ -21,7 +21,7 @@ class StepContext(NamedTuple):
 
     outer_state: OuterState
     theta_is_vector: bool = False
-    num_steps: jax.Array | int | None = None
+    num_steps: Integer[ArrayLike, ""] | None = None
 
     @property
     def theta_axis(self) -> int | None:
@@ -55,7 +55,7 @@ class VectorizedStep(abc.ABC):
         outer_state: OuterState,
         key: PRNGKey,
         theta_is_vector: bool = False,
-        num_steps_override: jax.Array | int | None = None,
+        num_steps_override: Integer[ArrayLike, ""] | None = None,
     ) -> UnrollState:
         """States at the start of an episode. Consumes `key`.
 
@@ -73,11 +73,11 @@ class VectorizedStep(abc.ABC):
         self,
         theta: Theta,
         unroll_state: UnrollState,
-        key: PRNGKey,
+        key: StepKey,
         data: Batch,
         outer_state: OuterState,
         theta_is_vector: bool = False,
-        override_num_steps: jax.Array | int | None = None,
+        override_num_steps: Integer[ArrayLike, ""] | None = None,
     ) -> tuple[UnrollState, TruncatedUnrollOut]:
         """One step of every task. Consumes `key`: a key, or what `keys_of_steps` made of one.
 
@@ -102,7 +102,7 @@ class VectorizedStep(abc.ABC):
         data: Batch,
         outer_state: OuterState,
         theta_is_vector: bool = False,
-    ) -> jax.Array:
+    ) -> Float[Array, " tasks"]:
         """Losses `[num_tasks]` of states on fresh outer data, without a step. Consumes `key`."""
         return self.meta_losses(theta, unroll_state, key, data, StepContext(outer_state, theta_is_vector))
 
@@ -112,18 +112,18 @@ class VectorizedStep(abc.ABC):
 
     @abc.abstractmethod
     def step_tasks(
-        self, theta: Theta, state: UnrollState, key: PRNGKey, data: Batch, context: StepContext
+        self, theta: Theta, state: UnrollState, key: StepKey, data: Batch, context: StepContext
     ) -> tuple[UnrollState, TruncatedUnrollOut]:
         """What `unroll_step` returns."""
 
     @abc.abstractmethod
     def meta_losses(
         self, theta: Theta, state: UnrollState, key: PRNGKey, data: Batch, context: StepContext
-    ) -> jax.Array:
+    ) -> Float[Array, " tasks"]:
         """What `meta_loss_batch` returns."""
 
     @abc.abstractmethod
-    def keys_of_steps(self, keys: PRNGKey) -> PyTree:
+    def keys_of_steps(self, keys: PRNGKey) -> StepKey:
         """What `unroll_step` takes as `key` at each step, from one key per step `[steps]`.
 
         Called before an unroll: deriving the keys of all steps and tasks at once is far cheaper than a few at

@@ -6,14 +6,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from unspool.config.arguments import check_hashable, check_instance, check_whole_number
 from unspool.device_mesh import over_tasks
 from unspool.estimates.checks import check_arrays, check_scalar, check_unchanged
 from unspool.steps.step_outputs import EpisodesInExpectation, ResidentData, TruncatedUnrollOut
-from unspool.steps.truncated_step import OuterState, TruncatedStep, UnrollState
+from unspool.steps.truncated_step import TruncatedStep
 from unspool.steps.vectorized_step import StepContext, VectorizedStep
-from unspool.types import Batch, PRNGKey, Scalar, Theta
+from unspool.types import Batch, OuterState, PRNGKey, Scalar, Theta, UnrollState
 
 _TAKE_THE_MEAN = "take its mean, say; the axis of tasks is added by vmap"
 
@@ -56,7 +57,7 @@ class VectorizedTruncatedStep(VectorizedStep):
 
     def meta_losses(
         self, theta: Theta, state: UnrollState, key: PRNGKey, data: Batch, context: StepContext
-    ) -> jax.Array:
+    ) -> Float[Array, " tasks"]:
         loss = over_tasks(self._meta_loss_one, (context.theta_axis, 0, 0, _axis_of_tasks(data), None))
         keys = jax.random.split(key, self.num_tasks)
         losses: jax.Array = loss(theta, state, keys, data, context.outer_state)

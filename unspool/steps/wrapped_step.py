@@ -3,9 +3,8 @@
 import dataclasses
 
 from unspool.steps.step_outputs import EpisodesInExpectation, ResidentData
-from unspool.steps.truncated_step import OuterState
 from unspool.steps.vectorized_step import VectorizedStep
-from unspool.types import Batch, PRNGKey, Theta
+from unspool.types import Batch, OuterState, PRNGKey, Theta
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 from unspool.config.arguments import check_whole_number, refusal
 from unspool.outer_trainers.truncated_step import EpisodesInExpectation, TruncatedUnrollOut
@@ -22,8 +23,8 @@ class EpisodeClock(NamedTuple):
         length: `[]` int32, steps that the episode has; None if it never ends.
     """
 
-    step: jax.Array
-    length: jax.Array | None
+    step: Int[Array, ""]
+    length: Int[Array, ""] | None
 
 
 def first_clock(episode_length: int | None, stagger: int, key: PRNGKey) -> EpisodeClock:

@@ -9,8 +9,8 @@ estimators converge with truncations of a single step.
 import dataclasses
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from unspool.config.arguments import check_finite, check_whole_number, refusal
 from unspool.outer_trainers.truncated_step import (
@@ -38,7 +38,7 @@ class InfluenceBalancingState(NamedTuple):
         clock: of the episode.
     """
 
-    units: jax.Array
+    units: Float[Array, " units"]
     clock: EpisodeClock
 
 
@@ -121,15 +121,15 @@ class InfluenceBalancing(TruncatedStep):
         out = step_out(self.loss(units), is_done, clock, has_loss)
         return InfluenceBalancingState(next_units, following), out
 
-    def moved(self, theta: Theta, units: jax.Array) -> jax.Array:
+    def moved(self, theta: Theta, units: Float[Array, " units"]) -> Float[Array, " units"]:
         """The units `[num_units]` one step later."""
         sign = jnp.where(jnp.arange(self.num_units) < self.num_positive, 1.0, -1.0)
         from_next = jnp.append(units[1:], 0.0)
         return 0.5 * (units + from_next) + jnp.asarray(theta["drive"]) * sign
 
-    def loss(self, units: jax.Array) -> Scalar:
+    def loss(self, units: Float[Array, " units"]) -> Scalar:
         """Of the units `[num_units]`."""
         return 0.5 * (units[0] - 1.0) ** 2
 
-    def _initial_units(self) -> jax.Array:
+    def _initial_units(self) -> Float[Array, " units"]:
         return jnp.full((self.num_units,), self.initial_unit, jnp.float32)

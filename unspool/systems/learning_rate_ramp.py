@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from unspool.outer_trainers.truncated_step import (
     EpisodesInExpectation,
@@ -38,7 +39,7 @@ class LearningRateRampState(NamedTuple):
         clock: of the episode.
     """
 
-    point: jax.Array
+    point: Float[Array, "2"]
     clock: EpisodeClock
 
 
@@ -92,7 +93,7 @@ class LearningRateRamp(TruncatedStep):
         return LearningRateRampState(next_point, following), step_out(height(moved), is_done, clock)
 
 
-def height(point: jax.Array) -> Scalar:
+def height(point: Float[Array, "2"]) -> Scalar:
     """The inner loss at `point` `[2]`."""
     x, y = point
     bowl = jnp.sqrt(x**2 + 5) - jnp.sqrt(5.0)

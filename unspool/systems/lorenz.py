@@ -10,10 +10,10 @@ import functools
 import math
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Array, Float
 
 from unspool.outer_trainers.truncated_step import (
     EpisodesInExpectation,
@@ -46,7 +46,7 @@ class LorenzState(NamedTuple):
         clock: of the episode.
     """
 
-    position: jax.Array
+    position: Float[Array, "3"]
     clock: EpisodeClock
 
 

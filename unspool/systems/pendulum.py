@@ -51,8 +51,8 @@ class PendulumState(NamedTuple):
         clock: of the episode.
     """
 
-    angle: jax.Array
-    speed: jax.Array
+    angle: Scalar
+    speed: Scalar
     clock: EpisodeClock
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
 
 from unspool.config.arguments import check_hashable, check_instance
 from unspool.tasks.datasets.base import Datasets
@@ -213,6 +214,8 @@ def sample_single_task_family(key: PRNGKey, task_family: TaskFamily | Task) -> T
     return task_family
 
 
-def softmax_cross_entropy(*, logits: jax.Array, labels: jax.Array) -> jax.Array:
+def softmax_cross_entropy(
+    *, logits: Float[Array, "*batch classes"], labels: Num[Array, "*batch classes"]
+) -> Float[Array, "*batch"]:
     """Return the cross entropy, in nats, of one-hot `labels` `[..., classes]` under `logits`, as `[...]`."""
     return -jnp.sum(labels * jax.nn.log_softmax(logits, axis=-1), axis=-1)

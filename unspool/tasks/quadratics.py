@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from unspool.config.arguments import check_not_negative, check_whole_number
 from unspool.tasks.base import Task, TaskFamily
@@ -98,7 +99,7 @@ class SumQuadraticTask(Task):
 class TargetQuadraticTask(Task):
     """Minimise the squared distance to `target` `[dim]`: one sample of `FixedDimQuadraticFamily`."""
 
-    target: jax.Array
+    target: Float[Array, " dim"]
 
     def init(self, key: PRNGKey) -> Params:
         return jax.random.normal(key, self.target.shape)
@@ -127,7 +128,7 @@ class FixedDimQuadraticFamily(TaskFamily):
 class NoisyTargetQuadraticTask(Task):
     """The squared distance to `target` `[dim]` plus the mean of the batch."""
 
-    target: jax.Array
+    target: Float[Array, " dim"]
 
     @property
     def datasets(self) -> Datasets:
@@ -171,8 +172,8 @@ class FixedDimQuadraticFamilyData(TaskFamily):
 class NoisyQuadraticTask(Task):
     """The sum of (`scale` (`center` - params))^2, both `[dim]`, with noise in the gradient alone."""
 
-    center: jax.Array
-    scale: jax.Array
+    center: Float[Array, " dim"]
+    scale: Float[Array, " dim"]
     cov: float
 
     def init(self, key: PRNGKey) -> Params:

@@ -22,6 +22,7 @@ from unspool.outer_trainers.truncated_pes import TruncatedPES
 from unspool.outer_trainers.truncated_step import VectorizedTruncatedStep
 from unspool.tasks.base import TaskFamily
 
+pytestmark = pytest.mark.promoting  # parameters and data of several types
 KEY_DATA = jnp.asarray([0, 7], jnp.uint32)
 
 

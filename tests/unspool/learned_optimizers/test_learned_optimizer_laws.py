@@ -21,6 +21,8 @@ from unspool.outer_trainers.lopt_truncated_step import VectorizedLOptTruncatedSt
 from unspool.outer_trainers.truncation_schedule import ConstantTruncationSchedule
 from unspool.tasks.quadratics import FixedDimQuadraticFamily
 
+pytestmark = pytest.mark.with_x64
+
 WITH_THETA = [LearnableSGD(), LearnableSGDM(), LearnableAdam(), MLPLOpt()]
 
 every_learned_optimizer = pytest.mark.parametrize(
@@ -91,6 +93,7 @@ def test_vmap_over_theta_computes_what_a_loop_does(learned_opt: LearnedOptimizer
             np.testing.assert_allclose(actual[index], leaf, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.promoting
 @every_one_with_theta
 def test_the_gradient_in_theta_is_finite_and_agrees_with_a_difference(learned_opt: LearnedOptimizer) -> None:
     theta = learned_opt.init(jax.random.key(0))
@@ -105,6 +108,7 @@ def test_the_gradient_in_theta_is_finite_and_agrees_with_a_difference(learned_op
     np.testing.assert_allclose((nearby[0] - nearby[1]) / 0.1, norm, rtol=0.05)
 
 
+@pytest.mark.promoting
 @every_learned_optimizer
 def test_a_zero_gradient_trains_to_finite_parameters(learned_opt: LearnedOptimizer) -> None:
     at_the_minimum = jax.tree.map(jnp.ones_like, PARAMS)

@@ -25,6 +25,8 @@ from unspool.optimizers import (
     opt_to_optax_opt,
 )
 
+pytestmark = pytest.mark.with_x64
+
 SCHEDULED = SGD(optax.constant_schedule(0.1))
 CONFIGURED = [
     SGD(),
@@ -107,7 +109,7 @@ def test_vmap_computes_what_a_loop_does(opt: Optimizer) -> None:
     scales = jnp.asarray([0.5, 1.0, 2.0])
 
     def train(scale: jax.Array) -> Any:
-        state = opt.init(jax.tree.map(lambda leaf: (leaf * scale).astype(leaf.dtype), PARAMS))
+        state = opt.init(jax.tree.map(lambda leaf: leaf * scale.astype(leaf.dtype), PARAMS))
         return opt.get_params(step(opt, step(opt, state)))
 
     looped = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[jax.jit(train)(scale) for scale in scales])

@@ -27,6 +27,7 @@ from unspool.outer_trainers.truncation_schedule import ConstantTruncationSchedul
 from unspool.tasks.base import Task, TaskFamily, single_task_to_family
 from unspool.tasks.quadratics import FixedDimQuadraticFamily
 
+pytestmark = pytest.mark.unchecked
 KEY = jax.random.PRNGKey(0)
 THETA = LearnableSGD().init(KEY)
 LENGTH = ConstantTruncationSchedule(3)

@@ -56,6 +56,7 @@ from unspool.tasks.quadratics import (
     QuadraticTask,
 )
 
+pytestmark = pytest.mark.unchecked
 LENGTH = ConstantTruncationSchedule(3)
 FAMILY = FixedDimQuadraticFamily(3)
 

@@ -92,6 +92,7 @@ def test_truncated_es() -> None:
     assert out.unroll_state.inner_step.tolist() == GOLDEN["TruncatedES_call1"]["inner_step_after"]
 
 
+@pytest.mark.promoting
 def test_truncated_grad() -> None:
     estimator = TruncatedGrad(
         step(ConstantTruncationSchedule(10), random_initial_iteration_offset=10),
@@ -103,6 +104,7 @@ def test_truncated_grad() -> None:
     assert out.unroll_state.inner_step.tolist() == GOLDEN["TruncatedGrad_call1"]["inner_step_after"]
 
 
+@pytest.mark.promoting
 def test_full_grad() -> None:
     estimator = FullGrad(step(NeverEndingTruncationSchedule()), ConstantTruncationSchedule(10))
     _, out = first_call(estimator, seed=0)

@@ -258,6 +258,7 @@ def test_an_estimate_counts_the_steps_it_cost() -> None:
     assert int(estimate.info.finished_tasks) == 3
 
 
+@pytest.mark.promoting
 def test_learnable_adam_is_meta_trained_by_every_estimator() -> None:
     for name in ESTIMATORS:
         learner = SingleMachineGradientLearner(LearnableAdam(), [example(name)], optax.adam(0.05))

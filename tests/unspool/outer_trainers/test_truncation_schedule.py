@@ -17,6 +17,8 @@ from unspool.outer_trainers.truncation_schedule import (
     ScheduledTruncationSchedule,
 )
 
+pytestmark = pytest.mark.with_x64
+
 GOLDEN = json.loads((Path(__file__).parents[2] / "data/golden/truncation.json").read_text())
 KEY = jax.random.PRNGKey(0)
 OUTER_STATE = OuterState(jnp.int32(100))

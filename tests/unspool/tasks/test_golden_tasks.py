@@ -61,7 +61,7 @@ def test_image_mlp(golden: Mapping[str, np.ndarray]) -> None:
 
 
 def test_image_mlp_normalizer(golden: Mapping[str, np.ndarray]) -> None:
-    normalized = ImageMLP_Digits8_Relu32().normalizer(golden["normalizer_in"])
+    normalized = jax.vmap(ImageMLP_Digits8_Relu32().normalizer)(golden["normalizer_in"])
     np.testing.assert_allclose(normalized, golden["ImageMLP8_relu32/normalizer_out"], rtol=1e-6)
 
 
@@ -71,4 +71,4 @@ def test_quadratic_normalizer_differs_from_the_reference_in_taking_nan_for_the_w
     name = "FixedDimQuadraticFamilyData10"
     task = FixedDimQuadraticFamilyData(10).task_fn(jnp.zeros(10))
     expected = np.nan_to_num(golden[f"{name}/normalizer_out"], nan=1000.0)
-    np.testing.assert_array_equal(task.normalizer(golden[f"{name}/normalizer_in"]), expected)
+    np.testing.assert_array_equal(jax.vmap(task.normalizer)(golden[f"{name}/normalizer_in"]), expected)

@@ -10,6 +10,8 @@ import pytest
 from tests.unspool.tasks.examples import FAMILIES, SAMPLED_TASKS, TASKS, batch_of
 from unspool.tasks.base import Task, TaskFamily
 
+pytestmark = pytest.mark.with_x64
+
 every_task = pytest.mark.parametrize("task", [*TASKS, *SAMPLED_TASKS], ids=lambda task: task.name)
 every_configured_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -123,6 +125,6 @@ def test_equal_families_are_equal_and_pickle(family: TaskFamily) -> None:
 )
 @pytest.mark.parametrize("loss", [-1e30, 0.0, 2.0, 1e30, np.inf, -np.inf, np.nan])
 def test_normalizers_bound_any_loss(task: Task, worst: float, loss: float) -> None:
-    normalized = task.normalizer(jnp.asarray(loss))
+    normalized = task.normalizer(jnp.float32(loss))
     assert 0.0 <= normalized <= np.float32(worst)
     assert not np.isnan(loss) or normalized == np.float32(worst)

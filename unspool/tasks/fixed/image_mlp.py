@@ -9,6 +9,7 @@ from typing import Final
 import haiku as hk
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from unspool.config.arguments import check_choice, check_whole_number, refusal
 from unspool.tasks.base import Task, softmax_cross_entropy
@@ -85,7 +86,7 @@ class ImageMLP(Task):
 
     @property
     def _network(self) -> hk.Transformed:
-        def forward(images: jax.Array) -> jax.Array:
+        def forward(images: ArrayLike) -> jax.Array:
             logits: jax.Array = hk.nets.MLP([*self.hidden_sizes, _NUM_CLASSES])(images)
             return logits
 

@@ -1,0 +1,75 @@
+"""The library is tested under the strictest settings of JAX, and with its annotations checked."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jaxtyping
+import optax
+import pytest
+
+from tests import checked_types
+
+jaxtyping.install_import_hook("unspool", f"{checked_types.__name__}.typechecked")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests marked `with_x64` twice: with JAX's default types, and with 64-bit types."""
+    if metafunc.definition.get_closest_marker("with_x64"):
+        metafunc.parametrize("_precision", [False, True], indirect=True, ids=["x32", "x64"])
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the tests of estimators that differentiate through a learned Adam, and so through optax."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    if {"TruncatedGrad", "FullGrad"}.intersection(map(str, parameters.values())):
+        item.add_marker(pytest.mark.promoting)
+
+
+@pytest.fixture(autouse=True)
+def _precision(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """Whether there are 64-bit types."""
+    has_x64 = bool(getattr(request, "param", False))
+    with jax.enable_x64(has_x64):
+        yield has_x64
+
+
+@pytest.fixture(autouse=True)
+def _checked_annotations(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Annotations are checked, but where a test gives what they do not allow to see it refused by name."""
+    jaxtyping.config.update("jaxtyping_disable", "unchecked" in request.keywords)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(autouse=True)
+def _strict_ranks_and_types(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _precision: bool
+) -> Iterator[None]:
+    """No operation broadcasts over axes that an operand lacks, and none mixes types.
+
+    Optax's own arithmetic may: its bias corrections raise floats to the power of an int32 counter. With
+    64-bit types everything may: float64 data beside float32 parameters is what users of them have.
+    """
+    with_extra_args = optax.with_extra_args_support
+    monkeypatch.setattr(optax, "apply_updates", _promoting(optax.apply_updates))
+    monkeypatch.setattr(
+        optax, "with_extra_args_support", lambda transformation: _relaxed(with_extra_args(transformation))
+    )
+    promotion = "standard" if _precision or "promoting" in request.keywords else "strict"
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion(promotion):
+        yield
+
+
+def _relaxed(transformation: Any) -> optax.GradientTransformationExtraArgs:
+    return optax.GradientTransformationExtraArgs(transformation.init, _promoting(transformation.update))
+
+
+def _promoting(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def promoting(*args: Any, **kwargs: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"):
+            return function(*args, **kwargs)
+
+    return promoting
