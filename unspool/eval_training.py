@@ -20,7 +20,7 @@ from unspool.optimizers.optimizer import Optimizer, OptState
 from unspool.steps.inner_training import initial_opt_state, updated
 from unspool.tasks.base import Task, TaskFamily, single_task_to_family
 from unspool.tasks.datasets.base import Datasets, sample_batch, stacked
-from unspool.types import Batch, PRNGKey, PyTree, Scalar, TaskParams, Theta
+from unspool.types import Batch, PRNGKey, PyTree, Scalar, ScalarLike, TaskParams, Theta
 
 Curves = dict[str, npt.NDArray[Any]]
 Metrics = dict[str, jax.Array]
@@ -239,7 +239,7 @@ class _TrainingRun:
         return initial_opt_state(opt, task, params_key, opt_key, self.num_steps)
 
     def train(
-        self, problem: _Problem, opt_state: OptState, start: int | Scalar, data: _Data, num_steps: int
+        self, problem: _Problem, opt_state: OptState, start: ScalarLike, data: _Data, num_steps: int
     ) -> tuple[OptState, Metrics]:
         """Make the updates `start` to `start + num_steps - 1`; metrics are `[num_steps]`."""
         task = self.task_family.task_fn(problem.task_params)
@@ -253,10 +253,12 @@ class _TrainingRun:
             opt_state, loss = updated(opt, task, opt_state, (loss_key, update_key), batch)
             return opt_state, {"loss": loss, "norm_loss": task.normalizer(loss)}
 
-        return jax.lax.scan(step, opt_state, (start + jnp.arange(num_steps), data.streamed_of("train")))
+        return jax.lax.scan(
+            step, opt_state, (jnp.asarray(start) + jnp.arange(num_steps), data.streamed_of("train"))
+        )
 
     def evaluate(
-        self, problem: _Problem, opt_state: OptState, step: int | Scalar, data: _Data, num_batches: int
+        self, problem: _Problem, opt_state: OptState, step: ScalarLike, data: _Data, num_batches: int
     ) -> Metrics:
         """Return the means over `num_batches` batches of every split, as `{split}/{metric}` `[]`."""
         task = self.task_family.eval_task_fn(problem.task_params)
@@ -286,7 +288,12 @@ def _init(run: _TrainingRun, problems: _Problem) -> OptState:
 
 @functools.partial(jax.jit, static_argnames=("run", "num_steps"))
 def _train(
-    run: _TrainingRun, problems: _Problem, opt_states: OptState, start: int, data: _Data, num_steps: int
+    run: _TrainingRun,
+    problems: _Problem,
+    opt_states: OptState,
+    start: ScalarLike,
+    data: _Data,
+    num_steps: int,
 ) -> tuple[OptState, Metrics]:
     def train_one(problem: _Problem, opt_state: OptState, data: _Data) -> tuple[OptState, Metrics]:
         return run.train(problem, opt_state, start, data, num_steps)
@@ -296,7 +303,12 @@ def _train(
 
 @functools.partial(jax.jit, static_argnames=("run", "num_batches"))
 def _evaluate(
-    run: _TrainingRun, problems: _Problem, opt_states: OptState, step: int, data: _Data, num_batches: int
+    run: _TrainingRun,
+    problems: _Problem,
+    opt_states: OptState,
+    step: ScalarLike,
+    data: _Data,
+    num_batches: int,
 ) -> Metrics:
     def evaluate_one(problem: _Problem, opt_state: OptState, data: _Data) -> Metrics:
         return run.evaluate(problem, opt_state, step, data, num_batches)

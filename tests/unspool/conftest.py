@@ -21,7 +21,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark the tests of estimators that differentiate through a learned Adam, and so through optax."""
+    """Make warnings errors, and mark what differentiates through a learned Adam, and so through optax."""
+    # JAX drops programs from weak dictionaries that `jax.clear_caches` has emptied already.
+    weak = "ignore:Exception ignored in. <function WeakKeyDictionary:pytest.PytestUnraisableExceptionWarning"
+    item.add_marker(pytest.mark.filterwarnings("error", weak))
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     if {"TruncatedGrad", "FullGrad"}.intersection(map(str, parameters.values())):
         item.add_marker(pytest.mark.promoting)

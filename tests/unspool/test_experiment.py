@@ -28,6 +28,8 @@ from unspool.outer_trainers.truncation_schedule import (
 )
 from unspool.tasks.quadratics import FixedDimQuadraticFamily
 
+pytestmark = pytest.mark.promoting  # outer optimizers are optax's
+
 TEXT = """
 seed = 3
 outer_steps = 50

@@ -8,6 +8,8 @@ import pytest
 
 from unspool.experiment import Experiment
 
+pytestmark = pytest.mark.promoting  # outer optimizers are optax's
+
 QUADRATICS = {"task_family": {"type": "FixedDimQuadraticFamily", "dim": 3}}
 SCHEDULE = {"type": "ConstantTruncationSchedule", "total_length": 4}
 ADAM = {"type": "adam", "learning_rate": 0.01, "clip": 3.0, "clip_norm": 1.0}

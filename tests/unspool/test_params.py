@@ -50,6 +50,7 @@ def test_integers_are_named_by_every_optimizer(opt: Optimizer) -> None:
             init(params)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ("leaf", "words"),
     [
@@ -103,6 +104,7 @@ def test_a_tasks_integers_are_named_with_the_task(index: int) -> None:
     assert state.inner_opt_state.params["w"].dtype == jnp.float32
 
 
+@pytest.mark.unchecked
 def test_curves_name_a_tasks_integers_and_train_its_numbers() -> None:
     with pytest.raises(TypeError, match=r"Counting: params\['steps'\]"):
         single_task_training_curves(Counting(), SGD(), 2, KEY)

@@ -177,6 +177,7 @@ def test_part_4_continues_a_pes_unroll_and_prints_its_progress() -> None:
     assert printed == [[1, 8, 3], [0, 7, 2]]
 
 
+@pytest.mark.promoting
 def test_part_4_backpropagates_through_a_truncation() -> None:
     step = lopt_truncated_step.VectorizedLOptTruncatedStep(
         quadratics.FixedDimQuadraticFamily(10),

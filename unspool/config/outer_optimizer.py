@@ -12,7 +12,7 @@ import optax.contrib
 from unspool.config.components import call
 from unspool.config.config_error import ConfigError, Problem, ProblemList, did_you_mean
 from unspool.config.toml_values import as_toml
-from unspool.types import Theta
+from unspool.types import PyTree
 
 _CLIPPING: Mapping[str, Callable[[float], optax.GradientTransformation]] = {
     "clip": optax.clip,
@@ -48,7 +48,7 @@ def build_outer_optimizer(table: Any, key: str) -> optax.GradientTransformation:
     return optax.chain(*clipping, optimizer)
 
 
-def check_outer_optimizer(optimizer: optax.GradientTransformation, theta: Theta, key: str) -> None:
+def check_outer_optimizer(optimizer: optax.GradientTransformation, theta: PyTree, key: str) -> None:
     """Refuse an optimizer that cannot update `theta`, a pytree of arrays or shapes, from a gradient alone.
 
     Raises:

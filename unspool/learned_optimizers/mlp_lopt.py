@@ -26,7 +26,7 @@ from unspool.learned_optimizers.features import (
 from unspool.optimizers.optimizer import Optimizer, carried_model_state
 from unspool.params import as_params
 from unspool.stable_types import strongly_typed, typed_like
-from unspool.types import ModelState, Params, PRNGKey, PyTree, Scalar, ScalarLike, Theta
+from unspool.types import Arrays, ModelState, Params, PRNGKey, PyTree, Scalar, ScalarLike, Theta
 
 _DECAYS = (0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)
 _NUM_TENSOR_FEATURES = 2 + len(_DECAYS)  # the gradient, the parameter, its momenta
@@ -152,7 +152,7 @@ class _MLPOptimizer(Optimizer):
                 yield step[start : start + size]
                 start += size
 
-    def _layers(self, iteration: Scalar) -> list[tuple[jax.Array, jax.Array]]:
+    def _layers(self, iteration: Scalar) -> list[tuple[Arrays, Arrays]]:
         """Return weights `[in, out]` and biases `[out]` of the network as a function of tensor features.
 
         All parameters share the step features, so their part of the first layer is one vector: a bias.
@@ -195,7 +195,7 @@ def _groups(rows: Sequence[jax.Array]) -> Iterator[list[jax.Array]]:
         yield group
 
 
-def _mlp(layers: Sequence[tuple[jax.Array, jax.Array]], rows: jax.Array) -> jax.Array:
+def _mlp(layers: Sequence[tuple[Arrays, Arrays]], rows: jax.Array) -> jax.Array:
     """Apply a relu MLP to each column of `rows` `[in, elements]`; returns `[out, elements]`."""
     for index, (weight, bias) in enumerate(layers):
         if index > 0:

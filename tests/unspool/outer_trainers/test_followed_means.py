@@ -195,9 +195,9 @@ class FromZero:
 
 def test_a_learner_gives_a_short_episode_the_weight_of_a_long_one() -> None:
     estimator = whole_episodes(1)["FullES"]
-    outs = [
-        estimator.compute_gradient_estimate(WEIGHTS, jax.random.PRNGKey(seed), ())[0] for seed in range(12)
-    ]
+    keys = map(jax.random.PRNGKey, range(12))
+    state = estimator.init_worker_state(WEIGHTS, jax.random.PRNGKey(0))
+    outs = [estimator.compute_gradient_estimate(WEIGHTS, key, state)[0] for key in keys]
     by_length = {int(out.inner_steps): out for out in outs}
     assert sorted(by_length) == [2 * SHORT, 2 * LONG]
     learner = GradientLearner(FromZero(), optax.sgd(1.0))

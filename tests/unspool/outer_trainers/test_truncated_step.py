@@ -150,6 +150,7 @@ class Ramp(TruncatedStep):
         return state, TruncatedUnrollOut(loss, is_done, (), jnp.where(mask, step, 0), mask)
 
 
+@pytest.mark.promoting
 @pytest.mark.parametrize(
     ("convention", "period", "tolerance"), [("a", 4, 0.16), ("b", 4, 0.16), ("c", 3, 1e-4)]
 )

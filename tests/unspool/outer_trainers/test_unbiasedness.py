@@ -23,6 +23,8 @@ from unspool.outer_trainers.truncated_step import VectorizedStep, VectorizedTrun
 from unspool.outer_trainers.truncation_schedule import ConstantTruncationSchedule
 from unspool.steps.unroll import Inputs, unroll
 
+pytestmark = pytest.mark.promoting
+
 SAMPLES, SIGMAS = 4096, 5.0
 WEIGHTS = WorkerWeights({"theta": jnp.array([0.3, -0.1])}, None, OuterState(jnp.int32(0)))
 NUM_TASKS = 2

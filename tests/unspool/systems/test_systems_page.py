@@ -35,6 +35,7 @@ def test_the_pages_controller_learns_to_heat(page_module: Any) -> None:
     assert np.mean(page_module.mean_losses[-12:]) < 0.5 * np.mean(page_module.mean_losses[:12])
 
 
+@pytest.mark.promoting
 def test_the_pages_configuration_is_a_valid_one(page_module: Any) -> None:
     experiment = Experiment.from_toml(blocks("toml")[0])
     experiment.check()
