@@ -7,7 +7,7 @@ from typing import Final
 from learner.tables import LivenessTable
 from protos.rpc.connection import CONNECTION_OPTIONS
 from service.supervise.fleet import DRAIN_S, KILL_GRACE_S
-from workers.session.session import LONGEST_DELAY_S as RECONNECT_S
+from workers.session.learner_session import LONGEST_DELAY_S as RECONNECT_S
 
 _RECONNECTS: Final = 2
 _LEARNER_RESTART_S: Final = 15.0  # as long as a killed learner takes to be back

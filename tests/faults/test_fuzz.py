@@ -44,7 +44,7 @@ from tests.learner.running import RunningLearner
 from unspool.config.config_error import ConfigError
 from unspool.experiment import Experiment
 from unspool.serialization import SerializationError, from_bytes, to_bytes
-from workers.session.mailbox import Joined, Mailbox, TooManyOrdersError
+from workers.session.session_state import Joined, SessionState, TooManyCommandsError
 
 pytestmark = pytest.mark.slow
 
@@ -210,16 +210,16 @@ def learner_messages() -> list[learner_pb2.LearnerMessage]:
     return [learner_pb2.LearnerMessage(**message) for message in messages]
 
 
-def test_what_a_worker_hears() -> None:
-    mailbox, draws, corpus = Mailbox(), random.Random(5), learner_messages()
-    mailbox.joined(Joined(learner_pb2.JoinReply(chunk_bytes=1 << 20), frozenset(), True))
+def test_what_a_worker_receives() -> None:
+    state, draws, corpus = SessionState(), random.Random(5), learner_messages()
+    state.joined(Joined(learner_pb2.JoinReply(chunk_bytes=1 << 20), frozenset(), True))
     for number in range(150_000):
         try:
-            mailbox.hear(mutated_message(draws, draws.choice(corpus)))
-        except TooManyOrdersError:
-            mailbox.orders()
+            state.receive(mutated_message(draws, draws.choice(corpus)))
+        except TooManyCommandsError:
+            state.commands()
         if number % 1000 == 0:
-            mailbox.orders()
+            state.commands()
 
 
 def test_bodies() -> None:

@@ -16,26 +16,26 @@ from protos.rpc.denials import DenialReason
 from protos.rpc.send_queue import SendQueue
 from protos.rpc.session_service import JoinDeniedError, check_join
 from protos.unspool.v1 import learner_pb2
-from workers.relay.custody import RelayCustody
 from workers.relay.leasing import RelayLeasing
+from workers.relay.pending_pushes import PendingPushes
 from workers.relay.sessions import RelayedWorker, total_heartbeat
 from workers.relay.state import RelayState
-from workers.session.mailbox import Joined, Mailbox
+from workers.session.session_state import Joined, SessionState
 
 
 class RelayCore:
     """All of a relay's coordination, as the events that move it. Safe to use from any thread."""
 
     def __init__(
-        self, mailbox: Mailbox, max_workers: int, clock: Callable[[], float] = time.monotonic
+        self, session_state: SessionState, max_workers: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Speak to the learner through `mailbox`, for at most `max_workers` workers."""
-        # Held while the mailbox's own lock is taken, never the other way round.
+        """Speak to the learner through `session_state`, for at most `max_workers` workers."""
+        # Held while the session_state's own lock is taken, never the other way round.
         self._lock = threading.RLock()
         self._max_workers = max_workers
-        self._state = RelayState(mailbox, clock)
+        self._state = RelayState(session_state, clock)
         self._leasing = RelayLeasing(self._state)
-        self._custody = RelayCustody(self._state)
+        self._pending = PendingPushes(self._state)
         self._report = total_heartbeat(self._state.workers, [], 0)
 
     @property
@@ -49,7 +49,7 @@ class RelayCore:
         return len(self._state.workers) == 0
 
     def report(self) -> learner_pb2.Heartbeat:
-        """Return what a heartbeat to the learner says. Takes no lock: the mailbox asks in its own."""
+        """Return what a heartbeat to the learner says. Takes no lock: the session_state asks in its own."""
         return self._report
 
     # What the learner says.
@@ -71,35 +71,35 @@ class RelayCore:
                 self._leasing.keep_only(joined.held)
             self._renew_report()
 
-    def hear(self, message: learner_pb2.LearnerMessage) -> None:
+    def receive(self, message: learner_pb2.LearnerMessage) -> None:
         """Pass on what the learner says, to whom it concerns."""
         with self._lock:
             match message.WhichOneof("body"):
                 case "heartbeat_ack":
                     self._state.credits = message.heartbeat_ack.credits
                 case "verdict":
-                    self._custody.hear(message.verdict)
+                    self._pending.receive(message.verdict)
                 case "theta":
                     self._state.theta = message
                     self._state.send_to_all(message)
                 case "grant":
                     self._state.credits = message.grant.credits
-                    self._leasing.hear_grant(message.grant)
+                    self._leasing.receive_grant(message.grant)
                     self._renew_report()
                 case "revocation":
-                    self._leasing.hear_revocation(message.revocation)
+                    self._leasing.receive_revocation(message.revocation)
                 case "stack_request":
                     self._ask_for_stack(message)
             self._state.pushes.flush()
 
-    def drain(self, order: learner_pb2.Drain) -> None:
+    def drain(self, command: learner_pb2.Drain) -> None:
         """Ask every worker to return its lanes and go; nobody is let in any more."""
         with self._lock:
-            self._state.draining = self._state.draining or order
+            self._state.draining = self._state.draining or command
             for worker in self._state.workers:
                 worker.draining = True
-            self._state.send_to_all(learner_pb2.LearnerMessage(drain=order))
-            self._leasing.give_back_unwanted(order.reason, age_s=0.0)
+            self._state.send_to_all(learner_pb2.LearnerMessage(drain=command))
+            self._leasing.give_back_unwanted(command.reason, age_s=0.0)
 
     def give_back(self, reason: str) -> None:
         """Return every lane that a worker has not returned itself."""
@@ -193,7 +193,7 @@ class RelayCore:
         """Answer a push whose body is still to come, if nothing is wanted of that; returns whether."""
         with self._lock:
             worker = self._state.heard(worker_id)
-            return worker is None or self._custody.refuse(worker, push)
+            return worker is None or self._pending.refuse(worker, push)
 
     def push(
         self, worker_id: str, push: learner_pb2.GradientEstimatorOut, body: codec.Buffer | codec.CodecError
@@ -201,8 +201,8 @@ class RelayCore:
         """Take a push into custody, or say why not."""
         with self._lock:
             worker = self._state.heard(worker_id)
-            if worker is not None and not self._custody.refuse(worker, push):
-                self._custody.take(worker, push, body)
+            if worker is not None and not self._pending.refuse(worker, push):
+                self._pending.take(worker, push, body)
 
     def wants_snapshot(self, worker_id: str, snapshot: learner_pb2.Snapshot) -> bool:
         """Whether a snapshot is worth receiving: the fence holds here as it does at the learner."""
@@ -214,7 +214,7 @@ class RelayCore:
         """Pass on a lane's unroll state."""
         with self._lock:
             if self.wants_snapshot(worker_id, snapshot):
-                self._state.mailbox.snapshot(snapshot, body)
+                self._state.session_state.snapshot(snapshot, body)
 
     def return_lane(self, worker_id: str, message: learner_pb2.LaneReturn) -> None:
         """Pass a lane back, after everything that its worker had to say of it."""
@@ -231,7 +231,7 @@ class RelayCore:
             worker = self._state.workers.get(worker_id)
             if worker is not None:
                 level = "error" if is_unfit else "info"
-                self._state.mailbox.log(level, f"{worker.name} leaves its relay: {reason}")
+                self._state.session_state.log(level, f"{worker.name} leaves its relay: {reason}")
                 self._close(worker, learner_pb2.Goodbye.DRAINED, reason)
 
     def pass_on(self, worker_id: str, kind: str, message: Any) -> None:
@@ -243,12 +243,12 @@ class RelayCore:
             match kind:
                 case "lane_failure":
                     if self._state.lanes.leased(worker_id, message.lane, message.incarnation) is not None:
-                        self._state.mailbox.report_failure(message)
+                        self._state.session_state.report_failure(message)
                 case "stack":
-                    self._state.mailbox.answer_stack(f"{worker.name}:\n{message.text}")
+                    self._state.session_state.send_stack(f"{worker.name}:\n{message.text}")
                 case "log":
                     failure = message.failure if message.HasField("failure") else None
-                    self._state.mailbox.log(message.level, f"{worker.name}: {message.text}", failure)
+                    self._state.session_state.log(message.level, f"{worker.name}: {message.text}", failure)
 
     # Under these.
 
@@ -273,13 +273,13 @@ class RelayCore:
         self._state.workers.close(worker)
         # First the heartbeat, which overtakes everything: an empty relay must not be granted its lanes again.
         self._renew_report()
-        self._state.mailbox.beat(self._report)
+        self._state.session_state.send_heartbeat(self._report)
         self._leasing.give_back_all_of(worker, f"{worker.name}: {detail}")
 
     def _unburden(self, worker: RelayedWorker) -> None:
         worker.stuck_at = worker.heartbeat.progress
         text = f"{worker.name} hangs behind its relay, for {worker.heartbeat.phase_age_s:.0f} s"
-        self._state.mailbox.log("warning", text)
+        self._state.session_state.log("warning", text)
         self._leasing.give_back_all_of(worker, text)
         worker.send(learner_pb2.LearnerMessage(stack_request=learner_pb2.StackRequest()))
 

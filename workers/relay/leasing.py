@@ -23,12 +23,12 @@ class RelayLeasing:
         self._awaited |= names
         self._awaited_until_s = self._state.clock() + _GATHER_HEARTBEATS * self._state.reply.heartbeat_s
 
-    def hear_grant(self, grant: learner_pb2.LaneGrant) -> None:
+    def receive_grant(self, grant: learner_pb2.LaneGrant) -> None:
         """Take a lane, for whoever is to have it."""
         self._state.lanes.put(RelayedLane(grant, self._state.clock()))
         self.route()
 
-    def hear_revocation(self, revocation: learner_pb2.LaneRevocation) -> None:
+    def receive_revocation(self, revocation: learner_pb2.LaneRevocation) -> None:
         """Ask for a lane back from whoever has it."""
         lane = self._state.lanes.under(revocation.lane, revocation.incarnation)
         if lane is not None:
@@ -60,11 +60,11 @@ class RelayLeasing:
 
     def give_back(self, lane: RelayedLane, reason: str, seq: int | None = None) -> None:
         """Return a lane to the learner, after everything that there was to say of it."""
-        lanes, mailbox = self._state.lanes, self._state.mailbox
+        lanes, session_state = self._state.lanes, self._state.session_state
         lanes.drop(lane)
         self._state.pushes.flush(force=True)
         held = lane.held()
-        mailbox.return_lane(
+        session_state.return_lane(
             learner_pb2.LaneReturn(
                 lane=held.lane,
                 incarnation=held.incarnation,

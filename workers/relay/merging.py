@@ -16,7 +16,7 @@ from protos.unspool.v1 import common_pb2, learner_pb2
 
 
 @dataclass(frozen=True)
-class HeldPush:
+class PendingPush:
     """A push that a relay answers for until the learner's last word on it.
 
     Attributes:
@@ -50,7 +50,7 @@ def is_mergeable(
 
 
 def merged(
-    pushes: Sequence[HeldPush], schema: common_pb2.Schema
+    pushes: Sequence[PendingPush], schema: common_pb2.Schema
 ) -> tuple[learner_pb2.GradientEstimatorOut, bytes]:
     """Return one push, and its body, in the place of several: `grad = sum(w g) / sum(w)`, `weight = sum(w)`.
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from protos.unspool.v1 import common_pb2, learner_pb2
-from workers.relay.merging import HeldPush, merged
-from workers.session.mailbox import Mailbox
+from workers.relay.merging import PendingPush, merged
+from workers.session.session_state import SessionState
 
 _SENT_AGAIN = frozenset({learner_pb2.NO_CREDIT, learner_pb2.CORRUPT})
 """Verdicts after which the outbox sends the same push again by itself."""
@@ -19,20 +19,20 @@ _SENT_AGAIN = frozenset({learner_pb2.NO_CREDIT, learner_pb2.CORRUPT})
 class Answer(NamedTuple):
     """A verdict on a held push, for its sender."""
 
-    held: HeldPush
+    held: PendingPush
     verdict: learner_pb2.PushVerdict
 
 
 class RelayPushes:
     """Custody of pushes. Not thread-safe: the relay's lock guards it."""
 
-    def __init__(self, mailbox: Mailbox, schema: common_pb2.Schema, most_merged: int) -> None:
-        """Send through `mailbox`, where the learner takes means of several, of `most_merged` at a time."""
-        self._mailbox = mailbox
+    def __init__(self, session_state: SessionState, schema: common_pb2.Schema, most_merged: int) -> None:
+        """Send through `session_state`; if the learner merges, at most `most_merged` pushes as one."""
+        self._session_state = session_state
         self._schema = schema
         self._most_merged = most_merged
-        self._waiting: collections.deque[HeldPush] = collections.deque()
-        self._sent: dict[int, Sequence[HeldPush]] = {}
+        self._waiting: collections.deque[PendingPush] = collections.deque()
+        self._sent: dict[int, Sequence[PendingPush]] = {}
         self._unanswered: set[int] = set()
         self._accepted: set[int] = set()
 
@@ -58,7 +58,7 @@ class RelayPushes:
                 return learner_pb2.ACCEPTED if sent_id in self._accepted else learner_pb2.VERDICT_UNSPECIFIED
         return None
 
-    def add(self, held: HeldPush) -> None:
+    def add(self, held: PendingPush) -> None:
         """Take a push into custody, and send it now if nothing speaks for waiting."""
         self._waiting.append(held)
         self.flush()
@@ -73,7 +73,7 @@ class RelayPushes:
                 body = bytes(group[0].body)
             else:
                 push, body = merged(group, self._schema)
-            self._mailbox.push(push, body)
+            self._session_state.push(push, body)
             self._sent[push.push_id] = group
             self._unanswered.add(push.push_id)
 
@@ -99,7 +99,7 @@ class RelayPushes:
             return answers
         return [Answer(held, _about(held, verdict)) for held in group]
 
-    def _objected(self, group: Sequence[HeldPush], verdict: learner_pb2.PushVerdict) -> list[Answer]:
+    def _objected(self, group: Sequence[PendingPush], verdict: learner_pb2.PushVerdict) -> list[Answer]:
         objections = {(part.lane, part.seq): part for part in verdict.parts}
         answers = []
         for held in group:
@@ -111,31 +111,31 @@ class RelayPushes:
     def _may_send(self) -> bool:
         if self._most_merged < 2:
             return True
-        return not self._unanswered and self._mailbox.free_credits > 0
+        return not self._unanswered and self._session_state.free_credits > 0
 
-    def _next_group(self) -> Sequence[HeldPush]:
+    def _next_group(self) -> Sequence[PendingPush]:
         first = self._waiting.popleft()
         group = [first]
         if not first.can_merge:
             return group
-        room = min(self._most_merged, self._mailbox.free_credits) - len(first.parts)
+        room = min(self._most_merged, self._session_state.free_credits) - len(first.parts)
         while self._waiting and self._waiting[0].can_merge and len(self._waiting[0].parts) <= room:
             room -= len(self._waiting[0].parts)
             group.append(self._waiting.popleft())
         return group
 
-    def _all(self) -> Iterator[HeldPush]:
+    def _all(self) -> Iterator[PendingPush]:
         yield from self._waiting
         for group in self._sent.values():
             yield from group
 
 
-def _is(held: HeldPush, worker_id: str, push_id: int) -> bool:
+def _is(held: PendingPush, worker_id: str, push_id: int) -> bool:
     return held.worker_id == worker_id and held.push.push_id == push_id
 
 
 def _about(
-    held: HeldPush, verdict: learner_pb2.PushVerdict, objections: Sequence[learner_pb2.PartVerdict] = ()
+    held: PendingPush, verdict: learner_pb2.PushVerdict, objections: Sequence[learner_pb2.PartVerdict] = ()
 ) -> learner_pb2.PushVerdict:
     """Return a verdict in the sender's own terms."""
     answer = learner_pb2.PushVerdict(

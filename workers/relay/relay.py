@@ -23,8 +23,8 @@ from workers.exits import End
 from workers.relay.core import RelayCore
 from workers.relay.worker_service import RelayHost
 from workers.session.client import LearnerClient
-from workers.session.mailbox import Joined, Mailbox
-from workers.session.session import LearnerSession
+from workers.session.learner_session import LearnerSession
+from workers.session.session_state import Joined, SessionState
 from workers.settings import WorkerSettings, introduction
 
 _logger = logging.getLogger(__name__)
@@ -84,8 +84,8 @@ class Relay:
             TlsError: the address needs TLS files that workers accept.
         """
         self._settings = settings
-        self._mailbox = Mailbox(forwards=True)
-        self._core = RelayCore(self._mailbox, settings.max_workers)
+        self._session_state = SessionState(forwards=True)
+        self._core = RelayCore(self._session_state, settings.max_workers)
         denials = Denials(report=lambda reason, text: _logger.warning("denied: %s: %s", reason, text))
         self._access = Access(
             {Role.WORKER: settings.upstream.token}, None, denials, is_mutual=settings.is_tls_mutual
@@ -98,7 +98,7 @@ class Relay:
         self.address = address_of(advertised_host(settings.host, None), port)
         self._session = LearnerSession(
             client,
-            self._mailbox,
+            self._session_state,
             _introduction(settings.upstream),
             self._core.report,
             orphan_ttl_s=settings.upstream.orphan_ttl_s,
@@ -133,17 +133,17 @@ class Relay:
         self._drain = self._drain or learner_pb2.Drain(
             reason=reason, deadline_s=self._settings.upstream.drain_s
         )
-        self._mailbox.wake()
+        self._session_state.wake()
 
     def _relay(self) -> End:
         drained_by_s: float | None = None
         next_tick_s = 0.0
         while True:
             # Read before anything is looked at, so that nothing that changes meanwhile is slept through.
-            seen = self._mailbox.revision
-            self._obey()
-            if self._mailbox.end is not None:
-                return self._mailbox.end
+            seen = self._session_state.revision
+            self._execute()
+            if self._session_state.end is not None:
+                return self._session_state.end
             now_s = time.monotonic()
             if self._drain is not None and drained_by_s is None:
                 self._core.drain(self._drain)
@@ -153,25 +153,25 @@ class Relay:
             if now_s >= next_tick_s:
                 self._core.tick()
                 next_tick_s = now_s + _TICK_S
-            self._mailbox.wait(seen, max(0.0, next_tick_s - now_s))
+            self._session_state.wait(seen, max(0.0, next_tick_s - now_s))
 
-    def _obey(self) -> None:
-        for order in self._mailbox.orders():
-            match order:
+    def _execute(self) -> None:
+        for command in self._session_state.commands():
+            match command:
                 case Joined():
-                    self._access.run_id = order.reply.run_id
-                    self._core.joined(order)
+                    self._access.run_id = command.reply.run_id
+                    self._core.joined(command)
                 case learner_pb2.Drain():
-                    self._drain = self._drain or order
+                    self._drain = self._drain or command
                 case learner_pb2.LearnerMessage():
-                    self._core.hear(order)
+                    self._core.receive(command)
 
     def _leave(self, drain: learner_pb2.Drain | None) -> End:
         reason = drain.reason if drain is not None else "drained"
         self._core.give_back(reason)
         if not self._core.reply.worker_id or self._session.leave(reason, self._settings.upstream.drain_s):
             return End(ExitCode.OK, f"drained: {reason}")
-        return self._mailbox.end or End(
+        return self._session_state.end or End(
             ExitCode.TEMPORARY, f"drained, but had no chance to return its lanes: {self._session.trouble}"
         )
 

@@ -8,7 +8,7 @@ from protos.unspool.v1 import learner_pb2
 from workers.relay.lanes import RelayedLanes
 from workers.relay.pushes import RelayPushes
 from workers.relay.sessions import RelayedWorker
-from workers.session.mailbox import Mailbox
+from workers.session.session_state import SessionState
 
 _DEFAULT_TTL_HEARTBEATS = 6.0
 
@@ -18,7 +18,7 @@ class RelayState:
     """The state of a relay, in parts that do not know each other.
 
     Attributes:
-        mailbox: the relay's own conversation with the learner.
+        session_state: the relay's own conversation with the learner.
         clock: monotonic seconds.
         reply: what the learner said at the last Join; empty before the first.
         pushes: those that the relay answers for.
@@ -27,10 +27,10 @@ class RelayState:
         theta: the newest announcement, as it came, or None.
         credits: further pushes that the learner would take, as it said last.
         progress: estimates that have come.
-        draining: the order to go, once there is one.
+        draining: the command to go, once there is one.
     """
 
-    mailbox: Mailbox
+    session_state: SessionState
     clock: Callable[[], float]
     reply: learner_pb2.JoinReply = dataclasses.field(default_factory=learner_pb2.JoinReply)
     pushes: RelayPushes = dataclasses.field(init=False)
@@ -64,7 +64,7 @@ class RelayState:
     def begin_afresh(self, reply: learner_pb2.JoinReply) -> None:
         """Forget everything that an earlier session with the learner was about."""
         self.reply = reply
-        self.pushes = RelayPushes(self.mailbox, reply.schema, reply.lanes_total if reply.merges else 1)
+        self.pushes = RelayPushes(self.session_state, reply.schema, reply.lanes_total if reply.merges else 1)
         self.workers.clear()
         self.lanes.clear()
         self.theta, self.credits = None, 0

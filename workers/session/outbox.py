@@ -1,8 +1,8 @@
-"""What a session has to say, in the order in which it will be said, and what was said but not yet settled.
+"""The messages that a session has to send, in order, and the pushes that have no final verdict yet.
 
-A push is delivered at least once: it is kept until the learner's last word on it, and sent again on each new
-stream until then. Heartbeats, log lines and the like overtake bodies between two chunks, so that a heartbeat
-waits for one chunk at most.
+A push is delivered at least once: it is kept until its final verdict, and sent again on each new stream until
+then. Heartbeats, log lines and the like are sent between two chunks of a body, so that a heartbeat waits for
+one chunk at most.
 """
 
 import collections
@@ -13,21 +13,21 @@ from protos import codec
 from protos.unspool.v1 import learner_pb2
 
 _NOTES = 64
-"""Log lines and the like that wait for a stream; the oldest go first."""
+"""Log lines and the like that wait for a stream; beyond this number the oldest are dropped."""
 
 _SEND_AGAIN = frozenset({learner_pb2.NO_CREDIT, learner_pb2.CORRUPT})
 """Verdicts after which the learner still wants the same push."""
 
 
 @dataclass(frozen=True)
-class Parcel:
+class QueuedMessage:
     """A message, and the body that follows it in chunks.
 
     Attributes:
-        message: what is said first.
-        body: what follows; empty if the message is everything.
-        transfer: the name of the body within its stream.
-        push_id: of the push that this is, or 0.
+        message: sent first.
+        body: sent after it; empty if there is none.
+        transfer: identifies the body within its stream.
+        push_id: of a push, or 0.
     """
 
     message: learner_pb2.WorkerMessage
@@ -46,26 +46,26 @@ class Outbox:
     """The queue of one session. Not thread-safe: the session's lock guards it."""
 
     def __init__(self, capacity: int) -> None:
-        """Start empty; `has_room` says no once `capacity` parcels wait."""
+        """Start empty; `has_room` is False once `capacity` messages wait."""
         self._capacity = capacity
         self._chunk_bytes = 1
         self._heartbeat: learner_pb2.WorkerMessage | None = None
         self._notes: collections.deque[learner_pb2.WorkerMessage] = collections.deque(maxlen=_NOTES)
-        self._waiting: collections.deque[Parcel] = collections.deque()
+        self._waiting: collections.deque[QueuedMessage] = collections.deque()
         self._sending: Iterator[learner_pb2.WorkerMessage] | None = None
-        self._sent: dict[int, Parcel] = {}
-        self._refused: dict[int, Parcel] = {}
+        self._sent: dict[int, QueuedMessage] = {}
+        self._refused: dict[int, QueuedMessage] = {}
         self._unanswered: set[int] = set()
         self._credits = 0
 
     @property
     def has_room(self) -> bool:
-        """Whether another parcel may be put in."""
+        """Whether another message may be queued."""
         return len(self._waiting) < self._capacity
 
     @property
     def is_empty(self) -> bool:
-        """Whether everything was handed to the stream."""
+        """Whether everything has been passed to the stream."""
         return not (self._heartbeat or self._notes or self._waiting)
 
     @property
@@ -73,22 +73,22 @@ class Outbox:
         """How many further pushes the learner would buffer; those not yet answered count as buffered."""
         return max(0, self._credits - len(self._unanswered))
 
-    def put(self, parcel: Parcel) -> None:
-        """Queue a parcel behind the others."""
-        self._waiting.append(parcel)
-        if parcel.push_id:
-            self._unanswered.add(parcel.push_id)
+    def put(self, queued: QueuedMessage) -> None:
+        """Queue a message behind the others."""
+        self._waiting.append(queued)
+        if queued.push_id:
+            self._unanswered.add(queued.push_id)
 
-    def beat(self, heartbeat: learner_pb2.Heartbeat) -> None:
-        """Say `heartbeat` next, in the place of one that has not been said yet."""
+    def set_heartbeat(self, heartbeat: learner_pb2.Heartbeat) -> None:
+        """Send `heartbeat` next, instead of one that has not been sent yet."""
         self._heartbeat = learner_pb2.WorkerMessage(heartbeat=heartbeat)
 
-    def say(self, message: learner_pb2.WorkerMessage) -> None:
-        """Say `message` soon, or never if many wait."""
+    def send_soon(self, message: learner_pb2.WorkerMessage) -> None:
+        """Send `message` between two chunks; it is dropped if too many others wait."""
         self._notes.append(message)
 
     def next_message(self) -> learner_pb2.WorkerMessage | None:
-        """Return what to say next, or None if there is nothing."""
+        """Return the next message to send, or None."""
         if self._heartbeat is not None:
             message, self._heartbeat = self._heartbeat, None
             return message
@@ -104,24 +104,24 @@ class Outbox:
             if piece is not None:
                 return piece
             self._sending = None
-            parcel = self._waiting.popleft()
-            if parcel.push_id:
-                self._sent[parcel.push_id] = parcel
+            queued = self._waiting.popleft()
+            if queued.push_id:
+                self._sent[queued.push_id] = queued
         return None
 
     def restart(self, chunk_bytes: int) -> None:
-        """Prepare for a new stream: what was cut off starts over, after the pushes that have no last word."""
+        """Prepare for a new stream: resend the pushes without a final verdict, then what was interrupted."""
         self._chunk_bytes = chunk_bytes
         self._sending = None
         self._heartbeat = None
         self._credits = 0
-        unsettled = sorted((self._sent | self._refused).values(), key=lambda parcel: parcel.push_id)
+        unsettled = sorted((self._sent | self._refused).values(), key=lambda queued: queued.push_id)
         self._waiting.extendleft(reversed(unsettled))
-        self._unanswered.update(parcel.push_id for parcel in unsettled)
+        self._unanswered.update(queued.push_id for queued in unsettled)
         self._sent.clear()
         self._refused.clear()
 
-    def settle(self, verdict: learner_pb2.PushVerdict) -> Parcel | None:
+    def settle(self, verdict: learner_pb2.PushVerdict) -> QueuedMessage | None:
         """Take the learner's word on a push; returns the push unless it is accepted and waits to be applied.
 
         After a final word the push is forgotten. One that came at a bad moment is sent again when there is a
@@ -131,22 +131,22 @@ class Outbox:
         self._unanswered.discard(push_id)
         if verdict.verdict == learner_pb2.ACCEPTED:
             return None
-        parcel = self._withdraw(push_id)
-        if parcel is not None and verdict.verdict in _SEND_AGAIN:
-            self._refused[push_id] = parcel
-        return parcel
+        queued = self._withdraw(push_id)
+        if queued is not None and verdict.verdict in _SEND_AGAIN:
+            self._refused[push_id] = queued
+        return queued
 
-    def _withdraw(self, push_id: int) -> Parcel | None:
+    def _withdraw(self, push_id: int) -> QueuedMessage | None:
         for settled in (self._sent, self._refused):
             if push_id in settled:
                 return settled.pop(push_id)
         # The learner may answer before the last chunk has left: it reads the header first.
-        for position, parcel in enumerate(self._waiting):
-            if parcel.push_id == push_id:
+        for position, queued in enumerate(self._waiting):
+            if queued.push_id == push_id:
                 if position == 0:
                     self._sending = None
                 del self._waiting[position]
-                return parcel
+                return queued
         return None
 
     def credit(self, credits: int) -> None:

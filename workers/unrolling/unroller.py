@@ -94,7 +94,7 @@ class Unroller:
             UnavailableError: it could not be reached.
         """
         estimate = self._estimate(lane, self.thetas.published(lane.replay[0]))
-        # Waiting here keeps the worker at most one estimate away from its orders.
+        # Waiting here keeps the worker at most one estimate away from its next command.
         jax.block_until_ready(estimate.unroll_state)  # type: ignore[no-untyped-call]  # JAX has no types for it
         advanced = lane.advance(estimate.unroll_state)
         if lane.estimator.is_compiled:  # others need not be hashable

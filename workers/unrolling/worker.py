@@ -12,8 +12,8 @@ from protos.unspool.v1 import learner_pb2
 from unspool.failure_report import FailureReport
 from workers.exits import End
 from workers.session.client import LearnerClient, UnavailableError
-from workers.session.mailbox import Joined, Mailbox, Order, Rejected
-from workers.session.session import LearnerSession, thread_stacks
+from workers.session.learner_session import LearnerSession, thread_stacks
+from workers.session.session_state import Command, Joined, Rejected, SessionState
 from workers.settings import WorkerSettings, introduction
 from workers.unrolling.progress import Progress
 from workers.unrolling.workload import Workload
@@ -49,14 +49,14 @@ class UnrollWorker:
         self._settings = settings
         self._client = client
         self._clock = clock
-        self._mailbox = Mailbox()
+        self._session_state = SessionState()
         self._progress = Progress(clock)
-        self._drain_order: learner_pb2.Drain | None = None
+        self._drain_command: learner_pb2.Drain | None = None
         self._workload: Workload | None = None
         self.end = End(ExitCode.FAILED, "it has not ended yet")
         self._session = LearnerSession(
             client,
-            self._mailbox,
+            self._session_state,
             _introduction(settings),
             self._progress.heartbeat,
             orphan_ttl_s=settings.orphan_ttl_s,
@@ -77,8 +77,8 @@ class UnrollWorker:
 
     def drain(self, reason: str) -> None:
         """Finish the estimate that is running, give every lane back, and return from `run`."""
-        self._drain_order = self._drain_order or learner_pb2.Drain(reason=reason)
-        self._mailbox.wake()
+        self._drain_command = self._drain_command or learner_pb2.Drain(reason=reason)
+        self._session_state.wake()
 
     def stack(self) -> str:
         """Return what every thread of this process is doing."""
@@ -90,35 +90,35 @@ class UnrollWorker:
             return self._work()
         except RefusedError as refusal:
             report = FailureReport.of(refusal)
-            return self._give_in(End(ExitCode.REFUSED, str(refusal)), report if report.is_users else None)
+            return self._exit_after(End(ExitCode.REFUSED, str(refusal)), report if report.is_users else None)
         except Exception as error:
-            return self._give_in(End.crashed(error), FailureReport.of(error))
+            return self._exit_after(End.crashed(error), FailureReport.of(error))
         finally:
             self._session.close()
 
     def _work(self) -> End:
         while True:
             # Read before anything is looked at, so that nothing that changes meanwhile is slept through.
-            seen = self._mailbox.revision
-            for order in self._mailbox.orders():
-                self._obey(order)
-            if self._mailbox.end is not None:
-                return self._mailbox.end
-            if self._drain_order is not None:
-                return self._leave(self._drain_order)
+            seen = self._session_state.revision
+            for command in self._session_state.commands():
+                self._execute(command)
+            if self._session_state.end is not None:
+                return self._session_state.end
+            if self._drain_command is not None:
+                return self._leave(self._drain_command)
             self._step(seen)
 
-    def _obey(self, order: Order) -> None:
-        if isinstance(order, learner_pb2.Drain):
-            self._drain_order = self._drain_order or order
-        elif isinstance(order, Joined):
-            self._come_in(order)
+    def _execute(self, command: Command) -> None:
+        if isinstance(command, learner_pb2.Drain):
+            self._drain_command = self._drain_command or command
+        elif isinstance(command, Joined):
+            self._take_join(command)
         elif self._workload is not None:
-            _hand_on(order, self._workload)
+            _dispatch(command, self._workload)
 
-    def _come_in(self, joined: Joined) -> None:
+    def _take_join(self, joined: Joined) -> None:
         if self._workload is None or self._workload.experiment_toml != joined.reply.experiment_toml:
-            self._workload = Workload(joined, self._client, self._mailbox, self._progress, self._clock)
+            self._workload = Workload(joined, self._client, self._session_state, self._progress, self._clock)
         else:
             self._workload.rejoin(joined)
 
@@ -133,7 +133,7 @@ class UnrollWorker:
 
     def _idle(self, seen: int, waiting_for: str, timeout_s: float | None = None) -> None:
         self._progress.enter(learner_pb2.Heartbeat.IDLE, waiting_for)
-        self._mailbox.wait(seen, timeout_s)
+        self._session_state.wait(seen, timeout_s)
 
     def _waiting_for(self) -> str:
         trouble = self._session.trouble
@@ -148,28 +148,28 @@ class UnrollWorker:
         self._workload.give_back(drain.reason)
         if self._session.leave(drain.reason, drain.deadline_s or self._settings.drain_s):
             return End(ExitCode.OK, f"drained: {drain.reason}")
-        return self._mailbox.end or End(
+        return self._session_state.end or End(
             ExitCode.TEMPORARY, f"drained, but had no chance to return its lanes: {self._session.trouble}"
         )
 
-    def _give_in(self, end: End, report: FailureReport | None) -> End:
+    def _exit_after(self, end: End, report: FailureReport | None) -> End:
         text = f"worker {self._settings.name} exits {int(end.code)}: {end.reason}"
         failure = None if report is None else failure_message(*report)
-        self._mailbox.log("error", text[-_LAST_WORDS_CHARACTERS:], failure)
+        self._session_state.log("error", text[-_LAST_WORDS_CHARACTERS:], failure)
         is_unfit = end.code is ExitCode.REFUSED
         why = f": {end.reason[:_REASON_CHARACTERS]}" if is_unfit else ""
         self._session.leave(f"exits {int(end.code)}{why}", _LAST_WORDS_S, is_unfit=is_unfit)
         return end
 
 
-def _hand_on(order: Order, workload: Workload) -> None:
-    match order:
+def _dispatch(command: Command, workload: Workload) -> None:
+    match command:
         case learner_pb2.LaneGrant():
-            workload.grant(order)
+            workload.grant(command)
         case learner_pb2.LaneRevocation():
-            workload.revoke(order)
+            workload.revoke(command)
         case Rejected():
-            workload.take_rejection(order)
+            workload.take_rejection(command)
 
 
 def _introduction(settings: WorkerSettings) -> learner_pb2.JoinRequest:

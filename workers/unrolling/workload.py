@@ -10,7 +10,7 @@ from protos.failure_message import failure_message
 from protos.unspool.v1 import learner_pb2
 from unspool.failure_report import FailureReport, traceback_of
 from workers.session.client import LearnerClient, UnavailableError
-from workers.session.mailbox import Joined, Mailbox, Rejected
+from workers.session.session_state import Joined, Rejected, SessionState
 from workers.unrolling.lane import LaneUnroll
 from workers.unrolling.leases import HeldLeases
 from workers.unrolling.progress import Progress
@@ -31,7 +31,7 @@ class Workload:
         self,
         joined: Joined,
         client: LearnerClient,
-        mailbox: Mailbox,
+        session_state: SessionState,
         progress: Progress,
         clock: Callable[[], float],
     ) -> None:
@@ -40,7 +40,7 @@ class Workload:
         Args:
             joined: what the learner said about the run.
             client: where thetas and snapshots are fetched from.
-            mailbox: what is learnt of and said to the learner.
+            session_state: what is learnt of and said to the learner.
             progress: told of every phase.
             clock: monotonic seconds.
 
@@ -49,7 +49,7 @@ class Workload:
         """
         progress.enter(_Phase.COMPILING, "building the experiment")
         self._reply = joined.reply
-        self._mailbox = mailbox
+        self._session_state = session_state
         self._progress = progress
         self._clock = clock
         self._unroller = Unroller(joined.reply, client, clock=clock)
@@ -118,7 +118,7 @@ class Workload:
                 # The learner leaves out thetas that it has newer ones of: the newest may come after this.
                 self._outdated_before = max(self._outdated_before, verdict.version)
             case learner_pb2.CORRUPT:
-                self._mailbox.log("warning", text)
+                self._session_state.log("warning", text)
 
     # Work.
 
@@ -135,12 +135,12 @@ class Workload:
 
     def waiting_for(self) -> str:
         """Say what the next piece of work needs."""
-        lanes, theta = list(self._leases), self._mailbox.theta
+        lanes, theta = list(self._leases), self._session_state.theta
         if not lanes:
             return "a lane"
         if theta is None:
             return "theta"
-        if not self._mailbox.has_room:
+        if not self._session_state.has_room:
             return "the connection: what is to be sent piles up"
         if self._reply.exact_versions:
             return f"theta version {min(lane.seq for lane in lanes)} (newest: {theta.version})"
@@ -167,13 +167,13 @@ class Workload:
     def _build(self, grant: learner_pb2.LaneGrant) -> LaneUnroll:
         if grant.snapshot_seq:
             return self._unroller.restore(grant)
-        theta, thetas = self._mailbox.theta, self._unroller.thetas
+        theta, thetas = self._session_state.theta, self._unroller.thetas
         if theta is not None and (theta.version == grant.init_version or not self._reply.exact_versions):
             return self._unroller.initialise(grant, thetas.announced(theta))
         return self._unroller.initialise(grant, thetas.published(grant.init_version))
 
     def _advance_a_lane(self) -> bool:
-        theta = self._mailbox.theta
+        theta = self._session_state.theta
         if theta is not None and theta.version > self._reply.version:
             # Whoever was to have the lanes that this worker lost has them, and has moved on.
             self._leases.drop_unleased()
@@ -187,11 +187,11 @@ class Workload:
         return False
 
     def _is_ready(self, lane: LaneUnroll, theta: learner_pb2.ThetaAnnouncement) -> bool:
-        if not self._mailbox.has_room:
+        if not self._session_state.has_room:
             return False
         if self._reply.exact_versions:
             return theta.version == lane.seq
-        return theta.version >= self._outdated_before and self._mailbox.free_credits > 0
+        return theta.version >= self._outdated_before and self._session_state.free_credits > 0
 
     def _replay(self, lane: LaneUnroll) -> None:
         phase = _Phase.COMPILING if self._unroller.compiles(lane) else _Phase.RESTORING
@@ -214,7 +214,7 @@ class Workload:
         with self._blaming(lane.number, lane.incarnation, lane.seq + 1):
             lane, push, body = self._unroller.estimate(lane, weights, theta.version)
         self._progress.estimated(began_s, push.unroll_info.inner_steps, compiled=compiles)
-        self._mailbox.push(push, body)
+        self._session_state.push(push, body)
         if lane.seq % self._reply.snapshot_every == 0:
             lane = self._send_snapshot(lane)
         self._leases.serve(lane)
@@ -231,7 +231,7 @@ class Workload:
         except (RefusedError, UnavailableError):
             raise
         except Exception as error:
-            self._mailbox.report_failure(_lane_failure(error, lane, incarnation, seq))
+            self._session_state.report_failure(_lane_failure(error, lane, incarnation, seq))
             raise
 
     # Giving lanes back.
@@ -245,7 +245,7 @@ class Workload:
             bytes=len(body),
             sha256=hashlib.sha256(body).hexdigest(),
         )
-        self._mailbox.snapshot(snapshot, body)
+        self._session_state.snapshot(snapshot, body)
         return lane.snapshotted()
 
     def _return(self, lane: LaneUnroll, reason: str) -> None:
@@ -260,7 +260,7 @@ class Workload:
         self._return_at(grant.lane, grant.incarnation, grant.seq, reason)
 
     def _return_at(self, lane: int, incarnation: int, seq: int, reason: str) -> None:
-        self._mailbox.return_lane(
+        self._session_state.return_lane(
             learner_pb2.LaneReturn(lane=lane, incarnation=incarnation, seq=seq, reason=reason)
         )
 

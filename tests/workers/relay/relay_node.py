@@ -9,7 +9,7 @@ from protos import codec
 from protos.unspool.v1 import learner_pb2
 from tests.workers.fake_learner import PATIENCE_S, FakeStream
 from workers.relay.core import RelayCore
-from workers.session.mailbox import Joined, Mailbox
+from workers.session.session_state import Joined, SessionState
 
 SCHEMA = codec.schema_of([np.zeros(3, np.float32), np.zeros((), np.float32)])
 TTL_S = 30.0
@@ -73,8 +73,8 @@ class RelayNode:
 
     def __init__(self, *, merges: bool = False, max_workers: int = 4) -> None:
         self.clock = Clock()
-        self.mailbox = Mailbox(forwards=True)
-        self.core = RelayCore(self.mailbox, max_workers, self.clock)
+        self.session_state = SessionState(forwards=True)
+        self.core = RelayCore(self.session_state, max_workers, self.clock)
         self.reply = learner_pb2.JoinReply(
             run_id="run",
             epoch=1,
@@ -90,22 +90,22 @@ class RelayNode:
         self.join(fresh=True)
 
     def join(self, *, fresh: bool, held: frozenset[tuple[int, int]] = frozenset()) -> None:
-        self.mailbox.joined(Joined(self.reply, held, fresh))
-        self._stream = FakeStream(self.mailbox.new_stream(self.core.report))
-        self._obey()
+        self.session_state.joined(Joined(self.reply, held, fresh))
+        self._stream = FakeStream(self.session_state.new_stream(self.core.report))
+        self._execute()
 
     def worker(self, name: str, incarnation: str = "i0", held: Any = ()) -> Peer:
         return Peer(self, name, incarnation, held)
 
-    def hear(self, **message: Any) -> None:
-        self.mailbox.hear(learner_pb2.LearnerMessage(**message))
-        self._obey()
+    def receive(self, **message: Any) -> None:
+        self.session_state.receive(learner_pb2.LearnerMessage(**message))
+        self._execute()
 
     def grant(
         self, lane: int, incarnation: int = 7, *, seq: int = 0, credits: int = 9
     ) -> learner_pb2.LaneGrant:
         grant = learner_pb2.LaneGrant(lane=lane, incarnation=incarnation, seq=seq, credits=credits)
-        self.hear(grant=grant)
+        self.receive(grant=grant)
         return grant
 
     def judge(
@@ -118,7 +118,7 @@ class RelayNode:
         about = learner_pb2.PushVerdict(
             push_id=push.push_id, verdict=verdict, version=3, credits=credits, parts=parts
         )
-        self.hear(verdict=about)
+        self.receive(verdict=about)
 
     def pass_time(self, seconds: float) -> None:
         self.clock.now_s += seconds
@@ -133,9 +133,9 @@ class RelayNode:
                 return getattr(message, kind)
             assert found == "heartbeat", f"expected {kind}, got {message}"
 
-    def _obey(self) -> None:
-        for order in self.mailbox.orders():
-            if isinstance(order, Joined):
-                self.core.joined(order)
-            elif isinstance(order, learner_pb2.LearnerMessage):
-                self.core.hear(order)
+    def _execute(self) -> None:
+        for command in self.session_state.commands():
+            if isinstance(command, Joined):
+                self.core.joined(command)
+            elif isinstance(command, learner_pb2.LearnerMessage):
+                self.core.receive(command)

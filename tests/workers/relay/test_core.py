@@ -305,7 +305,7 @@ def test_a_revocation_reaches_the_worker_that_has_the_lane():
     w0, w1 = node.worker("w0"), node.worker("w1")
     for lane in range(2):
         node.grant(lane)
-    node.hear(revocation=learner_pb2.LaneRevocation(lane=1, incarnation=7))
+    node.receive(revocation=learner_pb2.LaneRevocation(lane=1, incarnation=7))
     assert [revocation.lane for revocation in w1.told("revocation")] == [1]
     assert not w0.told("revocation")
 

@@ -8,18 +8,18 @@ from jax.random import PRNGKey
 from protos import codec
 from protos.unspool.v1 import learner_pb2
 from tests.unspool.outer_trainers.test_followed_means import LONG, SHORT, WEIGHTS, whole_episodes
-from workers.relay.merging import HeldPush, is_mergeable, merged
+from workers.relay.merging import PendingPush, is_mergeable, merged
 
 DTYPES = (np.float32, np.float16, ml_dtypes.bfloat16)
 
 
-def held(leaves: list[np.ndarray], schema, weight: float, lane: int = 0) -> HeldPush:
+def held(leaves: list[np.ndarray], schema, weight: float, lane: int = 0) -> PendingPush:
     push = learner_pb2.GradientEstimatorOut(lane=lane, seq=1, theta_version=lane, weight=weight)
-    return HeldPush("w0", push, codec.encode(leaves, schema), can_merge=True)
+    return PendingPush("w0", push, codec.encode(leaves, schema), can_merge=True)
 
 
-def hold_again(push: learner_pb2.GradientEstimatorOut, body: bytes) -> HeldPush:
-    return HeldPush("relay", push, body, can_merge=True)
+def hold_again(push: learner_pb2.GradientEstimatorOut, body: bytes) -> PendingPush:
+    return PendingPush("relay", push, body, can_merge=True)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

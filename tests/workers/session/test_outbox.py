@@ -1,18 +1,18 @@
 import pytest
 
 from protos.unspool.v1 import common_pb2, learner_pb2
-from workers.session.outbox import Outbox, Parcel
+from workers.session.outbox import Outbox, QueuedMessage
 
 CHUNK_BYTES = 4
 
 
-def push_parcel(push_id: int, body: bytes = b"") -> Parcel:
+def push_parcel(push_id: int, body: bytes = b"") -> QueuedMessage:
     push = learner_pb2.GradientEstimatorOut(push_id=push_id, grad=common_pb2.Tensors(transfer=push_id))
-    return Parcel(learner_pb2.WorkerMessage(push=push), body, push_id, push_id=push_id)
+    return QueuedMessage(learner_pb2.WorkerMessage(push=push), body, push_id, push_id=push_id)
 
 
-def returned(lane: int) -> Parcel:
-    return Parcel(learner_pb2.WorkerMessage(lane_return=learner_pb2.LaneReturn(lane=lane)))
+def returned(lane: int) -> QueuedMessage:
+    return QueuedMessage(learner_pb2.WorkerMessage(lane_return=learner_pb2.LaneReturn(lane=lane)))
 
 
 def verdict(push_id: int, name: str) -> learner_pb2.PushVerdict:
@@ -48,19 +48,19 @@ def test_a_body_follows_its_message_in_chunks(outbox):
 def test_a_heartbeat_overtakes_the_rest_of_a_body(outbox):
     outbox.put(push_parcel(1, b"01234567"))
     said = [outbox.next_message(), outbox.next_message()]
-    outbox.beat(learner_pb2.Heartbeat())
+    outbox.set_heartbeat(learner_pb2.Heartbeat())
     assert kinds(said + drained(outbox)) == ["push", "chunk", "heartbeat", "chunk"]
 
 
 def test_a_heartbeat_that_was_not_said_gives_way_to_a_newer_one(outbox):
-    outbox.beat(learner_pb2.Heartbeat(progress=1))
-    outbox.beat(learner_pb2.Heartbeat(progress=2))
+    outbox.set_heartbeat(learner_pb2.Heartbeat(progress=1))
+    outbox.set_heartbeat(learner_pb2.Heartbeat(progress=2))
     assert [message.heartbeat.progress for message in drained(outbox)] == [2]
 
 
 def test_the_oldest_log_lines_are_lost_first(outbox):
     for number in range(100):
-        outbox.say(learner_pb2.WorkerMessage(log=learner_pb2.LogLine(text=str(number))))
+        outbox.send_soon(learner_pb2.WorkerMessage(log=learner_pb2.LogLine(text=str(number))))
     lines = [message.log.text for message in drained(outbox)]
     assert len(lines) < 100
     assert lines[-1] == "99"

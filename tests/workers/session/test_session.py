@@ -9,8 +9,8 @@ from protos.exit_codes import ExitCode
 from protos.unspool.v1 import learner_pb2
 from tests.workers.fake_learner import PATIENCE_S, FakeLearner
 from workers.session.client import UnavailableError
-from workers.session.mailbox import Joined, Mailbox
-from workers.session.session import FullJitterBackoff, LearnerSession
+from workers.session.learner_session import FullJitterBackoff, LearnerSession
+from workers.session.session_state import Joined, SessionState
 
 HELD = learner_pb2.HeldLane(lane=1, incarnation=2, seq=3)
 
@@ -26,11 +26,11 @@ class Clock:
 
 
 def make_session(
-    learner: FakeLearner, mailbox: Mailbox, *, step_s: float = 0.0, orphan_ttl_s: float = 60.0
+    learner: FakeLearner, session_state: SessionState, *, step_s: float = 0.0, orphan_ttl_s: float = 60.0
 ) -> LearnerSession:
     return LearnerSession(
         learner,
-        mailbox,
+        session_state,
         learner_pb2.JoinRequest(worker_name="w0", incarnation="abc"),
         lambda: learner_pb2.Heartbeat(lanes=[HELD]),
         orphan_ttl_s=orphan_ttl_s,
@@ -45,25 +45,25 @@ def learner() -> FakeLearner:
 
 
 @pytest.fixture
-def mailbox() -> Mailbox:
-    return Mailbox()
+def session_state() -> SessionState:
+    return SessionState()
 
 
 @pytest.fixture
-def session(learner: FakeLearner, mailbox: Mailbox) -> Iterator[LearnerSession]:
-    session = make_session(learner, mailbox)
+def session(learner: FakeLearner, session_state: SessionState) -> Iterator[LearnerSession]:
+    session = make_session(learner, session_state)
     yield session
     session.close()
     assert not [thread.name for thread in threading.enumerate() if thread.name.endswith("-w0")]
 
 
-def next_joined(mailbox: Mailbox) -> Joined:
+def next_joined(session_state: SessionState) -> Joined:
     while True:
-        seen = mailbox.revision
-        for order in mailbox.orders():
-            assert isinstance(order, Joined)
-            return order
-        mailbox.wait(seen, PATIENCE_S)
+        seen = session_state.revision
+        for command in session_state.commands():
+            assert isinstance(command, Joined)
+            return command
+        session_state.wait(seen, PATIENCE_S)
 
 
 def push(lane: int = 0) -> learner_pb2.GradientEstimatorOut:
@@ -76,11 +76,11 @@ def test_a_stream_begins_with_a_heartbeat(session, learner):
     assert message.heartbeat.lanes == [HELD]
 
 
-def test_a_broken_stream_leads_to_another_join_that_names_the_held_lanes(session, learner, mailbox):
+def test_a_broken_stream_leads_to_another_join_that_names_the_held_lanes(session, learner, session_state):
     session.start()
-    first = next_joined(mailbox)
+    first = next_joined(session_state)
     learner.break_stream()
-    second = next_joined(mailbox)
+    second = next_joined(session_state)
     assert first.fresh
     assert not second.fresh
     assert second.held == {(1, 2)}
@@ -88,19 +88,19 @@ def test_a_broken_stream_leads_to_another_join_that_names_the_held_lanes(session
 
 
 @pytest.mark.parametrize("change", [{"epoch": 2}, {"worker_id": "w0#2"}])
-def test_no_lease_survives_another_learner_or_another_session(session, learner, mailbox, change):
+def test_no_lease_survives_another_learner_or_another_session(session, learner, session_state, change):
     session.start()
-    next_joined(mailbox)
+    next_joined(session_state)
     for name, value in change.items():
         setattr(learner.reply, name, value)
     learner.break_stream()
-    assert next_joined(mailbox).fresh
+    assert next_joined(session_state).fresh
 
 
-def test_an_outdated_learner_is_not_listened_to(session, learner, mailbox):
+def test_an_outdated_learner_is_not_listened_to(session, learner, session_state):
     learner.reply.epoch = 3
     session.start()
-    next_joined(mailbox)
+    next_joined(session_state)
     learner.joins.get()
     learner.reply.epoch = 2
     learner.break_stream()
@@ -108,42 +108,42 @@ def test_an_outdated_learner_is_not_listened_to(session, learner, mailbox):
     learner.joins.get(timeout=PATIENCE_S)  # it is asked again, as if it had not answered
     assert "outdated learner answered: its epoch is 2" in session.trouble
     learner.reply.epoch = 4
-    assert next_joined(mailbox).reply.epoch == 4
+    assert next_joined(session_state).reply.epoch == 4
 
 
-def test_another_runs_epoch_says_nothing(session, learner, mailbox):
+def test_another_runs_epoch_says_nothing(session, learner, session_state):
     learner.reply.epoch = 3
     session.start()
-    next_joined(mailbox)
+    next_joined(session_state)
     learner.reply.run_id, learner.reply.epoch = "another", 1
     learner.break_stream()
-    assert next_joined(mailbox).reply.run_id == "another"
+    assert next_joined(session_state).reply.run_id == "another"
 
 
-def test_a_question_for_the_stack_is_answered_beside_the_work(session, learner, mailbox):
+def test_a_question_for_the_stack_is_answered_beside_the_work(session, learner, session_state):
     session.start()
-    next_joined(mailbox)
+    next_joined(session_state)
     learner.say(stack_request=learner_pb2.StackRequest())
     dump = learner.next("stack").stack.text
-    assert "_listen" in dump  # the thread that answers
+    assert "_receive" in dump  # the thread that answers
     assert "test_a_question_for_the_stack" in dump
 
 
-def test_a_push_without_a_last_word_is_sent_again_on_the_next_stream(session, learner, mailbox):
+def test_a_push_without_a_last_word_is_sent_again_on_the_next_stream(session, learner, session_state):
     session.start()
-    next_joined(mailbox)
-    mailbox.push(push(), b"gradient")
+    next_joined(session_state)
+    session_state.push(push(), b"gradient")
     first = learner.next_push()
     learner.judge(first, learner_pb2.ACCEPTED)
     learner.break_stream()
     assert learner.next_push() == first
 
 
-def test_a_large_body_travels_in_chunks(session, learner, mailbox):
+def test_a_large_body_travels_in_chunks(session, learner, session_state):
     learner.reply.chunk_bytes = 1024
     session.start()
-    next_joined(mailbox)
-    mailbox.push(push(), bytes(2500))
+    next_joined(session_state)
+    session_state.push(push(), bytes(2500))
     header = learner.next_push()
     chunks = [learner.next("chunk").chunk for _ in range(3)]
     assert header.grad.WhichOneof("body") == "transfer"
@@ -151,53 +151,53 @@ def test_a_large_body_travels_in_chunks(session, learner, mailbox):
     assert sum(len(chunk.data) for chunk in chunks) == 2500
 
 
-def test_the_theta_of_an_earlier_session_is_void(session, learner, mailbox):
+def test_the_theta_of_an_earlier_session_is_void(session, learner, session_state):
     session.start()
-    next_joined(mailbox)
+    next_joined(session_state)
     learner.announce(9)
     learner.break_stream()
-    next_joined(mailbox)
-    assert mailbox.theta is None
+    next_joined(session_state)
+    assert session_state.theta is None
 
 
-def test_an_expired_session_joins_afresh(session, learner, mailbox):
+def test_an_expired_session_joins_afresh(session, learner, session_state):
     session.start()
-    next_joined(mailbox)
+    next_joined(session_state)
     learner.dismiss(learner_pb2.Goodbye.EXPIRED)
-    assert next_joined(mailbox).fresh
+    assert next_joined(session_state).fresh
 
 
-def test_an_unreachable_learner_is_tried_again(session, learner, mailbox):
+def test_an_unreachable_learner_is_tried_again(session, learner, session_state):
     for _ in range(3):
         learner.join_errors.put(UnavailableError("nobody there"))
     session.start()
-    assert next_joined(mailbox).reply.run_id == "run"
+    assert next_joined(session_state).reply.run_id == "run"
 
 
-def test_a_worker_without_a_learner_is_orphaned_in_the_end(learner, mailbox):
+def test_a_worker_without_a_learner_is_orphaned_in_the_end(learner, session_state):
     learner.join = lambda request: (_ for _ in ()).throw(UnavailableError("nobody there"))
-    session = make_session(learner, mailbox, step_s=40.0)
+    session = make_session(learner, session_state, step_s=40.0)
     session.start()
-    end = mailbox.wait_for_end(PATIENCE_S)
+    end = session_state.wait_for_end(PATIENCE_S)
     session.close()
     assert end is not None
     assert end.code is ExitCode.TEMPORARY
     assert "nobody there" in end.reason
 
 
-def test_a_learner_that_acknowledges_no_heartbeat_is_joined_again(learner, mailbox):
+def test_a_learner_that_acknowledges_no_heartbeat_is_joined_again(learner, session_state):
     learner.reply.heartbeat_s = 0.01
-    session = make_session(learner, mailbox, step_s=1.0)
+    session = make_session(learner, session_state, step_s=1.0)
     session.start()
-    next_joined(mailbox)
-    assert not next_joined(mailbox).fresh
+    next_joined(session_state)
+    assert not next_joined(session_state).fresh
     session.close()
 
 
-def test_leaving_sends_what_is_queued_and_closes_the_stream(session, learner, mailbox):
+def test_leaving_sends_what_is_queued_and_closes_the_stream(session, learner, session_state):
     session.start()
-    next_joined(mailbox)
-    mailbox.return_lane(learner_pb2.LaneReturn(lane=1, seq=3))
+    next_joined(session_state)
+    session_state.return_lane(learner_pb2.LaneReturn(lane=1, seq=3))
     assert session.leave("drained", PATIENCE_S)
     assert learner.next("lane_return").lane_return.seq == 3
     assert learner.next_message() is None

@@ -1,8 +1,8 @@
-"""One worker's conversation with the learner, kept up over broken streams and learners that restart.
+"""A worker's session with the learner, which survives broken streams and restarts of the learner.
 
-The receiver's thread joins, listens, and joins again; the heartbeat's thread beats; the client's own thread
-pulls what the mailbox has to send. A broken stream is not an end: only the learner's goodbye, its refusal, or
-its absence for `orphan_ttl_s` is.
+The receiver thread joins, receives messages, and joins again; the heartbeat thread sends heartbeats; gRPC's
+thread pulls the messages to send from the session state. A broken stream does not end the session: only a
+goodbye of the learner, a denied Join, or the absence of a learner for `orphan_ttl_s` does.
 """
 
 import faulthandler
@@ -17,12 +17,12 @@ from protos.exit_codes import ExitCode, RefusedError
 from protos.unspool.v1 import learner_pb2
 from workers.exits import End
 from workers.session.client import LearnerClient, LearnerStream, UnavailableError
-from workers.session.mailbox import Joined, Mailbox, TooManyOrdersError
+from workers.session.session_state import Joined, SessionState, TooManyCommandsError
 
 _JOIN_THREAD_S = 5.0
 _STACK_CHARACTERS = 64 * 1024
 
-_LAST_WORDS = {
+_FINAL_GOODBYES = {
     learner_pb2.Goodbye.FINISHED: ExitCode.OK,
     learner_pb2.Goodbye.STOPPED: ExitCode.OK,
     learner_pb2.Goodbye.DRAINED: ExitCode.OK,
@@ -30,10 +30,10 @@ _LAST_WORDS = {
     learner_pb2.Goodbye.FAILED: ExitCode.REFUSED,
     learner_pb2.Goodbye.EVICTED: ExitCode.EVICTED,
 }
-"""Goodbyes after which there is nothing to come back to."""
+"""Goodbyes after which a worker does not join again, with the exit code of its process."""
 
 LONGEST_DELAY_S: Final = 2.0
-"""What a worker waits at most before it tries its learner again."""
+"""The longest delay before a worker tries to reach its learner again."""
 
 
 class FullJitterBackoff:
@@ -62,7 +62,7 @@ class FullJitterBackoff:
 
 
 class LearnerSession:
-    """A conversation that survives its streams.
+    """A session with the learner that survives its streams.
 
     The constructor starts nothing; `start` does, and `close` joins every thread.
     """
@@ -70,7 +70,7 @@ class LearnerSession:
     def __init__(
         self,
         client: LearnerClient,
-        mailbox: Mailbox,
+        session_state: SessionState,
         introduction: learner_pb2.JoinRequest,
         report: Callable[[], learner_pb2.Heartbeat],
         *,
@@ -82,15 +82,15 @@ class LearnerSession:
 
         Args:
             client: reaches the learner; `close` closes it.
-            mailbox: what is said and heard.
-            introduction: says who this worker is; `held` is filled in at each Join.
-            report: what a heartbeat says now; called from the session's threads.
-            orphan_ttl_s: how long to look for the first learner; it gives its own figure for later.
+            session_state: shared with the worker.
+            introduction: the request to join; `held` is filled in at each Join.
+            report: returns the current heartbeat; called from the session's threads.
+            orphan_ttl_s: how long to look for the first learner; its reply to Join replaces this value.
             clock: monotonic seconds.
             draws: jitter of heartbeats and retries.
         """
         self._client = client
-        self._mailbox = mailbox
+        self._session_state = session_state
         self._introduction = introduction
         self._report = report
         self._orphan_ttl_s = orphan_ttl_s
@@ -98,16 +98,16 @@ class LearnerSession:
         self._draws = draws or random.Random()
         self._heartbeat_s = 1.0
         self._reply: learner_pb2.JoinReply | None = None
-        self._forgotten = False
+        self._is_fresh_join = False
         self._stream: LearnerStream | None = None
         self._trouble: str | None = "it has not answered yet"
         self._last_heard_s = 0.0
-        self._in_touch = threading.Event()
+        self._connected = threading.Event()
         self._stopping = threading.Event()
         name = introduction.worker_name
         self._threads = [
-            threading.Thread(target=self._converse, name=f"receiver-{name}", daemon=True),
-            threading.Thread(target=self._keep_beating, name=f"heartbeat-{name}", daemon=True),
+            threading.Thread(target=self._run, name=f"receiver-{name}", daemon=True),
+            threading.Thread(target=self._send_heartbeats, name=f"heartbeat-{name}", daemon=True),
         ]
 
     @property
@@ -116,24 +116,24 @@ class LearnerSession:
         return self._trouble
 
     def start(self) -> None:
-        """Begin to look for the learner; `Joined` is the first order in the mailbox."""
+        """Start looking for the learner; `Joined` is the first command in the session state."""
         self._last_heard_s = self._clock()
         for thread in self._threads:
             thread.start()
 
     def leave(self, reason: str, timeout_s: float, *, is_unfit: bool = False) -> bool:
-        """Send what is queued, close the stream, and tell the learner that this worker goes or is unfit.
+        """Send what is queued, close the stream, and tell the learner that this worker leaves or is unfit.
 
         False if time ran out before everything was sent.
         """
-        self._mailbox.leave()
-        end = self._mailbox.wait_for_end(timeout_s)
+        self._session_state.leave()
+        end = self._session_state.wait_for_end(timeout_s)
         if end is None or end.code is not ExitCode.OK or self._reply is None:
             return False
         try:
             self._client.leave(self._reply.worker_id, reason, is_unfit=is_unfit)
         except (RefusedError, UnavailableError):
-            # The lanes are back already; a learner that is gone, or forgot this worker, has nothing to free.
+            # The lanes are returned already: a learner that is gone, or has no such session, holds none.
             return True
         return True
 
@@ -145,15 +145,15 @@ class LearnerSession:
             if thread.ident is not None:
                 thread.join(_JOIN_THREAD_S)
 
-    # The receiver's thread.
+    # The receiver thread.
 
-    def _converse(self) -> None:
+    def _run(self) -> None:
         backoff = FullJitterBackoff(self._draws)
         try:
             while not self._stopping.is_set():
                 stream = self._connect()
                 if stream is not None:
-                    self._listen(stream, backoff)
+                    self._receive(stream, backoff)
                 self._give_up_if_orphaned()
                 self._stopping.wait(backoff.next_delay_s())
         except RefusedError as refusal:
@@ -164,14 +164,14 @@ class LearnerSession:
     def _connect(self) -> LearnerStream | None:
         try:
             reply = self._join()
-            outgoing = self._mailbox.new_stream(self._report)
+            outgoing = self._session_state.new_stream(self._report)
             stream = self._client.open_session(reply.session_secret, outgoing)
         except UnavailableError as error:
             self._trouble = str(error)
             return None
         self._last_heard_s = self._clock()
         self._stream, self._trouble = stream, None
-        self._in_touch.set()
+        self._connected.set()
         if self._stopping.is_set():
             stream.cancel()
         return stream
@@ -183,50 +183,50 @@ class LearnerSession:
         request.held.extend(held)
         reply = self._client.join(request)
         self._check_epoch(reply)
-        fresh = self._forgotten or self._reply is None or not _same_session(self._reply, reply)
-        self._reply, self._forgotten = reply, False
+        fresh = self._is_fresh_join or self._reply is None or not _same_session(self._reply, reply)
+        self._reply, self._is_fresh_join = reply, False
         self._orphan_ttl_s = reply.orphan_ttl_s or self._orphan_ttl_s
         self._heartbeat_s = reply.heartbeat_s or self._heartbeat_s
         leases = frozenset((lane.lane, lane.incarnation) for lane in held)
-        self._mailbox.joined(Joined(reply, leases, fresh))
+        self._session_state.joined(Joined(reply, leases, fresh))
         return reply
 
     def _check_epoch(self, reply: learner_pb2.JoinReply) -> None:
-        """Stay away from a learner that another one has taken the run over from, and that does not know."""
+        """Ignore a learner that has been replaced by another one and does not know it yet."""
         known = self._reply
         if known is not None and known.run_id == reply.run_id and reply.epoch < known.epoch:
             raise UnavailableError(
                 f"an outdated learner answered: its epoch is {reply.epoch}, that of the run {known.epoch}"
             )
 
-    def _listen(self, stream: LearnerStream, backoff: FullJitterBackoff) -> None:
+    def _receive(self, stream: LearnerStream, backoff: FullJitterBackoff) -> None:
         trouble = "it closed the stream"
         try:
             for message in stream:
                 self._last_heard_s = self._clock()
                 backoff.reset()
                 if message.HasField("goodbye"):
-                    trouble = self._take_leave_of(message.goodbye)
+                    trouble = self._take_goodbye(message.goodbye)
                     break
-                if message.HasField("stack_request") and not self._mailbox.forwards:
-                    self._mailbox.answer_stack(thread_stacks()[-_STACK_CHARACTERS:])
+                if message.HasField("stack_request") and not self._session_state.forwards:
+                    self._session_state.send_stack(thread_stacks()[-_STACK_CHARACTERS:])
                 else:
-                    self._mailbox.hear(message)
-        except (UnavailableError, RefusedError, TooManyOrdersError) as error:
+                    self._session_state.receive(message)
+        except (UnavailableError, RefusedError, TooManyCommandsError) as error:
             # Only a Join can refuse: a learner that restarted since knows nothing of this session's secret.
             trouble = str(error)
         self._stream, self._trouble = None, self._trouble or trouble
         stream.cancel()
-        self._mailbox.hang_up()
-        if self._mailbox.has_left:
+        self._session_state.close_stream()
+        if self._session_state.has_left:
             self._finish(End(ExitCode.OK, "left"))
 
-    def _take_leave_of(self, goodbye: learner_pb2.Goodbye) -> str:
+    def _take_goodbye(self, goodbye: learner_pb2.Goodbye) -> str:
         reason = f"{learner_pb2.Goodbye.Reason.Name(goodbye.reason)} {goodbye.detail}".rstrip()
-        if goodbye.reason in _LAST_WORDS:
-            self._finish(End(_LAST_WORDS[goodbye.reason], reason))
+        if goodbye.reason in _FINAL_GOODBYES:
+            self._finish(End(_FINAL_GOODBYES[goodbye.reason], reason))
         else:
-            self._forgotten = True
+            self._is_fresh_join = True
         return f"it said goodbye: {reason}"
 
     def _give_up_if_orphaned(self) -> None:
@@ -237,28 +237,28 @@ class LearnerSession:
             )
             self._finish(End(ExitCode.TEMPORARY, reason))
 
-    # The heartbeat's thread.
+    # The heartbeat thread.
 
-    def _keep_beating(self) -> None:
-        self._in_touch.wait()
+    def _send_heartbeats(self) -> None:
+        self._connected.wait()
         while not self._stopping.wait(self._heartbeat_s * self._draws.uniform(0.8, 1.0)):
-            self._beat()
+            self._send_heartbeat()
 
-    def _beat(self) -> None:
+    def _send_heartbeat(self) -> None:
         stream = self._stream
         if stream is None:
             return
-        self._mailbox.beat(self._report())
-        deaf_s = self._clock() - self._last_heard_s
-        if deaf_s > 2.0 * self._heartbeat_s:
-            # The other direction may be cut alone: this end has to notice by itself.
-            self._trouble = f"it has not acknowledged a heartbeat for {deaf_s:.1f} s"
+        self._session_state.send_heartbeat(self._report())
+        unanswered_s = self._clock() - self._last_heard_s
+        if unanswered_s > 2.0 * self._heartbeat_s:
+            # Only the direction towards this worker may be broken, which the learner cannot notice.
+            self._trouble = f"it has not acknowledged a heartbeat for {unanswered_s:.1f} s"
             stream.cancel()
 
     def _finish(self, end: End) -> None:
-        self._mailbox.finish(end)
+        self._session_state.finish(end)
         self._stopping.set()
-        self._in_touch.set()
+        self._connected.set()
         stream = self._stream
         if stream is not None:
             stream.cancel()

@@ -1,8 +1,8 @@
-"""Where the worker and its session meet: what the learner has said, and what the worker has to say.
+"""The state that a worker shares with the threads of its session: commands received, messages to send.
 
-The worker reads orders, looks at the newest theta and puts in what is to be sent; the session's threads
-deliver. One condition guards everything, and everything that a worker could wait for grows the revision: a
-worker reads it, looks for something to do, and waits for it to change.
+The worker takes commands, reads the newest theta and queues messages; the session's threads send them. One
+condition guards all of it. Every change that a worker could wait for increments the revision: a worker reads
+the revision, looks for something to do, and waits for the revision to change.
 """
 
 import collections
@@ -14,18 +14,18 @@ from typing import TypeAlias
 from protos import codec
 from protos.unspool.v1 import common_pb2, learner_pb2
 from workers.exits import End
-from workers.session.outbox import Outbox, Parcel
+from workers.session.outbox import Outbox, QueuedMessage
 
-_ORDERS = 65_536
-"""Orders that may wait for the worker. A learner that sends more while one estimate runs is broken."""
+_MAX_COMMANDS = 65_536
+"""Commands that may wait for the worker. A learner that sends more while one estimate runs is broken."""
 
 
 @dataclass(frozen=True)
 class Joined:
-    """The learner has let this worker in, for the first time or again.
+    """The learner has admitted this worker, for the first time or again.
 
     Attributes:
-        reply: what it said.
+        reply: to the Join.
         held: the `(lane, incarnation)` named in the request: the only leases that can have survived.
         fresh: whether the learner knows of no earlier session of this process, so that no lease has survived.
     """
@@ -37,10 +37,10 @@ class Joined:
 
 @dataclass(frozen=True)
 class Rejected:
-    """The learner did not take a push as it was.
+    """The learner did not accept a push.
 
     Attributes:
-        verdict: what it said.
+        verdict: the reason.
         incarnation: of the lease under which the push was made, perhaps not the lane's lease now.
     """
 
@@ -48,7 +48,7 @@ class Rejected:
     incarnation: int
 
 
-Order: TypeAlias = (
+Command: TypeAlias = (
     Joined
     | learner_pb2.LaneGrant
     | learner_pb2.LaneRevocation
@@ -58,23 +58,23 @@ Order: TypeAlias = (
 )
 
 
-class TooManyOrdersError(RuntimeError):
-    """The learner sends orders faster than a worker could ever follow them."""
+class TooManyCommandsError(RuntimeError):
+    """The learner sends commands faster than a worker can execute them."""
 
 
-class Mailbox:
+class SessionState:
     """Both directions of one session. Safe to use from any thread."""
 
     def __init__(self, capacity: int = 64, *, forwards: bool = False) -> None:
-        """Start empty; `has_room` says no once `capacity` parcels wait to be sent.
+        """Start empty; `has_room` is False once `capacity` messages wait to be sent.
 
-        With `forwards` all that the learner says is an order as it came, too: a relay passes it on.
+        With `forwards`, every message of the learner is also queued as a command: a relay forwards it.
         """
         self.forwards = forwards
         self._changed = threading.Condition()
         self._revision = 0
         self._outbox = Outbox(capacity)
-        self._orders: collections.deque[Order] = collections.deque()
+        self._commands: collections.deque[Command] = collections.deque()
         self._theta: learner_pb2.ThetaAnnouncement | None = None
         self._chunk_bytes = 0
         self._transfers = 0
@@ -91,7 +91,7 @@ class Mailbox:
 
     @property
     def end(self) -> End | None:
-        """Why the conversation is over, or None while it goes on."""
+        """Why the session is over, or None while it is open."""
         return self._end
 
     @property
@@ -107,7 +107,7 @@ class Mailbox:
 
     @property
     def has_room(self) -> bool:
-        """Whether the queue of what is to be sent takes more."""
+        """Whether another message may be queued."""
         with self._changed:
             return self._outbox.has_room
 
@@ -117,25 +117,25 @@ class Mailbox:
             self._changed.wait_for(lambda: self._revision != seen, timeout_s)
 
     def wait_for_end(self, timeout_s: float) -> End | None:
-        """Block until the conversation is over, or for `timeout_s`."""
+        """Block until the session is over, or for `timeout_s`."""
         with self._changed:
             self._changed.wait_for(lambda: self._end is not None, timeout_s)
             return self._end
 
     def wake(self) -> None:
-        """Let the worker look again, whatever it waits for."""
+        """Wake the worker, whatever it waits for."""
         with self._changed:
             self._change()
 
-    def orders(self) -> Sequence[Order]:
-        """Take what the learner has ordered since the last call, in order."""
+    def commands(self) -> Sequence[Command]:
+        """Take the commands that have arrived since the last call, in order."""
         with self._changed:
-            orders = tuple(self._orders)
-            self._orders.clear()
-            return orders
+            commands = tuple(self._commands)
+            self._commands.clear()
+            return commands
 
     def push(self, push: learner_pb2.GradientEstimatorOut, body: bytes) -> None:
-        """Send an estimate, and send it again on each new stream until the learner's last word on it.
+        """Send an estimate, and send it again on each new stream until it has a final verdict.
 
         Its id and what describes the body are filled in here.
         """
@@ -144,29 +144,29 @@ class Mailbox:
             push.grad.CopyFrom(codec.tensors(body, push.push_id, self._chunk_bytes))
             follows = body if push.grad.WhichOneof("body") == "transfer" else b""
             message = learner_pb2.WorkerMessage(push=push)
-            self._put(Parcel(message, follows, push.push_id, push_id=push.push_id))
+            self._put(QueuedMessage(message, follows, push.push_id, push_id=push.push_id))
 
     def snapshot(self, snapshot: learner_pb2.Snapshot, body: bytes) -> None:
         """Send a lane's unroll state."""
         with self._changed:
             snapshot.transfer = self._new_transfer()
-            self._put(Parcel(learner_pb2.WorkerMessage(snapshot=snapshot), body, snapshot.transfer))
+            self._put(QueuedMessage(learner_pb2.WorkerMessage(snapshot=snapshot), body, snapshot.transfer))
 
     def return_lane(self, lane_return: learner_pb2.LaneReturn) -> None:
-        """Give a lane back, after everything that was put in before."""
+        """Return a lane, after everything that was queued before."""
         with self._changed:
-            self._put(Parcel(learner_pb2.WorkerMessage(lane_return=lane_return)))
+            self._put(QueuedMessage(learner_pb2.WorkerMessage(lane_return=lane_return)))
 
     def log(self, level: str, text: str, failure: common_pb2.FailureReport | None = None) -> None:
-        """Tell the learner's event log what a person should know, perhaps of what ended a worker."""
+        """Add a line to the learner's event log, with a report of the failure if there was one."""
         line = learner_pb2.LogLine(level=level, text=text, failure=failure)
         with self._changed:
-            self._say(learner_pb2.WorkerMessage(log=line))
+            self._send_soon(learner_pb2.WorkerMessage(log=line))
 
     def report_failure(self, failure: learner_pb2.LaneFailure) -> None:
-        """Tell the learner whose estimate raised, before anything that still waits."""
+        """Report a lane whose estimate raised, ahead of all queued bodies."""
         with self._changed:
-            self._say(learner_pb2.WorkerMessage(lane_failure=failure))
+            self._send_soon(learner_pb2.WorkerMessage(lane_failure=failure))
 
     def leave(self) -> None:
         """Close the stream once everything is sent."""
@@ -175,7 +175,7 @@ class Mailbox:
             self._change()
 
     def finish(self, end: End) -> None:
-        """Say that the conversation is over; the first reason given stays."""
+        """End the session; the first reason given is kept."""
         with self._changed:
             self._end = self._end or end
             self._stream_number += 1
@@ -185,74 +185,74 @@ class Mailbox:
 
     @property
     def has_left(self) -> bool:
-        """Whether the worker wants to leave and has nothing more to say."""
+        """Whether the worker wants to leave and everything is sent."""
         with self._changed:
             return self._leaving and self._outbox.is_empty
 
     def joined(self, joined: Joined) -> None:
-        """Note that the learner has let this worker in; what it said in an earlier session is void."""
+        """Take a reply to Join; announcements of an earlier session are void."""
         with self._changed:
             self._theta = None
             self._chunk_bytes = joined.reply.chunk_bytes
-            self._order(joined)
+            self._command(joined)
             self._change()
 
     def new_stream(self, report: Callable[[], learner_pb2.Heartbeat]) -> Iterator[learner_pb2.WorkerMessage]:
-        """Return what a new stream is to send, a heartbeat first. Any earlier stream's iterator ends."""
+        """Return the messages of a new stream, a heartbeat first; end the iterator of any earlier one."""
         with self._changed:
             self._stream_number += 1
             self._outbox.restart(self._chunk_bytes)
-            self._outbox.beat(report())
+            self._outbox.set_heartbeat(report())
             self._change()
             return self._outgoing(self._stream_number)
 
-    def hang_up(self) -> None:
+    def close_stream(self) -> None:
         """End the current stream's iterator."""
         with self._changed:
             self._stream_number += 1
             self._change()
 
-    def beat(self, heartbeat: learner_pb2.Heartbeat) -> None:
-        """Send `heartbeat` before anything else."""
+    def send_heartbeat(self, heartbeat: learner_pb2.Heartbeat) -> None:
+        """Send `heartbeat` ahead of everything else."""
         with self._changed:
-            self._outbox.beat(heartbeat)
+            self._outbox.set_heartbeat(heartbeat)
             self._change()
 
-    def answer_stack(self, text: str) -> None:
-        """Tell the learner what the threads of this process are doing."""
+    def send_stack(self, text: str) -> None:
+        """Send the stacks of this process's threads."""
         with self._changed:
-            self._say(learner_pb2.WorkerMessage(stack=learner_pb2.StackDump(text=text)))
+            self._send_soon(learner_pb2.WorkerMessage(stack=learner_pb2.StackDump(text=text)))
 
-    def hear(self, message: learner_pb2.LearnerMessage) -> None:
-        """Take what the learner says; its goodbye and its questions are the session's to understand.
+    def receive(self, message: learner_pb2.LearnerMessage) -> None:
+        """Take a message of the learner, except for goodbyes and requests for stacks.
 
         Raises:
-            TooManyOrdersError: more orders wait than any learner should send.
+            TooManyCommandsError: more commands wait than a working learner sends.
         """
         with self._changed:
             match message.WhichOneof("body"):
                 case "heartbeat_ack":
                     self._outbox.credit(message.heartbeat_ack.credits)
                 case "verdict":
-                    self._hear_verdict(message.verdict)
+                    self._receive_verdict(message.verdict)
                 case "theta":
                     self._theta = message.theta
                 case "grant":
                     self._outbox.credit(message.grant.credits)
-                    self._order(message.grant)
+                    self._command(message.grant)
                 case "revocation":
-                    self._order(message.revocation)
+                    self._command(message.revocation)
                 case "drain":
-                    self._order(message.drain)
+                    self._command(message.drain)
             if self.forwards:
-                self._order(message)
+                self._command(message)
             self._change()
 
-    def _hear_verdict(self, verdict: learner_pb2.PushVerdict) -> None:
-        parcel = self._outbox.settle(verdict)
+    def _receive_verdict(self, verdict: learner_pb2.PushVerdict) -> None:
+        queued = self._outbox.settle(verdict)
         self._outbox.credit(verdict.credits)
-        if parcel is not None and verdict.verdict != learner_pb2.APPLIED:
-            self._order(Rejected(verdict, parcel.message.push.incarnation))
+        if queued is not None and verdict.verdict != learner_pb2.APPLIED:
+            self._command(Rejected(verdict, queued.message.push.incarnation))
 
     def _outgoing(self, stream_number: int) -> Iterator[learner_pb2.WorkerMessage]:
         while True:
@@ -269,21 +269,21 @@ class Mailbox:
             if message is not None:
                 yield message
 
-    def _order(self, order: Order) -> None:
-        if len(self._orders) >= _ORDERS:
-            raise TooManyOrdersError(f"{_ORDERS} orders of the learner wait for the worker to read them")
-        self._orders.append(order)
+    def _command(self, command: Command) -> None:
+        if len(self._commands) >= _MAX_COMMANDS:
+            raise TooManyCommandsError(f"{_MAX_COMMANDS} commands of the learner wait for the worker")
+        self._commands.append(command)
 
     def _new_transfer(self) -> int:
         self._transfers += 1
         return self._transfers
 
-    def _say(self, message: learner_pb2.WorkerMessage) -> None:
-        self._outbox.say(message)
+    def _send_soon(self, message: learner_pb2.WorkerMessage) -> None:
+        self._outbox.send_soon(message)
         self._change()
 
-    def _put(self, parcel: Parcel) -> None:
-        self._outbox.put(parcel)
+    def _put(self, queued: QueuedMessage) -> None:
+        self._outbox.put(queued)
         self._change()
 
     def _change(self) -> None:

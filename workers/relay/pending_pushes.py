@@ -3,7 +3,7 @@
 from protos import codec
 from protos.rpc.push import leaves_of, parts_of, verdict_on
 from protos.unspool.v1 import learner_pb2
-from workers.relay.merging import HeldPush, is_mergeable
+from workers.relay.merging import PendingPush, is_mergeable
 from workers.relay.pushes import Answer
 from workers.relay.sessions import RelayedWorker
 from workers.relay.state import RelayState
@@ -12,7 +12,7 @@ _CUSTODY = 2
 """Pushes that a worker may have here, as a multiple of what the learner has room for."""
 
 
-class RelayCustody:
+class PendingPushes:
     """Judges what a relay can judge, and leaves the rest to the learner. The relay's lock guards it."""
 
     def __init__(self, state: RelayState) -> None:
@@ -58,9 +58,9 @@ class RelayCustody:
         worker.compute_times_s.append(push.compute_s)
         self._state.progress += 1
         can_merge = self._state.reply.merges and is_mergeable(push, body, self._state.reply.schema)
-        self._state.pushes.add(HeldPush(worker.worker_id, push, body, can_merge))
+        self._state.pushes.add(PendingPush(worker.worker_id, push, body, can_merge))
 
-    def hear(self, verdict: learner_pb2.PushVerdict) -> None:
+    def receive(self, verdict: learner_pb2.PushVerdict) -> None:
         """Tell those concerned what the learner thinks of what it was sent."""
         self._state.credits = verdict.credits
         for answer in self._state.pushes.settle(verdict):
