@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from learner.scale import WorkerRange
 from learner.state.run import Run
 from learner.state.run_state import RunState
-from learner.state.sessions import SessionState
+from learner.state.sessions import SessionStatus
 
 _WINDOW_S: Final = 30.0
 _ESTIMATES_PER_LANE: Final = 2
@@ -144,7 +144,7 @@ class Autoscaler:
         return sum(
             max(1, session.heartbeat.workers)
             for session in self._run.sessions
-            if session.state(now_s, heartbeat_s) is SessionState.ACTIVE and not session.is_empty_relay
+            if session.state(now_s, heartbeat_s) is SessionStatus.ACTIVE and not session.is_empty_relay
         )
 
     def _begin_window(self) -> None:

@@ -9,7 +9,7 @@ from learner.state import messages
 from learner.state.lanes import Lane, LaneState, term_of
 from learner.state.run import Run
 from learner.state.run_state import RunState
-from learner.state.sessions import SessionState, WorkerSession
+from learner.state.sessions import SessionStatus, WorkerSession
 from protos.unspool.v1.learner_pb2 import Goodbye, HeldLane
 
 _SPEEDS_S: Final = 20.0
@@ -129,7 +129,7 @@ class Leases:
         return [
             session
             for session in self._run.sessions
-            if session.state(now_s, heartbeat_s) is SessionState.ACTIVE and not session.is_empty_relay
+            if session.state(now_s, heartbeat_s) is SessionStatus.ACTIVE and not session.is_empty_relay
         ]
 
     def _candidates(self, now_s: float) -> list[Candidate]:

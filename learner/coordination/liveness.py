@@ -4,13 +4,17 @@ A heartbeat only says that a process lives: one whose kernel hangs still sends t
 itself, by how long each phase may take.
 """
 
+from typing import Final
+
 from learner.coordination.leases import Leases
 from learner.coordination.stacks import Stacks
 from learner.state.run import Run
-from learner.state.sessions import SessionState, WorkerSession
+from learner.state.sessions import SessionStatus, WorkerSession
 from protos.rpc.liveness import phase_budget_s
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import Goodbye
+
+_NOT_WORKING: Final = (SessionStatus.SUSPECT, SessionStatus.STUCK)
 
 
 class Liveness:
@@ -34,15 +38,18 @@ class Liveness:
     def _watch(self, session: WorkerSession, now_s: float) -> None:
         report, heartbeat_s = self._run.report, self._run.settings.liveness.heartbeat_s
         state = session.state(now_s, heartbeat_s)
-        if state in (SessionState.ACTIVE, SessionState.DRAINING) and (why := overdue(self._run, session)):
+        if state in (SessionStatus.ACTIVE, SessionStatus.DRAINING) and (why := overdue(self._run, session)):
             session.stuck_at = session.heartbeat.progress
             lost = self._leases.release_all(session)
             report("warning", "worker_stuck", f"{session.name}: {why}; lanes {lost} go to others")
             self._stacks.record(session)
-        elif state is SessionState.SUSPECT and session.reported is not SessionState.SUSPECT:
+        elif state is SessionStatus.SUSPECT and session.reported is not SessionStatus.SUSPECT:
             silent = "its stream broke" if session.stream is None else "no heartbeat"
             report("warning", "worker_suspect", f"{session.name}: {silent}; it keeps its lanes for now")
-        elif state is SessionState.ACTIVE and session.reported in (SessionState.SUSPECT, SessionState.STUCK):
+        elif state is SessionStatus.ACTIVE and session.reported in (
+            SessionStatus.SUSPECT,
+            SessionStatus.STUCK,
+        ):
             report("info", "worker_back", session.name)
         session.reported = session.state(now_s, heartbeat_s)
 

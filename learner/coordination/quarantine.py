@@ -10,7 +10,7 @@ from learner.coordination.leases import Leases
 from learner.state.failures import IDENTICAL, Failure
 from learner.state.lanes import Lane, LaneState
 from learner.state.run import Run
-from learner.state.sessions import SessionState, WorkerSession
+from learner.state.sessions import SessionStatus, WorkerSession
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import Goodbye
 
@@ -76,7 +76,7 @@ class Quarantine:
         now_s, heartbeat_s = self._run.clock(), self._run.settings.liveness.heartbeat_s
         return any(
             session.estimates > 0
-            and session.state(now_s, heartbeat_s) is SessionState.ACTIVE
+            and session.state(now_s, heartbeat_s) is SessionStatus.ACTIVE
             and session.introduction.host != failure.host
             and not failures.lanes_failing(session.introduction.host, failure.digest)
             for session in self._run.sessions

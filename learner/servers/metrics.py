@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from learner.state.lanes import LaneState
 from learner.state.run_state import RunState
-from learner.state.sessions import SessionState
+from learner.state.sessions import SessionStatus
 from protos.unspool.v1.admin_pb2 import Status
 
 _STALENESS_BUCKETS: Final = (0, 1, 2, 4, 8, 16, 32)
@@ -35,7 +35,7 @@ class RunMetrics(Collector):
         yield from _gauges(status)
         yield from _counters(status)
         yield _by_state(
-            "unspool_workers", "Workers", SessionState, [worker.state for worker in status.workers]
+            "unspool_workers", "Workers", SessionStatus, [worker.state for worker in status.workers]
         )
         yield _by_state("unspool_lanes", "Lanes", LaneState, [lane.state for lane in status.lanes])
         yield _by_state("unspool_run", "Run", RunState, [status.state])
@@ -76,7 +76,7 @@ def _counters(status: Status) -> Iterator[Metric]:
 
 
 def _by_state(
-    name: str, what: str, states: type[SessionState | LaneState | RunState], found: list[str]
+    name: str, what: str, states: type[SessionStatus | LaneState | RunState], found: list[str]
 ) -> Metric:
     gauge = GaugeMetricFamily(name, f"{what} by state", labels=["state"])
     for state in states:

@@ -13,7 +13,7 @@ from protos.rpc.sessions import Session
 from protos.unspool.v1 import learner_pb2
 
 
-class SessionState(enum.StrEnum):
+class SessionStatus(enum.StrEnum):
     """How sure the learner is of a worker."""
 
     JOINED = "joined"
@@ -54,7 +54,7 @@ class WorkerSession(Session):
     late_since_s: float = 0.0
     is_late: bool = False
     log_lines: int = 0
-    reported: SessionState = SessionState.JOINED
+    reported: SessionStatus = SessionStatus.JOINED
     stack: Future[str] | None = None
     records_stack: bool = False
 
@@ -63,12 +63,12 @@ class WorkerSession(Session):
         if self.stream is not None:
             self.stream.put(message)
 
-    def state(self, now_s: float, heartbeat_s: float) -> SessionState:
+    def state(self, now_s: float, heartbeat_s: float) -> SessionStatus:
         """Return what the session is at `now_s`."""
         if self.stream is None and not self.has_connected:
-            return SessionState.JOINED
+            return SessionStatus.JOINED
         if self.stream is None or self.is_silent(now_s, heartbeat_s):
-            return SessionState.SUSPECT
+            return SessionStatus.SUSPECT
         if self.stuck_at is not None:
-            return SessionState.STUCK
-        return SessionState.DRAINING if self.draining else SessionState.ACTIVE
+            return SessionStatus.STUCK
+        return SessionStatus.DRAINING if self.draining else SessionStatus.ACTIVE

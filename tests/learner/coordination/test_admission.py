@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from learner.state.sessions import SessionState
+from learner.state.sessions import SessionStatus
 from protos.rpc.session_service import JoinDeniedError
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import Goodbye, HeldLane, JoinRequest
@@ -79,7 +79,7 @@ def test_a_broken_stream_keeps_its_lanes(core: WatchedCore, clock: Clock) -> Non
     clock.advance(29.0)
     core.tick()
     assert peer.lanes() == [0, 1, 2]
-    assert peer.session.state(clock(), 5.0) is SessionState.SUSPECT
+    assert peer.session.state(clock(), 5.0) is SessionStatus.SUSPECT
 
 
 def test_a_worker_that_comes_back_in_time_keeps_the_leases_it_still_holds(core: WatchedCore) -> None:
@@ -193,7 +193,7 @@ def test_work_that_does_not_move_loses_its_lanes_although_its_heart_beats(
     peer.beat(phase=learner_pb2.Heartbeat.COMPILING, phase_age_s=901.0, progress=3)
     core.tick()
     assert peer.lanes() == []
-    assert peer.session.state(clock(), 5.0) is SessionState.STUCK
+    assert peer.session.state(clock(), 5.0) is SessionStatus.STUCK
     assert "worker_stuck" in events(core)
 
 
