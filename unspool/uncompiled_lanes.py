@@ -3,10 +3,9 @@
 Such an estimator defines `compute_gradient_estimate` itself. It may do anything, so nothing here traces it.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from unspool.outer_trainers.gradient_estimator import (
     GradientEstimator,
@@ -17,7 +16,7 @@ from unspool.outer_trainers.gradient_estimator import (
 from unspool.types import PRNGKey, PyTree
 
 
-def check_one_device(estimator: GradientEstimator, mesh: Any) -> None:
+def check_one_device(estimator: GradientEstimator, mesh: Mesh | None) -> None:
     """Refuse several devices.
 
     Raises:
@@ -53,7 +52,7 @@ def estimated(
     )
 
 
-def check_estimate(estimator: GradientEstimator, worker_weights: WorkerWeights, out: Any) -> None:
+def check_estimate(estimator: GradientEstimator, worker_weights: WorkerWeights, out: object) -> None:
     """Refuse what is no estimate of the gradient of theta.
 
     Raises:

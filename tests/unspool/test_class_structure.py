@@ -59,6 +59,16 @@ def overridden(one: type) -> list[tuple[str, str]]:
     return found
 
 
+def depth(one: type) -> int:
+    """How many classes of the library are above this one in its hierarchy, itself included."""
+    return 1 + max((depth(parent) for parent in one.__bases__ if parent in CLASSES), default=0)
+
+
+def test_no_class_is_more_than_three_deep() -> None:
+    deeper = {one.__name__: depth(one) for one in CLASSES if depth(one) > 3}
+    assert not deeper
+
+
 def test_only_documented_defaults_are_overridden() -> None:
     found = {pair for one in CLASSES for pair in overridden(one)}
     assert found == {(parent, name) for parent, names in DEFAULTS.items() for name in names}

@@ -2,24 +2,26 @@
 what it has no part in.
 """
 
+import itertools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from unspool.estimates.floating_leaves import FloatingLeaves
 from unspool.evolution.loss_difference import masked_mean
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState
 from unspool.steps.unroll import where_tasks
 from unspool.types import PyTree, Theta
 
+Aux = TypeVar("Aux")
+
 DivergenceOfGradients = Literal["mask", "fail"]
 """What becomes of a task whose loss or gradient is not finite. mask: it contributes nothing, and is counted.
-fail: the estimate is not finite, and whoever aggregates refuses it."""
+fail: the estimate is not finite, and aggregation rejects it."""
 
 
-class UnrollLosses(NamedTuple):
+class UnrollLosses(NamedTuple, Generic[Aux]):
     """What is differentiated.
 
     Attributes:
@@ -30,10 +32,10 @@ class UnrollLosses(NamedTuple):
 
     loss: jax.Array
     counts: jax.Array
-    aux: PyTree
+    aux: Aux
 
 
-class MeanGradient(NamedTuple):
+class MeanGradient(NamedTuple, Generic[Aux]):
     """Means over the tasks that count.
 
     Attributes:
@@ -48,12 +50,15 @@ class MeanGradient(NamedTuple):
     loss: jax.Array
     counts: jax.Array
     diverged: jax.Array
-    aux: Any
+    aux: Aux
 
 
 def mean_gradient(
-    theta: Theta, num_tasks: int, losses: Callable[[Theta], UnrollLosses], divergence: DivergenceOfGradients
-) -> MeanGradient:
+    theta: Theta,
+    num_tasks: int,
+    losses: Callable[[Theta], UnrollLosses[Aux]],
+    divergence: DivergenceOfGradients,
+) -> MeanGradient[Aux]:
     """Differentiates the mean of the tasks' losses.
 
     Args:
@@ -65,7 +70,7 @@ def mean_gradient(
     # One copy of theta per task: gradients come apart by task.
     thetas = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_tasks, *leaf.shape)), theta)
 
-    def total(thetas: Theta) -> tuple[jax.Array, UnrollLosses]:
+    def total(thetas: Theta) -> tuple[jax.Array, UnrollLosses[Aux]]:
         of_tasks = losses(thetas)
         return jnp.sum(of_tasks.loss), of_tasks
 
@@ -95,6 +100,27 @@ def _sum_over(tasks: jax.Array, leaf: jax.Array) -> jax.Array:
     return jnp.sum(where_tasks(tasks, leaf, jnp.zeros_like(leaf)), axis=0)
 
 
+class FloatingLeaves:
+    """The floating-point leaves of a tree apart from the others, which have no derivatives."""
+
+    def __init__(self, tree: PyTree) -> None:
+        self._leaves, self._treedef = jax.tree.flatten(tree)
+        self._is_floating = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in self._leaves]
+
+    @property
+    def floating(self) -> list[jax.Array]:
+        return list(itertools.compress(self._leaves, self._is_floating))
+
+    def joined(self, floating: list[jax.Array]) -> PyTree:
+        """The tree with other floating-point leaves."""
+        replacements = iter(floating)
+        leaves = [
+            next(replacements) if is_floating else leaf
+            for leaf, is_floating in zip(self._leaves, self._is_floating, strict=True)
+        ]
+        return jax.tree.unflatten(self._treedef, leaves)
+
+
 Step = Callable[..., tuple[UnrollState, TruncatedUnrollOut]]
 
 
@@ -112,7 +138,9 @@ def resets_harmless(step: Step) -> Step:
         step: with leaves `[N, ...]` of thetas, state and whatever it returns.
     """
 
-    def harmless(thetas: Theta, state: UnrollState, *others: Any) -> tuple[UnrollState, TruncatedUnrollOut]:
+    def harmless(
+        thetas: Theta, state: UnrollState, *others: object
+    ) -> tuple[UnrollState, TruncatedUnrollOut]:
         given = FloatingLeaves((thetas, state))
         leaves, told = _entering(given.floating)
         returned = step(*given.joined(leaves), *others)

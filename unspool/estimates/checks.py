@@ -12,7 +12,7 @@ from unspool.types import PyTree
 
 Kind = Literal["floating-point number", "integer", "bool"]
 
-_DTYPES: Final[Mapping[Kind, Any]] = MappingProxyType(
+_DTYPES: Final[Mapping[Kind, type]] = MappingProxyType(
     {"floating-point number": jnp.floating, "integer": jnp.integer, "bool": jnp.bool_}
 )
 
@@ -84,5 +84,5 @@ def check_unchanged(what: str, before: PyTree, after: PyTree) -> None:
         )
 
 
-def _is_of_kind(leaf: Any, kind: Kind) -> bool:
+def _is_of_kind(leaf: object, kind: Kind) -> bool:
     return is_array(leaf) and bool(jnp.issubdtype(jax.typeof(leaf).dtype, _DTYPES[kind]))

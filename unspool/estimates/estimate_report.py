@@ -1,15 +1,21 @@
-"""What an estimator hands over beside its gradient."""
+"""Estimates and their metrics, as evolution strategies and backpropagation return them."""
 
 import jax
 import jax.numpy as jnp
 
+from unspool.estimates.backpropagation import Aux, MeanGradient
 from unspool.evolution.loss_difference import LossDifference
-from unspool.outer_trainers.gradient_estimator import GradientEstimatorOut, Metrics, UnrollInfo
+from unspool.outer_trainers.gradient_estimator import (
+    GradientEstimatorOut,
+    GradientEstimatorState,
+    Metrics,
+    UnrollInfo,
+)
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut
-from unspool.types import PyTree, Theta
+from unspool.types import Theta
 
 
-def unroll_info(out: TruncatedUnrollOut) -> UnrollInfo:
+def _unroll_info(out: TruncatedUnrollOut) -> UnrollInfo:
     """What an estimator reports of an unroll."""
     return UnrollInfo(out.loss, out.iteration, out.task_param, out.is_done)
 
@@ -20,25 +26,61 @@ def is_inner_step(out: TruncatedUnrollOut) -> jax.Array:
     return (~only_resets).astype(jnp.int32)
 
 
-def es_out(
-    grad: Theta, difference: LossDifference, next_state: PyTree, pos: TruncatedUnrollOut
-) -> GradientEstimatorOut:
-    """An ES estimate, from the loss differences behind it and the positive unroll."""
-    return GradientEstimatorOut(
+def es_estimate(
+    grad: Theta,
+    difference: LossDifference,
+    next_state: GradientEstimatorState,
+    pos: TruncatedUnrollOut,
+    with_summary: bool,
+    inner_steps: jax.Array | None = None,
+) -> tuple[GradientEstimatorOut, Metrics]:
+    """An ES estimate and its metrics, from the loss differences behind it and the positive unroll.
+
+    The metrics are those of `_unroll_metrics`, the mean size of the loss differences, and how many of them
+    were clipped. `inner_steps` are those of both members, if `pos` does not hold every step.
+    """
+    diverged_tasks = jnp.sum(difference.diverged, dtype=jnp.int32)
+    if inner_steps is None:
+        inner_steps = 2 * jnp.sum(is_inner_step(pos), dtype=jnp.int32)
+    estimate = GradientEstimatorOut(
         mean_loss=difference.mean_loss,
         grad=grad,
         unroll_state=next_state,
-        unroll_info=unroll_info(pos),
+        unroll_info=_unroll_info(pos),
         weight=difference.weight,
-        diverged_tasks=jnp.sum(difference.diverged, dtype=jnp.int32),
-        inner_steps=2 * jnp.sum(is_inner_step(pos), dtype=jnp.int32),
+        diverged_tasks=diverged_tasks,
+        inner_steps=inner_steps,
     )
+    metrics = _unroll_metrics(grad, pos, diverged_tasks, with_summary)
+    metrics |= {"delta_loss": difference.mean_size, "clipped_differences": difference.clipped}
+    return estimate, metrics
 
 
-def unroll_metrics(
+def differentiated_estimate(
+    mean: MeanGradient[Aux],
+    next_state: GradientEstimatorState,
+    out: TruncatedUnrollOut,
+    inner_steps: jax.Array,
+    with_summary: bool,
+) -> tuple[GradientEstimatorOut, Metrics]:
+    """An estimate by backpropagation and its metrics. `inner_steps` has one number for each task, or step."""
+    diverged_tasks = jnp.sum(mean.diverged, dtype=jnp.int32)
+    estimate = GradientEstimatorOut(
+        mean_loss=mean.loss,
+        grad=mean.grad,
+        unroll_state=next_state,
+        unroll_info=_unroll_info(out),
+        weight=jnp.sum(mean.counts, dtype=jnp.float32),
+        diverged_tasks=diverged_tasks,
+        inner_steps=jnp.sum(inner_steps, dtype=jnp.int32),
+    )
+    return estimate, _unroll_metrics(mean.grad, out, diverged_tasks, with_summary)
+
+
+def _unroll_metrics(
     grad: Theta, out: TruncatedUnrollOut, diverged_tasks: jax.Array, with_summary: bool
-) -> Metrics:
-    """What is worth watching of any estimate; with `with_summary` also the size of the gradient's leaves."""
+) -> dict[str, jax.Array]:
+    """Metrics of any estimate; with `with_summary` also the mean size of each leaf of the gradient."""
     metrics = {
         "inner_step": jnp.mean(out.iteration[-1].astype(jnp.float32)),
         "finished_tasks": jnp.sum(out.is_done, dtype=jnp.int32),
@@ -48,11 +90,3 @@ def unroll_metrics(
         for path, leaf in jax.tree_util.tree_leaves_with_path(grad):
             metrics[f"grad_abs_mean{jax.tree_util.keystr(path)}"] = jnp.mean(jnp.abs(leaf))
     return metrics
-
-
-def es_metrics(
-    grad: Theta, difference: LossDifference, pos: TruncatedUnrollOut, with_summary: bool
-) -> Metrics:
-    """`unroll_metrics`, the mean size of the loss differences, and how many were clipped."""
-    metrics = unroll_metrics(grad, pos, jnp.sum(difference.diverged, dtype=jnp.int32), with_summary)
-    return {**metrics, "delta_loss": difference.mean_size, "clipped_differences": difference.clipped}

@@ -5,7 +5,7 @@ are alike: a hundred thousand losses of about 2 are off by several per cent of t
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ _STEPS_IN_BLOCK = 256
 
 State = TypeVar("State")
 Out = TypeVar("Out")
+Inputs = TypeVar("Inputs")
 
 
 class RunningSum(NamedTuple):
@@ -69,7 +70,7 @@ def sum_over_steps(terms: jax.Array) -> jax.Array:
 
 
 def scan_in_blocks(
-    step: Callable[[State, Any], tuple[State, Out]], state: State, xs: PyTree, num_steps: int
+    step: Callable[[State, Inputs], tuple[State, Out]], state: State, xs: Inputs, num_steps: int
 ) -> tuple[State, Out]:
     """`jax.lax.scan`, as a scan over blocks of steps where there are many.
 
@@ -80,7 +81,7 @@ def scan_in_blocks(
         state, out = jax.lax.scan(step, state, xs, length=num_steps)
         return state, out
 
-    def block(state: State, xs: PyTree) -> tuple[State, Out]:
+    def block(state: State, xs: Inputs) -> tuple[State, Out]:
         state, out = jax.lax.scan(step, state, xs, length=_STEPS_IN_BLOCK)
         return state, out
 

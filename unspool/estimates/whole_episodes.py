@@ -1,7 +1,7 @@
 """What estimators that unroll whole episodes, and end them themselves, ask of their schedules."""
 
 import zlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 from unspool.outer_trainers.truncation_schedule import (
     ConstantTruncationSchedule,
@@ -9,11 +9,15 @@ from unspool.outer_trainers.truncation_schedule import (
     TruncationSchedule,
 )
 
+if TYPE_CHECKING:
+    from unspool.outer_trainers.full_es import FullES
+    from unspool.outer_trainers.full_grad import FullGrad
+
 EPISODE_LENGTH_STREAM = zlib.crc32(b"episode length")
 """The stream that lengths are drawn from, beside the keys that golden values fix by splitting."""
 
 
-def check_whole_episodes(estimator: Any) -> None:
+def check_whole_episodes(estimator: "FullES | FullGrad") -> None:
     """Refuses schedules that do not fit: the step must never end an episode, the estimator must.
 
     Raises:
@@ -38,7 +42,7 @@ def check_whole_episodes(estimator: Any) -> None:
         )
 
 
-def steps_of_whole_episodes(estimator: Any) -> int:
+def steps_of_whole_episodes(estimator: "FullES | FullGrad") -> int:
     """Inner steps for which a system that streams its data must provide some at each call.
 
     Raises:

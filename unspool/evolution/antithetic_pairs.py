@@ -2,9 +2,9 @@
 
 A pair unrolls a task under `theta + noise` and under `theta - noise`; both members share the task, its data
 and its keys. With `delta_t = loss_t(theta + noise) - loss_t(theta - noise)`, and `xi_t` the noise that a loss
-is credited to, the estimate is the mean over pairs of `sum_t xi_t delta_t / (2 std^2)`, divided by the number
-of losses that an unroll has in expectation. It is not divided by the number that it happens to have: a ratio
-of two random numbers would have another expectation for every number of tasks.
+is multiplied by, the estimate is the mean over pairs of `sum_t xi_t delta_t / (2 std^2)`, divided by the
+number of losses that an unroll has in expectation. It is not divided by the number that it happens to have: a
+ratio of two random numbers would have another expectation for every number of tasks.
 """
 
 import dataclasses

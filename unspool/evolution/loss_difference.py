@@ -13,7 +13,7 @@ from unspool.types import Theta
 Divergence = Literal["mask", "clip", "fail"]
 """What becomes of a task with a loss that is not finite. mask: it contributes nothing to this estimate, and
 is counted. clip: its loss difference counts as the bound `clip_loss_diff`, with the sign of the worse side.
-fail: the estimate is not finite, and whoever aggregates refuses it."""
+fail: the estimate is not finite, and aggregation rejects it."""
 
 
 class Sides(NamedTuple):

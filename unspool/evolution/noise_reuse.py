@@ -6,8 +6,8 @@ Kolter and Swersky, "Low-Variance Gradient Estimation in Unrolled Computation Gr
 2023, https://arxiv.org/abs/2304.11153.
 
 At the first step of an episode, and after every K steps of it, a task draws new noise. A loss at step t is
-credited to `xi_t`, the sum of the noise that its episode has felt so far. Each noise is thereby multiplied
-with all losses from its draw to the end of the episode: Stein's identity, block by block (section 3 of the
+multiplied by `xi_t`, the sum of the noise that its episode has felt so far. Each noise is thereby multiplied
+by all losses from its draw to the end of the episode: Stein's identity, block by block (section 3 of the
 paper).
 """
 
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from unspool.device_mesh import over_tasks
-from unspool.estimates.estimate_report import es_metrics, es_out
+from unspool.estimates.estimate_report import es_estimate
 from unspool.estimates.long_sums import RunningSum, sum_over_steps
 from unspool.evolution.antithetic_pairs import AntitheticPairs
 from unspool.evolution.evolution_strategy import EvolutionStrategy
@@ -179,7 +179,7 @@ class NoiseReuse:
         grad = self.strategy.gradient_of_truncation(weighted.sum.value, difference, outer_state)
         kept = None if state.accumulator is None else weighted.accumulator
         next_state = NoiseReuseState(*end.states, end.noise_key, end.age, kept)
-        return es_out(grad, difference, next_state, out), es_metrics(grad, difference, out, with_summary)
+        return es_estimate(grad, difference, next_state, out, with_summary)
 
     @property
     def _pairs(self) -> AntitheticPairs:
@@ -195,7 +195,9 @@ class NoiseReuse:
         """All steps of a truncation; leaves of the outputs `[T, ...]`. Consumes `key`."""
         unroll_key, noise_key = jax.random.split(key)
 
-        def step(carry: _Carry, xs: Any) -> tuple[_Carry, tuple[TruncatedUnrollOut, Sides, Draws]]:
+        def step(
+            carry: _Carry, xs: tuple[PRNGKey, PyTree, Batch | None]
+        ) -> tuple[_Carry, tuple[TruncatedUnrollOut, Sides, Draws]]:
             fresh_keys, step_key, batch = xs
             is_drawn, begins = self._is_drawn(carry.age), carry.age == 0
             noise, task_keys = self._drawn(theta, carry, is_drawn, fresh_keys)

@@ -148,7 +148,7 @@ def check_precision(theta: Theta) -> None:
     """Refuse a theta too coarse for noise.
 
     Around 16, neighbouring bfloat16 numbers are 1/8 apart. Noise of 0.01 added there is rounded away, and the
-    estimate would credit losses to noise that was never applied.
+    estimate would multiply losses by noise that was never applied.
 
     Raises:
         TypeError: names the leaf, its dtype, and what to do.

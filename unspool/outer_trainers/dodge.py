@@ -4,13 +4,12 @@ Silver et al., "Learning by Directional Gradient Descent" (DODGE), ICLR 2022.
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from unspool.config.arguments import check_whole_number
-from unspool.estimates.floating_leaves import FloatingLeaves
+from unspool.estimates.backpropagation import FloatingLeaves
 from unspool.evolution.antithetic_pairs import Std
 from unspool.evolution.evolution_strategy import EvolutionStrategy
 from unspool.evolution.loss_difference import Sides
@@ -89,7 +88,9 @@ class ForwardModeStep(PairStep):
         parts = FloatingLeaves(states.pos)
         thetas = jax.tree.map(lambda leaf, like: jnp.broadcast_to(leaf, like.shape), theta, noise)
 
-        def step(thetas: Theta, floating: list[jax.Array]) -> tuple[Any, Any]:
+        def step(
+            thetas: Theta, floating: list[jax.Array]
+        ) -> tuple[tuple[list[jax.Array], jax.Array], tuple[UnrollState, TruncatedUnrollOut]]:
             state = parts.joined(floating)
             state, out = self.unrolled_step.unroll_step(thetas, state, key, batch, inputs.outer_state, True)
             return (FloatingLeaves(state).floating, out.loss), (state, out)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from unspool.config.arguments import check_choice, check_whole_number
-from unspool.estimates.estimate_report import es_metrics, es_out, is_inner_step
+from unspool.estimates.estimate_report import es_estimate, is_inner_step
 from unspool.estimates.long_sums import RunningSum
 from unspool.estimates.whole_episodes import (
     EPISODE_LENGTH_STREAM,
@@ -36,6 +36,7 @@ from unspool.steps.unroll import (
     antithetic_thetas,
     one_side,
     stack_pair,
+    zeros_like_result,
 )
 from unspool.types import Batch, PRNGKey, PyTree, Theta
 
@@ -143,10 +144,8 @@ class FullES(GradientEstimator):
         ends_once = jnp.zeros_like(has_objective)
         difference = self.pairs.difference(self._sides(thetas, loop, inputs), has_objective, ends_once)
         grad = self.pairs.gradient(weighted_noise_sum(noise, difference.delta[0]), difference)
-        out = es_out(grad, difference, state, pos)._replace(
-            inner_steps=2 * jnp.sum(loop.running.steps, dtype=jnp.int32)
-        )
-        return out, es_metrics(grad, difference, pos, with_summary)
+        inner_steps = 2 * jnp.sum(loop.running.steps, dtype=jnp.int32)
+        return es_estimate(grad, difference, state, pos, with_summary, inner_steps)
 
     def steps_of_data(self) -> int:
         return max(steps_of_whole_episodes(self) // self.steps_per_jit, 1) * self.steps_per_jit
@@ -218,9 +217,7 @@ class FullES(GradientEstimator):
             )
             return self._step(thetas, states, one_key, jnp.zeros((), jnp.int32), inputs)[1]
 
-        shapes: TruncatedUnrollOut = jax.eval_shape(report, key)
-        no_out: TruncatedUnrollOut = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        return no_out
+        return zeros_like_result(report, key)
 
     def _sides(self, thetas: Pair, loop: _Loop, inputs: Inputs) -> Sides:
         """The objective of both members; leaves `[1, N]`."""

@@ -19,7 +19,7 @@ from unspool.estimates.backpropagation import (
     mean_gradient,
     resets_harmless,
 )
-from unspool.estimates.estimate_report import is_inner_step, unroll_info, unroll_metrics
+from unspool.estimates.estimate_report import differentiated_estimate, is_inner_step
 from unspool.estimates.long_sums import RunningSum
 from unspool.estimates.whole_episodes import (
     EPISODE_LENGTH_STREAM,
@@ -36,7 +36,7 @@ from unspool.outer_trainers.gradient_estimator import (
 )
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState, VectorizedStep
 from unspool.outer_trainers.truncation_schedule import TruncationSchedule
-from unspool.steps.unroll import Inputs
+from unspool.steps.unroll import Inputs, zeros_like_result
 from unspool.types import Batch, PRNGKey, PyTree, Theta
 
 LossType = Literal["avg", "last"]
@@ -110,7 +110,7 @@ class FullGrad(GradientEstimator):
         length = jnp.clip(drawn, 1, self._max_length)
         inputs = Inputs(data, worker_weights.outer_state, length)
 
-        def losses(thetas: Theta) -> UnrollLosses:
+        def losses(thetas: Theta) -> UnrollLosses[tuple[_Sums, TruncatedUnrollOut]]:
             start = self.truncated_step.init_step_state(
                 thetas, inputs.outer_state, init_key, theta_is_vector=True, num_steps_override=length
             )
@@ -121,17 +121,7 @@ class FullGrad(GradientEstimator):
         num_tasks = self.truncated_step.num_tasks
         mean = mean_gradient(worker_weights.theta, num_tasks, losses, self.divergence)
         sums, out = mean.aux
-        diverged_tasks = jnp.sum(mean.diverged, dtype=jnp.int32)
-        estimate = GradientEstimatorOut(
-            mean_loss=mean.loss,
-            grad=mean.grad,
-            unroll_state=state,
-            unroll_info=unroll_info(out),
-            weight=jnp.sum(mean.counts, dtype=jnp.float32),
-            diverged_tasks=diverged_tasks,
-            inner_steps=jnp.sum(sums.steps, dtype=jnp.int32),
-        )
-        return estimate, unroll_metrics(mean.grad, out, diverged_tasks, with_summary)
+        return differentiated_estimate(mean, state, out, sums.steps, with_summary)
 
     def steps_of_data(self) -> int:
         return steps_of_whole_episodes(self)
@@ -201,9 +191,7 @@ class FullGrad(GradientEstimator):
 
     def _no_out(self, thetas: Theta, state: UnrollState, keys: PyTree, inputs: Inputs) -> TruncatedUnrollOut:
         """Shaped like what a step reports; the first step replaces it."""
-        report = jax.eval_shape(lambda: self._step(thetas, state, jnp.int32(0), keys, inputs)[1])
-        no_out: TruncatedUnrollOut = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), report)
-        return no_out
+        return zeros_like_result(lambda: self._step(thetas, state, jnp.int32(0), keys, inputs)[1])
 
 
 def _where(condition: jax.Array, one: PyTree, other: PyTree) -> PyTree:

@@ -1,4 +1,4 @@
-"""Generalized persistent evolution strategies with any life time of noise."""
+"""Generalized persistent evolution strategies with noise of any duration."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ class GPES(EvolutionStrategy):
     2023 (https://arxiv.org/abs/2304.12180).
 
     The longer noise lasts, the smaller the variance wherever gradients of an episode's parts do not cancel,
-    and the less an estimate bears that theta changes meanwhile. With a `noise_length` of the episode's
+    and the larger the error from updates of theta within that time. With a `noise_length` of the episode's
     length it is `TruncatedESSharedNoise`; with one of `trunc_length`, and episodes of a multiple of that, it
     is `TruncatedPES`.
 

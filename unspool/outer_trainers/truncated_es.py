@@ -6,7 +6,7 @@ Metz et al., "Understanding and correcting pathologies in the training of learne
 import dataclasses
 
 from unspool.config.arguments import check_whole_number
-from unspool.estimates.estimate_report import es_metrics, es_out
+from unspool.estimates.estimate_report import es_estimate
 from unspool.estimates.long_sums import sum_over_steps
 from unspool.evolution.antithetic_pairs import Std
 from unspool.evolution.evolution_strategy import EvolutionStrategy
@@ -26,8 +26,8 @@ class TruncatedES(EvolutionStrategy):
     """Both members of an antithetic pair start each truncation from the same state; the positive one is
     carried on.
 
-    A loss is credited to the noise of its own truncation: what earlier noise did to it is not seen, which is
-    the bias.
+    A loss is multiplied by the noise of its own truncation. What earlier noise did to it is left out, which
+    is the bias.
 
     Attributes:
         unroll_length: inner steps per estimate.
@@ -58,4 +58,4 @@ class TruncatedES(EvolutionStrategy):
         noise, states, pos, difference = self.under_one_noise(worker_weights, key, Pair(state, state), data)
         weighted_noise = weighted_noise_sum(noise, sum_over_steps(difference.delta))
         grad = self.gradient_of_truncation(weighted_noise, difference, worker_weights.outer_state)
-        return es_out(grad, difference, states.pos, pos), es_metrics(grad, difference, pos, with_summary)
+        return es_estimate(grad, difference, states.pos, pos, with_summary)

@@ -3,7 +3,7 @@ in long unrolls.
 """
 
 import dataclasses
-from typing import Any, get_args
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from unspool.estimates.backpropagation import (
     mean_gradient,
     resets_harmless,
 )
-from unspool.estimates.estimate_report import is_inner_step, unroll_info, unroll_metrics
+from unspool.estimates.estimate_report import differentiated_estimate, is_inner_step
 from unspool.estimates.long_sums import scan_in_blocks, sum_over_steps
 from unspool.evolution.loss_difference import masked_mean
 from unspool.outer_trainers.gradient_estimator import (
@@ -70,7 +70,7 @@ class TruncatedGrad(GradientEstimator):
         keys = self.truncated_step.keys_of_steps(jax.random.split(unroll_key, self.unroll_length))
         inputs = Inputs(data, worker_weights.outer_state)
 
-        def losses(thetas: Theta) -> UnrollLosses:
+        def losses(thetas: Theta) -> UnrollLosses[tuple[UnrollState, TruncatedUnrollOut]]:
             next_state, out = self._unroll(thetas, state, keys, inputs)
             loss = sum_over_steps(jnp.where(out.mask, out.loss, 0))
             mean = masked_mean(loss, jnp.sum(out.mask, axis=0).astype(loss.dtype))
@@ -78,17 +78,7 @@ class TruncatedGrad(GradientEstimator):
 
         mean = mean_gradient(worker_weights.theta, self.truncated_step.num_tasks, losses, self.divergence)
         next_state, out = mean.aux
-        diverged_tasks = jnp.sum(mean.diverged, dtype=jnp.int32)
-        estimate = GradientEstimatorOut(
-            mean_loss=mean.loss,
-            grad=mean.grad,
-            unroll_state=next_state,
-            unroll_info=unroll_info(out),
-            weight=jnp.sum(mean.counts, dtype=jnp.float32),
-            diverged_tasks=diverged_tasks,
-            inner_steps=jnp.sum(is_inner_step(out), dtype=jnp.int32),
-        )
-        return estimate, unroll_metrics(mean.grad, out, diverged_tasks, with_summary)
+        return differentiated_estimate(mean, next_state, out, is_inner_step(out), with_summary)
 
     def _unroll(
         self, thetas: Theta, state: UnrollState, keys: PyTree, inputs: Inputs
@@ -103,7 +93,9 @@ class TruncatedGrad(GradientEstimator):
             data = inputs.of_step(batch)
             return self.truncated_step.unroll_step(thetas, state, key, data, inputs.outer_state, True)
 
-        def one_step(state: UnrollState, xs: Any) -> tuple[UnrollState, TruncatedUnrollOut]:
+        def one_step(
+            state: UnrollState, xs: tuple[PyTree, Batch | None]
+        ) -> tuple[UnrollState, TruncatedUnrollOut]:
             next_state, out = step(thetas, state, *xs)
             return next_state, out
 

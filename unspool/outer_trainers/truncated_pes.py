@@ -2,7 +2,7 @@
 
 Vicol, Metz and Sohl-Dickstein, "Unbiased Gradient Estimation in Unrolled Computation Graphs with Persistent
 Evolution Strategies", ICML 2021, https://arxiv.org/abs/2112.13835. Each truncation draws new noise; a loss is
-credited to the sum of all the noise that its episode has felt so far, which removes the bias of truncation.
+multiplied by the sum of all the noise that its episode has felt so far, which removes the bias of truncation.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from unspool.config.arguments import check_whole_number
-from unspool.estimates.estimate_report import es_metrics, es_out
+from unspool.estimates.estimate_report import es_estimate
 from unspool.estimates.long_sums import sum_over_steps
 from unspool.evolution.antithetic_pairs import Std
 from unspool.evolution.evolution_strategy import EvolutionStrategy
@@ -48,11 +48,11 @@ class PESWorkerState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedPES(EvolutionStrategy):
-    """Persistent ES: new noise for each truncation, and credit for all of it that an episode has felt.
+    """Persistent ES: new noise for each truncation; losses count for all noise that their episode has felt.
 
     With `noise` that of this truncation and `accumulator` the sum of all noise of the episode, a loss is
-    credited to `accumulator`; one after the end of an episode in the truncation to `noise`, which is all that
-    its own episode has felt (eq. (10) of the paper).
+    multiplied by `accumulator`; one after the end of an episode in the truncation by `noise`, which is all
+    that its own episode has felt (eq. (10) of the paper).
 
     Attributes:
         trunc_length: inner steps per estimate.
@@ -94,7 +94,7 @@ class TruncatedPES(EvolutionStrategy):
         weighted_noise = _weighted_noise(accumulator, noise, difference.delta, pos.is_done)
         grad = self.gradient_of_truncation(weighted_noise, difference, worker_weights.outer_state)
         next_state = PESWorkerState(*states, _noise_carried_on(accumulator, noise, pos))
-        return es_out(grad, difference, next_state, pos), es_metrics(grad, difference, pos, with_summary)
+        return es_estimate(grad, difference, next_state, pos, with_summary)
 
 
 def _weighted_noise(accumulator: Theta, noise: Theta, delta: jax.Array, is_done: jax.Array) -> Theta:
@@ -114,7 +114,7 @@ def _noise_carried_on(accumulator: Theta, noise: Theta, out: TruncatedUnrollOut)
     after it.
     """
     reset_pending = out.is_done[-1] & out.mask[-1] & (out.iteration[-1] > 0)
-    began_anew = jnp.any(out.is_done, axis=0)
+    new_episode = jnp.any(out.is_done, axis=0)
 
-    kept = where_tasks(began_anew, noise, accumulator)
+    kept = where_tasks(new_episode, noise, accumulator)
     return where_tasks(reset_pending, jax.tree.map(jnp.zeros_like, kept), kept)

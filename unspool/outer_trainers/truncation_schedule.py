@@ -13,7 +13,7 @@ from unspool.config.arguments import check_not_negative, check_whole_number, ref
 from unspool.lazy_cond import lazy_cond
 from unspool.types import Arrays, OuterState, PRNGKey, Scalar, ScalarLike
 
-_SHORTEST = 1  # whatever a scalar schedule says: an episode without a step would be reset for ever
+_SHORTEST = 1  # whatever a scalar schedule says: an episode without a step would be reset forever
 
 State: TypeAlias = Arrays
 """What a schedule remembers from step to step."""
@@ -37,7 +37,7 @@ class LengthState(NamedTuple):
 
 
 class ConstantTruncationState(NamedTuple):
-    """The length of every episode, for whoever needs to know it (`num_steps` of the inner optimizer).
+    """The length of every episode, for what depends on it (`num_steps` of the inner optimizer).
 
     Attributes:
         length: `[]` int32.

@@ -164,6 +164,12 @@ def one_side(tree: Tree, side: int) -> Tree:
     return cast(Tree, jax.tree.map(lambda leaf: leaf[side], tree))
 
 
+def zeros_like_result(fn: Callable[..., Tree], *args: jax.Array) -> Tree:
+    """Zeros in the structure, shapes and dtypes of `fn(*args)`, which is traced but not computed."""
+    shapes = jax.eval_shape(fn, *args)
+    return cast(Tree, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))
+
+
 def where_tasks(condition: jax.Array, one: Tree, other: Tree) -> Tree:
     """`jnp.where` with a condition `[N]` on trees with leaves `[N, ...]`."""
 

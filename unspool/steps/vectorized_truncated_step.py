@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -129,7 +128,7 @@ def _axis_of_tasks(data: Batch) -> int | None:
     return None if isinstance(data, ResidentData) else 0
 
 
-def _state_and_out(what: str, returned: Any) -> tuple[UnrollState, TruncatedUnrollOut]:
+def _state_and_out(what: str, returned: object) -> tuple[UnrollState, TruncatedUnrollOut]:
     match returned:
         case (state, TruncatedUnrollOut() as out):
             return state, out
