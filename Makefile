@@ -37,7 +37,7 @@ check: venv
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/python -m protos.generate --check
-	-$(BIN)/python tools/structure.py
+	$(BIN)/python tools/structure.py
 
 protos: venv
 	$(BIN)/python -m protos.generate
