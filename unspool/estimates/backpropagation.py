@@ -4,7 +4,7 @@ what it has no part in.
 
 import itertools
 from collections.abc import Callable
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +14,12 @@ from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollStat
 from unspool.steps.unroll import where_tasks
 from unspool.types import PyTree, Theta
 
-Aux = TypeVar("Aux")
-
 DivergenceOfGradients = Literal["mask", "fail"]
 """What becomes of a task whose loss or gradient is not finite. mask: it contributes nothing, and is counted.
 fail: the estimate is not finite, and aggregation rejects it."""
 
 
-class UnrollLosses(NamedTuple, Generic[Aux]):
+class UnrollLosses(NamedTuple):
     """What is differentiated.
 
     Attributes:
@@ -32,10 +30,10 @@ class UnrollLosses(NamedTuple, Generic[Aux]):
 
     loss: jax.Array
     counts: jax.Array
-    aux: Aux
+    aux: PyTree
 
 
-class MeanGradient(NamedTuple, Generic[Aux]):
+class MeanGradient(NamedTuple):
     """Means over the tasks that count.
 
     Attributes:
@@ -50,15 +48,15 @@ class MeanGradient(NamedTuple, Generic[Aux]):
     loss: jax.Array
     counts: jax.Array
     diverged: jax.Array
-    aux: Aux
+    aux: PyTree
 
 
 def mean_gradient(
     theta: Theta,
     num_tasks: int,
-    losses: Callable[[Theta], UnrollLosses[Aux]],
+    losses: Callable[[Theta], UnrollLosses],
     divergence: DivergenceOfGradients,
-) -> MeanGradient[Aux]:
+) -> MeanGradient:
     """Differentiates the mean of the tasks' losses.
 
     Args:
@@ -70,7 +68,7 @@ def mean_gradient(
     # One copy of theta per task: gradients come apart by task.
     thetas = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_tasks, *leaf.shape)), theta)
 
-    def total(thetas: Theta) -> tuple[jax.Array, UnrollLosses[Aux]]:
+    def total(thetas: Theta) -> tuple[jax.Array, UnrollLosses]:
         of_tasks = losses(thetas)
         return jnp.sum(of_tasks.loss), of_tasks
 

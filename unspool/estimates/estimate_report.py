@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from unspool.estimates.backpropagation import Aux, MeanGradient
+from unspool.estimates.backpropagation import MeanGradient
 from unspool.evolution.loss_difference import LossDifference
 from unspool.outer_trainers.gradient_estimator import (
     GradientEstimatorOut,
@@ -57,7 +57,7 @@ def es_estimate(
 
 
 def differentiated_estimate(
-    mean: MeanGradient[Aux],
+    mean: MeanGradient,
     next_state: GradientEstimatorState,
     out: TruncatedUnrollOut,
     inner_steps: jax.Array,

@@ -110,7 +110,7 @@ class FullGrad(GradientEstimator):
         length = jnp.clip(drawn, 1, self._max_length)
         inputs = Inputs(data, worker_weights.outer_state, length)
 
-        def losses(thetas: Theta) -> UnrollLosses[tuple[_Sums, TruncatedUnrollOut]]:
+        def losses(thetas: Theta) -> UnrollLosses:
             start = self.truncated_step.init_step_state(
                 thetas, inputs.outer_state, init_key, theta_is_vector=True, num_steps_override=length
             )

@@ -70,7 +70,7 @@ class TruncatedGrad(GradientEstimator):
         keys = self.truncated_step.keys_of_steps(jax.random.split(unroll_key, self.unroll_length))
         inputs = Inputs(data, worker_weights.outer_state)
 
-        def losses(thetas: Theta) -> UnrollLosses[tuple[UnrollState, TruncatedUnrollOut]]:
+        def losses(thetas: Theta) -> UnrollLosses:
             next_state, out = self._unroll(thetas, state, keys, inputs)
             loss = sum_over_steps(jnp.where(out.mask, out.loss, 0))
             mean = masked_mean(loss, jnp.sum(out.mask, axis=0).astype(loss.dtype))
