@@ -20,7 +20,7 @@ from protos.memory import reuse_large_blocks
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import WorkerMessage
 from workers.session.client import LearnerClient
-from workers.session.outbox import Parcel
+from workers.session.outbox import QueuedMessage
 
 _WINDOW = 8
 _EXPECTED = (learner_pb2.ACCEPTED, learner_pb2.APPLIED, learner_pb2.NO_CREDIT)
@@ -77,8 +77,8 @@ class BareWorker:
             compute_s=0.01,
         )
         body = self.body if grad.WhichOneof("body") == "transfer" else b""
-        parcel = Parcel(WorkerMessage(push=push), body, transfer=self._seq)
-        self._outgoing.put(parcel.pieces(self.reply.chunk_bytes))
+        queued = QueuedMessage(WorkerMessage(push=push), body, transfer=self._seq)
+        self._outgoing.put(queued.pieces(self.reply.chunk_bytes))
 
     def wait_for_acceptance(self, most_unanswered: int = 0) -> None:
         """Reads until the learner has answered all pushes but so many."""

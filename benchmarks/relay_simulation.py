@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks import transport
 from protos import codec
 from protos.unspool.v1 import learner_pb2
-from workers.relay.merging import HeldPush, merged
+from workers.relay.merging import PendingPush, merged
 
 WORKERS = (10, 100, 300, 1000, 3000, 10_000)
 TREES = ((), (8,), (64,), (32, 32))
@@ -306,5 +306,5 @@ def _merge_per_mb_s() -> float:
     leaf = np.ones(250_000, np.float32)
     schema = codec.schema_of([leaf])
     push = learner_pb2.GradientEstimatorOut(weight=1.0)
-    held = [HeldPush("w0", push, leaf.tobytes(), can_merge=True)] * 8
+    held = [PendingPush("w0", push, leaf.tobytes(), can_merge=True)] * 8
     return min(timeit.repeat(lambda: merged(held, schema), number=1, repeat=5)) / len(held)
