@@ -1,1 +1,3 @@
-"""The process between the learner and the workers of a node: one stream and one theta instead of many."""
+"""The relay: a process between the learner and the workers of one node, which share its stream and its
+thetas.
+"""

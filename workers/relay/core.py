@@ -1,7 +1,7 @@
-"""A relay without its transport: every event, from the learner or from a worker behind it, is a method.
+"""The relay's coordination without its transport: one method per event from the learner or from a worker.
 
-Towards the learner it is one worker that holds all of its workers' lanes. Leases, seqs and verdicts pass
-through unchanged, so the learner's fences and watermarks mean behind a relay what they mean without one.
+To the learner, a relay is one worker that holds the lanes of all its workers. Leases, seqs and verdicts pass
+through unchanged, so the learner's lease fencing and watermarks work the same with and without a relay.
 """
 
 import threading
@@ -24,13 +24,15 @@ from workers.session.session_state import Joined, SessionState
 
 
 class RelayCore:
-    """All of a relay's coordination, as the events that move it. Safe to use from any thread."""
+    """Handles every event of a relay. Thread-safe."""
 
     def __init__(
         self, session_state: SessionState, max_workers: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Speak to the learner through `session_state`, for at most `max_workers` workers."""
-        # Held while the session_state's own lock is taken, never the other way round.
+        """Communicate with the learner through `session_state`, on behalf of at most `max_workers`
+        workers.
+        """
+        # Lock order: this lock first, then the lock of session_state; never the reverse.
         self._lock = threading.RLock()
         self._max_workers = max_workers
         self._state = RelayState(session_state, clock)
@@ -40,25 +42,27 @@ class RelayCore:
 
     @property
     def reply(self) -> learner_pb2.JoinReply:
-        """What the learner said at the last Join; empty before the first."""
+        """The learner's reply to the last Join; empty before the first."""
         return self._state.reply
 
     @property
     def is_empty(self) -> bool:
-        """Whether no worker is left."""
+        """Whether the relay has no workers."""
         return len(self._state.workers) == 0
 
     def report(self) -> learner_pb2.Heartbeat:
-        """Return what a heartbeat to the learner says. Takes no lock: the session_state asks in its own."""
+        """Return the heartbeat for the learner. Takes no lock: session_state calls this while it holds its
+        own.
+        """
         return self._report
 
-    # What the learner says.
+    # Events from the learner.
 
     def joined(self, joined: Joined) -> None:
-        """Take note that the learner has let this relay in, for the first time or again.
+        """Handle the learner's admission of this relay, for the first time or again.
 
-        If it knows of no earlier session, all leases are void: the workers join afresh, as they would without
-        a relay, and name the states that they still have.
+        If the learner has no earlier session of this relay, all leases are void: the workers join again, as
+        they would without a relay, and list the lane states that they still hold.
         """
         with self._lock:
             if joined.fresh:
@@ -72,7 +76,7 @@ class RelayCore:
             self._renew_report()
 
     def receive(self, message: learner_pb2.LearnerMessage) -> None:
-        """Pass on what the learner says, to whom it concerns."""
+        """Forward a message of the learner to the workers that it concerns."""
         with self._lock:
             match message.WhichOneof("body"):
                 case "heartbeat_ack":
@@ -93,7 +97,7 @@ class RelayCore:
             self._state.pushes.flush()
 
     def drain(self, command: learner_pb2.Drain) -> None:
-        """Ask every worker to return its lanes and go; nobody is let in any more."""
+        """Ask every worker to return its lanes and leave; admit no more workers."""
         with self._lock:
             self._state.draining = self._state.draining or command
             for worker in self._state.workers:
@@ -102,19 +106,21 @@ class RelayCore:
             self._leasing.give_back_unwanted(command.reason, age_s=0.0)
 
     def give_back(self, reason: str) -> None:
-        """Return every lane that a worker has not returned itself."""
+        """Return to the learner every lane that a worker has not returned itself."""
         with self._lock:
             for lane in self._state.lanes:
                 self._leasing.give_back(lane, reason)
 
     def dismiss(self, reason: learner_pb2.Goodbye.Reason, detail: str) -> None:
-        """Say goodbye to everyone."""
+        """Send a Goodbye to every worker."""
         with self._lock:
             goodbye = learner_pb2.Goodbye(reason=reason, detail=detail)
             self._state.send_to_all(learner_pb2.LearnerMessage(goodbye=goodbye))
 
     def tick(self) -> None:
-        """Judge the silence of workers, and even out their loads. Called a few times a second."""
+        """Expire silent workers, take lanes from stuck ones and balance loads. Call this a few times a
+        second.
+        """
         with self._lock:
             if not self._state.has_joined:
                 return
@@ -129,13 +135,13 @@ class RelayCore:
             self._leasing.even_out()
             self._renew_report()
 
-    # What workers do.
+    # Events from workers.
 
     def join(self, request: learner_pb2.JoinRequest) -> learner_pb2.JoinReply:
-        """Admit a worker, or one again whose stream broke and which keeps the leases that it still has.
+        """Admit a worker. One whose stream broke rejoins and keeps the leases that it still holds.
 
         Raises:
-            JoinDeniedError: it does not fit; or there is no learner, or no room, at the moment.
+            JoinDeniedError: the worker does not match this run, or there is temporarily no learner or room.
         """
         with self._lock:
             self._check(request)
@@ -156,7 +162,7 @@ class RelayCore:
             return welcome
 
     def attach(self, secret: str) -> tuple[str, SendQueue] | None:
-        """Open a session's stream in place of any earlier one; None if there is no such session."""
+        """Open a session's stream, replacing any earlier one; return None if the session does not exist."""
         with self._lock:
             worker = self._state.workers.with_secret(secret)
             if worker is None:
@@ -171,7 +177,7 @@ class RelayCore:
             return worker.worker_id, worker.queue
 
     def detach(self, worker_id: str, stream: SendQueue) -> None:
-        """Take note that a stream broke. The lanes stay for the lease's time to live."""
+        """Handle a broken stream. The worker keeps its lanes until the lease's time to live expires."""
         with self._lock:
             stream.close()
             worker = self._state.workers.get(worker_id)
@@ -180,7 +186,7 @@ class RelayCore:
                 self._renew_report()
 
     def heartbeat(self, worker_id: str, heartbeat: learner_pb2.Heartbeat) -> None:
-        """Take a sign of life and answer it."""
+        """Record a worker's heartbeat and acknowledge it."""
         with self._lock:
             worker = self._state.heard(worker_id)
             if worker is not None:
@@ -190,7 +196,7 @@ class RelayCore:
                 worker.send(learner_pb2.LearnerMessage(heartbeat_ack=ack))
 
     def refuse_unread(self, worker_id: str, push: learner_pb2.GradientEstimatorOut) -> bool:
-        """Answer a push whose body is still to come, if nothing is wanted of that; returns whether."""
+        """Reject a push before its body arrives if the body is not needed; return whether it was rejected."""
         with self._lock:
             worker = self._state.heard(worker_id)
             return worker is None or self._pending.refuse(worker, push)
@@ -198,26 +204,26 @@ class RelayCore:
     def push(
         self, worker_id: str, push: learner_pb2.GradientEstimatorOut, body: codec.Buffer | codec.CodecError
     ) -> None:
-        """Take a push into custody, or say why not."""
+        """Accept a push as pending, or answer it with a rejection."""
         with self._lock:
             worker = self._state.heard(worker_id)
             if worker is not None and not self._pending.refuse(worker, push):
                 self._pending.take(worker, push, body)
 
     def wants_snapshot(self, worker_id: str, snapshot: learner_pb2.Snapshot) -> bool:
-        """Whether a snapshot is worth receiving: the fence holds here as it does at the learner."""
+        """Whether to receive a snapshot: only if its lease is current, which is the learner's rule too."""
         with self._lock:
             self._state.heard(worker_id)
             return self._state.lanes.leased(worker_id, snapshot.lane, snapshot.incarnation) is not None
 
     def snapshot(self, worker_id: str, snapshot: learner_pb2.Snapshot, body: bytes) -> None:
-        """Pass on a lane's unroll state."""
+        """Forward a lane's unroll state to the learner."""
         with self._lock:
             if self.wants_snapshot(worker_id, snapshot):
                 self._state.session_state.snapshot(snapshot, body)
 
     def return_lane(self, worker_id: str, message: learner_pb2.LaneReturn) -> None:
-        """Pass a lane back, after everything that its worker had to say of it."""
+        """Return a worker's lane to the learner, after all pushes and messages about the lane."""
         with self._lock:
             self._state.heard(worker_id)
             lane = self._state.lanes.leased(worker_id, message.lane, message.incarnation)
@@ -226,7 +232,7 @@ class RelayCore:
                 self._renew_report()
 
     def leave(self, worker_id: str, reason: str, *, is_unfit: bool = False) -> None:
-        """Let a worker go that says so, perhaps because it has found that it does not fit this run."""
+        """Close the session of a worker that leaves, for example because it does not match this run."""
         with self._lock:
             worker = self._state.workers.get(worker_id)
             if worker is not None:
@@ -235,7 +241,9 @@ class RelayCore:
                 self._close(worker, learner_pb2.Goodbye.DRAINED, reason)
 
     def pass_on(self, worker_id: str, kind: str, message: Any) -> None:
-        """Pass on what changes nothing here: an estimate that failed, a stack, a log line."""
+        """Forward a message that does not change the relay's state: a failed estimate, a stack or a log
+        line.
+        """
         with self._lock:
             worker = self._state.heard(worker_id)
             if worker is None:
@@ -249,8 +257,6 @@ class RelayCore:
                 case "log":
                     failure = message.failure if message.HasField("failure") else None
                     self._state.session_state.log(message.level, f"{worker.name}: {message.text}", failure)
-
-    # Under these.
 
     def _check(self, request: learner_pb2.JoinRequest) -> None:
         state = self._state
@@ -271,7 +277,8 @@ class RelayCore:
         goodbye = learner_pb2.Goodbye(reason=reason, detail=detail)
         worker.send(learner_pb2.LearnerMessage(goodbye=goodbye))
         self._state.workers.close(worker)
-        # First the heartbeat, which overtakes everything: an empty relay must not be granted its lanes again.
+        # Send the heartbeat first, because it overtakes every queued message: the learner must not grant the
+        # lanes again to a relay that has become empty.
         self._renew_report()
         self._state.session_state.send_heartbeat(self._report)
         self._leasing.give_back_all_of(worker, f"{worker.name}: {detail}")
@@ -284,7 +291,7 @@ class RelayCore:
         worker.send(learner_pb2.LearnerMessage(stack_request=learner_pb2.StackRequest()))
 
     def _ask_for_stack(self, message: learner_pb2.LearnerMessage) -> None:
-        """Ask the worker whose work has not moved for longest."""
+        """Forward a stack request to the worker that has been in its phase for longest."""
         here = [worker for worker in self._state.workers if worker.queue is not None]
         if here:
             max(here, key=lambda worker: worker.heartbeat.phase_age_s).send(message)

@@ -1,4 +1,4 @@
-"""The lanes that the learner has leased to a relay: which of its workers has each."""
+"""The lanes leased to a relay, and the worker that holds each."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -9,14 +9,14 @@ from workers.relay.sessions import RelayedWorker
 
 @dataclasses.dataclass
 class RelayedLane:
-    """One lane under the learner's lease.
+    """One lane that the learner has leased to the relay.
 
     Attributes:
-        grant: as the learner said it; its incarnation is the fence on both sides.
-        since_s: when it came.
-        worker_id: who has it, or None while it waits for somebody.
-        seq: the newest estimate that was seen.
-        is_revoking: whether it was asked back.
+        grant: the learner's grant; its incarnation fences the lease on both sides of the relay.
+        since_s: when the grant arrived, in seconds of the relay's clock.
+        worker_id: session of the worker that holds the lane, or None while it waits for a worker.
+        seq: seq of the newest estimate received.
+        is_revoking: whether the lane was revoked from its worker.
     """
 
     grant: learner_pb2.LaneGrant
@@ -26,13 +26,13 @@ class RelayedLane:
     is_revoking: bool = False
 
     def held(self) -> learner_pb2.HeldLane:
-        """Return the lane as heartbeats and Joins name it."""
+        """Return the lane in the form that heartbeats and Joins list it in."""
         return learner_pb2.HeldLane(
             lane=self.grant.lane, incarnation=self.grant.incarnation, seq=max(self.seq, self.grant.seq)
         )
 
     def revocation(self, reason: str) -> learner_pb2.LearnerMessage:
-        """Return the message that asks its worker to give it back."""
+        """Return the message that revokes the lane from its worker."""
         return learner_pb2.LearnerMessage(
             revocation=learner_pb2.LaneRevocation(
                 lane=self.grant.lane, incarnation=self.grant.incarnation, reason=reason
@@ -41,7 +41,7 @@ class RelayedLane:
 
 
 class RelayedLanes:
-    """Every lane that the relay answers for."""
+    """Every lane that is leased to the relay."""
 
     def __init__(self) -> None:
         self._lanes: dict[int, RelayedLane] = {}
@@ -53,41 +53,41 @@ class RelayedLanes:
         return iter(list(self._lanes.values()))
 
     def put(self, lane: RelayedLane) -> None:
-        """Take a lane in, in the place of an earlier lease of it."""
+        """Add a lane, replacing any earlier lease of it."""
         self._lanes[lane.grant.lane] = lane
 
     def drop(self, lane: RelayedLane) -> None:
-        """Answer for a lane no longer."""
+        """Remove a lane, unless a newer lease has replaced it."""
         if self._lanes.get(lane.grant.lane) is lane:
             del self._lanes[lane.grant.lane]
 
     def clear(self) -> None:
-        """Answer for nothing."""
+        """Remove every lane."""
         self._lanes.clear()
 
     def under(self, number: int, incarnation: int) -> RelayedLane | None:
-        """Return the lane under this very lease, else None: the fence."""
+        """Return the lane if this lease of it is current, else None (lease fencing)."""
         lane = self._lanes.get(number)
         return lane if lane is not None and lane.grant.incarnation == incarnation else None
 
     def leased(self, worker_id: str, number: int, incarnation: int) -> RelayedLane | None:
-        """Return the lane if this worker has it under this very lease."""
+        """Return the lane if this worker holds it under this lease, else None."""
         lane = self.under(number, incarnation)
         return lane if lane is not None and lane.worker_id == worker_id else None
 
     def of(self, worker_id: str | None) -> list[RelayedLane]:
-        """Return the lanes of a worker, or those that wait for one."""
+        """Return the lanes of a worker, or with None those that wait for one."""
         return [lane for lane in self if lane.worker_id == worker_id]
 
     def load(self, worker: RelayedWorker) -> float:
-        """Return the lanes of a worker that it keeps, for each process that it stands for."""
+        """Return a worker's load: its unrevoked lanes per worker process (a relay counts as several)."""
         kept = sum(not lane.is_revoking for lane in self.of(worker.worker_id))
         return kept / worker.size
 
     def best(self, lane: RelayedLane, workers: Sequence[RelayedWorker]) -> RelayedWorker:
-        """Return who should have a lane: a worker that still has its state, else the least loaded.
+        """Return the worker to give a lane to: one that still holds the lane's state, else the least loaded.
 
-        Having the state does not justify a load that is uneven by more than one lane.
+        Keeping a state is not worth a load that exceeds the least one by a lane or more.
         """
         least = min(workers, key=self.load)
         for worker in workers:
@@ -97,7 +97,10 @@ class RelayedLanes:
         return least
 
     def surplus(self, workers: Sequence[RelayedWorker]) -> RelayedLane | None:
-        """Return a lane to ask back, so that loads differ by less than two lanes; one at a time."""
+        """Return a lane to revoke so that loads differ by less than two lanes, else None.
+
+        Revokes one lane at a time: None while any lane is being revoked or waits for a worker.
+        """
         if len(workers) < 2 or any(lane.is_revoking or lane.worker_id is None for lane in self):
             return None
         most, least = max(workers, key=self.load), min(workers, key=self.load)

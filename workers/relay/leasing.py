@@ -1,4 +1,4 @@
-"""Which worker behind a relay has which of its lanes, and how they get back to the learner."""
+"""Assignment of a relay's lanes to its workers, and their return to the learner."""
 
 from protos.unspool.v1 import learner_pb2
 from workers.relay.lanes import RelayedLane
@@ -16,42 +16,46 @@ class RelayLeasing:
         self._awaited: set[str] = set()
         self._awaited_until_s = 0.0
 
-    # What the learner says.
+    # Events from the learner.
 
     def await_again(self, names: set[str]) -> None:
-        """Keep lanes that come for workers that will be back: they may still have the states."""
+        """Hold new lanes for the named workers, which are expected to rejoin and may still have lane
+        states.
+        """
         self._awaited |= names
         self._awaited_until_s = self._state.clock() + _GATHER_HEARTBEATS * self._state.reply.heartbeat_s
 
     def receive_grant(self, grant: learner_pb2.LaneGrant) -> None:
-        """Take a lane, for whoever is to have it."""
+        """Add a granted lane and assign it to a worker."""
         self._state.lanes.put(RelayedLane(grant, self._state.clock()))
         self.route()
 
     def receive_revocation(self, revocation: learner_pb2.LaneRevocation) -> None:
-        """Ask for a lane back from whoever has it."""
+        """Revoke a lane from the worker that holds it."""
         lane = self._state.lanes.under(revocation.lane, revocation.incarnation)
         if lane is not None:
             self._revoke(lane, revocation.reason)
 
     def keep_only(self, held: frozenset[tuple[int, int]]) -> None:
-        """Lose the lanes whose leases have not survived a new Join."""
+        """Drop the lanes whose leases have not survived a new Join."""
         for lane in self._state.lanes:
             if (lane.grant.lane, lane.grant.incarnation) not in held:
                 self._state.lanes.drop(lane)
                 self._tell(lane, lane.revocation("the learner has leased it anew"))
 
-    # What workers do.
+    # Events from workers.
 
     def keep_of(self, worker: RelayedWorker) -> None:
-        """Return what a worker that joined again does not hold any more: whether it ever did is not known."""
+        """Return the lanes that a rejoined worker no longer holds; it may never have received their
+        grants.
+        """
         held = {(lane.lane, lane.incarnation) for lane in worker.introduction.held}
         for lane in self._state.lanes.of(worker.worker_id):
             if (lane.grant.lane, lane.grant.incarnation) not in held:
                 self.give_back(lane, f"{worker.name} does not have it any more")
 
     def is_here(self, worker: RelayedWorker) -> None:
-        """Begin to give lanes to a worker whose stream has come."""
+        """Start giving lanes to a worker whose stream has opened."""
         self._awaited.discard(worker.name)
         for lane in self._state.lanes.of(worker.worker_id):
             if lane.is_revoking:
@@ -59,7 +63,7 @@ class RelayLeasing:
         self.route()
 
     def give_back(self, lane: RelayedLane, reason: str, seq: int | None = None) -> None:
-        """Return a lane to the learner, after everything that there was to say of it."""
+        """Return a lane to the learner, after all pushes of the lane."""
         lanes, session_state = self._state.lanes, self._state.session_state
         lanes.drop(lane)
         self._state.pushes.flush(force=True)
@@ -74,14 +78,14 @@ class RelayLeasing:
         )
 
     def give_back_all_of(self, worker: RelayedWorker, reason: str) -> None:
-        """Return every lane of a worker that is gone, or might as well be."""
+        """Return every lane of a worker that is gone or stuck."""
         for lane in self._state.lanes.of(worker.worker_id):
             self.give_back(lane, reason)
 
-    # What time does.
+    # Time-driven actions.
 
     def route(self) -> None:
-        """Pass on the grants that wait, unless somebody who may have a lane's state is still to come."""
+        """Assign the waiting lanes, unless a worker that may hold one's state is still expected to rejoin."""
         if self._awaited and self._state.clock() < self._awaited_until_s:
             return
         self._awaited.clear()
@@ -97,7 +101,7 @@ class RelayLeasing:
             worker.send(learner_pb2.LearnerMessage(grant=grant))
 
     def give_back_unwanted(self, reason: str, age_s: float | None = None) -> None:
-        """Return the lanes that have waited for a worker for so long (by default, two heartbeats)."""
+        """Return the lanes that have waited for a worker for `age_s` (default: two heartbeats)."""
         if age_s is None:
             age_s = _GATHER_HEARTBEATS * self._state.reply.heartbeat_s
         for lane in self._state.lanes.of(None):
@@ -105,7 +109,7 @@ class RelayLeasing:
                 self.give_back(lane, reason)
 
     def even_out(self) -> None:
-        """Ask a lane back where loads are uneven; the learner's next grant goes to the least loaded."""
+        """Revoke a lane where loads are uneven; the learner's next grant goes to the least loaded worker."""
         lane = self._state.lanes.surplus(self._state.able())
         if lane is not None:
             self._revoke(lane, "another worker behind the relay has fewer lanes")

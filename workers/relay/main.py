@@ -1,4 +1,4 @@
-"""One relay process, from its settings to its exit code."""
+"""Entry point of a relay process."""
 
 import os
 from collections.abc import Callable
@@ -10,17 +10,17 @@ from workers.relay.relay import Relay, RelaySettings
 
 
 def run(settings: RelaySettings, announce: Callable[[str], None]) -> int:
-    """Run a relay as this process's main work; returns its exit code.
+    """Run a relay as this process's main work and return its exit code.
 
-    SIGTERM and SIGINT drain it and its workers, a second one ends the process at once.
+    The first SIGTERM or SIGINT drains the relay and its workers; the second ends the process at once.
 
     Args:
         settings: of this process.
-        announce: told "host:port" once workers may come.
+        announce: called with "host:port" once workers can connect.
 
     Raises:
-        OSError: it cannot listen.
-        TlsError: its TLS files cannot be used, or it needs some.
+        OSError: the relay cannot listen on its address.
+        TlsError: the TLS files are unusable, or missing where they are required.
     """
     from workers.session.client import LearnerClient
 

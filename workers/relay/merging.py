@@ -1,7 +1,7 @@
-"""Several estimates as one push: what a relay sends in their place where the learner takes means.
+"""Merging of several estimates into one push, for learners that average gradients.
 
-A weighted mean of weighted means is the weighted mean of everything behind them, so the learner's update is
-the same, up to one rounding, as if every estimate had come by itself.
+A weighted mean of weighted means is the weighted mean of all the estimates behind them. The learner's update
+is therefore the same, up to one rounding, as if every estimate had arrived separately.
 """
 
 import math
@@ -17,13 +17,13 @@ from protos.unspool.v1 import common_pb2, learner_pb2
 
 @dataclass(frozen=True)
 class PendingPush:
-    """A push that a relay answers for until the learner's last word on it.
+    """A push that the learner has not finally answered.
 
     Attributes:
-        worker_id: the session it came from, to which the answer goes.
-        push: as it came; its `push_id` is its sender's.
+        worker_id: the session that sent it and that receives the answer.
+        push: the message as received; its `push_id` is the sender's.
         body: the gradient's bytes, already checked against the schema.
-        can_merge: whether it may be part of a mean: finite, and with weight.
+        can_merge: whether it may be part of a mean: it is finite and has positive weight.
     """
 
     worker_id: str
@@ -33,14 +33,14 @@ class PendingPush:
 
     @property
     def parts(self) -> Sequence[learner_pb2.Part]:
-        """The estimates in it: one, or those that another relay merged."""
+        """The estimates in the push: one, or those merged by another relay."""
         return parts_of(self.push)
 
 
 def is_mergeable(
     push: learner_pb2.GradientEstimatorOut, body: codec.Buffer, schema: common_pb2.Schema
 ) -> bool:
-    """Whether a checked push may be part of a mean: it has weight, and everything in it is finite."""
+    """Whether a checked push may be part of a mean: its weight is positive and all its values are finite."""
     if not (math.isfinite(push.weight) and push.weight > 0 and math.isfinite(push.mean_loss)):
         return False
     return all(
@@ -52,10 +52,10 @@ def is_mergeable(
 def merged(
     pushes: Sequence[PendingPush], schema: common_pb2.Schema
 ) -> tuple[learner_pb2.GradientEstimatorOut, bytes]:
-    """Return one push, and its body, in the place of several: `grad = sum(w g) / sum(w)`, `weight = sum(w)`.
+    """Return one push and its body that replace several: `grad = sum(w g) / sum(w)`, `weight = sum(w)`.
 
-    Sums are in float64; each element is rounded once, to the schema's dtype. Its gradient's description is
-    left to whoever sends it.
+    Sums are in float64; each element is rounded once, to the schema's dtype. The sender fills in the push's
+    `grad` field.
 
     Args:
         pushes: at least one, all mergeable.

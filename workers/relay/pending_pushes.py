@@ -1,4 +1,4 @@
-"""Pushes between a worker and the learner: taken or refused here, and answered when the learner has."""
+"""Validation of the pushes of a relay's workers, and forwarding of the learner's verdicts."""
 
 from protos import codec
 from protos.rpc.push import leaves_of, parts_of, verdict_on
@@ -9,20 +9,23 @@ from workers.relay.sessions import RelayedWorker
 from workers.relay.state import RelayState
 
 _CUSTODY = 2
-"""Pushes that a worker may have here, as a multiple of what the learner has room for."""
+"""Maximum pending pushes of a worker, as a multiple of its share of the learner's credits."""
 
 
 class PendingPushes:
-    """Judges what a relay can judge, and leaves the rest to the learner. The relay's lock guards it."""
+    """Rejects what a relay can judge, and leaves the rest to the learner. The relay's lock guards it."""
 
     def __init__(self, state: RelayState) -> None:
         self._state = state
 
     def refuse(self, worker: RelayedWorker, push: learner_pb2.GradientEstimatorOut) -> bool:
-        """Answer a push that is here already, or is of no use whatever its body holds; returns whether."""
+        """Answer a push that is already pending, or that is rejected whatever its body; return whether it
+        was.
+        """
         known = self._state.pushes.find(worker.worker_id, push.push_id)
         if known is not None:
-            # Sent again over a new stream. What is not answered yet will be.
+            # The worker sends the push again over a new stream. If it has no verdict yet, the verdict follows
+            # later.
             if known == learner_pb2.ACCEPTED:
                 self._answer(worker, push, known, "")
             return True
@@ -44,7 +47,7 @@ class PendingPushes:
         push: learner_pb2.GradientEstimatorOut,
         body: codec.Buffer | codec.CodecError,
     ) -> None:
-        """Take a push that was not refused, unless its body is not what the schema says."""
+        """Accept a push that was not refused, unless its body violates the schema."""
         if not isinstance(body, codec.CodecError):
             is_inline = push.grad.WhichOneof("body") != "transfer"
             body = _checked(body, push.grad.crc32 if is_inline else None, self._state.reply)
@@ -61,7 +64,7 @@ class PendingPushes:
         self._state.pushes.add(PendingPush(worker.worker_id, push, body, can_merge))
 
     def receive(self, verdict: learner_pb2.PushVerdict) -> None:
-        """Tell those concerned what the learner thinks of what it was sent."""
+        """Forward a verdict of the learner to the workers whose pushes it concerns."""
         self._state.credits = verdict.credits
         for answer in self._state.pushes.settle(verdict):
             self._pass_on(answer)

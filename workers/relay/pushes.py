@@ -1,7 +1,8 @@
-"""The pushes that a relay answers for: when they go up, alone or merged, and who is told what became of them.
+"""The pending pushes of a relay: when to send them, alone or merged, and which senders get which verdict.
 
-Merging clocks itself: while the learner has not answered the last merged push, those that come are kept, and
-go up as one when it has. An idle learner is sent each push at once; a busy one is sent few and large means.
+Merging adapts to the learner's load: while the learner has not answered the last merged push, new pushes
+wait, and are sent as one when it has. An idle learner gets each push at once; a busy one gets few, large
+means.
 """
 
 import collections
@@ -13,21 +14,23 @@ from workers.relay.merging import PendingPush, merged
 from workers.session.session_state import SessionState
 
 _SENT_AGAIN = frozenset({learner_pb2.NO_CREDIT, learner_pb2.CORRUPT})
-"""Verdicts after which the outbox sends the same push again by itself."""
+"""Verdicts after which the outbox resends the same push by itself."""
 
 
 class Answer(NamedTuple):
-    """A verdict on a held push, for its sender."""
+    """A verdict on a pending push, for its sender."""
 
     held: PendingPush
     verdict: learner_pb2.PushVerdict
 
 
 class RelayPushes:
-    """Custody of pushes. Not thread-safe: the relay's lock guards it."""
+    """The queue of pending pushes. Not thread-safe: the relay's lock guards it."""
 
     def __init__(self, session_state: SessionState, schema: common_pb2.Schema, most_merged: int) -> None:
-        """Send through `session_state`; if the learner merges, at most `most_merged` pushes as one."""
+        """Send through `session_state`; `most_merged` is the maximum number of estimates merged into one
+        push.
+        """
         self._session_state = session_state
         self._schema = schema
         self._most_merged = most_merged
@@ -37,11 +40,13 @@ class RelayPushes:
         self._accepted: set[int] = set()
 
     def count(self, worker_id: str) -> int:
-        """Return how many estimates of a worker have had no last word."""
+        """Return how many estimates of a worker have no final verdict."""
         return sum(len(held.parts) for held in self._all() if held.worker_id == worker_id)
 
     def accepted(self, worker_id: str | None = None) -> int:
-        """Return how many estimates, of one worker or of all, the learner has taken and not yet applied."""
+        """Return how many estimates (of one worker, or of all) the learner has accepted and not yet
+        applied.
+        """
         return sum(
             len(held.parts)
             for push_id in self._accepted
@@ -50,7 +55,9 @@ class RelayPushes:
         )
 
     def find(self, worker_id: str, push_id: int) -> learner_pb2.Verdict | None:
-        """Return what is known of a push that is here: ACCEPTED, or nothing yet; None if it is not here."""
+        """Return the verdict on a pending push (ACCEPTED or VERDICT_UNSPECIFIED); None if it is not
+        pending.
+        """
         if any(_is(held, worker_id, push_id) for held in self._waiting):
             return learner_pb2.VERDICT_UNSPECIFIED
         for sent_id, group in self._sent.items():
@@ -59,12 +66,12 @@ class RelayPushes:
         return None
 
     def add(self, held: PendingPush) -> None:
-        """Take a push into custody, and send it now if nothing speaks for waiting."""
+        """Add a push, and send it now unless it should wait to be merged."""
         self._waiting.append(held)
         self.flush()
 
     def flush(self, *, force: bool = False) -> None:
-        """Send what may go now; with `force` everything, whatever the learner has yet to answer."""
+        """Send the pushes that may be sent now; with `force`, all of them without waiting for verdicts."""
         while self._waiting and (force or self._may_send()):
             group = self._next_group()
             if len(group) == 1:
@@ -78,9 +85,9 @@ class RelayPushes:
             self._unanswered.add(push.push_id)
 
     def settle(self, verdict: learner_pb2.PushVerdict) -> list[Answer]:
-        """Take the learner's word on what was sent; returns what to tell the senders.
+        """Apply the learner's verdict on a sent push and return the answers to its senders.
 
-        Of a merged push that was objected to, the estimates that are good are sent again without the others.
+        If the verdict rejects some estimates of a merged push, the others are sent again without them.
         """
         push_id = verdict.push_id
         group = self._sent.get(push_id)
@@ -137,7 +144,7 @@ def _is(held: PendingPush, worker_id: str, push_id: int) -> bool:
 def _about(
     held: PendingPush, verdict: learner_pb2.PushVerdict, objections: Sequence[learner_pb2.PartVerdict] = ()
 ) -> learner_pb2.PushVerdict:
-    """Return a verdict in the sender's own terms."""
+    """Return the learner's verdict with the sender's own push id, lane and seq."""
     answer = learner_pb2.PushVerdict(
         push_id=held.push.push_id,
         lane=held.push.lane,

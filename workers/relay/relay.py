@@ -1,7 +1,7 @@
-"""A relay process: one session with the learner, one with each of its workers.
+"""A relay process: one session with the learner, and one with each of its workers.
 
-A node with many workers opens one stream to the learner instead of many, fetches each theta once, and where
-the learner takes means sends one gradient in the place of several.
+A node with many workers opens one stream to the learner instead of many and fetches each theta once. If the
+learner averages gradients, the relay also sends one gradient in place of several.
 """
 
 import logging
@@ -36,19 +36,21 @@ _FAREWELLS = {
     ExitCode.OK: learner_pb2.Goodbye.FINISHED,
     ExitCode.REFUSED: learner_pb2.Goodbye.FAILED,
 }
-"""What workers are told at a relay's end; after any other they look for the next relay."""
+"""Goodbye reasons sent to workers at the relay's end; after any other exit code they look for another
+relay.
+"""
 
 
 @dataclass(frozen=True)
 class RelaySettings:
-    """One life of one relay.
+    """Settings of one relay process.
 
     Attributes:
-        upstream: whom it looks for, and as whom; its token is also what workers have to present.
+        upstream: the learner's address and this relay's credentials; workers must present the same token.
         host: address to listen on. Beyond loopback it needs `upstream.tls`, with a certificate for servers.
-        port: 0: any that is free.
-        max_workers: behind it at once.
-        is_tls_mutual: whether workers must show a client certificate of the run, as well as the token.
+        port: port to listen on; 0 takes any free one.
+        max_workers: maximum number of connected workers.
+        is_tls_mutual: whether workers must present a client certificate of the run in addition to the token.
     """
 
     upstream: WorkerSettings
@@ -70,14 +72,14 @@ class RelaySettings:
 
 
 class Relay:
-    """A relay that has a port from its construction on, and serves it while `run` lasts."""
+    """A relay. It binds its port on construction and serves it during `run`."""
 
     def __init__(self, settings: RelaySettings, client: LearnerClient) -> None:
-        """Take a port.
+        """Bind the port.
 
         Args:
             settings: of this process.
-            client: reaches the learner, or another relay; closed at the end.
+            client: connection to the learner, or to another relay; closed at the end.
 
         Raises:
             PortInUseError: the port is taken, or the machine has no such address.
@@ -106,7 +108,7 @@ class Relay:
         self._drain: learner_pb2.Drain | None = None
 
     def run(self) -> int:
-        """Relay until the run is over, the learner is gone for good, or this relay is drained.
+        """Run until the run is over, the learner is permanently unreachable, or this relay is drained.
 
         Returns:
             The process's exit code, an `ExitCode`.
@@ -129,7 +131,7 @@ class Relay:
         return int(end.code)
 
     def drain(self, reason: str) -> None:
-        """Let every worker return its lanes and go, and return from `run`."""
+        """Drain the relay: every worker returns its lanes and leaves, then `run` returns."""
         self._drain = self._drain or learner_pb2.Drain(
             reason=reason, deadline_s=self._settings.upstream.drain_s
         )
@@ -139,7 +141,7 @@ class Relay:
         drained_by_s: float | None = None
         next_tick_s = 0.0
         while True:
-            # Read before anything is looked at, so that nothing that changes meanwhile is slept through.
+            # Read the revision first, so that `wait` returns at once if anything changes after this line.
             seen = self._session_state.revision
             self._execute()
             if self._session_state.end is not None:
@@ -183,7 +185,9 @@ def _introduction(settings: WorkerSettings) -> learner_pb2.JoinRequest:
 
 
 def _server_tls(settings: RelaySettings, denials: Denials) -> ServerTls | None:
-    """Return how the relay encrypts: beyond loopback it must, with a certificate that workers accept."""
+    """Return the server's TLS configuration. Beyond loopback TLS is required, with a certificate for
+    servers.
+    """
     if is_loopback(settings.host):
         return None
     identity = settings.upstream.tls

@@ -1,4 +1,4 @@
-"""Sessions as a relay keeps them, and the heartbeat that it sends for all of its workers."""
+"""The sessions of a relay's workers, and the heartbeat that summarizes them for the learner."""
 
 import collections
 import dataclasses
@@ -15,9 +15,9 @@ class RelayedWorker(Session):
     """A worker's session at a relay.
 
     Attributes:
-        queue: what is sent over its open stream, or None without one.
-        held: estimates behind the lane states that it has in memory, by lane.
-        compute_times_s: of its latest estimates.
+        queue: messages to send over its open stream, or None without a stream.
+        held: seqs of the lane states that it has in memory, by lane.
+        compute_times_s: compute times of its latest estimates.
     """
 
     queue: SendQueue | None = None
@@ -31,25 +31,25 @@ class RelayedWorker(Session):
 
     @property
     def size(self) -> int:
-        """How many workers it stands for: a relay may be behind a relay."""
+        """The number of workers in this session: more than one if it is a relay."""
         return max(1, self.heartbeat.workers)
 
     def can_work(self, now_s: float, heartbeat_s: float) -> bool:
-        """Whether lanes may be given to it."""
+        """Whether lanes may be given to this worker."""
         is_able = self.queue is not None and self.stuck_at is None
         return is_able and not (self.draining or self.is_empty_relay or self.is_silent(now_s, heartbeat_s))
 
     def note_held(self, lanes: Iterable[learner_pb2.HeldLane]) -> None:
-        """Note which lane states it has, as its Join or its heartbeat lists them."""
+        """Record the lane states that the worker has, as its Join or heartbeat lists them."""
         self.held = {lane.lane: lane.seq for lane in lanes}
 
     def is_overdue(self) -> bool:
-        """Whether its phase takes longer than it should, judged by its latest estimates."""
+        """Whether the worker's phase exceeds its time budget, estimated from its latest estimates."""
         budget_s = phase_budget_s(self.heartbeat, self.compute_times_s)
         return budget_s is not None and self.heartbeat.phase_age_s > budget_s
 
     def send(self, message: learner_pb2.LearnerMessage) -> None:
-        """Queue a message for it. What is sent while it has no stream is repeated when it opens one."""
+        """Queue a message. Without a stream it is dropped; opening a stream repeats what matters."""
         if self.queue is not None:
             self.queue.put(message)
 
@@ -59,7 +59,8 @@ def total_heartbeat(
 ) -> learner_pb2.Heartbeat:
     """Return the heartbeat that a relay sends to the learner.
 
-    Its phase is that of the worker whose work moved last: the relay itself takes lanes from stuck workers.
+    Its phase is that of the worker with the most recent progress: the relay itself takes lanes from stuck
+    workers.
     """
     here = [worker for worker in workers if worker.queue is not None]
     busy = [

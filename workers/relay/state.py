@@ -1,4 +1,4 @@
-"""What a relay knows: the parts that every one of its rules reads or moves."""
+"""The state of a relay, which all its rules share."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,19 +15,19 @@ _DEFAULT_TTL_HEARTBEATS = 6.0
 
 @dataclasses.dataclass
 class RelayState:
-    """The state of a relay, in parts that do not know each other.
+    """The state of a relay, in parts that are independent of each other.
 
     Attributes:
-        session_state: the relay's own conversation with the learner.
-        clock: monotonic seconds.
-        reply: what the learner said at the last Join; empty before the first.
-        pushes: those that the relay answers for.
-        workers: that are behind it.
-        lanes: that it has leased.
-        theta: the newest announcement, as it came, or None.
-        credits: further pushes that the learner would take, as it said last.
-        progress: estimates that have come.
-        draining: the command to go, once there is one.
+        session_state: state of the relay's own session with the learner.
+        clock: monotonic time in seconds.
+        reply: the learner's reply to the last Join; empty before the first.
+        pushes: the pending pushes.
+        workers: the sessions of its workers.
+        lanes: the lanes leased to the relay.
+        theta: the newest theta announcement, as received, or None.
+        credits: how many more pushes the learner accepts, as of its last message.
+        progress: number of estimates received.
+        draining: the command to drain, or None.
     """
 
     session_state: SessionState
@@ -48,21 +48,21 @@ class RelayState:
 
     @property
     def has_joined(self) -> bool:
-        """Whether the learner has ever let this relay in."""
+        """Whether the learner has ever admitted this relay."""
         return bool(self.reply.worker_id)
 
     @property
     def version(self) -> int:
-        """Theta's version, as far as it was announced."""
+        """The newest announced theta version."""
         return self.theta.theta.version if self.theta is not None else int(self.reply.version)
 
     @property
     def lease_ttl_s(self) -> float:
-        """Silence after which a worker's lanes go to others."""
+        """Silence, in seconds, after which a worker's lanes are returned."""
         return float(self.reply.lease_ttl_s or _DEFAULT_TTL_HEARTBEATS * self.reply.heartbeat_s)
 
     def begin_afresh(self, reply: learner_pb2.JoinReply) -> None:
-        """Forget everything that an earlier session with the learner was about."""
+        """Discard all state of the previous session with the learner."""
         self.reply = reply
         self.pushes = RelayPushes(self.session_state, reply.schema, reply.lanes_total if reply.merges else 1)
         self.workers.clear()
@@ -70,34 +70,34 @@ class RelayState:
         self.theta, self.credits = None, 0
 
     def heard(self, worker_id: str) -> RelayedWorker | None:
-        """Return the session that a message came from, and note that it lives; None if it expired."""
+        """Return the session that sent a message and update its last-heard time; None if it expired."""
         worker = self.workers.get(worker_id)
         if worker is not None:
             worker.last_heard_s = self.clock()
         return worker
 
     def able(self) -> list[RelayedWorker]:
-        """Return the workers that lanes may be given to now."""
+        """Return the workers that may be given lanes now."""
         if self.draining is not None:
             return []
         now_s, heartbeat_s = self.clock(), self.reply.heartbeat_s
         return [worker for worker in self.workers if worker.can_work(now_s, heartbeat_s)]
 
     def send_to_all(self, message: learner_pb2.LearnerMessage) -> None:
-        """Send a message to every worker."""
         for worker in self.workers:
             worker.send(message)
 
     def share(self, worker: RelayedWorker) -> int:
-        """Return how many further pushes a worker may have outstanding.
+        """Return how many more pushes a worker may have outstanding.
 
-        Its lanes' share of everything that the learner has room for, less what it already has there. With
-        whole credits for each lane that is exactly what the learner itself would say to the worker.
+        This is the allowance of its lanes minus its pushes that the learner has accepted and not yet applied.
+        If each lane has a whole number of credits, the result equals what the learner itself would grant the
+        worker.
         """
         return max(0, self.allowance(worker) - self.pushes.accepted(worker.worker_id))
 
     def allowance(self, worker: RelayedWorker) -> int:
-        """Return how many pushes of a worker the learner has room for, those that it has included."""
+        """Return how many pushes of a worker the learner has room for, including those already accepted."""
         own, all_lanes = len(self.lanes.of(worker.worker_id)), len(self.lanes)
         room = self.credits + self.pushes.accepted()
         return -(-room * own // all_lanes) if all_lanes else 0

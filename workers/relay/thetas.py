@@ -1,4 +1,4 @@
-"""Thetas as a relay serves them: each fetched from the learner once, however many workers ask at once."""
+"""A cache of thetas, which fetches each from the learner once, however many workers ask at the same time."""
 
 import collections
 import threading
@@ -8,14 +8,16 @@ from concurrent.futures import Future
 from protos import codec
 
 _KEPT = 4
-"""Versions kept: the newest, and those that replays have asked for last."""
+"""Versions kept: the newest, and those that replays requested most recently."""
 
 
 class RelayThetas:
-    """Immutable bodies by epoch and version: a restarted learner may reach a version with another theta."""
+    """Immutable bodies by epoch and version: a restarted learner may reach a version with a different
+    theta.
+    """
 
     def __init__(self, fetch: Callable[[int], codec.Buffer], kept: int = _KEPT) -> None:
-        """Fetch what is not here with `fetch`, which has a deadline of its own; keep the last `kept`."""
+        """Fetch missing bodies with `fetch`, which must enforce its own deadline; keep the last `kept`."""
         self._fetch = fetch
         self._kept = kept
         self._lock = threading.Lock()
@@ -24,11 +26,11 @@ class RelayThetas:
         )
 
     def get(self, epoch: int, version: int) -> codec.Buffer:
-        """Return a body; who asks while it is being fetched waits for the same fetch.
+        """Return a body. Concurrent callers for the same body wait for one fetch.
 
         Raises:
-            RefusedError: the learner keeps that version no longer.
-            UnavailableError: it could not be reached. The next call tries again.
+            RefusedError: the learner no longer has that version.
+            UnavailableError: the learner could not be reached. The next call tries again.
         """
         key = (epoch, version)
         with self._lock:
@@ -45,7 +47,7 @@ class RelayThetas:
     def _fill(self, key: tuple[int, int], body: Future[codec.Buffer]) -> None:
         try:
             body.set_result(self._fetch(key[1]))
-        except Exception as error:  # whoever waits for this fetch gets its error, and nobody after them
+        except Exception as error:  # callers of this fetch get its error; later callers fetch again
             with self._lock:
                 self._bodies.pop(key, None)
             body.set_exception(error)

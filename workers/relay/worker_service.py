@@ -1,4 +1,4 @@
-"""A relay as workers connect to it: their calls and messages become calls to its core, or to the learner."""
+"""The relay's server side: forwards the workers' calls and messages to its core or to the learner."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -16,14 +16,14 @@ from workers.relay.thetas import RelayThetas
 from workers.session.client import LearnerClient, UnavailableError
 
 MAX_SNAPSHOT_BYTES: Final = 1 << 30
-"""Of one lane's unroll state. The learner has a limit of its own, which may be lower."""
+"""Maximum size of one lane's unroll state. The learner's own limit may be lower."""
 
 
 class RelayHost(SessionHost):
-    """Serves workers from what the relay knows, and asks the learner for the rest."""
+    """Answers workers from the relay's state, and fetches thetas and snapshots from the learner."""
 
     def __init__(self, core: RelayCore, client: LearnerClient) -> None:
-        """Report what workers do to `core`; fetch thetas and snapshots through `client`."""
+        """Report events of workers to `core`; fetch thetas and snapshots through `client`."""
         self._core = core
         self._client = client
         self._thetas = RelayThetas(self._fetch_theta)
@@ -64,7 +64,7 @@ class RelayHost(SessionHost):
 
 
 class RelaySessionEvents(SessionEvents):
-    """The messages of one session, as calls to the relay's core."""
+    """Dispatches the messages of one session to the relay's core."""
 
     def __init__(self, core: RelayCore, worker_id: str) -> None:
         self._core = core
@@ -97,7 +97,7 @@ class RelaySessionEvents(SessionEvents):
 
 
 class _SnapshotInMemory(IncomingSnapshot):
-    """Memory grows with what arrives, not with the size that was announced."""
+    """A snapshot assembled in memory, which grows with the received data, not with the announced size."""
 
     def __init__(self, core: RelayCore, worker_id: str, snapshot: learner_pb2.Snapshot) -> None:
         self._core = core
