@@ -1,1 +1,1 @@
-"""What a worker does with its lanes: it takes leases, unrolls, and makes gradients and snapshots."""
+"""A worker's work on its lanes: it takes up leases, unrolls, and computes gradients and snapshots."""

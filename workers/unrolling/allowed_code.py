@@ -1,4 +1,6 @@
-"""Which code a learner may name: a configuration travels as text, and a worker imports what it names."""
+"""Restricts which code a learner may name. A worker imports the classes named in the learner's
+configuration.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -7,21 +9,21 @@ from typing import Any, Final
 from protos.exit_codes import RefusedError
 
 COMPONENT_PACKAGES: Final = "UNSPOOL_COMPONENT_PACKAGES"
-"""Packages that components may come from, separated by commas; unset: any but Python's own."""
+"""Packages that components may come from, separated by commas; unset: any except the standard library."""
 
 
 def check_components(tables: Any, allowed: str) -> None:
-    """Refuse components from packages that hold none.
+    """Reject components from the standard library or from packages that are not allowed.
 
-    Nobody trains a class of the standard library, and `subprocess:Popen` is one. Where a worker does not
-    trust its learner, `allowed` names the packages that it does trust.
+    No component is a class of the standard library, but `subprocess:Popen` would be one and could run
+    anything. If a worker does not trust its learner, `allowed` limits components to the named packages.
 
     Args:
         tables: of the experiment.
         allowed: the value of `COMPONENT_PACKAGES`, or empty.
 
     Raises:
-        RefusedError: naming the component and the remedy.
+        RefusedError: a component is not allowed; the message names it and the remedy.
     """
     packages = {package.strip() for package in allowed.split(",") if package.strip()}
     for name in _component_names(tables):

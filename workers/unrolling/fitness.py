@@ -1,4 +1,6 @@
-"""Whether this process gives the bits of its run: a worker that could not is refused at Join, by name."""
+"""Checks whether this process reproduces the run's results bit for bit; a worker that cannot does not
+join.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,10 +11,10 @@ from workers.numeric_environment import foreign_to_libraries
 
 
 def compute_as(numerics: Numerics, environ: Mapping[str, str]) -> None:
-    """Take JAX's options from the run; what XLA has read when this process began must be the run's already.
+    """Set JAX's options from the run's, and check the variables that XLA read when this process started.
 
     Raises:
-        RefusedError: naming the variable that is not, with the remedy.
+        RefusedError: a variable differs from the run's; the message names it and the remedy.
     """
     for foreign in foreign_to_libraries(numerics, environ):
         raise RefusedError(
@@ -23,15 +25,16 @@ def compute_as(numerics: Numerics, environ: Mapping[str, str]) -> None:
 
 
 def check_devices(wanted: Mapping[str, Any], environ: Mapping[str, str], own: Sequence[Any]) -> None:
-    """Refuse to compute on other devices than the run's: in `sync` theta must not depend on who estimates.
+    """Reject devices that differ from the run's: in `sync` mode theta must not depend on which worker
+    estimates.
 
     Args:
         wanted: the table `workers` of the run's configuration.
         environ: of this process.
-        own: its devices, of JAX.
+        own: the JAX devices of this process.
 
     Raises:
-        RefusedError: naming what differs, with the remedy.
+        RefusedError: a device setting differs; the message names it and the remedy.
     """
     _check_platform(wanted, own[0].platform)
     _check_cpu_threads(wanted, environ.get("PJRT_NPROC", ""))
@@ -61,7 +64,7 @@ def _check_platform(wanted: Mapping[str, Any], own: str) -> None:
 
 
 def _check_cpu_devices(wanted: Mapping[str, Any], own: int) -> None:
-    # XLA divides the work of one CPU device otherwise where there are others, used or not.
+    # XLA partitions the work of one CPU device differently when there are other devices, used or not.
     devices = int(wanted.get("devices", 1))
     if wanted.get("platform") == "cpu" and own > devices:
         raise RefusedError(

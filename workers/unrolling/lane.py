@@ -1,4 +1,4 @@
-"""A lane in a worker's hands: where its unroll state comes from, how it advances, what outlives it."""
+"""A lane on a worker: how its unroll state is initialised or restored, advanced and snapshotted."""
 
 import dataclasses
 import hashlib
@@ -17,11 +17,11 @@ from unspool.outer_trainers.gradient_learner import GradientEstimator, WorkerWei
 from unspool.types import PRNGKey, PyTree
 
 _HEADER_BYTES = 2**20
-"""Room for a snapshot's names and metadata beside its arrays."""
+"""Upper bound on the size of a snapshot's names and metadata, in addition to its arrays."""
 
 
 class SnapshotError(ValueError):
-    """A snapshot is not what the learner said that it granted."""
+    """A snapshot differs from the one that the learner granted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class LaneUnroll:
 
     @property
     def granted_seq(self) -> int:
-        """The seq of the state that nothing has to be replayed for."""
+        """The seq of the state after all replays."""
         return self.seq + len(self.replay)
 
     def advance(self, unroll_state: PyTree) -> "LaneUnroll":
@@ -58,7 +58,7 @@ class LaneUnroll:
         return dataclasses.replace(self, seq=self.seq + 1, unroll_state=unroll_state, replay=self.replay[1:])
 
     def lease_again(self, grant: learner_pb2.LaneGrant) -> "LaneUnroll":
-        """Return the lane, its state as it is, under a new lease."""
+        """Return the lane with the same state under a new lease."""
         return dataclasses.replace(
             self, incarnation=grant.incarnation, leased=True, snapshot_seq=grant.snapshot_seq
         )
@@ -68,11 +68,11 @@ class LaneUnroll:
         return dataclasses.replace(self, snapshot_seq=self.seq)
 
     def lost(self) -> "LaneUnroll":
-        """Return the lane as it is kept after its lease."""
+        """Return the lane without its lease, to be kept in case it is leased again."""
         return dataclasses.replace(self, leased=False, snapshot_seq=-1)
 
     def held(self) -> learner_pb2.HeldLane:
-        """Return the lane as heartbeats and Joins name it."""
+        """Return the lane in the form that heartbeats and Joins list it in."""
         return learner_pb2.HeldLane(lane=self.number, incarnation=self.incarnation, seq=self.seq)
 
     def to_bytes(self) -> bytes:
@@ -88,9 +88,9 @@ def initialise(
     root: PRNGKey,
     mesh: Mesh | None = None,
 ) -> LaneUnroll:
-    """Return a granted lane that has no snapshot, in its initial state under `weights`."""
+    """Return a granted lane without a snapshot, in its initial state under `weights`."""
     unroll_state = lanes.init_lane(estimator, weights, root, grant.lane, mesh)
-    # Without a replay the state is taken as it is: estimates that it has not seen are skipped.
+    # Without a replay the initial state stands for the granted seq: the estimates up to it are skipped.
     seq = 0 if grant.replay_versions else grant.seq
     return _granted(grant, estimator, unroll_state, seq)
 
@@ -108,11 +108,11 @@ def restore(
         grant: names the snapshot and its digest.
         estimator: of this lane.
         shape: from `unspool.lanes.lane_state_shape`.
-        data: as fetched from the learner; nothing in it depends on a mesh.
-        mesh: what the lane is computed on, None for one device.
+        data: as fetched from the learner; independent of any mesh.
+        mesh: the devices that compute the lane; None for one device.
 
     Raises:
-        SnapshotError: `data` has another digest, or holds another state than this estimator's.
+        SnapshotError: `data` has a different digest, or a state that does not match this estimator's.
     """
     digest = hashlib.sha256(data).hexdigest()
     where = f"snapshot of lane {grant.lane} at seq {grant.snapshot_seq}"
@@ -127,7 +127,7 @@ def restore(
 
 
 def max_snapshot_bytes(shape: PyTree) -> int:
-    """Return a size that no snapshot of a state of `shape` exceeds."""
+    """Return an upper bound on the size of a snapshot of a state of `shape`."""
     return _HEADER_BYTES + sum(_leaf_bytes(leaf) for leaf in jax.tree.leaves(shape))
 
 
@@ -147,7 +147,7 @@ def _granted(
 
 def _leaf_bytes(leaf: jax.ShapeDtypeStruct) -> int:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
-        # A typed key is as many words as its implementation likes.
+        # A typed key occupies as many words as its implementation needs.
         leaf = jax.eval_shape(jax.random.key_data, leaf)
     size: int = math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
     return size

@@ -1,4 +1,4 @@
-"""What a worker is doing, as its heartbeats tell it: the worker writes, the session's threads read."""
+"""A worker's progress for its heartbeats: written by the worker's thread, read by the session's threads."""
 
 import collections
 import os
@@ -15,10 +15,10 @@ _STATM = Path("/proc/self/statm")
 
 
 class Progress:
-    """The state behind the next heartbeat. Safe to use from any thread."""
+    """The state reported in the next heartbeat. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """Start idle; `clock` gives monotonic seconds."""
+        """Start idle; `clock` returns monotonic seconds."""
         self._clock = clock
         self._lock = threading.Lock()
         self._phase: learner_pb2.Heartbeat.Phase = learner_pb2.Heartbeat.IDLE
@@ -32,9 +32,9 @@ class Progress:
     def enter(
         self, phase: learner_pb2.Heartbeat.Phase, waiting_for: str = "", *, lane: int | None = None
     ) -> None:
-        """Begin a phase, with `lane` if it is work on one.
+        """Enter a phase; `lane` is the lane it works on, if any.
 
-        Each estimate is a phase of its own: its age is what a watcher judges a hang by.
+        Each estimate starts a new phase, because the learner detects hangs by the phase's age.
         """
         with self._lock:
             still_idle = phase == self._phase == learner_pb2.Heartbeat.IDLE
@@ -43,12 +43,14 @@ class Progress:
                 self._phase_began_s = self._clock()
 
     def hold(self, lanes: Iterable[learner_pb2.HeldLane]) -> None:
-        """Say which lanes' unroll states this process holds."""
+        """Set the lanes whose unroll states this process holds."""
         with self._lock:
             self._lanes = tuple(lanes)
 
     def estimated(self, began_s: float, inner_steps: int, *, compiled: bool) -> None:
-        """Count an estimate that began at `began_s`; one that had to compile says nothing about the pace."""
+        """Count an estimate that began at `began_s`. One that compiled does not count towards the
+        throughput.
+        """
         with self._lock:
             self._estimates += 1
             if compiled:
@@ -57,7 +59,7 @@ class Progress:
                 self._recent.append((began_s, inner_steps))
 
     def heartbeat(self) -> learner_pb2.Heartbeat:
-        """Return what there is to say now."""
+        """Return the heartbeat of this moment."""
         with self._lock:
             now_s = self._clock()
             return learner_pb2.Heartbeat(
@@ -82,6 +84,7 @@ def _resident_bytes() -> int:
     try:
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
-        # No /proc: the peak is the next best figure, in bytes on macOS and in KiB elsewhere.
+        # Without /proc, report peak memory as the next best figure; it is in bytes on macOS, in KiB
+        # elsewhere.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024

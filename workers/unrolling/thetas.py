@@ -1,4 +1,4 @@
-"""Thetas as a worker needs them: fetched from the learner, checked, and put on the device once."""
+"""The thetas of a worker: fetched from the learner, checked, and put on the device once."""
 
 import hashlib
 
@@ -15,9 +15,9 @@ from workers.session.client import LearnerClient, UnavailableError
 
 
 class Thetas:
-    """Turns versions into `WorkerWeights`.
+    """Converts versions into `WorkerWeights`.
 
-    Of the announced ones it keeps the newest; those of a replay are used once.
+    The newest announced theta is cached; those of a replay are used only once.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class Thetas:
         theta_shape: Theta,
         mesh: Mesh | None = None,
     ) -> None:
-        """Read bodies against the learner's `schema`, into trees like the worker's own `theta_shape`.
+        """Decode bodies with the learner's `schema`, into trees like the worker's own `theta_shape`.
 
         With a `mesh`, thetas are put on each of its devices.
         """
@@ -40,12 +40,13 @@ class Thetas:
         self._newest: WorkerWeights | None = None
 
     def announced(self, announcement: learner_pb2.ThetaAnnouncement) -> WorkerWeights:
-        """Return the weights that were announced.
+        """Return the announced weights.
 
         Raises:
-            UnavailableError: the body could not be fetched, or is not the one that was announced.
+            UnavailableError: the body could not be fetched, or its digest is not the announced one.
         """
-        # By digest, not by version: a restarted learner may reach the same version with another theta.
+        # Compare digests, not versions: a restarted learner may reach the same version with a different
+        # theta.
         if self._newest is None or announcement.sha256 != self._newest_sha256:
             body = (
                 announcement.inline if announcement.HasField("inline") else self._fetch(announcement.version)
@@ -57,11 +58,11 @@ class Thetas:
         return self._newest
 
     def published(self, version: int) -> WorkerWeights:
-        """Return the weights of any version that the learner still keeps.
+        """Return the weights of any version that the learner still has.
 
         Raises:
-            RefusedError: it keeps that version no longer.
-            UnavailableError: it could not be reached.
+            RefusedError: the learner no longer has that version.
+            UnavailableError: the learner could not be reached.
         """
         return self._weights(self._fetch(version), version)
 
@@ -74,5 +75,5 @@ class Thetas:
 
 
 def weights_of(theta: Theta, version: int) -> WorkerWeights:
-    """Return what an estimator is given of a theta and its version."""
+    """Return the `WorkerWeights` that an estimator receives for a theta and its version."""
     return WorkerWeights(theta, None, OuterState(outer_iteration=jnp.asarray(version, jnp.int32)))

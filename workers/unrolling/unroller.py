@@ -1,4 +1,4 @@
-"""The arithmetic of a worker: grants become lanes; a lane and a theta become an estimate."""
+"""A worker's computation: creates lanes from grants, and estimates from a lane and a theta."""
 
 import os
 import time
@@ -26,7 +26,7 @@ from workers.unrolling.thetas import Thetas, weights_of
 
 
 class Unroller:
-    """One experiment on this process's devices. It keeps no lane: lanes go in and come out."""
+    """One experiment on this process's devices. It stores no lanes: they are passed in and returned."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Unroller:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Build the experiment that the learner named.
+        """Build the experiment from the learner's configuration.
 
         Args:
             reply: the learner's answer to Join.
@@ -43,8 +43,8 @@ class Unroller:
             clock: monotonic seconds.
 
         Raises:
-            RefusedError: the experiment cannot be built here, has another theta than the learner's, or this
-                process would give other bits than the run's other workers.
+            RefusedError: the experiment cannot be built here, its theta differs in shape from the learner's, or this
+                process would not compute the same bits as the run's other workers.
         """
         self._client = client
         self._clock = clock
@@ -77,8 +77,8 @@ class Unroller:
 
         Raises:
             RefusedError: the learner has no such snapshot.
-            UnavailableError: it could not be reached.
-            SnapshotError: the bytes are not what was granted.
+            UnavailableError: the learner could not be reached.
+            SnapshotError: the bytes differ from the granted snapshot.
         """
         estimator = self._experiment.estimator(grant.lane)
         shape = lanes.lane_state_shape(estimator, self._weights_shape)
@@ -87,14 +87,14 @@ class Unroller:
         return lane_module.restore(grant, estimator, shape, data, self._mesh)
 
     def replay(self, lane: LaneUnroll) -> LaneUnroll:
-        """Make the next estimate of the lane's replay again, for the state that it leaves behind.
+        """Recompute the next estimate of the lane's replay, and keep only the unroll state after it.
 
         Raises:
-            RefusedError: the learner no longer keeps the theta that it was made with.
-            UnavailableError: it could not be reached.
+            RefusedError: the learner no longer has the theta of that estimate.
+            UnavailableError: the learner could not be reached.
         """
         estimate = self._estimate(lane, self.thetas.published(lane.replay[0]))
-        # Waiting here keeps the worker at most one estimate away from its next command.
+        # Block so that the worker reads its next command after at most one estimate.
         jax.block_until_ready(estimate.unroll_state)  # type: ignore[no-untyped-call]  # JAX has no types for it
         advanced = lane.advance(estimate.unroll_state)
         if lane.estimator.is_compiled:  # others need not be hashable
@@ -104,10 +104,10 @@ class Unroller:
     def estimate(
         self, lane: LaneUnroll, weights: WorkerWeights, theta_version: int
     ) -> tuple[LaneUnroll, learner_pb2.GradientEstimatorOut, bytes]:
-        """Make the next estimate of `lane`; returns the lane after it, the push, and the push's body."""
+        """Compute the next estimate of `lane`; return the lane after it, the push, and the push's body."""
         began_s = self._clock()
         estimate = self._estimate(lane, weights)
-        # One transfer, and the only time the host waits for the device: the unroll state stays where it is.
+        # One transfer, and the only time the host waits for the device: the unroll state stays on the device.
         grad, mean_loss, weight, info = jax.device_get(
             (estimate.grad, estimate.mean_loss, estimate.weight, estimate.info)
         )
@@ -146,7 +146,7 @@ def _mesh_of(
     wanted: Mapping[str, Any],
     own: Sequence[jax.Device],  # pyright: ignore[reportInvalidTypeForm] (JAX declares a variable)
 ) -> Mesh | None:
-    """The run says how many devices a worker has, for the bits of theta depend on it; None: one."""
+    """Return the mesh of the run's `workers.devices` devices, on which theta's bits depend; None for one."""
     devices = int(wanted.get("devices", 1))
     if len(own) < devices:
         on_cpu = wanted.get("platform", "cpu") == "cpu"

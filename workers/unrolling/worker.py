@@ -1,4 +1,4 @@
-"""The worker's life: join, work on lanes, leave. Knows neither Ray nor gRPC; someone hands it a client."""
+"""A worker from Join to Leave. Independent of Ray and gRPC: its client is passed in."""
 
 import logging
 import time
@@ -29,7 +29,7 @@ _REASON_CHARACTERS = 200
 class UnrollWorker:
     """One worker, from Join to Leave.
 
-    Everything happens in the thread that calls `run`; `drain` and `stack` may be called from any.
+    All work happens in the thread that calls `run`; `drain` and `stack` may be called from any thread.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class UnrollWorker:
 
         Args:
             settings: of this process.
-            client: reaches the learner; closed at the end.
+            client: connection to the learner; closed at the end.
             clock: monotonic seconds.
         """
         self._settings = settings
@@ -64,7 +64,7 @@ class UnrollWorker:
         )
 
     def run(self) -> int:
-        """Work until the run is over, the learner is gone for good, or this worker is drained.
+        """Work until the run is over, the learner is permanently unreachable, or this worker is drained.
 
         Returns:
             The process's exit code, an `ExitCode`.
@@ -76,12 +76,12 @@ class UnrollWorker:
         return int(end.code)
 
     def drain(self, reason: str) -> None:
-        """Finish the estimate that is running, give every lane back, and return from `run`."""
+        """Finish the current estimate, return every lane, and return from `run`."""
         self._drain_command = self._drain_command or learner_pb2.Drain(reason=reason)
         self._session_state.wake()
 
     def stack(self) -> str:
-        """Return what every thread of this process is doing."""
+        """Return the stack of every thread of this process."""
         return thread_stacks()
 
     def _live(self) -> End:
@@ -98,7 +98,7 @@ class UnrollWorker:
 
     def _work(self) -> End:
         while True:
-            # Read before anything is looked at, so that nothing that changes meanwhile is slept through.
+            # Read the revision first, so that `wait` returns at once if anything changes after this line.
             seen = self._session_state.revision
             for command in self._session_state.commands():
                 self._execute(command)

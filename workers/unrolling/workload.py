@@ -1,4 +1,4 @@
-"""The lanes that a worker has leased, and the work on them: take up, estimate, push, snapshot, give back."""
+"""A worker's leased lanes and the work on them: take up, estimate, push, snapshot, return."""
 
 import collections
 import contextlib
@@ -21,11 +21,11 @@ _TRACEBACK_CHARACTERS = 8000
 
 
 class LaneConflictError(RuntimeError):
-    """The learner and this worker disagree about a lane in a way that only a fresh start mends."""
+    """The learner and this worker disagree about a lane in a way that only a restart resolves."""
 
 
 class Workload:
-    """What one experiment gives a worker to do. Used by the worker's thread alone."""
+    """The work of one experiment. Used only by the worker's thread."""
 
     def __init__(
         self,
@@ -35,17 +35,17 @@ class Workload:
         progress: Progress,
         clock: Callable[[], float],
     ) -> None:
-        """Build the experiment; there are no lanes yet.
+        """Build the experiment, without lanes.
 
         Args:
-            joined: what the learner said about the run.
+            joined: the learner's answer to Join.
             client: where thetas and snapshots are fetched from.
-            session_state: what is learnt of and said to the learner.
-            progress: told of every phase.
+            session_state: exchanges messages with the learner.
+            progress: receives every phase.
             clock: monotonic seconds.
 
         Raises:
-            RefusedError: the experiment cannot be built here, or has another theta than the learner's.
+            RefusedError: the experiment cannot be built here, or its theta differs in shape from the learner's.
         """
         progress.enter(_Phase.COMPILING, "building the experiment")
         self._reply = joined.reply
@@ -60,14 +60,14 @@ class Workload:
 
     @property
     def experiment_toml(self) -> str:
-        """What this work was built from."""
+        """The configuration that the experiment was built from."""
         return self._reply.experiment_toml
 
-    # Orders.
+    # Commands.
 
     def rejoin(self, joined: Joined) -> None:
-        """Go on in another session, with the leases that have survived."""
-        # Grants that were not taken up were not named in the Join: the learner will grant those lanes again.
+        """Continue in another session, with the leases that have survived."""
+        # The Join did not list grants that were not taken up, so the learner will grant those lanes again.
         self._grants.clear()
         self._outdated_before = 0
         self._reply = joined.reply
@@ -75,11 +75,11 @@ class Workload:
         self._report_lanes()
 
     def grant(self, grant: learner_pb2.LaneGrant) -> None:
-        """Take up a lane when its turn comes."""
+        """Queue a granted lane, to be taken up later."""
         self._grants.append(grant)
 
     def revoke(self, revocation: learner_pb2.LaneRevocation) -> None:
-        """Give a lane back now: its last estimate was pushed before this was read."""
+        """Return a lane now. Its last estimate has been pushed already."""
         lease = (revocation.lane, revocation.incarnation)
         for grant in [grant for grant in self._grants if (grant.lane, grant.incarnation) == lease]:
             self._grants.remove(grant)
@@ -89,18 +89,18 @@ class Workload:
             self._return(lane, revocation.reason)
 
     def give_back(self, reason: str) -> None:
-        """Give every lane back."""
+        """Return every lane."""
         for lane in list(self._leases):
             self._return(lane, reason)
         while self._grants:
             self._return_untouched(self._grants.popleft(), reason)
 
     def take_rejection(self, rejected: Rejected) -> None:
-        """React to a push that the learner did not take.
+        """Handle a push that the learner rejected.
 
         Raises:
-            RefusedError: gradients of this process do not fit the learner's theta.
-            LaneConflictError: in sync the learner holds a valid lease for another seq than this worker.
+            RefusedError: gradients of this process do not match the learner's theta.
+            LaneConflictError: in sync mode, the learner expects a different seq under the same lease.
         """
         verdict = rejected.verdict
         name = learner_pb2.Verdict.Name(verdict.verdict)
@@ -115,7 +115,8 @@ class Workload:
             case learner_pb2.FUTURE | learner_pb2.STALE if self._reply.exact_versions:
                 raise LaneConflictError(text)
             case learner_pb2.STALE:
-                # The learner leaves out thetas that it has newer ones of: the newest may come after this.
+                # Wait for a newer theta: the learner announces only the newest, and its announcement may
+                # follow.
                 self._outdated_before = max(self._outdated_before, verdict.version)
             case learner_pb2.CORRUPT:
                 self._session_state.log("warning", text)
@@ -125,16 +126,16 @@ class Workload:
     def step(self) -> bool:
         """Do one piece of work: take up a lane, or advance one by one estimate.
 
-        False if there is nothing to do now.
+        Returns False if there is nothing to do now.
 
         Raises:
-            UnavailableError: the learner has to be asked for something and does not answer; try again later.
-            SnapshotError: a snapshot is not what was granted.
+            UnavailableError: the learner does not answer a request; try again later.
+            SnapshotError: a snapshot differs from the granted one.
         """
         return self._take_grant() or self._advance_a_lane()
 
     def waiting_for(self) -> str:
-        """Say what the next piece of work needs."""
+        """Return what the next piece of work waits for."""
         lanes, theta = list(self._leases), self._session_state.theta
         if not lanes:
             return "a lane"
@@ -175,7 +176,8 @@ class Workload:
     def _advance_a_lane(self) -> bool:
         theta = self._session_state.theta
         if theta is not None and theta.version > self._reply.version:
-            # Whoever was to have the lanes that this worker lost has them, and has moved on.
+            # Theta has advanced, so the lanes that this worker lost have advanced on other workers: a grant
+            # will not ask for the old states.
             self._leases.drop_unleased()
         for lane in self._leases:
             if lane.replay:
@@ -222,9 +224,9 @@ class Workload:
 
     @contextlib.contextmanager
     def _blaming(self, lane: int, incarnation: int, seq: int) -> Iterator[None]:
-        """Name the lane and the estimate to the learner, should work on it raise; the exception goes on.
+        """Report an exception with its lane and estimate to the learner, then re-raise it.
 
-        Nobody else can: a supervisor sees a process that crashed, whatever it was working on.
+        The supervisor cannot report them: it sees only that the process crashed.
         """
         try:
             yield
@@ -234,7 +236,7 @@ class Workload:
             self._session_state.report_failure(_lane_failure(error, lane, incarnation, seq))
             raise
 
-    # Giving lanes back.
+    # Returning lanes.
 
     def _send_snapshot(self, lane: LaneUnroll) -> LaneUnroll:
         body = lane.to_bytes()
@@ -249,7 +251,7 @@ class Workload:
         return lane.snapshotted()
 
     def _return(self, lane: LaneUnroll, reason: str) -> None:
-        # A lane that is still being replayed goes back as it came: the learner has nothing newer to gain.
+        # A lane whose replay is unfinished needs no snapshot: its state is not newer than the granted one.
         if not lane.replay and lane.snapshot_seq != lane.seq:
             self._send_snapshot(lane)
         self._return_at(lane.number, lane.incarnation, lane.granted_seq, reason)
@@ -269,7 +271,7 @@ class Workload:
 
 
 def _lane_failure(error: Exception, lane: int, incarnation: int, seq: int) -> learner_pb2.LaneFailure:
-    """Return what to say of an estimate that raised `error`."""
+    """Return the report on an estimate that raised `error`."""
     return learner_pb2.LaneFailure(
         lane=lane,
         incarnation=incarnation,
@@ -280,6 +282,6 @@ def _lane_failure(error: Exception, lane: int, incarnation: int, seq: int) -> le
 
 
 def _end_of(text: str) -> str:
-    """Return the last lines that the learner has room for."""
+    """Return the last lines that fit in `_TRACEBACK_CHARACTERS`."""
     end = text[-_TRACEBACK_CHARACTERS:]
     return end if len(end) == len(text) else end.partition("\n")[2]
