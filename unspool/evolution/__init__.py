@@ -1,1 +1,1 @@
-"""What evolution strategies are made of: noise, loss differences, objectives, noise reuse."""
+"""The parts of evolution strategies: noise, loss differences, objectives, noise reuse."""

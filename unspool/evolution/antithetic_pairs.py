@@ -1,10 +1,10 @@
-"""Antithetic pairs of unrolls, and how their loss differences become a gradient.
+"""Antithetic pairs of unrolls, and the gradient estimate from their loss differences.
 
 A pair unrolls a task under `theta + noise` and under `theta - noise`; both members share the task, its data
-and its keys. With `delta_t = loss_t(theta + noise) - loss_t(theta - noise)`, and `xi_t` the noise that a loss
-is multiplied by, the estimate is the mean over pairs of `sum_t xi_t delta_t / (2 std^2)`, divided by the
-number of losses that an unroll has in expectation. It is not divided by the number that it happens to have: a
-ratio of two random numbers would have another expectation for every number of tasks.
+and its keys. With `delta_t = loss_t(theta + noise) - loss_t(theta - noise)`, and with `xi_t` the noise that
+multiplies the loss at step t, the estimate is the mean over pairs of `sum_t xi_t delta_t / (2 std^2)`,
+divided by the expected number of losses in an unroll. The divisor is not the observed number: the expectation
+of a ratio of two random variables depends on the number of tasks.
 """
 
 import dataclasses
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from unspool.outer_trainers.full_es import FullES
 
 Std = float | Mapping[str, float]
-"""Standard deviation of the noise; or a mapping from the paths of theta's leaves (`"layer/w"`, or what a path
-begins with; `""` for all others) to theirs."""
+"""Standard deviation of the noise: one number, or a mapping from paths of theta's leaves (`"layer/w"`) or
+path prefixes to numbers; `""` is for all other leaves.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +38,11 @@ class AntitheticPairs:
     """The pairs that an evolution strategy unrolls.
 
     Attributes:
-        step: the step whose losses the objective is made of.
-        perturbations: how theta is perturbed.
-        policy: what becomes of losses that are unusual.
-        stacked: run both members of a pair as one unroll of twice the width, or one after the other.
+        step: the step that reports the losses.
+        perturbations: the distribution of the noise.
+        policy: the treatment of losses that are not finite or have large differences.
+        stacked: whether both members of a pair run as one unroll of twice the width; else one after the
+            other.
     """
 
     step: VectorizedStep
@@ -62,29 +64,31 @@ class AntitheticPairs:
 
     @property
     def unrolled_step(self) -> VectorizedStep:
-        """`step`, once for each pair of each task."""
+        """The step with one unroll for each pair of each task."""
         copies = self.perturbations.pairs_per_task
         return self.step if copies == 1 else RepeatedStep(self.step, copies)
 
     def no_noise(self, theta: Theta) -> Theta:
-        """Zeros in the shape of `sample_noise`."""
+        """Return zeros in the shape of `sample_noise`."""
         width = self.unrolled_step.num_tasks
         return jax.tree.map(lambda leaf: jnp.zeros((width, *leaf.shape), leaf.dtype), theta)
 
     def sample_noise(self, theta: Theta, key: PRNGKey) -> Theta:
-        """Noise for every pair, leaves `[num_tasks * pairs_per_task, ...]`. Consumes `key`."""
+        """Return noise for every pair, leaves `[num_tasks * pairs_per_task, ...]`. Consumes `key`."""
         return self.perturbations.sample(theta, jax.random.split(key, self.step.num_tasks))
 
     def difference(
         self, sides: Sides, mask: jax.Array, is_done: jax.Array, weights: jax.Array | None = None
     ) -> LossDifference:
-        """The loss differences of all pairs, leaves `[T, N]`, under the policy."""
+        """Return the loss differences of all pairs, leaves `[T, N]`, under the policy."""
         return loss_difference(sides, mask, is_done, weights, self.policy)
 
     def gradient(
         self, weighted_noise: Theta, difference: LossDifference, losses_per_unroll: jax.Array | float = 1.0
     ) -> Theta:
-        """The estimate, from `sum xi_t delta_t` over all pairs and an unroll's expected number of losses."""
+        """Return the estimate, from `sum_t xi_t delta_t` over all pairs and the expected number of losses per
+        unroll.
+        """
 
         def mean(total: jax.Array, std: jax.Array | float) -> jax.Array:
             over_pairs = difference.mean_over_unrolls(total / (2 * std**2))
@@ -94,7 +98,7 @@ class AntitheticPairs:
 
 
 def check_pairs(options: "EvolutionStrategy | FullES") -> None:
-    """Check the options of an estimator's pairs, and make a mapping of stds hashable.
+    """Check the options of an estimator's pairs, and replace a mapping of stds by a hashable one.
 
     Raises:
         TypeError: `truncated_step` is not vectorized.
@@ -136,5 +140,5 @@ class _HasStd(Protocol):
 
 
 def _std_of(options: "EvolutionStrategy | FullES") -> Std:
-    # A field of the final classes only: its place among their arguments differs.
+    # Only the final classes declare `std`, each at its own position in the constructor.
     return cast(_HasStd, options).std

@@ -1,4 +1,4 @@
-"""Evolution strategies on truncations: their options, their objective and the weights of their losses."""
+"""Evolution strategies on truncations: options, objective and weights of the losses."""
 
 import abc
 import dataclasses
@@ -19,20 +19,21 @@ from unspool.steps.unroll import Inputs, Pair, antithetic_thetas, antithetic_unr
 from unspool.types import Batch, PRNGKey, Theta
 
 WeightBy = Literal["step", "episode"]
-"""step: every step counts the same, so that long episodes count more than short ones. episode: every episode
-counts the same, as it does for estimators that unroll whole episodes."""
+"""step: all steps have the same weight, so long episodes count more than short ones. episode: all episodes
+have the same weight, as with estimators that unroll whole episodes.
+"""
 
 _LOG_LARGEST_WEIGHT = math.log(1e6)
 
 
 class UnderOneNoise(NamedTuple):
-    """A truncation of pairs that each have one noise throughout.
+    """The result of a truncation in which each pair has one noise.
 
     Attributes:
         noise: leaves `[N, ...]`.
-        states: at the end.
-        pos: what the positive members report.
-        difference: of the losses.
+        states: after the last step.
+        pos: the outputs of the positive members.
+        difference: the loss differences.
     """
 
     noise: Theta
@@ -43,30 +44,31 @@ class UnderOneNoise(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class EvolutionStrategy(GradientEstimator):
-    """The options of evolution strategies on truncations. Final classes add `std`, each at its own place.
+    """The options of evolution strategies on truncations. Final classes add `std`, each at its own position.
 
     Attributes:
         truncated_step: the step to unroll.
-        perturbation: the noise's distribution.
+        perturbation: the distribution of the noise.
         pairs_per_task: antithetic pairs on each task, which share its data, its initial state and its keys.
-        orthogonal: make the noise of a task's pairs orthogonal.
-        stack_antithetic_samples: run both members of a pair as one unroll of twice the width, or one after
-            the other in half the memory.
-        sign_delta_loss_scalar: in place of each loss difference, use this times the sign of the differences'
-            sum over the unroll's steps of the same episode.
+        orthogonal: whether the noise vectors of a task's pairs are orthogonal.
+        stack_antithetic_samples: whether both members of a pair run as one unroll of twice the width; else
+            one after the other in half the memory.
+        sign_delta_loss_scalar: if set, each loss difference is replaced by this times the sign of the sum of
+            differences over the unroll's steps of the same episode.
         clip_loss_diff: bound on the size of each loss difference.
-        divergence: what becomes of a task whose loss is not finite. Where theta is near a cliff, "mask"
-            leaves out just the pairs that see it: the gradient shrinks, and never points away from the cliff.
-            "clip" makes a cliff repel.
-        objective: what the sum over an episode's steps is.
-        recompute_samples: fresh batches for "last_recompute".
-        weight_by: what counts the same: steps or episodes. For "episode" a loss counts by the mean episode
-            length over the length of its own episode; where the step does not know the mean, by `num_steps`
-            over it, and the estimate's scale is that of a truncation's share in an episode.
-        death_probability: probability that an unroll is lost and starts again at each estimate. Steps that
-            would be seen too seldom for it count more, by the inverse of their survival `(1 - p)^truncation`,
-            up to a factor of 1e6: beyond it, late truncations count too little. With p > 0 and n truncations
-            in an episode, estimates are `n p / (1 - (1 - p)^n)` times as large as without deaths.
+        divergence: the treatment of a task whose loss is not finite. Near a cliff of the loss, "mask" drops
+            exactly the pairs that cross it: the gradient shrinks and never points away from the cliff. With
+            "clip" the gradient points away from the cliff.
+        objective: the objective that the losses of an episode add up to.
+        recompute_samples: number of fresh batches for "last_recompute".
+        weight_by: whether steps or episodes have equal weight. With "episode" the weight of a loss is the
+            mean episode length divided by the length of its own episode. If the step does not know the mean,
+            `num_steps` replaces it, and the estimate is scaled by `num_steps` over the mean length.
+        death_probability: probability p that an unroll is lost and restarted at each estimate. Late steps are
+            then seen too rarely, so losses are weighted by the inverse survival probability `(1 -
+            p)^-truncation`, up to a factor of 1e6; beyond it, late truncations are underweighted. With p > 0
+            and n truncations in an episode, estimates are `n p / (1 - (1 - p)^n)` times as large as without
+            deaths.
     """
 
     truncated_step: VectorizedStep
@@ -94,11 +96,11 @@ class EvolutionStrategy(GradientEstimator):
     @property
     @abc.abstractmethod
     def num_steps(self) -> int:
-        """Inner steps per estimate."""
+        """The number of inner steps per estimate."""
 
     @property
     def pairs(self) -> AntitheticPairs:
-        """The pairs to unroll, whose step reports what the objective is a sum of."""
+        """The pairs to unroll; the losses of their step add up to the objective."""
         step = step_with_objective(self.truncated_step, self.objective, self.recompute_samples)
         return AntitheticPairs.of(self, step)
 
@@ -129,21 +131,23 @@ class EvolutionStrategy(GradientEstimator):
     def difference(
         self, sides: Sides, pos: TruncatedUnrollOut, outer_state: OuterState | None
     ) -> LossDifference:
-        """The loss differences of a truncation, weighted. `pos` is what the positive members report."""
+        """Return the weighted loss differences of a truncation. `pos` holds the outputs of the positive
+        members.
+        """
         return self.pairs.difference(sides, pos.mask, pos.is_done, self.step_weights(pos, outer_state))
 
     def gradient_of_truncation(
         self, weighted_noise: Theta, difference: LossDifference, outer_state: OuterState | None
     ) -> Theta:
-        """The estimate, from the sum of all `xi_t delta_t` of a truncation."""
+        """Return the estimate, from the sum of all `xi_t delta_t` of a truncation."""
         fraction = self.truncated_step.episodes(outer_state).loss_fraction
         return self.pairs.gradient(weighted_noise, difference, self.num_steps * fraction)
 
     def step_weights(self, out: TruncatedUnrollOut, outer_state: OuterState | None) -> jax.Array | None:
-        """How much each step counts, `[T, N]`; None if all count the same.
+        """Return the weight of each step, `[T, N]`, or None if all weights are equal.
 
         Raises:
-            ValueError: episodes are to count the same, and the step does not report their length.
+            ValueError: `weight_by` is "episode", and the step does not report the length of its episodes.
         """
         if self.weight_by == "step" and self.death_probability == 0:
             return None
@@ -157,7 +161,7 @@ class EvolutionStrategy(GradientEstimator):
             mean_length = self.truncated_step.episodes(outer_state).mean_length
             typical = jnp.asarray(self.num_steps if mean_length is None else mean_length, weights.dtype)
             weights = typical / jnp.maximum(out.episode_length, 1).astype(weights.dtype)
-        # A step of truncation k is seen with probability (1 - p)^k, so it counts by the inverse of that.
+        # A step of truncation k is seen with probability (1 - p)^k; its weight is the inverse.
         truncations = jnp.maximum(out.iteration - 1, 0) // self.num_steps
         log_inverse_survival = -math.log1p(-self.death_probability) * truncations.astype(weights.dtype)
         return weights * jnp.exp(jnp.minimum(log_inverse_survival, _LOG_LARGEST_WEIGHT))

@@ -1,6 +1,4 @@
-"""How much better or worse each perturbation did, step by step: what counts, with what weight, and what
-becomes of tasks that diverge.
-"""
+"""Loss differences of antithetic pairs at each step: masks, weights and the treatment of divergence."""
 
 from typing import Literal, NamedTuple, Self
 
@@ -11,21 +9,22 @@ from unspool.estimates.long_sums import sum_over_steps
 from unspool.types import Theta
 
 Divergence = Literal["mask", "clip", "fail"]
-"""What becomes of a task with a loss that is not finite. mask: it contributes nothing to this estimate, and
-is counted. clip: its loss difference counts as the bound `clip_loss_diff`, with the sign of the worse side.
-fail: the estimate is not finite, and aggregation rejects it."""
+"""The treatment of a task whose loss is not finite. mask: it contributes nothing to this estimate, and is
+counted. clip: its loss difference becomes the bound `clip_loss_diff`, with the sign of the worse side. fail:
+the estimate is not finite, and aggregation rejects it."""
 
 
 class Sides(NamedTuple):
-    """Losses under a perturbation and against it, as they were computed; leaves `[T, N]`.
+    """Losses under a perturbation and its negative, before weights and policy; leaves `[T, N]`.
 
     Attributes:
-        delta: loss under the perturbation minus loss against it, or its limit for small perturbations.
-        mean: of both.
-        finite: bool, both are finite, and their difference is.
-        worse: the sign of the side that is not finite, zero if both are or are not.
-        known_mean: of those that are finite; anything where `known` is False.
-        known: bool, at least one is finite.
+        delta: the loss under the perturbation minus the loss under its negative, or the limit for small
+            perturbations.
+        mean: the mean of both losses.
+        finite: bool, whether both losses and their difference are finite.
+        worse: the sign of the side that is not finite; zero if both or neither are.
+        known_mean: the mean of the finite losses; arbitrary where `known` is False.
+        known: bool, whether at least one loss is finite.
     """
 
     delta: jax.Array
@@ -37,7 +36,8 @@ class Sides(NamedTuple):
 
     @classmethod
     def of_pair(cls, pos: jax.Array, neg: jax.Array, delta: jax.Array | None = None) -> Self:
-        """The losses of an antithetic pair; `delta` is their difference if it is known more precisely."""
+        """Return the sides of an antithetic pair; `delta` is the difference, if it is known more precisely.
+        """
         delta = pos - neg if delta is None else delta
         pos_finite, neg_finite = jnp.isfinite(pos), jnp.isfinite(neg)
         both = pos_finite & neg_finite
@@ -55,23 +55,23 @@ class Sides(NamedTuple):
 
     @classmethod
     def of_derivative(cls, loss: jax.Array, derivative: jax.Array) -> Self:
-        """A loss and its directional derivative along a perturbation: what `delta / 2` tends to."""
+        """Return the sides of a loss and its directional derivative, the limit of `delta / 2`."""
         known = jnp.isfinite(loss)
         finite = known & jnp.isfinite(derivative)
         return cls(2 * derivative, loss, finite, jnp.zeros_like(loss), loss, known)
 
 
 class LossDifference(NamedTuple):
-    """Losses of perturbed unrolls, step by step, once weights and the divergence policy have been applied.
+    """Loss differences at each step, after weights and the divergence policy are applied.
 
     Attributes:
-        delta: `[T, N]`, times its weight; zero where nothing counts.
-        counts: `[N]` bool; False for unrolls that are left out, because they diverged.
-        mean_loss: `[]`, weighted mean over what is valid: for people to read, not what is estimated.
-        mean_size: `[]`, of the differences.
-        weight: `[]` float32, how many unrolls count, and zero where none of them has any loss.
+        delta: `[T, N]`, weighted differences; zero where the loss is masked or its unroll excluded.
+        counts: `[N]` bool; False for unrolls that are excluded because they diverged.
+        mean_loss: `[]`, weighted mean over valid losses; for reports only, not the objective.
+        mean_size: `[]`, mean absolute difference.
+        weight: `[]` float32, the number of unrolls that count; zero if none of these has a loss.
         diverged: `[N]` bool.
-        clipped: `[]` int32, differences that were beyond their bound.
+        clipped: `[]` int32, the number of differences that exceeded the bound.
     """
 
     delta: jax.Array
@@ -83,18 +83,18 @@ class LossDifference(NamedTuple):
     clipped: jax.Array
 
     def mean_over_unrolls(self, total: jax.Array) -> jax.Array:
-        """Of the unrolls that count, of which `total` is the sum."""
+        """Return the mean over the unrolls that count, from their sum `total`."""
         return masked_mean(total, jnp.sum(self.counts).astype(total.dtype))
 
 
 class Policy(NamedTuple):
-    """What becomes of losses that are unusual.
+    """The treatment of losses that are not finite and of large differences.
 
     Attributes:
-        divergence: of those that are not finite.
+        divergence: the treatment of losses that are not finite.
         clip_loss_diff: bound on the size of each difference, or None.
-        sign_delta_loss_scalar: replace the differences of each unroll and episode by the sign of their sum
-            times this; None to leave them.
+        sign_delta_loss_scalar: if not None, the differences of each unroll and episode are replaced by this
+            times the sign of their sum.
     """
 
     divergence: Divergence
@@ -105,14 +105,14 @@ class Policy(NamedTuple):
 def loss_difference(
     sides: Sides, mask: jax.Array, is_done: jax.Array, weights: jax.Array | None, policy: Policy
 ) -> LossDifference:
-    """What counts of `sides`.
+    """Apply masks, weights and the policy to `sides`.
 
     Args:
         sides: leaves `[T, N]`.
-        mask: `[T, N]` bool; losses where it is False do not count.
-        is_done: `[T, N]` bool; the step is its episode's last.
-        weights: `[T, N]` how much each counts; None for all the same.
-        policy: for what is not finite, or large.
+        mask: `[T, N]` bool; False for steps without a loss.
+        is_done: `[T, N]` bool; True at the last step of an episode.
+        weights: `[T, N]`, the weights; None for equal weights.
+        policy: the treatment of losses that are not finite and of large differences.
     """
     diverged = jnp.any(mask & ~sides.finite, axis=0)
     counts = ~diverged if policy.divergence == "mask" else jnp.ones_like(diverged)
@@ -139,9 +139,9 @@ def loss_difference(
 
 
 def _bounded(sides: Sides, valid: jax.Array, policy: Policy) -> tuple[jax.Array, jax.Array]:
-    """`[T, N]` differences within their bound, and how many were beyond it."""
+    """Return the differences `[T, N]` clipped to the bound, and the number that exceeded it."""
     delta, bound = sides.delta, policy.clip_loss_diff
-    if policy.divergence == "fail":  # neither a bound nor a sign may make an infinite difference finite
+    if policy.divergence == "fail":  # a bound or a sign must not make an infinite difference finite
         delta = jnp.where(sides.finite, delta, jnp.nan)
     if bound is None:
         return delta, jnp.zeros((), jnp.int32)
@@ -152,16 +152,16 @@ def _bounded(sides: Sides, valid: jax.Array, policy: Policy) -> tuple[jax.Array,
 
 
 def steps_after_an_end(is_done: jax.Array) -> jax.Array:
-    """`[T, N]` int32: how many episodes have ended before the step.
+    """Return the number of episodes that ended before each step, `[T, N]` int32.
 
-    Exclusive, since the step that ends an episode still belongs to it.
+    The count is exclusive: the step that ends an episode still belongs to it.
     """
     ends = is_done.astype(jnp.int32)
     return jnp.cumsum(ends, axis=0) - ends
 
 
 def _sum_of_own_episode(delta: jax.Array, is_done: jax.Array) -> jax.Array:
-    """`[T, N]`: the sum of the differences of the episode that the step belongs to."""
+    """Return, for each step `[T, N]`, the sum of the differences over its episode."""
 
     def of_unroll(delta: jax.Array, episode: jax.Array) -> jax.Array:
         return jax.ops.segment_sum(delta, episode, num_segments=len(delta))[episode]
@@ -178,10 +178,10 @@ def _weighted_mean(of_steps: jax.Array, valid: jax.Array, weights: jax.Array) ->
 
 
 def masked_mean(total: jax.Array, weight: jax.Array) -> jax.Array:
-    """`total / weight`, and zero where nothing counts."""
+    """Return `total / weight`, or zero if the weight is zero."""
     return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), jnp.zeros_like(total))
 
 
 def weighted_noise_sum(perturbation: Theta, delta: jax.Array) -> Theta:
-    """`sum_i perturbation_i delta_i` over tasks; `perturbation` has leaves `[N, ...]`, `delta` is `[N]`."""
+    """Return `sum_i perturbation_i delta_i`; `perturbation` has leaves `[N, ...]`, `delta` is `[N]`."""
     return jax.tree.map(lambda leaf: jnp.tensordot(delta.astype(leaf.dtype), leaf, axes=1), perturbation)

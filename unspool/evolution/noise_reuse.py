@@ -1,4 +1,4 @@
-"""Generalized persistent evolution strategies: noise that lasts for some inner steps, or for an episode.
+"""Generalized persistent evolution strategies: noise that is reused for some inner steps or a whole episode.
 
 Li, Harrison, Sohl-Dickstein, Smith and Metz, "Variance-Reduced Gradient Estimation via Noise-Reuse in Online
 Evolution Strategies", NeurIPS 2023, https://arxiv.org/abs/2304.12180; with one noise per episode also Vicol,
@@ -6,9 +6,9 @@ Kolter and Swersky, "Low-Variance Gradient Estimation in Unrolled Computation Gr
 2023, https://arxiv.org/abs/2304.11153.
 
 At the first step of an episode, and after every K steps of it, a task draws new noise. A loss at step t is
-multiplied by `xi_t`, the sum of the noise that its episode has felt so far. Each noise is thereby multiplied
-by all losses from its draw to the end of the episode: Stein's identity, block by block (section 3 of the
-paper).
+multiplied by `xi_t`, the sum of all noise drawn in its episode up to step t. Each noise vector is therefore
+multiplied by all losses from its draw to the end of the episode, which is Stein's identity for each block of
+steps (section 3 of the paper).
 """
 
 import abc
@@ -40,15 +40,15 @@ from unspool.types import Batch, PRNGKey, PyTree, Theta
 
 
 class NoiseReuseState(NamedTuple):
-    """What persists from truncation to truncation. The noise itself does not: it is drawn again from its key.
+    """The state between truncations. The noise itself is not stored: it is redrawn from its key.
 
     Attributes:
         pos_state: unrolls under `theta + noise`; leaves lead with `[num_tasks * pairs_per_task]`.
         neg_state: unrolls under `theta - noise`.
-        noise_key: `[num_tasks]`, of the noise now in force.
-        age: `[num_tasks]` int32, steps since the episode began; zero if the next step begins one.
-        accumulator: like theta, leaves `[num_tasks * pairs_per_task, ...]`, the sum of the noise that the
-            episode has felt; None where that is the noise in force.
+        noise_key: `[num_tasks]`, the key of the current noise.
+        age: `[num_tasks]` int32, steps since the start of the episode; zero if the next step starts one.
+        accumulator: like theta, leaves `[num_tasks * pairs_per_task, ...]`, the sum of the noise drawn in the
+            episode; None if that is always the current noise.
     """
 
     pos_state: UnrollState
@@ -58,17 +58,17 @@ class NoiseReuseState(NamedTuple):
     accumulator: Theta | None
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return self._replace(**changes)
 
 
 class Draws(NamedTuple):
-    """When noise was drawn in a truncation.
+    """The noise draws of a truncation.
 
     Attributes:
-        is_drawn: `[T, num_tasks]` bool; before the step.
-        begins: `[T, num_tasks]` bool; the step begins an episode.
-        noise_key: `[T, num_tasks]`, of the noise in force at the step.
+        is_drawn: `[T, num_tasks]` bool; whether noise is drawn before the step.
+        begins: `[T, num_tasks]` bool; whether the step starts an episode.
+        noise_key: `[T, num_tasks]`, the key of the noise at the step.
     """
 
     is_drawn: jax.Array
@@ -84,11 +84,11 @@ class _Carry(NamedTuple):
 
 
 class _WeightedNoise(NamedTuple):
-    """The sum `sum_s xi_s delta_s` over the steps before a draw, and what is needed to continue it.
+    """The sum `sum_s xi_s delta_s` over the steps before a draw, and the values needed to continue it.
 
     Attributes:
         step: `[]`, the next step at which a task draws noise; T if there is none.
-        sum: like theta, of `xi_s delta_s` so far.
+        sum: like theta, the sum so far.
         accumulator: leaves `[N, ...]`, `xi` of each pair before that step.
         first: `[N]`, the first step whose difference is not in the sum yet.
     """
@@ -104,18 +104,18 @@ class PairStep(abc.ABC):
 
     @abc.abstractmethod
     def first_states(self, state: UnrollState) -> Pair:
-        """The states of both members before the first step, from the initial state of the unrolls."""
+        """Return the states of both members before the first step, from the initial state of the unrolls."""
 
     @abc.abstractmethod
     def step(
         self, theta: Theta, noise: Theta, states: Pair, key: PyTree, batch: Batch, inputs: Inputs
     ) -> tuple[Pair, TruncatedUnrollOut, Sides]:
-        """Return the next states, what the positive members report, and the losses of both sides."""
+        """Return the next states, the outputs of the positive members, and the losses of both sides."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AntitheticStep(PairStep):
-    """Both members take the step, under `theta + noise` and `theta - noise`."""
+    """A step of both members, under `theta + noise` and `theta - noise`."""
 
     pairs: AntitheticPairs
 
@@ -133,14 +133,15 @@ class AntitheticStep(PairStep):
 
 @dataclasses.dataclass(frozen=True)
 class NoiseReuse:
-    """Estimates of an evolution strategy whose noise outlives the truncation that it was drawn in.
+    """Estimates of an evolution strategy that reuses noise over several truncations.
 
     Unbiased for the loss smoothed by the noise if the initial state does not depend on theta, or if the step
     reports `is_done` before the reset and resets in a step of its own.
 
     Attributes:
-        strategy: its options.
-        steps_per_noise: steps of an episode after which it draws new noise; None if never.
+        strategy: the options.
+        steps_per_noise: the interval between draws within an episode, in steps; None for one draw per
+            episode.
         pair_step: one step of every pair.
     """
 
@@ -149,7 +150,7 @@ class NoiseReuse:
     pair_step: PairStep
 
     def init_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> NoiseReuseState:
-        """The state before the first estimate. Consumes `key`."""
+        """Return the state before the first estimate. Consumes `key`."""
         theta, num_tasks = worker_weights.theta, self.strategy.truncated_step.num_tasks
         key, state_key = jax.random.split(key)
         state = self._pairs.unrolled_step.init_step_state(theta, worker_weights.outer_state, state_key)
@@ -168,7 +169,7 @@ class NoiseReuse:
         data: Batch,
         with_summary: bool,
     ) -> tuple[GradientEstimatorOut, Metrics]:
-        """One estimate. Consumes `key`."""
+        """Return one estimate and its metrics. Consumes `key`."""
         theta, outer_state = worker_weights.theta, worker_weights.outer_state
         noise = self._pairs.perturbations.sample(theta, state.noise_key)
         carry = _Carry(Pair(state.pos_state, state.neg_state), noise, state.noise_key, state.age)
@@ -192,7 +193,7 @@ class NoiseReuse:
     def _unroll(
         self, theta: Theta, carry: _Carry, key: PRNGKey, inputs: Inputs
     ) -> tuple[_Carry, tuple[TruncatedUnrollOut, Sides, Draws]]:
-        """All steps of a truncation; leaves of the outputs `[T, ...]`. Consumes `key`."""
+        """Unroll all steps of a truncation; leaves of the outputs are `[T, ...]`. Consumes `key`."""
         unroll_key, noise_key = jax.random.split(key)
 
         def step(
@@ -211,7 +212,7 @@ class NoiseReuse:
         return jax.lax.scan(step, carry, (self._fresh_keys(noise_key), keys, inputs.streamed()))
 
     def _fresh_keys(self, key: PRNGKey) -> PRNGKey:
-        """`[T, num_tasks]`, for noise that a step draws. Consumes `key`."""
+        """Return the keys `[T, num_tasks]` for noise drawn at each step. Consumes `key`."""
 
         def of_step(number: jax.Array) -> PRNGKey:
             return jax.random.split(jax.random.fold_in(key, number), self.strategy.truncated_step.num_tasks)
@@ -224,7 +225,7 @@ class NoiseReuse:
     def _drawn(
         self, theta: Theta, carry: _Carry, is_drawn: jax.Array, fresh_keys: PRNGKey
     ) -> tuple[Theta, PRNGKey]:
-        """The noise in force, and its keys: new where `is_drawn`."""
+        """Return the current noise and its keys, redrawn where `is_drawn`."""
 
         def of_task(
             theta: Theta, is_drawn: jax.Array, fresh_key: PRNGKey, noise: Theta, noise_key: PRNGKey
@@ -242,16 +243,17 @@ class NoiseReuse:
     def _weighted_noise(
         self, theta: Theta, accumulator: Theta, draws: Draws, delta: jax.Array
     ) -> _WeightedNoise:
-        """The sum of all `xi_t delta_t`, where `xi_t` starts as `accumulator`.
+        """Return the sum of all `xi_t delta_t`, where `xi_t` starts as `accumulator`.
 
         With draws at steps `d_1 < d_2 < ...`, `xi_t` is constant from one draw to the next, so
 
             sum_t xi_t delta_t = sum_k xi_(d_k) (sum of delta_t over d_k <= t < d_(k+1)),
 
-        and the loop goes from draw to draw, not from step to step. Tasks draw at different steps: `first`
-        holds where each pair's pending block of differences begins, and a draw settles only its own pairs'.
+        and the loop runs over draws, not over steps. Tasks draw at different steps: `first` holds the start
+        of each pair's pending block of differences, and a draw adds only the blocks of the pairs that it
+        belongs to.
         """
-        steps = jnp.arange(self.strategy.num_steps, dtype=jnp.int32)  # also where integers have 64 bits
+        steps = jnp.arange(self.strategy.num_steps, dtype=jnp.int32)  # int32 also with enable_x64
         any_drawn = jnp.any(draws.is_drawn, axis=1)
 
         def draw_after(step: jax.Array) -> jax.Array:

@@ -1,8 +1,8 @@
-"""Objectives of an episode that are sums over its steps, so that truncations can estimate them in pieces.
+"""Objectives of an episode as sums over its steps, which truncations can estimate piece by piece.
 
-The estimators' own objective is the mean of the losses. The steps of this file report other numbers as their
-losses, whose sum over an episode is the objective wanted. As everywhere, an estimate is a mean over steps:
-the gradient of an objective that stands once in an episode comes divided by the episode's length.
+The default objective of the estimators is the mean of the losses. The steps in this file report other losses,
+whose sum over an episode is the objective. An estimate is still a mean over steps, so the gradient of an
+objective that is evaluated once per episode is divided by the episode's length.
 """
 
 import dataclasses
@@ -19,12 +19,13 @@ from unspool.steps.wrapped_step import WrappedStep
 from unspool.types import Batch, PRNGKey, StepKey, Theta, UnrollState
 
 Objective = Literal["loss", "telescoped", "last_recompute"]
-"""loss: the mean of an episode's losses. telescoped: its last loss, as the sum of the steps' changes.
-last_recompute: the loss of its last state on fresh outer batches."""
+"""loss: the mean of an episode's losses. telescoped: the last loss, as a sum of changes from step to step.
+last_recompute: the loss of the last state on fresh outer batches.
+"""
 
 
 def step_with_objective(step: VectorizedStep, objective: Objective, recompute_samples: int) -> VectorizedStep:
-    """`step`, reporting what `objective` is a sum of."""
+    """Return `step` with losses that add up to `objective` over an episode."""
     if objective == "telescoped":
         return Telescoped(step)
     if objective == "last_recompute":
@@ -33,10 +34,10 @@ def step_with_objective(step: VectorizedStep, objective: Objective, recompute_sa
 
 
 def check_objective(step: VectorizedStep, objective: Objective, estimator: str) -> None:
-    """Refuses an objective that needs states which the step does not keep.
+    """Reject an objective that needs states which the step does not keep.
 
     Raises:
-        ValueError: names the estimator, the objective and the system, and says what would do.
+        ValueError: names the estimator, the objective, the system and a remedy.
     """
     if objective == "last_recompute" and not step.keeps_last_state:
         raise ValueError(
@@ -47,11 +48,11 @@ def check_objective(step: VectorizedStep, objective: Objective, estimator: str) 
 
 
 class TelescopedState(NamedTuple):
-    """Leaves lead with `[num_tasks]`.
+    """The state of `Telescoped`; leaves lead with `[num_tasks]`.
 
     Attributes:
-        state: of the system.
-        last_loss: float32, of the previous step; zero before an episode's first.
+        state: the state of the system.
+        last_loss: float32, the loss of the previous step; zero at the start of an episode.
     """
 
     state: UnrollState
@@ -60,13 +61,14 @@ class TelescopedState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Telescoped(WrappedStep):
-    """Reports how much the loss changed since the previous step: over an episode, that sums to its last loss.
+    """A step that reports the change of the loss since the previous step; over an episode these sum to the
+    last loss.
 
     Vicol et al. 2021 (https://arxiv.org/abs/2112.13835), section 5 and appendix.
     """
 
     @property
-    def num_tasks(self) -> int:  # type: ignore[override]  # a plain attribute of the class above
+    def num_tasks(self) -> int:  # type: ignore[override]  # the base class declares a plain attribute
         return self.step.num_tasks
 
     def keys_of_steps(self, keys: PRNGKey) -> StepKey:
@@ -91,7 +93,7 @@ class Telescoped(WrappedStep):
 
 
 class RecomputeKeys(NamedTuple):
-    """The keys of one step: the system's own, and that of the losses at an episode's end."""
+    """The keys of one step: the system's, and the one for the losses at the end of an episode."""
 
     step: StepKey
     recompute: PRNGKey
@@ -99,21 +101,21 @@ class RecomputeKeys(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LastRecomputed(WrappedStep):
-    """Reports, at an episode's end only, the loss of its last state on fresh outer batches.
+    """A step that reports, at the end of an episode only, the loss of the last state on fresh outer batches.
 
-    The system must reset in a step of its own. If it reports `is_done` with its last loss, after convention
-    (a) of `TruncatedStep`, the last state is what that step returns. If it reports it with the reset, after
-    (b), it is what the reset is given, and it is the reset that has the loss. Data is drawn from what is
-    resident; a system that streams it has one batch for all samples.
+    The system must reset in a step of its own. In convention (a) of `TruncatedStep`, where the step with the
+    last loss reports `is_done`, the last state is the one that this step returns. In convention (b), where
+    the reset reports `is_done`, the last state is the input of the reset, and the reset reports the loss.
+    Batches are drawn from resident data; with streamed data all samples use the same batch.
 
     Attributes:
-        samples: batches that the loss is a mean over.
+        samples: number of batches to average the loss over.
     """
 
     samples: int
 
     @property
-    def num_tasks(self) -> int:  # type: ignore[override]  # a plain attribute of the class above
+    def num_tasks(self) -> int:  # type: ignore[override]  # the base class declares a plain attribute
         return self.step.num_tasks
 
     def keys_of_steps(self, keys: PRNGKey) -> RecomputeKeys:

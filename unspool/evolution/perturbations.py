@@ -1,8 +1,9 @@
-"""The noise that evolution strategies perturb theta with.
+"""Perturbations of theta for evolution strategies.
 
-A perturbation is like theta and contains its std: `noise = std * z`, where z has mean zero and the identity
-as its covariance. That is all that makes `noise * difference / (2 std^2)` an estimate of the gradient of the
-smoothed loss, or of the loss itself where that is quadratic; beyond it, kinds differ in variance.
+A perturbation has the structure of theta and includes the std: `noise = std * z`, where z has mean zero and
+identity covariance. These two moments suffice for `noise * difference / (2 std^2)` to estimate the gradient
+of a quadratic loss; with Gaussian noise it estimates that of the smoothed loss in general. The kinds differ
+in variance.
 """
 
 import dataclasses
@@ -19,17 +20,17 @@ from unspool.types import PRNGKey, PyTree, Theta
 _LEAST_BYTES = 4
 
 NoiseKind = Literal["gaussian", "rademacher", "sphere"]
-"""gaussian: z is standard normal. rademacher: each number of z is 1 or -1. sphere: z is uniform on the sphere
+"""gaussian: z is standard normal. rademacher: each entry of z is 1 or -1. sphere: z is uniform on the sphere
 of radius `sqrt(d)` in all d dimensions of theta. The variance of an estimate is `(d + 1) / n` times the
 squared gradient with gaussian noise and n pairs, `(d - 1) / n` with the others."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LeafStds(Mapping[str, float]):
-    """Standard deviations by the paths of theta's leaves, hashable.
+    """A hashable mapping from paths of theta's leaves to standard deviations.
 
-    A path is written `"layer/w"`; an entry holds for all leaves whose path it begins, the longest such entry
-    wins, and `""` is for all others.
+    A path has the form `"layer/w"`. An entry applies to all leaves whose path starts with it; the longest
+    matching entry wins, and `""` matches all leaves.
     """
 
     entries: tuple[tuple[str, float], ...]
@@ -46,14 +47,14 @@ class LeafStds(Mapping[str, float]):
 
 @dataclasses.dataclass(frozen=True)
 class Perturbations:
-    """How theta is perturbed.
+    """The distribution of the noise.
 
     Attributes:
-        std: standard deviation of the noise, one for all of theta or by path.
-        kind: its distribution.
-        pairs_per_task: independent perturbations for each task.
-        orthogonal: make those of one task orthogonal to each other, in blocks of theta's dimension. Their
-            lengths and each one's distribution stay what they are.
+        std: standard deviation, one for all of theta or by path.
+        kind: the distribution of z.
+        pairs_per_task: number of perturbations per task.
+        orthogonal: whether the perturbations of one task are orthogonal to each other, in blocks of theta's
+            dimension. Their norms and marginal distributions do not change.
     """
 
     std: float | LeafStds = 0.01
@@ -62,20 +63,21 @@ class Perturbations:
     orthogonal: bool = False
 
     def sample(self, theta: Theta, keys: PRNGKey) -> Theta:
-        """Noise for several tasks, leaves `[len(keys) * pairs_per_task, ...]`, the pairs of a task together.
+        """Return noise for several tasks, leaves `[len(keys) * pairs_per_task, ...]`; the pairs of a task are
+        adjacent.
 
         Args:
-            theta: what to perturb, for its shapes only.
+            theta: only its shapes and dtypes are used.
             keys: consumed, one per task.
         """
         of_tasks = jax.vmap(lambda key: self.sample_for_task(theta, key))(keys)
         return cast(Theta, joined(of_tasks))
 
     def sample_for_task(self, theta: Theta, key: PRNGKey) -> Theta:
-        """Noise for one task, leaves `[pairs_per_task, ...]`. Consumes `key`.
+        """Return noise for one task, leaves `[pairs_per_task, ...]`. Consumes `key`.
 
         Raises:
-            TypeError: a leaf of theta is of 16 bits or less.
+            TypeError: a floating-point leaf of theta has 16 bits or less.
         """
         check_precision(theta)
         if self.pairs_per_task == 1:
@@ -88,10 +90,10 @@ class Perturbations:
         return jax.tree.map(lambda leaf, std: leaf * std, directions, self.std_of_leaves(theta))
 
     def std_of_leaves(self, theta: Theta) -> PyTree:
-        """A float for each leaf of theta.
+        """Return a float for each leaf of theta.
 
         Raises:
-            ValueError: no entry is for some leaf, or some entry is for none.
+            ValueError: a leaf matches no entry, or an entry matches no leaf.
         """
         if not isinstance(self.std, LeafStds):
             return jax.tree.map(lambda _: self.std, theta)
@@ -113,7 +115,7 @@ class Perturbations:
         return stds[max(matching, key=len)]
 
     def _direction(self, theta: Theta, key: PRNGKey) -> Theta:
-        """One z like theta."""
+        """Return one z with the structure of theta."""
         if self.kind == "rademacher":
             return _per_leaf(jax.random.rademacher, theta, key)
         direction = _per_leaf(jax.random.normal, theta, key)
@@ -125,9 +127,9 @@ class Perturbations:
         return jax.tree.map(lambda leaf: leaf * scale.astype(leaf.dtype), direction)
 
     def _orthogonal_directions(self, theta: Theta, key: PRNGKey) -> Theta:
-        """Orthogonal z, leaves `[pairs_per_task, ...]`: rows of a Gaussian matrix, orthogonalised.
+        """Return orthogonal z, leaves `[pairs_per_task, ...]`: the orthogonalised rows of a Gaussian matrix.
 
-        The norm of a Gaussian vector is independent of its direction, so rows keep theirs.
+        The norm of a Gaussian vector is independent of its direction, so the rows keep their norms.
         """
         dimension = _dimension(theta)
         in_block = min(self.pairs_per_task, dimension)
@@ -137,7 +139,8 @@ class Perturbations:
         if self.kind == "sphere":
             norms = jnp.full_like(norms, dimension**0.5)
         columns, triangle = jnp.linalg.qr(jnp.swapaxes(rows, -1, -2))
-        # Householder's signs depend on the rows; with those of the diagonal each direction is symmetric.
+        # QR by Householder reflections fixes signs that depend on the rows; multiplying by the signs of the
+        # diagonal of R makes the distribution of each direction symmetric.
         signs = jnp.sign(jnp.diagonal(triangle, axis1=-2, axis2=-1))[..., None]
         directions = signs * jnp.swapaxes(columns, -1, -2) * norms
         directions = directions.reshape(-1, dimension)[: self.pairs_per_task]
@@ -145,13 +148,13 @@ class Perturbations:
 
 
 def check_precision(theta: Theta) -> None:
-    """Refuse a theta too coarse for noise.
+    """Reject a theta whose precision is too low for noise.
 
-    Around 16, neighbouring bfloat16 numbers are 1/8 apart. Noise of 0.01 added there is rounded away, and the
-    estimate would multiply losses by noise that was never applied.
+    The spacing of bfloat16 numbers near 16 is 1/8, so noise of 0.01 is lost to rounding, and the estimate
+    would multiply losses by noise that was never applied.
 
     Raises:
-        TypeError: names the leaf, its dtype, and what to do.
+        TypeError: names the leaf, its dtype and a remedy.
     """
     for path, leaf in jax.tree.leaves_with_path(theta):
         dtype = jnp.result_type(leaf)
@@ -175,7 +178,7 @@ def _dimension(theta: Theta) -> int:
 
 
 def _unravelled(theta: Theta, rows: jax.Array) -> Theta:
-    """Rows `[n, d]` as a pytree like theta with leaves `[n, ...]`."""
+    """Return rows `[n, d]` as a pytree like theta with leaves `[n, ...]`."""
     leaves, treedef = jax.tree.flatten(theta)
     ends = list(itertools.accumulate(int(jnp.size(leaf)) for leaf in leaves))
     parts = jnp.split(rows, ends[:-1], axis=1)

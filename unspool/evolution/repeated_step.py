@@ -1,4 +1,4 @@
-"""Several unrolls of each task, alike in everything but theta."""
+"""Several unrolls of each task that differ only in theta."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,20 +17,20 @@ Tree = TypeVar("Tree")
 
 @dataclasses.dataclass(frozen=True)
 class RepeatedStep(WrappedStep):
-    """Unrolls each task of a step `copies` times, with the same keys and data.
+    """A step that unrolls each task of `step` several times, with the same keys and data.
 
-    Copies of a task stand together: leaves of a state lead with `[step.num_tasks * copies]`. Their tasks,
-    initial states and episodes are the same as long as these do not depend on theta.
+    Copies of a task are adjacent: leaves of a state lead with `[step.num_tasks * copies]`. Copies have the
+    same task, initial state and episodes if these do not depend on theta.
 
     Attributes:
         step: the system.
-        copies: unrolls of each task.
+        copies: number of unrolls of each task.
     """
 
     copies: int
 
     @property
-    def num_tasks(self) -> int:  # type: ignore[override]  # a plain attribute of the class above
+    def num_tasks(self) -> int:  # type: ignore[override]  # the base class declares a plain attribute
         return self.step.num_tasks * self.copies
 
     def keys_of_steps(self, keys: PRNGKey) -> StepKey:
@@ -63,24 +63,24 @@ class RepeatedStep(WrappedStep):
     def _of_copies(
         self, fn: Callable[[Theta, UnrollState], Tree], theta: Theta, state: UnrollState, context: StepContext
     ) -> Tree:
-        """`fn` of each copy; copies are an axis beside that of tasks."""
+        """Map `fn` over the copies, which are axis 1, next to the axis of tasks."""
         thetas = apart(theta, self.copies) if context.theta_is_vector else theta
         copies = jax.vmap(fn, in_axes=(1 if context.theta_is_vector else None, 1), out_axes=1)
         return joined(copies(thetas, apart(state, self.copies)))
 
 
 def apart(tree: Tree, copies: int) -> Tree:
-    """Leaves `[tasks * copies, ...]` as `[tasks, copies, ...]`: copies of a task stand together."""
+    """Reshape leaves `[tasks * copies, ...]` to `[tasks, copies, ...]`."""
 
     def split(leaf: jax.Array) -> jax.Array:
-        # Not -1: a leaf without elements would leave it open how many tasks there are.
+        # Not -1: the number of tasks is ambiguous for a leaf without elements.
         return leaf.reshape(leaf.shape[0] // copies, copies, *leaf.shape[1:])
 
     return cast(Tree, jax.tree.map(split, tree))
 
 
 def joined(tree: Tree) -> Tree:
-    """The inverse of `apart`."""
+    """Reshape leaves `[tasks, copies, ...]` to `[tasks * copies, ...]`, the inverse of `apart`."""
 
     def merged(leaf: jax.Array) -> jax.Array:
         return leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:])
