@@ -68,7 +68,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_no_process(config: Path, tmp_path: Path)
         assert processes_naming(str(run.run_dir)) == []
 
 
-def test_a_detached_run_goes_on_by_itself_until_stopped(config: Path, tmp_path: Path) -> None:
+def test_a_detached_run_continues_by_itself_until_stopped(config: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     assert answer("launch", config, "--run-dir", run_dir, "--backend", "local", "--workers", "1", "--detach")
     try:

@@ -76,13 +76,13 @@ def started(run: FaultyRun) -> FaultyRun:
     return run
 
 
-def test_training_goes_on_while_no_file_may_grow(make_run: Callable[..., FaultyRun]) -> None:
+def test_training_continues_while_no_file_may_grow(make_run: Callable[..., FaultyRun]) -> None:
     run = started(make_run(one_hot_toml(outer_steps=3000, ballast=100)))
     assert_survives(run, no_file_may_grow(run))
     assert_exactly_once(run)
 
 
-def test_training_goes_on_while_the_disk_is_full(small_disk: Path) -> None:
+def test_training_continues_while_the_disk_is_full(small_disk: Path) -> None:
     with faulty_run(small_disk / "run", one_hot_toml(outer_steps=3000, ballast=100)) as run:
         assert_survives(started(run), full(small_disk))
         assert_exactly_once(run)

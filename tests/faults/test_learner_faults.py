@@ -35,7 +35,7 @@ def test_workers_outlive_a_killed_learner_and_nothing_counts_twice(run: FaultyRu
     assert_exactly_once(run)
 
 
-def test_a_frozen_learner_goes_on_where_it_was(run: FaultyRun) -> None:
+def test_a_frozen_learner_continues_where_it_was(run: FaultyRun) -> None:
     before = run.status()
     run.signal("learner", signal.SIGSTOP)
     log = run.directory.log_path("w0")
@@ -48,7 +48,7 @@ def test_a_frozen_learner_goes_on_where_it_was(run: FaultyRun) -> None:
     assert_exactly_once(run)
 
 
-def test_a_second_learner_is_refused_and_the_first_goes_on(run: FaultyRun) -> None:
+def test_a_second_learner_is_refused_and_the_first_continues(run: FaultyRun) -> None:
     first = run.processes["learner"]
     run.start_learner()
     assert run.exit_code("learner") == 73

@@ -83,7 +83,7 @@ def test_two_learners_never_share_a_port(tmp_path: Path, plane: str) -> None:
             serve(make_settings(tmp_path / "b", **{plane: port}))
 
 
-def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_stopped_run_continues_where_it_was(tmp_path: Path) -> None:
     with RunningLearner(make_settings(tmp_path)) as first:
         reached = steps(HandWrittenWorker(first).enter(), 0, 3)
     assert first.exit_code == 0
@@ -106,7 +106,7 @@ def test_theta_after_a_resume_is_that_of_a_run_without_one(tmp_path: Path) -> No
         assert steps(HandWrittenWorker(half).enter(), 2, 5) == expected
 
 
-def test_the_curves_go_on_after_a_resume(tmp_path: Path) -> None:
+def test_the_curves_continue_after_a_resume(tmp_path: Path) -> None:
     with RunningLearner(make_settings(tmp_path)) as first:
         steps(HandWrittenWorker(first).enter(), 0, 3)
     with RunningLearner(make_settings(tmp_path)) as second:
@@ -158,7 +158,7 @@ def test_what_kills_any_other_thread_ends_the_process_too(
     assert isinstance(running.error, ZeroDivisionError)
 
 
-def test_a_lane_state_that_rotted_ends_this_life_and_the_next_begins_before_it(tmp_path: Path) -> None:
+def test_a_lane_state_that_rotted_ends_the_learner_and_the_next_one_starts_before_it(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, every=100)
     with RunningLearner(settings) as running:
         worker = HandWrittenWorker(running).enter()
@@ -262,7 +262,7 @@ def test_the_settings_carry_the_experiment_as_text(tmp_path: Path) -> None:
     assert "secret-token" not in str(admin_pb2.Status(run=settings.run_id))
 
 
-def test_the_next_life_listens_where_the_last_one_did(tmp_path: Path) -> None:
+def test_a_restarted_learner_listens_where_it_did_before(tmp_path: Path) -> None:
     with RunningLearner(make_settings(tmp_path)) as first:
         pass
     with RunningLearner(make_settings(tmp_path)) as second:
@@ -271,7 +271,7 @@ def test_the_next_life_listens_where_the_last_one_did(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("plane", ["learner", "admin", "http"])
-def test_a_port_that_was_taken_meanwhile_is_replaced(tmp_path: Path, taken_port: int, plane: str) -> None:
+def test_a_port_that_was_taken_in_the_meantime_is_replaced(tmp_path: Path, taken_port: int, plane: str) -> None:
     LearnerDirectory(tmp_path).remember_ports(Ports()._replace(**{plane: taken_port}))
     with RunningLearner(make_settings(tmp_path)) as running:
         assert not running.endpoints[plane].endswith(f":{taken_port}")

@@ -64,7 +64,7 @@ def test_a_worker_answers_for_its_stack_while_it_computes(
     assert cluster.finish()["state"] == "FINISHED"
 
 
-def test_an_evicted_worker_ends_and_another_one_goes_on(
+def test_an_evicted_worker_ends_and_another_one_continues(
     tmp_path: Path, hanging: Hanging, admin_port: int, expected: str
 ) -> None:
     cluster = Cluster(tmp_path, admin_port=admin_port)

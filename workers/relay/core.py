@@ -67,7 +67,7 @@ class RelayCore:
         with self._lock:
             if joined.fresh:
                 names = {worker.name for worker in self._state.workers}
-                self.dismiss(learner_pb2.Goodbye.EXPIRED, "the relay's session with the learner began anew")
+                self.dismiss(learner_pb2.Goodbye.EXPIRED, "the relay has joined the learner again")
                 self._state.begin_afresh(joined.reply)
                 self._leasing.await_again(names)
             else:

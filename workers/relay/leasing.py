@@ -41,7 +41,7 @@ class RelayLeasing:
         for lane in self._state.lanes:
             if (lane.grant.lane, lane.grant.incarnation) not in held:
                 self._state.lanes.drop(lane)
-                self._tell(lane, lane.revocation("the learner has leased it anew"))
+                self._tell(lane, lane.revocation("the learner has leased it again"))
 
     # Events from workers.
 

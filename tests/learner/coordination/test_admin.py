@@ -63,7 +63,7 @@ def test_a_command_about_an_unknown_worker_names_those_that_there_are(core: Watc
         command(core.admin)
 
 
-def test_a_stack_is_answered_to_whoever_asked(core: WatchedCore) -> None:
+def test_a_stack_is_answered_to_the_caller_that_asked(core: WatchedCore) -> None:
     peer = Peer(core)
     asked = core.admin.ask_for_stack("w0")
     assert asks(peer) == 1
@@ -180,7 +180,7 @@ def test_a_frozen_process_is_suspected_and_then_gone_and_not_asked(tmp_path: Pat
     assert asks(peer) == 0
 
 
-def test_a_lane_that_begins_anew_is_granted_without_a_state(tmp_path: Path) -> None:
+def test_a_lane_that_restarts_is_granted_without_a_state(tmp_path: Path) -> None:
     core = make_core(tmp_path, mode="async", batch=2)
     peer = Peer(core)
     core.snapshot_stored(peer.worker_id, core.run.lanes[1].fencing_token, SnapshotRef(1, 4, "digest"))

@@ -93,7 +93,7 @@ def test_a_worker_that_comes_back_in_time_keeps_the_leases_it_still_holds(core: 
     assert [lane.fencing_token for lane in core.run.lanes] == incarnations
 
 
-def test_a_lane_whose_grant_was_never_read_is_leased_anew(core: WatchedCore) -> None:
+def test_a_lane_whose_grant_was_never_read_is_leased_again(core: WatchedCore) -> None:
     peer = Peer(core)
     before = core.run.lanes[2].fencing_token
     held = held_by(peer)[:2]

@@ -50,7 +50,7 @@ def test_the_first_grant_starts_a_lane_from_theta_zero(core: WatchedCore) -> Non
     assert (grant.seq, grant.snapshot_seq, grant.init_version, list(grant.replay_versions)) == (0, 0, 0, [])
 
 
-def test_incarnations_of_two_lives_of_the_learner_never_meet(tmp_path: Path) -> None:
+def test_incarnations_of_two_starts_of_the_learner_differ(tmp_path: Path) -> None:
     first, second = make_core(tmp_path, term=1), make_core(tmp_path, term=2)
     assert (
         max(Peer(first).told("grant")[0].incarnation for _ in range(3))

@@ -157,7 +157,7 @@ def test_quorum_does_not_wait_for_a_lane_in_quarantine(tmp_path: Path) -> None:
     assert [item and item.lane for item in batch] == [0, None, 2]
 
 
-def test_async_goes_on_without_a_lane_while_the_others_can_fill_a_batch(tmp_path: Path) -> None:
+def test_async_continues_without_a_lane_while_the_others_can_fill_a_batch(tmp_path: Path) -> None:
     core = make_core(tmp_path, mode="async", batch=2)
     fail_often(core, 1, 3)
     peer = Peer(core, incarnation="fresh")

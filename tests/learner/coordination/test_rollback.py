@@ -39,12 +39,12 @@ def grant_of_lane_1(core: WatchedCore, seq: int) -> tuple[str, LaneGrant]:
     return next((worker_id, grant) for worker_id, grant in grants if grant.lane == 1)
 
 
-def test_keep_lets_the_worker_go_on_with_what_it_has(tmp_path: Path) -> None:
+def test_keep_lets_the_worker_continue_with_what_it_has(tmp_path: Path) -> None:
     worker_id, grant = grant_of_lane_1(restarted(tmp_path, on_rollback="keep"), seq=45)
     assert (worker_id, grant.seq, grant.discard_held) == ("w0#1", CHECKPOINT, False)
 
 
-def test_restore_goes_on_from_the_checkpoint_whoever_gets_the_lane(tmp_path: Path) -> None:
+def test_restore_continues_from_the_checkpoint_on_any_worker(tmp_path: Path) -> None:
     core = restarted(tmp_path, on_rollback="restore", count=1)
     grant = next(grant for grant in come_back(core, "w0", lane1=45).told("grant") if grant.lane == 1)
     assert (grant.snapshot_seq, grant.discard_held) == (CHECKPOINT, True)
@@ -56,7 +56,7 @@ def test_a_state_that_is_not_ahead_of_the_checkpoint_is_kept(tmp_path: Path, on_
     assert (worker_id, grant.discard_held) == ("w0#1", False)
 
 
-def test_reset_begins_the_lanes_anew_that_were_ahead(tmp_path: Path) -> None:
+def test_reset_restarts_the_lanes_that_were_ahead(tmp_path: Path) -> None:
     core = restarted(tmp_path, on_rollback="reset", count=1)
     grants = {grant.lane: grant for grant in come_back(core, "w0", lane1=45).told("grant")}
     assert [(grants[lane].snapshot_seq, grants[lane].discard_held) for lane in (0, 1)] == [
@@ -74,7 +74,7 @@ def test_a_lane_that_went_on_already_is_not_reset_by_who_comes_later(tmp_path: P
 
 
 @pytest.mark.parametrize("on_rollback", ["keep", "restore"])
-def test_a_state_ahead_within_one_life_is_kept(tmp_path: Path, on_rollback: str) -> None:
+def test_a_state_ahead_within_one_start_is_kept(tmp_path: Path, on_rollback: str) -> None:
     core = restarted(tmp_path, on_rollback=on_rollback, count=1)
     first = come_back(core, "w0")
     lease = core.run.lanes[1].fencing_token
@@ -103,7 +103,7 @@ def diverge(peer: Peer, lane: int, times: int) -> None:
         peer.core.run.buffer.take(list(peer.core.run.buffer))
 
 
-def test_a_lane_that_diverges_three_times_begins_anew(tmp_path: Path) -> None:
+def test_a_lane_that_diverges_three_times_restarts(tmp_path: Path) -> None:
     core = restarted(tmp_path, count=1)
     peer = come_back(core, "w0")
     lease = core.run.lanes[1].fencing_token
@@ -135,7 +135,7 @@ def test_what_was_pushed_for_the_lane_before_is_fenced_off(tmp_path: Path) -> No
     assert peer.verdicts()[-1] == "NOT_LEASED"
 
 
-def test_estimates_of_a_lane_that_began_anew_get_numbers_of_their_own(tmp_path: Path) -> None:
+def test_estimates_of_a_lane_that_restarted_get_numbers_of_their_own(tmp_path: Path) -> None:
     core = restarted(tmp_path)
     lane = core.run.lanes[0]
     lane.snapshots[CHECKPOINT + 7] = SnapshotRef(0, CHECKPOINT + 7, "ahead")
@@ -143,7 +143,7 @@ def test_estimates_of_a_lane_that_began_anew_get_numbers_of_their_own(tmp_path: 
     assert (lane.reached, lane.snapshots) == (CHECKPOINT + 7, {})
 
 
-def test_in_sync_a_lane_that_diverges_goes_on_and_is_named(tmp_path: Path) -> None:
+def test_in_sync_a_lane_that_diverges_continues_and_is_named(tmp_path: Path) -> None:
     core = make_core(tmp_path)
     peer = Peer(core)
     for seq in range(1, 4):

@@ -21,7 +21,7 @@ def peer(core: WatchedCore) -> Peer:
     return Peer(core)
 
 
-def test_a_run_goes_on_until_its_last_outer_step(tmp_path: Path) -> None:
+def test_a_run_continues_until_its_last_outer_step(tmp_path: Path) -> None:
     core = make_core(tmp_path, outer_steps=2)
     peer = Peer(core)
     run_one_step(core, peer)

@@ -47,7 +47,7 @@ def test_the_operator_sees_workers_lanes_and_endpoints(
     }
 
 
-def test_scaling_is_remembered_by_the_next_life(running: RunningLearner, tmp_path: Path) -> None:
+def test_scaling_is_remembered_after_a_restart(running: RunningLearner, tmp_path: Path) -> None:
     assert running.ask("Scale", admin_pb2.ScaleRequest(workers=4)).workers_before == 1
     running.ask("Stop", admin_pb2.StopRequest(now=True))
     running.wait()
@@ -55,7 +55,7 @@ def test_scaling_is_remembered_by_the_next_life(running: RunningLearner, tmp_pat
         assert again.status().workers_desired == 4
 
 
-def test_a_range_of_workers_is_remembered_by_the_next_life(running: RunningLearner, tmp_path: Path) -> None:
+def test_a_range_of_workers_is_remembered_after_a_restart(running: RunningLearner, tmp_path: Path) -> None:
     bounds = admin_pb2.WorkersRange(min=2, max=3)
     reply = running.ask("Scale", admin_pb2.ScaleRequest(range=bounds))
     assert (reply.workers_before, reply.workers) == (1, 2)

@@ -60,7 +60,7 @@ def running(tmp_path: Path, trial: Path) -> Iterator[TlsLearner]:
         yield learner
 
 
-def test_a_run_goes_on_over_mutual_tls_as_it_does_without(running: TlsLearner) -> None:
+def test_a_run_continues_over_mutual_tls_as_it_does_without(running: TlsLearner) -> None:
     worker = HandWrittenWorker(running).enter()
     for grant in worker.grants(3).values():
         worker.push(grant, 1, 0, gradient_body(1.0))

@@ -51,7 +51,7 @@ def save(running: RunningLearner) -> None:
     running.ask("SaveCheckpoint", admin_pb2.SaveCheckpointRequest())
 
 
-def test_training_goes_on_while_no_checkpoint_can_be_written(tmp_path: Path, disk: Disk) -> None:
+def test_training_continues_while_no_checkpoint_can_be_written(tmp_path: Path, disk: Disk) -> None:
     with RunningLearner(make_settings(tmp_path, every=100)) as running:
         worker = HandWrittenWorker(running).enter()
         disk.is_full = True

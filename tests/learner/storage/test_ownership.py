@@ -82,7 +82,7 @@ def test_the_lock_says_when_it_was_renewed(tmp_path: Path) -> None:
     assert (after["pid"], after["host"]) == (os.getpid(), socket.gethostname())
 
 
-def test_each_life_has_its_epoch(tmp_path: Path) -> None:
+def test_each_start_has_its_epoch(tmp_path: Path) -> None:
     assert [owner(tmp_path).begin_epoch(), owner(tmp_path).begin_epoch()] == [1, 2]
 
 
@@ -114,7 +114,7 @@ def test_a_takeover_outdates_the_holder_and_then_waits_for_it_to_leave(tmp_path:
         assert (second.begin_epoch(), (tmp_path / "LOCK").stat().st_ino) == (3, lock)
 
 
-def test_a_takeover_goes_on_without_a_holder_that_does_not_renew_its_lease(tmp_path: Path) -> None:
+def test_a_takeover_continues_without_a_holder_that_does_not_renew_its_lease(tmp_path: Path) -> None:
     hung, third = owner(tmp_path), owner(tmp_path)
     waiting = Waiting()
     second = Ownership(tmp_path, clock=waiting.clock, wait=waiting.wait, lease_s=15.0)

@@ -111,7 +111,7 @@ def test_events_are_numbered_and_read_from_a_number_on(tmp_path: Path) -> None:
     assert [(event.number, event.kind) for event in log.after(1, limit=1)] == [(2, "two")]
 
 
-def test_event_numbers_go_on_in_the_next_life(tmp_path: Path) -> None:
+def test_event_numbers_continue_after_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     first = EventLog(path)
     first.add("info", "one", "text")

@@ -14,7 +14,7 @@ def directory(tmp_path: Path) -> LearnerDirectory:
     return LearnerDirectory(tmp_path)
 
 
-def test_the_ports_of_the_last_life_are_remembered(directory: LearnerDirectory) -> None:
+def test_the_ports_of_the_last_start_are_remembered(directory: LearnerDirectory) -> None:
     directory.remember_ports(Ports(1, 2, 3))
     assert LearnerDirectory(directory.path).last_ports() == Ports(1, 2, 3)
 

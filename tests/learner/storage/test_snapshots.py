@@ -55,7 +55,7 @@ def test_a_snapshot_given_up_leaves_nothing(store: SnapshotStore, tmp_path: Path
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_what_a_killed_learner_had_begun_to_write_is_removed(store: SnapshotStore, tmp_path: Path) -> None:
+def test_what_a_killed_learner_had_started_to_write_is_removed(store: SnapshotStore, tmp_path: Path) -> None:
     receive(store)
     store.receive(SnapshotRef(3, 8, "x"), transfer=1, size=10)
     store.remove_partial()

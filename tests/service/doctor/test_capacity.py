@@ -33,7 +33,7 @@ def test_a_tiny_theta_costs_as_much_as_the_smallest_measured() -> None:
     assert message_s(0) == MEASURED[0].message_s
 
 
-def test_beyond_the_largest_measured_the_cost_goes_on_growing() -> None:
+def test_beyond_the_largest_measured_the_cost_continues_growing() -> None:
     assert message_s(64 * MIB) > 1.9 * message_s(32 * MIB) - 1e-3
 
 

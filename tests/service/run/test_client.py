@@ -125,7 +125,7 @@ def test_a_stack_is_the_workers(admin: AdminClient) -> None:
     assert admin.stack("w3") == "the stack of w3"
 
 
-def test_a_lanes_reset_says_whether_it_begins_anew(admin: AdminClient, operators: Operators) -> None:
+def test_a_lanes_reset_says_whether_it_restarts(admin: AdminClient, operators: Operators) -> None:
     admin.reset_lane(2, fresh=True)
     assert operators.requests == [admin_pb2.ResetLaneRequest(lane=2, fresh=True)]
 

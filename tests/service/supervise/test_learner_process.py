@@ -66,7 +66,7 @@ def test_a_run_without_a_lock_has_no_learner(run: RunDirectory) -> None:
     assert running_learner(run) is None
 
 
-def test_a_learner_that_answers_in_its_life_is_adopted(run: RunDirectory, answers: Status) -> None:
+def test_a_learner_that_answers_is_adopted(run: RunDirectory, answers: Status) -> None:
     answers.run, answers.epoch = run.name, 3
     with held(run, os.getpid()):
         adopted = running_learner(run)
@@ -75,7 +75,7 @@ def test_a_learner_that_answers_in_its_life_is_adopted(run: RunDirectory, answer
 
 
 @pytest.mark.parametrize(("name", "epoch"), [("other", 3), ("", 2)])
-def test_whoever_answers_for_another_life_is_not(
+def test_a_learner_of_another_start_is_not_adopted(
     run: RunDirectory, answers: Status, name: str, epoch: int
 ) -> None:
     answers.run, answers.epoch = name or run.name, epoch

@@ -42,7 +42,7 @@ def test_workers_are_kept_to_the_number_that_the_learner_wants() -> None:
     assert world.pool.running == ["w0", "w1"]
 
 
-def test_a_supervisor_that_is_refused_says_so_and_lets_the_run_go_on() -> None:
+def test_a_supervisor_that_is_refused_says_so_and_lets_the_run_continue() -> None:
     world = World()
     world.step()
     world.admin.refusal = "certificate has expired"
@@ -161,7 +161,7 @@ def test_a_learner_that_only_dies_ends_the_run_for_now() -> None:
     assert world.pool.killed == ["w0"]
 
 
-def test_the_next_life_waits_longer_after_each_death() -> None:
+def test_the_next_start_waits_longer_after_each_failure() -> None:
     world = World()
     for delay_s in (1.0, 2.0, 4.0, 8.0):
         before = world.learner.pid
@@ -174,7 +174,7 @@ def test_the_next_life_waits_longer_after_each_death() -> None:
 
 
 @pytest.mark.parametrize("exit_code", [2, 65, 73, 74, 75, 76, 77])
-def test_a_learner_that_says_what_no_start_can_mend_is_not_started_again(exit_code: int) -> None:
+def test_a_learner_that_says_what_no_restart_can_fix_is_not_restarted(exit_code: int) -> None:
     world = World(0)
     world.learner.exit_code = exit_code
     assert (world.outcome().exit_code, world.learner.pid) == (exit_code, 1)
@@ -210,7 +210,7 @@ def test_a_learner_that_dies_while_somebody_has_it_stopped_is_not_started_again(
 
 
 @pytest.mark.parametrize("is_reachable", [False, True])
-def test_a_learner_that_listens_elsewhere_in_its_next_life_is_stopped(is_reachable: bool) -> None:
+def test_a_learner_that_listens_elsewhere_after_its_restart_is_stopped(is_reachable: bool) -> None:
     world = World()
     world.step()
     world.learner.exit_code = -9
@@ -303,7 +303,7 @@ def test_a_run_whose_workers_only_crash_is_stopped_and_fails() -> None:
     assert "w0" in str(outcome)
 
 
-def test_a_run_goes_on_with_workers_that_somebody_else_has_started() -> None:
+def test_a_run_continues_with_workers_that_somebody_else_has_started() -> None:
     world = World()
     world.step()
     world.pool.end("w0")

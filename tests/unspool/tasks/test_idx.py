@@ -63,7 +63,7 @@ def test_a_task_trains_on_the_files() -> None:
     assert 1.0 < loss < 5.0
 
 
-def test_a_task_without_its_files_fails_when_data_is_needed_and_says_how_to_mend_it(
+def test_a_task_without_its_files_fails_when_data_is_needed_and_says_how_to_fix_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("UNSPOOL_DATA_DIR", raising=False)

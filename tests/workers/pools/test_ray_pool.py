@@ -51,7 +51,7 @@ def exit_of(pool: RayPool, name: str) -> Exit:
     return ended
 
 
-def test_an_actor_runs_with_the_pools_environment_and_answers_meanwhile(pool):
+def test_an_actor_runs_with_the_pools_environment_and_answers_while_it_runs(pool):
     pool.start("w0")
     process = placed(pool, "w0")
     assert process.state == "running"

@@ -247,7 +247,7 @@ def test_a_lease_that_did_not_survive_is_taken_from_its_worker():
     assert [(lost.lane, lost.incarnation) for lost in w0.told("revocation")] == [(0, 7)]
 
 
-def test_after_a_restart_of_the_learner_lanes_go_to_whoever_still_has_their_states():
+def test_after_a_restart_of_the_learner_lanes_go_to_workers_that_still_have_their_states():
     node = RelayNode()
     node.worker("w0")
     w1 = node.worker("w1")

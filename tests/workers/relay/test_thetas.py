@@ -47,7 +47,7 @@ def test_only_the_latest_thetas_are_kept():
     assert fetched == [0, 1, 2, 1]
 
 
-def test_another_life_of_the_learner_has_other_thetas():
+def test_another_start_of_the_learner_has_other_thetas():
     fetched = []
     thetas = RelayThetas(lambda version: fetched.append(version) or b"theta")
     thetas.get(1, 5)

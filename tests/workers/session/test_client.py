@@ -140,7 +140,7 @@ def test_a_damaged_chunk_is_not_taken(client, servicer, fetch):
         fetch(client)
 
 
-def test_a_cancelled_stream_ends_for_whoever_reads_it(client):
+def test_a_cancelled_stream_ends_for_its_reader(client):
     nothing_to_say = queue.SimpleQueue()
     stream = client.open_session("secret", iter(nothing_to_say.get, None))
     stream.cancel()

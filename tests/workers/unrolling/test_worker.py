@@ -55,7 +55,7 @@ def test_in_sync_every_estimate_has_a_theta_of_its_own(start):
     ]  # fmt: skip
 
 
-def test_in_async_a_lane_goes_on_while_there_are_credits(start):
+def test_in_async_a_lane_continues_while_there_are_credits(start):
     learner = FakeLearner(exact=False)
     start(learner)
     learner.announce(3)

@@ -54,7 +54,7 @@ def test_a_learner_that_is_killed_is_started_again_and_keeps_its_workers(
         assert processes_naming(str(run.run_dir)) == []
 
 
-def test_a_run_without_its_supervisor_goes_on_and_is_adopted(config: Path, tmp_path: Path) -> None:
+def test_a_run_without_its_supervisor_continues_and_is_adopted(config: Path, tmp_path: Path) -> None:
     with launched(config, tmp_path / "run", *LOCAL) as first:
         before = computing(first, 1)
         first.process.kill()
