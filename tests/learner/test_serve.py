@@ -271,7 +271,9 @@ def test_a_restarted_learner_listens_where_it_did_before(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("plane", ["learner", "admin", "http"])
-def test_a_port_that_was_taken_in_the_meantime_is_replaced(tmp_path: Path, taken_port: int, plane: str) -> None:
+def test_a_port_that_was_taken_in_the_meantime_is_replaced(
+    tmp_path: Path, taken_port: int, plane: str
+) -> None:
     LearnerDirectory(tmp_path).remember_ports(Ports()._replace(**{plane: taken_port}))
     with RunningLearner(make_settings(tmp_path)) as running:
         assert not running.endpoints[plane].endswith(f":{taken_port}")
