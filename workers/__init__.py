@@ -1,1 +1,1 @@
-"""The processes that unroll: they lease lanes from the learner, estimate gradients, and push them back."""
+"""The worker processes: they lease lanes from the learner, estimate gradients, and push them back."""

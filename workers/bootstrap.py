@@ -1,4 +1,4 @@
-"""The environment that a worker process needs before JAX is imported in it, and what has to exist for it.
+"""The environment variables that a worker process needs before it imports JAX, and the cache directory.
 
 This module and the pools do not import JAX: a supervisor that did would hold devices that its workers need.
 """
@@ -7,20 +7,20 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-_GPU_MEMORY_SHARE = 0.9  # JAX counts from a GPU's total memory; the CUDA contexts need some of it as well
+_GPU_MEMORY_SHARE = 0.9  # the fraction is of a GPU's total memory, of which the CUDA contexts need some
 _CACHE_BYTES = 2 * 2**30
 _CACHE_MIN_COMPILE_S = 0.5
 
 
 @dataclass(frozen=True)
 class Devices:
-    """What one worker computes on.
+    """The devices of one worker.
 
     Attributes:
-        cpu_threads: what XLA takes for the number of CPUs. Its results depend on it, so it is part of a run's
-            reproducibility and the same for every worker; 0 leaves it to the machine.
+        cpu_threads: the number of CPUs that XLA assumes. XLA's results depend on it, so it must be the same
+            for every worker of a reproducible run; 0 leaves it to the machine.
         gpus: GPUs per worker, a fraction if workers share one; 0: the worker computes on CPUs.
-        cpu_devices: devices that JAX makes of the CPUs, for a worker that divides its tasks among several.
+        cpu_devices: number of JAX CPU devices, for a worker that divides its tasks among several.
     """
 
     cpu_threads: int = 0
@@ -28,7 +28,7 @@ class Devices:
     cpu_devices: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse impossible figures."""
+        """Reject values out of range."""
         for name in ("cpu_threads", "gpus"):
             if getattr(self, name) < 0:
                 raise ValueError(f"Devices({name}={getattr(self, name)!r}): must not be negative")
@@ -40,14 +40,14 @@ def environment(devices: Devices, cache_dir: Path | None = None) -> dict[str, st
     """Return the variables to set before a worker imports JAX or gRPC.
 
     Args:
-        devices: what the worker computes on.
-        cache_dir: JAX's compilation cache, one for the workers of a machine; None: no cache. Make it with
+        devices: of the worker.
+        cache_dir: JAX's compilation cache, one for the workers of a machine; None: no cache. Create it with
             `private_directory`.
     """
-    # XLA's results on CPUs depend on how many devices it makes of them, used or not.
+    # XLA's results on CPUs depend on the number of CPU devices, used or not.
     variables = {"GRPC_VERBOSITY": "ERROR", "JAX_NUM_CPU_DEVICES": str(devices.cpu_devices)}
     if devices.gpus == 0:
-        # Ray shows every GPU to an actor that asked for none, so not seeing one must be said.
+        # Ray shows every GPU to an actor that requested none, so select the CPU explicitly.
         variables["JAX_PLATFORMS"] = "cpu"
     elif devices.gpus < 1:
         variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{_GPU_MEMORY_SHARE * devices.gpus:.3f}"
@@ -56,7 +56,7 @@ def environment(devices: Devices, cache_dir: Path | None = None) -> dict[str, st
     if cache_dir is not None:
         variables |= {
             "JAX_COMPILATION_CACHE_DIR": str(cache_dir),
-            # Without a limit JAX takes no lock on the cache, and a reader may see half a file.
+            # Without a limit JAX does not lock the cache, and a reader may see a half-written file.
             "JAX_COMPILATION_CACHE_MAX_SIZE": str(_CACHE_BYTES),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": str(_CACHE_MIN_COMPILE_S),
         }
@@ -64,10 +64,10 @@ def environment(devices: Devices, cache_dir: Path | None = None) -> dict[str, st
 
 
 def private_directory(path: Path) -> Path:
-    """Make sure that `path` is a directory which nobody else can write to: compiled programs in it are run.
+    """Create `path` as a directory that only this user can write to: compiled programs in it are executed.
 
     Raises:
-        PermissionError: it exists and belongs to someone else.
+        PermissionError: it exists and belongs to another user.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.stat().st_uid != os.getuid():

@@ -1,6 +1,6 @@
-"""How a worker process ends, in the words that a supervisor reads: an exit code, and a note in a file.
+"""How a worker process reports its end to the supervisor: an exit code, and a note in a file.
 
-The note exists because a code says too little. The pool names its file in the environment.
+The note gives the reason, which a code cannot. The pool passes the file's path in the environment.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ _NOTE_BYTES: Final = 4096
 
 @dataclass(frozen=True)
 class End:
-    """Why a worker stops working.
+    """Why a worker stops.
 
     Attributes:
-        code: what its process exits with.
+        code: exit code of the process.
         reason: for the log.
     """
 
@@ -33,32 +33,36 @@ class End:
 
     @classmethod
     def crashed(cls, error: BaseException) -> Self:
-        """Return the end of a worker by an exception: its tracebacks, and the user's own line as the last."""
+        """Return the end of a worker by an exception: its tracebacks, with the line in the user's code
+        last.
+        """
         return cls(ExitCode.FAILED, traceback_of(error))
 
     @property
     def summary(self) -> str:
-        """The reason in one line; of an exception what it says and where."""
+        """The reason in one line; for an exception, its message and location."""
         if self.code is ExitCode.FAILED:
             return last_line(self.reason, _SUMMARY_CHARACTERS)
         return " ".join(map(str.strip, self.reason.strip().splitlines()))[:_SUMMARY_CHARACTERS]
 
 
 def note_from_environment() -> Path | None:
-    """Return where this process is to write its note, and hide that from processes that it starts."""
+    """Return the path of this process's note, and remove the variable so that child processes do not inherit
+    it.
+    """
     path = os.environ.pop(EXIT_NOTE, "")
     return Path(path) if path else None
 
 
 def write_note(path: Path | None, end: End) -> None:
-    """Write the note, if there is a place for it; a full disk must not change how a process ends."""
+    """Write the note, if it has a path; a full disk must not change how a process ends."""
     if path is not None:
         with contextlib.suppress(OSError):
             path.write_text(end.summary, encoding="utf-8")
 
 
 def read_note(path: Path) -> str:
-    """Return the note of the last process, or nothing."""
+    """Return the note of the last process, or an empty string."""
     try:
         return path.read_bytes()[:_NOTE_BYTES].decode(errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""One worker process, from its settings to its exit code."""
+"""Entry point of a worker process."""
 
 import faulthandler
 import logging
@@ -21,28 +21,28 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class Drainable(Protocol):
-    """The main work of a process: a worker, or a relay."""
+    """The main work of a process: a worker or a relay."""
 
     def run(self) -> int:
         """Work until the end; return the process's exit code."""
         ...
 
     def drain(self, reason: str) -> None:
-        """Give the lanes back and return from `run`."""
+        """Return the lanes, and return from `run`."""
         ...
 
 
 def run(settings: WorkerSettings, environment: Mapping[str, str]) -> int:
-    """Run a worker as this process's main work; returns its exit code.
+    """Run a worker as this process's main work and return its exit code.
 
-    SIGTERM and SIGINT drain the worker, a second one ends the process at once; SIGUSR1 writes every thread's
-    stack to stderr. The worker runs in a second thread, so that no signal handler interrupts code that holds
-    a lock.
+    The first SIGTERM or SIGINT drains the worker, the second ends the process at once; SIGUSR1 writes every
+    thread's stack to stderr. The worker runs in a second thread, so that no signal handler interrupts code
+    that holds a lock.
 
     Args:
         settings: of this process.
-        environment: from `workers.bootstrap.environment`, or empty if the process was started with it. What
-            the process's environment already says wins.
+        environment: from `workers.bootstrap.environment`, or empty if the process was started with it.
+            Variables that are already set take precedence.
     """
     for name, value in environment.items():
         os.environ.setdefault(name, value)
@@ -60,7 +60,9 @@ def run(settings: WorkerSettings, environment: Mapping[str, str]) -> int:
 
 
 def run_until_signalled(process: Drainable) -> int:
-    """Run as this process's main work what a first SIGTERM or SIGINT drains; returns its exit code."""
+    """Run `process` as this process's main work, drain it at the first SIGTERM or SIGINT; return its exit
+    code.
+    """
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: _drain(process, received))
@@ -68,10 +70,10 @@ def run_until_signalled(process: Drainable) -> int:
 
 
 def build(settings: WorkerSettings) -> "UnrollWorker":
-    """Connect a worker to its learner. JAX is imported here and not before, in an environment that fits.
+    """Connect a worker to its learner. JAX is imported only here, after the environment has been set.
 
     Raises:
-        TlsError: the worker's TLS files cannot be used.
+        TlsError: the worker's TLS files are unusable.
     """
     for foreign in pin_worker():
         logging.getLogger(__name__).warning("%s", foreign)
@@ -82,7 +84,7 @@ def build(settings: WorkerSettings) -> "UnrollWorker":
 
 
 def log_to(path: Path | None) -> None:
-    """Write this process's log to the end of `path`, or to stderr."""
+    """Append this process's log to `path`, or write it to stderr."""
     handler = logging.FileHandler(path) if path is not None else logging.StreamHandler()
     logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT, handlers=[handler])
 
@@ -96,7 +98,8 @@ def _run_beside(process: Drainable) -> int:
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(process.run()), name="worker")
     thread.start()
-    # The system may hand a signal to any thread, and only this one runs handlers: it has to wake up for them.
+    # The system may deliver a signal to any thread, but only the main thread runs handlers, and it must wake
+    # up for them.
     while thread.is_alive():
         thread.join(_SIGNAL_LATENCY_S)
     return codes[0]

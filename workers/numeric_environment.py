@@ -1,7 +1,7 @@
-"""What a process's environment says of how it computes, against what its run's configuration says.
+"""Compares the numerics that a process's environment sets with those of its run's configuration.
 
-Theta is a function of the configuration, so the configuration wins: `pin` makes it so before JAX is imported.
-A variable of JAX that is not known to be harmless counts as one that decides bits. Nothing here imports JAX.
+Theta is a function of the configuration, so the configuration wins: `pin` enforces it before JAX is imported.
+A JAX variable that is not known to be harmless is assumed to affect results. Nothing here imports JAX.
 """
 
 import dataclasses
@@ -16,12 +16,12 @@ from unspool.config.numerics import OPTIONS, Numerics, is_library_variable
 from unspool.config.toml_values import as_toml
 
 RECORD: Final = "UNSPOOL_NUMERICS"
-"""Holds the run's `[numerics]` as JSON in workers that a supervisor starts; a bare one learns it at Join."""
+"""Holds the run's `[numerics]` as JSON in workers that a supervisor starts; others receive them at Join."""
 
 _XLA_FLAGS: Final = "XLA_FLAGS"
 _KEY_OF: Final = {option.upper(): key for key, option in OPTIONS.items()}
 
-# What it keeps on disk and what it tells, and on what it computes, which the table [workers] says.
+# Variables for caching, logging and debugging, and for devices, which the table [workers] configures.
 _HARMLESS: Final = frozenset(
     {
         "JAX_CAPTURED_CONSTANTS_REPORT_FRAMES",
@@ -66,13 +66,13 @@ _HARMLESS_FLAGS: Final = (
 
 @dataclasses.dataclass(frozen=True)
 class Foreign:
-    """A variable by which a process would compute otherwise than its run.
+    """A variable that would make a process compute differently from its run.
 
     Attributes:
         variable: its name.
-        value: what the process has, as far as it matters; None: the variable is unset.
-        key: of the configuration, which decides instead; empty: JAX's default does.
-        wanted: what the configuration says; None: nothing.
+        value: the process's value, as far as it matters; None: the variable is unset.
+        key: the configuration key that decides instead; empty: JAX's default does.
+        wanted: the configured value; None: nothing is configured.
     """
 
     variable: str
@@ -85,7 +85,7 @@ class Foreign:
 
     @property
     def told(self) -> tuple[str, str]:
-        """What becomes of the variable, and what decides instead."""
+        """What happens to the variable, and what decides instead."""
         said = f"{self.variable}={shlex.quote(self.value or '')} is ignored by every process of a run"
         if not self.key:
             return said, "theta could depend on it: the default of JAX is taken"
@@ -100,25 +100,25 @@ class Foreign:
 
 
 def foreign_variables(numerics: Numerics, environ: Mapping[str, str]) -> list[Foreign]:
-    """Return the variables of `environ` by which a process would compute otherwise than `numerics` say."""
+    """Return the variables of `environ` that would make a process compute differently from `numerics`."""
     variables = [*_foreign_options(numerics, environ), *_foreign_library_variables(numerics, environ)]
     return [foreign for foreign in variables if foreign.value is not None]
 
 
 def foreign_to_libraries(numerics: Numerics, environ: Mapping[str, str]) -> list[Foreign]:
-    """Return those that nothing can be done about once XLA has read them."""
+    """Return the foreign variables that cannot be changed once XLA has read them."""
     return list(_foreign_library_variables(numerics, environ))
 
 
 def cpu_devices_flag(environ: Mapping[str, str]) -> str:
-    """Return the flag of XLA that asks for a number of CPU devices; empty if there is none."""
+    """Return the XLA flag that sets the number of CPU devices; empty if there is none."""
     return next((flag for flag in _flags(environ) if flag.startswith(_CPU_DEVICES_FLAG)), "")
 
 
 def pin(numerics: Numerics, environ: MutableMapping[str, str] = os.environ) -> list[Foreign]:
-    """Make this process compute as `numerics` say; returns what its environment said otherwise.
+    """Make this process compute according to `numerics`; return the variables that were different.
 
-    It should come before JAX is imported. Where JAX is there already, only options of JAX itself follow.
+    Call it before JAX is imported. If JAX is already imported, only JAX's own options take effect.
 
     Args:
         numerics: of the run's configuration.
@@ -139,15 +139,15 @@ def pin(numerics: Numerics, environ: MutableMapping[str, str] = os.environ) -> l
 
 
 def record(numerics: Numerics) -> dict[str, str]:
-    """Return the variable that tells a worker's process how its run computes."""
+    """Return the variable that passes the run's numerics to a worker's process."""
     return {RECORD: json.dumps(numerics.deciding())}
 
 
 def pin_worker(environ: MutableMapping[str, str] = os.environ) -> list[Foreign]:
-    """Pin a worker's process, before JAX is imported, as far as it knows its run.
+    """Pin a worker's process before JAX is imported, as far as the run's numerics are known.
 
-    A worker that was not started by the run's supervisor forgets what the environment says of JAX's options,
-    which it is told at Join, and keeps what libraries read, which is compared there.
+    A worker not started by the run's supervisor ignores its environment's JAX options, which it receives at
+    Join, and keeps the variables that libraries read, which are compared at Join.
     """
     recorded = environ.get(RECORD)
     if recorded is not None:
@@ -179,12 +179,12 @@ def _foreign_library_variables(numerics: Numerics, environ: Mapping[str, str]) -
 
 
 def _is_option(name: str) -> bool:
-    """Whether JAX may read from the variable `name` how it computes."""
+    """Whether JAX may read an option that affects results from the variable `name`."""
     return name.startswith("JAX_") and name not in _HARMLESS and not name.startswith(_HARMLESS_PREFIXES)
 
 
 def _flags(environ: Mapping[str, str]) -> list[str]:
-    # What does not begin with a dash is the name of a file with flags.
+    # An entry that does not begin with a dash is the name of a file with flags.
     return shlex.split(environ.get(_XLA_FLAGS, ""))
 
 

@@ -1,4 +1,4 @@
-"""What a worker process is started with, and what it says of itself when it joins."""
+"""The settings of a worker process, and its join request."""
 
 import os
 import socket
@@ -12,18 +12,18 @@ from protos.unspool.v1 import learner_pb2
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """One life of one worker. Everything about the run itself is the learner's to say, at Join.
+    """Settings of one worker process. The learner sends everything about the run at Join.
 
     Attributes:
         learner: "host:port" of the learner's data plane.
         token: of the run, for workers.
-        name: stable over restarts of the same worker; a newer incarnation supersedes an older one.
-        run_id: refuse any other run; empty: whatever run the learner has.
+        name: stable over restarts of the same worker; a newer process supersedes an older one.
+        run_id: the run to join; empty: the learner's run, whichever it is.
         host: as shown to people.
-        incarnation: new for each process.
-        orphan_ttl_s: how long to look for the first learner; afterwards the learner's own figure counts.
-        drain_s: how long a drain may take to deliver what it has to.
-        tls: what this worker shows and whom it trusts; None: the learner does not encrypt.
+        incarnation: identifies the process; new for each one.
+        orphan_ttl_s: how long to look for the first learner; later the learner's own value applies.
+        drain_s: time limit for delivering pending messages during a drain.
+        tls: certificates of this worker and trusted CAs; None: the learner does not encrypt.
     """
 
     learner: str
@@ -48,7 +48,7 @@ class WorkerSettings:
 
 
 def introduction(settings: WorkerSettings) -> learner_pb2.JoinRequest:
-    """Return what a worker and a relay both say of themselves."""
+    """Return the join request of a worker or a relay."""
     return learner_pb2.JoinRequest(
         protocol_min=PROTOCOL,
         protocol_max=PROTOCOL,

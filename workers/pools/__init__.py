@@ -1,1 +1,1 @@
-"""Worker processes as a supervisor sees them: local ones and Ray actors."""
+"""Pools of worker processes for the supervisor: local processes and Ray actors."""

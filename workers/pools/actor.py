@@ -1,4 +1,4 @@
-"""A worker as the object behind a Ray actor.
+"""The worker that runs in a Ray actor.
 
 A plain class, importable under the same name on every node; `workers.pools.ray_pool` wraps it.
 """
@@ -25,22 +25,23 @@ _logger = logging.getLogger(__name__)
 _LINGER_S = 10.0
 
 Ended: TypeAlias = tuple[int, str]
-"""An exit code, and in one line why."""
+"""An exit code, and its reason in one line."""
 
 
 class ActorOutcome:
-    """What a worker's run came to, for a supervisor that did not start it; then its process ends.
+    """The outcome of a worker's run, kept for a supervisor that did not start it; then the process exits.
 
-    An actor that outlives its supervisor would keep its process, and what Ray reserved for it, for ever.
+    An actor that outlives its supervisor would otherwise keep its process, and its Ray resources,
+    indefinitely.
     """
 
     def __init__(self, linger_s: float = _LINGER_S, leave: Callable[[int], object] = os._exit) -> None:
-        """Begin without one.
+        """Start without an outcome.
 
         Args:
-            linger_s: so long after it is there, the process ends.
-            leave: ends it, with an exit code. By default neither by way of Ray nor of Python's own end:
-                either may hang, and devices stay taken.
+            linger_s: how long after the outcome the process exits.
+            leave: exits the process, with an exit code. The default bypasses the shutdown of Ray and of
+                Python: either may hang and keep devices allocated.
         """
         self._linger_s = linger_s
         self._leave = leave
@@ -48,7 +49,7 @@ class ActorOutcome:
         self._is_there = threading.Event()
 
     def settle(self, code: int, said: str = "") -> None:
-        """Say that the work is over, and in one line why."""
+        """Set the outcome: an exit code, and its reason in one line."""
         self._ended = int(code), said
         self._is_there.set()
         timer = threading.Timer(self._linger_s, self._leave, (int(code),))
@@ -56,13 +57,13 @@ class ActorOutcome:
         timer.start()
 
     def wait(self, timeout_s: float) -> Ended | None:
-        """Return what was settled, or None if the work goes on."""
+        """Return the outcome, or None while the work continues."""
         self._is_there.wait(timeout_s)
         return self._ended
 
 
 class WorkerActor:
-    """Runs one worker in this process. `run` is the work; the other methods are answered beside it."""
+    """Runs one worker in this process. `run` is the work; the other methods are answered while it runs."""
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class WorkerActor:
         logs_dir: str,
         outcome: ActorOutcome | None = None,
     ) -> None:
-        """Take what a worker is built from; `run` is what imports JAX.
+        """Prepare a worker; only `run` imports JAX.
 
         Args:
             learner: "host:port" of the learner's data plane.
@@ -83,7 +84,7 @@ class WorkerActor:
             name: of the worker.
             run_id: of the run.
             logs_dir: gets `<name>.log`, if this node can see that directory.
-            outcome: takes what `run` comes to; None for one that ends this process then.
+            outcome: receives the result of `run`; None for one that then ends this process.
         """
         self._settings = WorkerSettings(
             learner=learner,
@@ -99,7 +100,7 @@ class WorkerActor:
         self._outcome = outcome or ActorOutcome()
 
     def run(self) -> Ended:
-        """Work until the end; returns the exit code of a process that did, and why. Then this one ends."""
+        """Work until the end; return the worker's exit code and its reason. The process then exits."""
         end = End(ExitCode.FAILED, "")
         try:
             end = self._work()
@@ -111,15 +112,15 @@ class WorkerActor:
         return int(end.code), end.summary
 
     def outcome(self, timeout_s: float) -> Ended | None:
-        """Return what `run` returns, or None if it has not after `timeout_s`."""
+        """Return the result of `run`, or None if there is none after `timeout_s`."""
         return self._outcome.wait(timeout_s)
 
     def whereabouts(self) -> tuple[str, int, str]:
-        """Return the host and the process that this actor is in, and where it looks for its learner."""
+        """Return this actor's host and process id, and the address of its learner."""
         return socket.gethostname(), os.getpid(), self._settings.learner
 
     def drain(self, reason: str) -> None:
-        """Let the worker give its lanes back and end; `run` returns then."""
+        """Let the worker return its lanes and end; `run` returns then."""
         with self._lock:
             self._drain_reason = reason
             worker = self._worker
@@ -127,7 +128,7 @@ class WorkerActor:
             worker.drain(reason)
 
     def stack(self) -> str:
-        """Return what every thread of this process is doing."""
+        """Return the stack of every thread of this process."""
         with self._lock:
             worker = self._worker
         return worker.stack() if worker is not None else "the worker has not started yet"

@@ -1,4 +1,4 @@
-"""What Ray's autoscaler is asked for: room for every worker that there is to be, and nothing afterwards."""
+"""Requests to Ray's autoscaler: room for every wanted worker, and none once the run is over."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -11,18 +11,18 @@ Request = Callable[[list[dict[str, float]]], None]
 
 
 class AutoscalerHint:
-    """A standing request for machines, of which a cluster has one: the last one counts, whoever made it.
+    """A standing request for machines. A cluster has one: each request replaces the last, whoever made it.
 
-    Without it the autoscaler starts a machine only for actors that wait already, and takes one away between
-    two lives of a worker.
+    Without it the autoscaler starts a machine only for actors that wait already, and removes one while a
+    worker is being restarted.
     """
 
     def __init__(self, request: Request, bundle: Mapping[str, float], clock: Callable[[], float]) -> None:
-        """Ask for nothing yet.
+        """Start without a request.
 
         Args:
             request: `ray.autoscaler.sdk.request_resources`, of bundles.
-            bundle: what one worker needs; amounts of zero are left out.
+            bundle: resources of one worker; amounts of zero are left out.
             clock: monotonic seconds.
         """
         self._request = request
@@ -32,13 +32,13 @@ class AutoscalerHint:
         self._asked_at = 0.0
 
     def ask(self, workers: int) -> None:
-        """Ask for room for `workers`, if that is new, or the last time is a while ago."""
+        """Request room for `workers`, if the number has changed or the last request is old."""
         is_old = workers > 0 and self._clock() - self._asked_at >= _ASK_AGAIN_S
         if self._bundle and (workers != self._workers or is_old):
             self._send(workers)
 
     def release(self) -> None:
-        """Ask for nothing any more."""
+        """Withdraw the request."""
         if self._workers:
             self._send(0)
 
@@ -47,5 +47,5 @@ class AutoscalerHint:
         try:
             self._request([dict(self._bundle) for _ in range(workers)])
         except Exception as error:
-            # Of whatever kind: it is a hint, and Ray's control plane may be away for a while.
+            # Catch any exception: this is a hint, and Ray's control plane may be temporarily unavailable.
             _logger.warning("the autoscaler could not be asked for %d workers: %s", workers, error)

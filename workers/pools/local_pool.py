@@ -1,4 +1,4 @@
-"""Workers as processes of this machine."""
+"""Workers as local processes."""
 
 import os
 import signal
@@ -12,11 +12,11 @@ from workers.exits import EXIT_NOTE, clear_note, read_note
 from workers.pools.local_process import PROGRAM, AdoptedProcess, LocalProcess, StartedProcess
 from workers.pools.pool import Exit, WorkerPool, WorkerProcess
 
-_LAST_WAIT_S = 10.0  # a killed process is gone at once, unless the kernel holds it
+_LAST_WAIT_S = 10.0  # a killed process ends at once, unless it is blocked in the kernel
 
 
 class LocalPool(WorkerPool):
-    """Each worker is `unspool worker ...`, in a session of its own: no terminal stops it."""
+    """Runs each worker as `unspool worker ...` in its own session, so that no terminal stops it."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class LocalPool(WorkerPool):
 
         Args:
             learner: "host:port" of the learner's data plane.
-            token_file: holds the run's token, so that it appears in no process list.
+            token_file: contains the run's token, which therefore appears in no process list.
             logs_dir: gets `<name>.log` of each worker, appended to.
             environment: from `workers.bootstrap.environment`; added to this process's own.
             tls: the folder of the workers' TLS files; None: the learner does not encrypt.
@@ -72,19 +72,19 @@ class LocalPool(WorkerPool):
         if self._is_alive(name):
             return True
         has_joined = host == socket.gethostname()
-        # By both it is this worker of this run.
+        # The name and the token file together identify this worker of this run.
         for found in AdoptedProcess.find((name, str(self._token_file))):
             if self._learner in found.arguments or (has_joined and found.pid == pid):
                 self._processes[name] = found
                 return True
-            found.kill()  # it looks for a learner where there is none any more
+            found.kill()  # its learner's address is outdated
         return False
 
     def avoid(self, hosts: Collection[str]) -> bool:
         return socket.gethostname() not in hosts
 
     def draining(self) -> Mapping[str, float]:
-        return {}  # who takes this machine away tells its processes, with SIGTERM
+        return {}  # a machine that shuts down notifies its processes itself, with SIGTERM
 
     def expect(self, workers: int) -> None:
         pass  # there is one machine
@@ -93,7 +93,7 @@ class LocalPool(WorkerPool):
         return {}
 
     def most_workers(self) -> tuple[int, str] | None:
-        return None  # a machine runs as many processes as are started
+        return None  # the pool sets no limit on processes
 
     def poll(self) -> Mapping[str, Exit | None]:
         return {name: process.exit() for name, process in self._processes.items()}

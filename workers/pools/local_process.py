@@ -1,4 +1,4 @@
-"""Worker processes of this machine: those that this process has started, and those that it has found."""
+"""Local worker processes: children of this process, and adopted ones."""
 
 import abc
 import contextlib
@@ -14,36 +14,38 @@ from typing import Self
 from workers.pools.pool import Exit
 
 PROGRAM = (sys.executable, "-P", str(Path(__file__).resolve().parents[2] / "service" / "__main__.py"))
-"""The command line of this installation. With `-m service`, the current directory could hide it."""
+"""The command line of this installation. With `-m service`, a folder in the current directory could shadow
+it.
+"""
 
 _VMSTAT = Path("/proc/vmstat")
 
 
 class LocalProcess(abc.ABC):
-    """A process that leads a session of its own.
+    """A process that leads its own session.
 
     Attributes:
-        pid: its number.
+        pid: process id.
     """
 
     pid: int
 
     @abc.abstractmethod
     def exit(self) -> Exit | None:
-        """Return how it ended, None while it lives."""
+        """Return how the process ended, None while it runs."""
 
     @abc.abstractmethod
     def wait(self, timeout_s: float) -> bool:
         """Wait until it has ended; return whether it has."""
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to it alone, unless it has ended: its number may be somebody else's then."""
+        """Send a signal to this process alone, unless it has ended: its pid may have been reused."""
         if self.exit() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End it, and what it has started itself, at once."""
+        """Kill the process and its process group at once."""
         if self.exit() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -59,7 +61,7 @@ class StartedProcess(LocalProcess):
 
         Args:
             process: the child.
-            last_words: returns why it ended, if it has said so.
+            last_words: returns the reason of its exit, or "" if it left none.
         """
         self.pid = process.pid
         self._last_words = last_words
@@ -95,20 +97,20 @@ class StartedProcess(LocalProcess):
 
 
 class AdoptedProcess(LocalProcess):
-    """Somebody else's child. What it exits with is for its parent to know.
+    """A process that another process started. Its exit code is available only to its parent.
 
     Attributes:
-        arguments: that it was started with.
+        arguments: its command line.
     """
 
     def __init__(self, pid: int) -> None:
         """Watch the process `pid`.
 
         Raises:
-            ProcessLookupError: there is none.
+            ProcessLookupError: there is no such process.
         """
         self.pid = pid
-        # Names the process for as long as it is open, whoever gets the number.
+        # An open pidfd refers to this process even if its pid is reused.
         self._descriptor: int | None = os.pidfd_open(pid)
         self.arguments = _arguments_of(pid)
 
@@ -123,7 +125,8 @@ class AdoptedProcess(LocalProcess):
             if set(arguments) <= _arguments_of(pid):
                 with contextlib.suppress(OSError):  # it has ended since, or is another user's
                     found.append(cls(pid))
-        # Its arguments were read again once it was held: it may have been another process before.
+        # The constructor reads the arguments again with the pidfd open, in case the pid was reused in
+        # between.
         return [one for one in found if set(arguments) <= one.arguments and one._leads_its_session()]
 
     def _leads_its_session(self) -> bool:
@@ -154,7 +157,7 @@ def _arguments_of(pid: int) -> set[str]:
 
 
 def _oom_kills() -> int:
-    """Processes of this machine that the kernel has killed for want of memory; 0 where it does not say."""
+    """The number of processes of this machine that the kernel's OOM killer has killed; 0 where unknown."""
     try:
         lines = _VMSTAT.read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Worker processes as a supervisor sees them: started, watched and killed by name, wherever they run."""
+"""The interface to worker processes: started, watched and killed by name, wherever they run."""
 
 import abc
 import signal
@@ -15,10 +15,10 @@ class Exit:
     """How a worker process ended.
 
     Attributes:
-        code: its exit code (`protos.exit_codes.ExitCode`), or None if it did not get to choose one.
+        code: its exit code (`protos.exit_codes.ExitCode`), or None if it did not exit by itself.
         cause: for people.
-        preempted: whether the machine was taken away, which is nobody's failure.
-        out_of_memory: whether its machine had no memory left for it.
+        preempted: whether its machine was taken away, which does not count as a failure.
+        out_of_memory: whether its machine ran out of memory.
     """
 
     code: int | None
@@ -28,27 +28,27 @@ class Exit:
 
     @classmethod
     def with_code(cls, code: int) -> Self:
-        """Return the exit of a process that has left nothing but its exit code."""
+        """Return the exit of a process that has left only its exit code."""
         is_known = code != ExitCode.OK and code in set(ExitCode)
         meaning = f": {ExitCode(code).meaning}" if is_known else ""
         return cls(code, f"exit code {code}{meaning}")
 
     @classmethod
     def said(cls, code: int, said: str) -> Self:
-        """Return the exit of a process that has said why in one line, `End.summary`; empty: it has not."""
+        """Return the exit of a process that has left a one-line reason (`End.summary`), or "" for none."""
         if not said:
             return cls.with_code(code)
         reason = said.removeprefix("drained: ") if code == ExitCode.OK else said
-        # Who sends a worker SIGTERM takes its machine away, as far as anybody here knows.
+        # Assume that SIGTERM from outside means that the machine is being taken away.
         return cls(code, reason, preempted=code == ExitCode.OK and reason in signal.Signals.__members__)
 
 
 @dataclass(frozen=True)
 class LearnerAccess:
-    """What a worker needs in order to be let in.
+    """What a worker needs to be admitted by the learner.
 
     Attributes:
-        address: "host:port" of the learner's data plane, as the worker's machine reaches it.
+        address: "host:port" of the learner's data plane, as reached from the worker's machine.
         token: of the run, for workers.
         tls: the folder of TLS files on the worker's machine; None: the learner does not encrypt.
     """
@@ -60,7 +60,7 @@ class LearnerAccess:
 
 @dataclass(frozen=True)
 class WorkerProcess:
-    """Where a worker process is.
+    """Location and state of a worker process.
 
     Attributes:
         host: the machine, or empty while there is none.
@@ -74,11 +74,11 @@ class WorkerProcess:
 
 
 class WorkerPool(abc.ABC):
-    """Starts worker processes, and nothing more: whether to start one again is the supervisor's to decide."""
+    """Starts and stops worker processes. The supervisor decides whether to restart one."""
 
     @abc.abstractmethod
     def start(self, name: str) -> None:
-        """Start a worker; returns before it runs.
+        """Start a worker, without waiting until it runs.
 
         Raises:
             ValueError: a worker of that name is alive.
@@ -86,50 +86,52 @@ class WorkerPool(abc.ABC):
 
     @abc.abstractmethod
     def adopt(self, name: str, host: str, pid: int) -> bool:
-        """Watch a worker from now on that an earlier supervisor of the run has started, if it is alive.
+        """Watch a worker that an earlier supervisor of the run started, if it is alive.
 
         Args:
             name: of the worker.
-            host: where it said it is when it joined; empty if it has not.
+            host: its host according to its Join; empty if it has not joined.
             pid: on that machine, or 0.
 
         Returns:
-            Whether it is alive and this pool's from now on, or was already. One that looks for the learner
-            where it is not any more is ended instead.
+            Whether the worker is alive and belongs to this pool. A worker that looks for its learner at an
+            outdated address is killed instead.
         """
 
     @abc.abstractmethod
     def avoid(self, hosts: Collection[str]) -> bool:
-        """Start no further worker on these machines; return whether that leaves any to start one on."""
+        """Start no more workers on these machines; return whether any other machine remains."""
 
     @abc.abstractmethod
     def draining(self) -> Mapping[str, float]:
-        """Return the workers whose machine will be taken away, and in how many seconds; inf if unsaid."""
+        """Return the seconds until each draining worker's machine is taken away; inf if unknown."""
 
     @abc.abstractmethod
     def expect(self, workers: int) -> None:
-        """Tell whoever provides machines how many workers there are to be. Cheap: said again and again."""
+        """Request machines for this many workers. Cheap, so it may be called repeatedly."""
 
     @abc.abstractmethod
     def unplaced(self) -> Mapping[str, str]:
-        """Return the workers that were started and have no machine, and what for each is short."""
+        """Return the started workers without a machine, each with the resource that it lacks."""
 
     @abc.abstractmethod
     def most_workers(self) -> tuple[int, str] | None:
-        """Return how many there can be and why no more, or None where nobody knows a limit."""
+        """Return the maximum number of workers and what limits it, or None if no limit is known."""
 
     @abc.abstractmethod
     def poll(self) -> Mapping[str, Exit | None]:
-        """Return how each worker ended, None for those alive; the ended ones until they are started again."""
+        """Return how each worker ended, None for those alive; ended ones are listed until they are
+        restarted.
+        """
 
     @abc.abstractmethod
     def kill(self, name: str) -> None:
-        """End a worker at once, without a drain; no effect on one that has ended or is not known."""
+        """Kill a worker at once, without a drain; no effect on one that has ended or is unknown."""
 
     @abc.abstractmethod
     def describe(self) -> Mapping[str, WorkerProcess]:
-        """Return where each worker is."""
+        """Return the location and state of each worker."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """End every worker of this pool, asking politely first where that is possible, and wait for it."""
+        """Drain every worker of this pool where possible, kill the rest, and wait for all of them."""

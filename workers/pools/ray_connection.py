@@ -1,4 +1,4 @@
-"""How this process becomes part of a Ray cluster. Only `workers.pools.ray_pool` imports `ray`."""
+"""Connects this process to a Ray cluster. Only `workers.pools.ray_pool` imports `ray`."""
 
 import contextlib
 import os
@@ -11,24 +11,26 @@ from concurrent.futures import Future
 from typing import Any, Final
 
 NAMESPACE = "unspool"
-"""Where actors of all runs are; without one that is said, a later driver would not find them."""
+"""Namespace of the actors of all runs; a later driver would not find actors in an anonymous namespace."""
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray tells of every killed worker on stdout, whatever its logging is set to; pools report it.
+    # Ray prints every killed worker to stdout, whatever its logging level; pools report it themselves.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",
 }
 _OBJECT_STORE_BYTES = 128 * 2**20  # no gradient passes through it; Ray's default is a third of the memory
 
 
 CONNECT_S: Final = 45.0
-"""How long a cluster may take to answer, or Ray to start. Ray itself tries for minutes, deaf to signals."""
+"""Time limit for a cluster to answer, or for Ray to start. Ray itself tries for minutes and ignores
+signals.
+"""
 
 _LOOK_S: Final = 0.1
 
 
 def set_environment() -> None:
-    """Set what Ray reads from the environment when it is imported, unless the user has said otherwise."""
+    """Set the variables that Ray reads when it is imported, except those that the user has set."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
@@ -39,20 +41,20 @@ def connect(
     is_cancelled: Callable[[], bool] = lambda: False,
     limit_s: float = CONNECT_S,
 ) -> None:
-    """Become a driver of the cluster at `address`, or of a new one that ends with this process.
+    """Connect as a driver to the cluster at `address`, or to a new one that ends with this process.
 
-    Ray does so in a thread of its own, so that this one stays able to react to signals. One that is given up
-    goes on until the process ends, which must be soon.
+    Ray connects in a separate thread, so that this one can react to signals. An abandoned attempt continues
+    in its thread until the process exits, so the process should exit soon.
 
     Args:
         ray: the module.
-        address: of a cluster that is there, or None.
-        is_cancelled: asked again and again; gives the attempt up.
-        limit_s: gives it up too.
+        address: of a running cluster, or None.
+        is_cancelled: polled; the attempt is abandoned when it returns True.
+        limit_s: time limit of the attempt.
 
     Raises:
         ConnectionError: there is no cluster at `address`.
-        TimeoutError: it has not answered, or Ray not started, within `limit_s`.
+        TimeoutError: the cluster has not answered, or Ray not started, within `limit_s`.
         InterruptedError: the attempt was cancelled.
     """
     with _signal_handler_kept(signal.SIGTERM):
@@ -78,7 +80,7 @@ def _connect(ray: Any, address: str | None, done: Future[None]) -> None:
         done.set_exception(error)
     else:
         done.set_result(None)
-        threading.Event().wait()  # Linux ends the processes that Ray has started when this thread ends
+        threading.Event().wait()  # Linux kills the processes that Ray has started when this thread ends
 
 
 def _start(ray: Any) -> None:
@@ -96,7 +98,7 @@ def _start(ray: Any) -> None:
 
 @contextlib.contextmanager
 def _signal_handler_kept(number: signal.Signals) -> Iterator[None]:
-    """Undo that Ray takes a signal over: what it does then is to end this process on the spot."""
+    """Restore the signal handler that Ray replaces with one that exits this process immediately."""
     handler = signal.getsignal(number)
     try:
         yield

@@ -1,7 +1,7 @@
-"""What Ray is given to start in an actor: it puts the search path right, and only then imports the worker.
+"""The class that Ray runs in an actor: it corrects the module search path before it imports the worker.
 
-Ray puts the driver's current directory, or the working directory of a job, before everything else on the
-search path of its processes. A file `workers.py` there would be taken for this program's package.
+Ray puts the driver's current directory, or a job's working directory, first on the search path of its
+processes. A file `workers.py` there would shadow this program's package.
 """
 
 from collections.abc import Callable
@@ -13,13 +13,13 @@ DriverSearch: TypeAlias = tuple[str, bool]
 
 
 def driver_search() -> DriverSearch:
-    """Return what an actor has to know of this process, its driver."""
+    """Return what an actor needs to know of this process, its driver."""
     here = Path.cwd()
     return str(here), Path(__file__).resolve().parents[2] == here.resolve()
 
 
 def _path_setter() -> Callable[[DriverSearch], None]:
-    """Return a function that Ray can send by its code, as one defined in a function."""
+    """Return a function that Ray pickles by value, because it is defined inside a function."""
 
     def put_users_last(search: DriverSearch) -> None:
         import os
@@ -29,7 +29,7 @@ def _path_setter() -> Callable[[DriverSearch], None]:
         users = list(dict.fromkeys((os.getcwd(), directory)))  # noqa: PTH109
         last = {os.path.realpath(one) for one in users}
         others = [entry for entry in sys.path if os.path.realpath(entry) not in last]
-        # A job that brings a checkout of this program runs that, whatever is installed on the node.
+        # A job that brings a checkout of this program runs that checkout, whatever is installed on the node.
         own = [one for one in users if is_own_code and os.path.isfile(f"{one}/workers/pools/ray_host.py")]  # noqa: PTH113
         sys.path[:] = [*own, *others, *users]
         from importlib import import_module
@@ -46,17 +46,17 @@ def _path_setter() -> Callable[[DriverSearch], None]:
 
 
 def host_class() -> type[Any]:
-    """Return a class that Ray sends by its code too, and does not import by its name.
+    """Return a class that Ray also pickles by value instead of importing it by name.
 
-    It imports nothing of this program before its constructor has put the search path right.
+    It imports nothing of this program until its constructor has corrected the search path.
     """
     put_users_last = _path_setter()
 
     class ActorHost:
-        """Holds the object that works, and passes the calls of `workers.pools.actor.WorkerActor` on."""
+        """Holds the hosted object and forwards the calls of `workers.pools.actor.WorkerActor` to it."""
 
         def __init__(self, search: DriverSearch, place: tuple[str, str], *arguments: str) -> None:
-            """Make an object of the class `place` (module, name) of `arguments`."""
+            """Construct the class `place` (module, name) with `arguments`."""
             put_users_last(search)
             from importlib import import_module
 

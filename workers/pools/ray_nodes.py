@@ -1,4 +1,4 @@
-"""What Ray says of its nodes. `ray` is handed in: only `workers.pools.ray_pool` imports it."""
+"""Queries about Ray's nodes. `ray` is passed in, because only `workers.pools.ray_pool` imports it."""
 
 import logging
 import math
@@ -17,19 +17,22 @@ def elsewhere(ray: Any, hosts: Collection[str]) -> dict[str, str]:
 
 
 def has_others(ray: Any, hosts: Collection[str]) -> bool:
-    """Whether there is a node that could take an actor and is not on `hosts`."""
+    """Whether there is a node that could run an actor and is not on `hosts`."""
     return any(node["Resources"].get("CPU") and not _is_on(node, hosts) for node in _alive(ray))
 
 
 class DrainingNodes:
-    """Which nodes will be taken away. Ray keeps that to itself: its API for it is private, and may change."""
+    """The nodes that will be taken away. Ray's API for this is private and may change."""
 
     def __init__(self, ray: Any) -> None:
         self._ray = ray
         self._is_understood = True
 
     def seconds_left(self, actor_ids: Collection[str], unix_time_s: float) -> dict[str, float]:
-        """Return those of `actor_ids` whose node goes, and in how many seconds; inf if unsaid."""
+        """Return the seconds until the nodes of `actor_ids` are taken away; inf if unknown.
+
+        Actors on nodes that stay are left out.
+        """
         if not self._is_understood:
             return {}
         try:
@@ -39,7 +42,7 @@ class DrainingNodes:
             _logger.warning("this Ray does not say which nodes are draining (%r)", error)
             return {}
         except Exception as error:
-            # Of whatever kind Ray raises while its control plane is away; asked again soon.
+            # Ray may raise any exception while its control plane is unavailable; the next poll asks again.
             _logger.warning("Ray does not answer which nodes are draining: %s", error)
             return {}
         return {
@@ -48,7 +51,7 @@ class DrainingNodes:
         }
 
     def _deadlines_of(self, actor_ids: Collection[str]) -> dict[str, float]:
-        """Return when the nodes of actors are taken away, in milliseconds of Unix time, 0 if unsaid."""
+        """Return when the actors' nodes are taken away, in milliseconds of Unix time; 0 if unknown."""
         state = self._ray._private.state
         draining: dict[str, float] = state.state.get_draining_nodes()
         if not draining:

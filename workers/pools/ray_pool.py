@@ -1,6 +1,6 @@
-"""Workers as Ray actors. The only module that imports Ray, which places and starts them and does no more.
+"""Workers as Ray actors. The only module that imports Ray, which only places and starts the workers.
 
-Everything that training needs goes through gRPC, so a worker works on while Ray's control plane is away.
+All training traffic uses gRPC, so workers continue while Ray's control plane is unavailable.
 """
 
 import atexit
@@ -28,17 +28,17 @@ _CONTROL_THREADS = 4
 _CLOSE_DEADLINE_S = 20.0
 _DIGITS = 8
 _ANSWER_S = 5.0
-_OUTCOME_S = 2.0  # for how long one question of `outcome` holds a thread of the actor
+_OUTCOME_S = 2.0  # how long one call of `outcome` occupies a thread of the actor
 
 
 @dataclass(frozen=True)
 class ActorResources:
-    """What Ray has to find for each worker.
+    """Resources of each worker.
 
     Attributes:
         num_cpus: CPUs.
         num_gpus: GPUs, a fraction if workers share one.
-        custom: of the cluster's own resources, by name.
+        custom: amounts of the cluster's custom resources, by name.
     """
 
     num_cpus: float = 1.0
@@ -47,7 +47,7 @@ class ActorResources:
 
     @property
     def bundle(self) -> dict[str, float]:
-        """The same in Ray's words."""
+        """The same as a Ray bundle."""
         return {"CPU": self.num_cpus, "GPU": self.num_gpus, **self.custom}
 
     def __str__(self) -> str:
@@ -56,7 +56,7 @@ class ActorResources:
 
 @dataclass
 class _Actor:
-    """One worker: Ray's handle, what it will answer, and what it has answered."""
+    """One worker: Ray's handle, references to pending answers, and the answers received."""
 
     handle: Any
     result: Any
@@ -67,10 +67,10 @@ class _Actor:
 
 
 class RayPool(WorkerPool):
-    """Each worker is an actor of its own, spread over the cluster's nodes.
+    """Runs each worker as an actor, spread over the cluster's nodes.
 
-    On a cluster that was there before, actors outlive this process, and a later pool of the same run adopts
-    them. On one that this process has started, everything ends with it.
+    On an existing cluster, actors outlive this process, and a later pool of the same run adopts them. On a
+    cluster that this process has started, everything ends with it.
     """
 
     def __init__(
@@ -88,24 +88,24 @@ class RayPool(WorkerPool):
         """Connect to Ray; no worker starts before `start`.
 
         Args:
-            address: of a running cluster ("auto", or "host:port"), or None for one of this process's own.
-            learner: where it is, and what lets workers in. Actors get that as arguments, which stay inside
-                Ray's own trust boundary; their environment would be on Ray's dashboard.
+            address: of a running cluster ("auto", or "host:port"), or None to start one for this process.
+            learner: address and credentials. Actors receive them as arguments, which stay inside Ray's trust
+                boundary; environment variables would be visible on Ray's dashboard.
             run_id: of the run; part of the actors' names.
             logs_dir: gets `<name>.log` of each worker on a node that can see it.
             resources: for each worker.
             environment: from `workers.bootstrap.environment`; set before an actor's process imports anything.
-            actor_class: what runs in the actors.
-            is_cancelled: asked while Ray connects; gives that up.
+            actor_class: the class that runs in the actors.
+            is_cancelled: polled while Ray connects; the attempt is abandoned when it returns True.
 
         Raises:
             ConnectionError: there is no cluster at `address`.
             TimeoutError: Ray has not answered or started in time.
-            InterruptedError: `is_cancelled` said so.
+            InterruptedError: `is_cancelled` returned True.
         """
         self._arguments = (learner.address, learner.token, str(learner.tls or ""))
         self._run_id = run_id
-        # Runs of one name may share a cluster, and tokens tell them apart.
+        # Runs of the same name may share a cluster; their tokens distinguish them.
         digest = hashlib.sha256(learner.token.encode()).hexdigest()
         self._prefix = f"unspool:{run_id}-{digest[:_DIGITS]}:"
         self._logs_dir = logs_dir.resolve()
@@ -115,7 +115,7 @@ class RayPool(WorkerPool):
         self._actor_class = actor_class
         self._avoided: frozenset[str] = frozenset()
         self._actors: dict[str, _Actor] = {}
-        self._known: set[str] = set()  # what Ray calls the actors that this pool has had
+        self._known: set[str] = set()  # Ray's names of the actors that this pool has had
         self._ray = _load_ray()
         connect(self._ray, address, is_cancelled)
         self._is_detached = address is not None
@@ -127,7 +127,7 @@ class RayPool(WorkerPool):
     def start(self, name: str) -> None:
         if self._is_alive(name):
             raise ValueError(f"RayPool.start({name!r}): is running already")
-        # New for each process: Ray may still be burying the last one of this worker.
+        # A new name for each process: Ray may not have removed the worker's last actor yet.
         actor_name = f"{self._prefix}{name}:{next(self._numbers)}"
         place = self._actor_class.__module__, self._actor_class.__name__
         handle = (
@@ -141,7 +141,7 @@ class RayPool(WorkerPool):
     def adopt(self, name: str, host: str, pid: int) -> bool:
         if self._is_alive(name):
             return True
-        # Those that this pool has had are over; Ray only has not buried them yet.
+        # Actors that this pool has had have ended; Ray has only not removed them yet.
         found = [one for one in self._named_actors(name) if one not in self._known]
         for actor_name in sorted(found, key=_number_of, reverse=True):
             self._known.add(actor_name)
@@ -181,7 +181,7 @@ class RayPool(WorkerPool):
         return dict.fromkeys(waiting, shortage(self._ray, self._bundle)) if waiting else {}
 
     def most_workers(self) -> tuple[int, str] | None:
-        """Of a cluster of this process's own: it never grows."""
+        """Return the limit of a cluster started by this process, which never grows."""
         if self._is_detached:
             return None
         return most_that_fit(self._bundle, self._ray.cluster_resources())
@@ -193,7 +193,7 @@ class RayPool(WorkerPool):
                 if actor.exit is None:
                     actor.result = _outcome_of(actor.handle)
                 else:
-                    # Its work is done, but the process would keep what was reserved for it for a while.
+                    # Its work is done, but the process would keep its resources for a while.
                     self._ray.kill(actor.handle, no_restart=True)
         return {name: actor.exit for name, actor in self._actors.items()}
 
@@ -206,11 +206,11 @@ class RayPool(WorkerPool):
         return {name: self._describe(actor) for name, actor in self._actors.items()}
 
     def stack(self, name: str, timeout_s: float = 5.0) -> str:
-        """Return what every thread of a worker's process is doing.
+        """Return the stack of every thread of a worker's process.
 
         Raises:
-            TimeoutError: it does not answer.
-            ChildProcessError: it is not alive.
+            TimeoutError: the worker does not answer.
+            ChildProcessError: the worker is not alive.
         """
         answer = _beside(self._actors[name].handle.stack).remote()
         try:
@@ -241,7 +241,7 @@ class RayPool(WorkerPool):
             self.kill(name)
 
     def _looks_here(self, handle: Any, joined: tuple[str, int]) -> bool:
-        """Whether a worker looks for its learner where this pool has it, or is the one that has `joined`."""
+        """Whether a worker looks for its learner at this pool's address, or is the one that has `joined`."""
         with contextlib.suppress(self._ray.exceptions.RayError, TimeoutError):
             answer = _beside(handle.whereabouts).remote()
             host, pid, learner = self._ray.get(answer, timeout=_ANSWER_S)
@@ -249,7 +249,7 @@ class RayPool(WorkerPool):
         return False
 
     def _end_strays(self) -> None:
-        """End actors of earlier supervisors of this run that nobody has adopted: no longer wanted ones."""
+        """Kill actors of earlier supervisors of this run that were not adopted: they are no longer wanted."""
         for actor_name in set(self._named_actors()) - self._known:
             with contextlib.suppress(ValueError):  # it has ended since
                 handle = self._ray.get_actor(actor_name, namespace=NAMESPACE)
@@ -257,8 +257,9 @@ class RayPool(WorkerPool):
 
     @property
     def _bundle(self) -> dict[str, float]:
-        """What Ray has to find for a worker on this cluster."""
-        # The CPUs of a cluster of our own are this machine's, which is ours to divide: any number fits.
+        """The resources that Ray must find for a worker on this cluster."""
+        # On a cluster started by this process, CPUs do not limit the number of workers: they share the
+        # machine.
         return self._resources.bundle | ({} if self._is_detached else {"CPU": 0.0})
 
     def _alive(self) -> list[_Actor]:
@@ -268,7 +269,7 @@ class RayPool(WorkerPool):
         return name in self._actors and self._actors[name].exit is None
 
     def _named_actors(self, name: str | None = None) -> list[str]:
-        """What Ray calls the run's living actors, or those of one worker."""
+        """Ray's names of the run's living actors, or of those of one worker."""
         prefix = self._prefix if name is None else f"{self._prefix}{name}:"
         return [one for one in self._ray.util.list_named_actors() if one.startswith(prefix)]
 
@@ -279,7 +280,7 @@ class RayPool(WorkerPool):
             "num_cpus": self._bundle["CPU"],
             "num_gpus": self._resources.num_gpus,
             "resources": dict(self._resources.custom),
-            # The supervisor is who starts workers again, and `run` must never be repeated behind its back.
+            # Only the supervisor restarts workers; Ray must never repeat `run` by itself.
             "max_restarts": 0,
             "max_task_retries": 0,
             "scheduling_strategy": "SPREAD",
@@ -312,7 +313,7 @@ class RayPool(WorkerPool):
             return Exit(None, str(error), out_of_memory=True)
         except errors.RayActorError as error:
             if actor.is_adopted and isinstance(error, errors.ActorUnavailableError):
-                return None  # only the question was lost
+                return None  # only the call was lost
             return Exit(None, str(error), preempted=error.preempted)
         except errors.RayTaskError as error:
             return Exit(ExitCode.FAILED, str(error))
@@ -334,7 +335,7 @@ def _request_resources(bundles: list[dict[str, float]]) -> None:
 
 
 def _beside(method: Any) -> Any:
-    """Return an actor's method in the form that is answered while `run` runs."""
+    """Return an actor's method in the concurrency group that is served while `run` runs."""
     return method.options(concurrency_group=_CONTROL)
 
 
@@ -343,6 +344,6 @@ def _outcome_of(handle: Any) -> Any:
 
 
 def _number_of(actor_name: str) -> int:
-    """The last part of an actor's name."""
+    """Return the number at the end of an actor's name, or 0."""
     number = actor_name.rpartition(":")[2]
     return int(number) if number.isdecimal() else 0

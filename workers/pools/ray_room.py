@@ -1,19 +1,19 @@
-"""Whether Ray has found a place for an actor, and what is short if not. `ray` is handed in."""
+"""Whether Ray has found a node for an actor, and which resource is missing if not. `ray` is passed in."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 
 def has_place(ray: Any, actor_id: str) -> bool:
-    """Whether a node has been chosen for an actor. Ray's API for it is private; true if it does not say."""
+    """Whether a node has been chosen for an actor; True if Ray's private API for it does not answer."""
     try:
         return bool(ray._private.state.actors(actor_id)["Address"]["IPAddress"])
-    except Exception:  # of whatever kind Ray raises while its control plane is away, or of another version
+    except Exception:  # any exception: the control plane may be unavailable, or Ray another version
         return True
 
 
 def shortage(ray: Any, bundle: Mapping[str, float]) -> str:
-    """Say what a worker needs that the cluster does not have, or does not have left."""
+    """Return which resources of a worker the cluster does not have, or does not have free."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     free = ray.available_resources()
     return shortage_of(bundle, nodes, free)
@@ -22,12 +22,12 @@ def shortage(ray: Any, bundle: Mapping[str, float]) -> str:
 def shortage_of(
     bundle: Mapping[str, float], nodes: Iterable[Mapping[str, float]], free: Mapping[str, float]
 ) -> str:
-    """Say what is short.
+    """Return a message about the missing resources.
 
     Args:
-        bundle: what a worker needs.
-        nodes: what each node of the cluster has in all.
-        free: what of the cluster is not taken.
+        bundle: resources of one worker.
+        nodes: total resources of each node of the cluster.
+        free: unused resources of the whole cluster.
     """
     nodes = list(nodes)
     said = []
@@ -44,7 +44,7 @@ def shortage_of(
 
 
 def most_that_fit(bundle: Mapping[str, float], total: Mapping[str, float]) -> tuple[int, str] | None:
-    """Return how many times `bundle` fits into `total`, and what limits it; None if nothing does."""
+    """Return how many times `bundle` fits into `total`, and what limits it; None if it needs no resources."""
     counts = {name: int(total.get(name, 0.0) / amount + 1e-9) for name, amount in bundle.items() if amount}
     if not counts:
         return None

@@ -1,1 +1,1 @@
-"""A worker's conversation with its learner: client, messages, streams that break and come back."""
+"""A worker's session with its learner: client, messages, and reconnection of broken streams."""

@@ -1,4 +1,4 @@
-"""How a worker reaches its learner: one method for each call, and two kinds of error."""
+"""A worker's client of its learner: one method per call, and two kinds of error."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
@@ -12,8 +12,6 @@ from protos.rpc.channels import open_channel
 from protos.rpc.connection import SESSION_METADATA
 from protos.rpc.tls import Identity, TlsError, handshake_problem
 from protos.unspool.v1 import common_pb2, learner_pb2, learner_pb2_grpc
-
-"""The protocol of this code, `JoinRequest.protocol_min` and `protocol_max`."""
 
 _JOIN_S = 30.0
 _LEAVE_S = 10.0
@@ -39,17 +37,19 @@ _REFUSALS = frozenset(
         grpc.StatusCode.DATA_LOSS,
     }
 )
-"""Codes that the same request would meet again. A full learner, which may have room later, has another."""
+"""Codes that the same request would get again. A full learner, which may have room later, uses another
+code.
+"""
 
 
 class UnavailableError(Exception):
-    """The learner was not reached, or could not answer: try again later."""
+    """The learner was unreachable or could not answer; try again later."""
 
 
 class LearnerStream:
-    """The learner's side of a session's stream.
+    """The receiving side of a session's stream.
 
-    Iterating raises `RefusedError` or `UnavailableError` when it breaks.
+    Iteration raises `RefusedError` or `UnavailableError` when the stream breaks.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class LearnerStream:
         self._typed_errors = typed_errors
 
     def __iter__(self) -> Iterator[learner_pb2.LearnerMessage]:
-        """Yield what the learner sends, until it closes the stream."""
+        """Yield the learner's messages until it closes the stream."""
         with self._typed_errors():
             yield from self._call
 
@@ -83,7 +83,7 @@ class LearnerClient:
             identity: TLS files of this worker; None: the connection is not encrypted.
 
         Raises:
-            TlsError: a file of `identity` cannot be used.
+            TlsError: a file of `identity` is unusable.
         """
         self._address = address
         self._identity = identity
@@ -92,7 +92,7 @@ class LearnerClient:
         self._open_channel()
 
     def join(self, request: learner_pb2.JoinRequest) -> learner_pb2.JoinReply:
-        """Introduce this worker."""
+        """Ask the learner to admit this worker."""
         self._take_over_renewed_files()
         try:
             with self._typed_errors():
@@ -100,7 +100,7 @@ class LearnerClient:
                     request,
                     timeout=_JOIN_S,
                     metadata=self._metadata,
-                    # gRPC would wait just as long for a handshake that cannot succeed.
+                    # With TLS, waiting would hide a handshake that cannot succeed until the deadline.
                     wait_for_ready=self._identity is None,
                 )
         except UnavailableError as error:
@@ -112,9 +112,9 @@ class LearnerClient:
     def open_session(
         self, session_secret: str, outgoing: Iterable[learner_pb2.WorkerMessage]
     ) -> LearnerStream:
-        """Open the stream that sends `outgoing` until that ends or the stream does.
+        """Open the stream, which sends `outgoing` until either of them ends.
 
-        `outgoing` blocks while there is nothing to say: it is pulled from a thread of the client's own.
+        `outgoing` may block when there is nothing to send: a thread of the client reads it.
         """
         metadata = (*self._metadata, (SESSION_METADATA, session_secret))
         with self._typed_errors():
@@ -136,13 +136,15 @@ class LearnerClient:
             return _assemble_up_to(chunks, max_bytes)
 
     def leave(self, worker_id: str, reason: str, *, is_unfit: bool = False) -> None:
-        """Say that this worker has returned its lanes and goes, perhaps because it does not fit the run."""
+        """Report that this worker has returned its lanes and leaves, for example because it does not match
+        the run.
+        """
         request = learner_pb2.LeaveRequest(worker_id=worker_id, reason=reason, unfit=is_unfit)
         with self._typed_errors():
             self._stub.Leave(request, timeout=_LEAVE_S, metadata=self._metadata)
 
     def close(self) -> None:
-        """Break everything that is under way; later calls raise `UnavailableError`."""
+        """Abort every call in progress; later calls raise `UnavailableError`."""
         self._channel.close()
 
     def _open_channel(self) -> None:
@@ -152,21 +154,21 @@ class LearnerClient:
         self._stub = learner_pb2_grpc.LearnerStub(self._channel)
 
     def _take_over_renewed_files(self) -> None:
-        """Begin again with certificates that were replaced: those that a channel has are its own for life."""
+        """Open a new channel if the certificate files were replaced: a channel never rereads its files."""
         if self._identity is None or self._identity.revision() == self._revision:
             return
         before = self._channel
         try:
             self._open_channel()
         except TlsError as error:
-            raise UnavailableError(str(error)) from error  # half written: right at the next attempt
+            raise UnavailableError(str(error)) from error  # half written: complete at the next attempt
         before.close()
 
     def _explain(self, error: Exception) -> None:
-        """Raise an error that says why TLS fails, if that is it.
+        """Raise an error that explains the TLS failure, if there is one.
 
-        A worker that never came in will not come in: it is refused. One that did may be waiting for somebody
-        to renew certificates.
+        A worker that has never joined is refused, because a retry would not help. One that has joined before
+        retries, because its certificates may be renewed.
         """
         problem = handshake_problem(self._address, self._identity)
         if problem:
@@ -183,7 +185,7 @@ class LearnerClient:
         except codec.CodecError as error:
             raise UnavailableError(f"{self._address}: {error}") from error
         except ValueError as error:
-            # What grpc raises for a call on a channel that was closed meanwhile.
+            # grpc raises ValueError for a call on a channel that has been closed.
             raise UnavailableError(f"{self._address}: {error}") from error
 
 

@@ -81,7 +81,7 @@ class LearnerSession:
         """Prepare a session.
 
         Args:
-            client: reaches the learner; `close` closes it.
+            client: connection to the learner; `close` closes it.
             session_state: shared with the worker.
             introduction: the request to join; `held` is filled in at each Join.
             report: returns the current heartbeat; called from the session's threads.
@@ -124,7 +124,7 @@ class LearnerSession:
     def leave(self, reason: str, timeout_s: float, *, is_unfit: bool = False) -> bool:
         """Send what is queued, close the stream, and tell the learner that this worker leaves or is unfit.
 
-        False if time ran out before everything was sent.
+        Returns False if time ran out before everything was sent.
         """
         self._session_state.leave()
         end = self._session_state.wait_for_end(timeout_s)
@@ -133,7 +133,8 @@ class LearnerSession:
         try:
             self._client.leave(self._reply.worker_id, reason, is_unfit=is_unfit)
         except (RefusedError, UnavailableError):
-            # The lanes are returned already: a learner that is gone, or has no such session, holds none.
+            # The lanes are returned already: a learner that is gone, or does not know the session, holds none
+            # of them.
             return True
         return True
 
@@ -192,7 +193,7 @@ class LearnerSession:
         return reply
 
     def _check_epoch(self, reply: learner_pb2.JoinReply) -> None:
-        """Ignore a learner that has been replaced by another one and does not know it yet."""
+        """Reject the reply of a learner that has been replaced by a newer one and has not noticed yet."""
         known = self._reply
         if known is not None and known.run_id == reply.run_id and reply.epoch < known.epoch:
             raise UnavailableError(
@@ -213,7 +214,8 @@ class LearnerSession:
                 else:
                     self._session_state.receive(message)
         except (UnavailableError, RefusedError, TooManyCommandsError) as error:
-            # Only a Join can refuse: a learner that restarted since knows nothing of this session's secret.
+            # Only a denied Join ends a session: a learner that has restarted does not know this session's
+            # secret.
             trouble = str(error)
         self._stream, self._trouble = None, self._trouble or trouble
         stream.cancel()
@@ -251,7 +253,7 @@ class LearnerSession:
         self._session_state.send_heartbeat(self._report())
         unanswered_s = self._clock() - self._last_heard_s
         if unanswered_s > 2.0 * self._heartbeat_s:
-            # Only the direction towards this worker may be broken, which the learner cannot notice.
+            # The direction from the learner to this worker may be broken; the learner cannot detect that.
             self._trouble = f"it has not acknowledged a heartbeat for {unanswered_s:.1f} s"
             stream.cancel()
 

@@ -36,7 +36,7 @@ class QueuedMessage:
     push_id: int = 0
 
     def pieces(self, chunk_bytes: int) -> Iterator[learner_pb2.WorkerMessage]:
-        """Return the message and then its chunks, the last of them included."""
+        """Yield the message, then the chunks of its body."""
         yield self.message
         for chunk in codec.chunks(self.body, self.transfer, chunk_bytes):
             yield learner_pb2.WorkerMessage(chunk=chunk)
@@ -70,7 +70,7 @@ class Outbox:
 
     @property
     def free_credits(self) -> int:
-        """How many further pushes the learner would buffer; those not yet answered count as buffered."""
+        """How many more pushes the learner would buffer; unanswered ones count as buffered."""
         return max(0, self._credits - len(self._unanswered))
 
     def put(self, queued: QueuedMessage) -> None:
@@ -122,10 +122,11 @@ class Outbox:
         self._refused.clear()
 
     def settle(self, verdict: learner_pb2.PushVerdict) -> QueuedMessage | None:
-        """Take the learner's word on a push; returns the push unless it is accepted and waits to be applied.
+        """Apply the learner's verdict on a push; return the push, or None if it is accepted and waits to be
+        applied.
 
-        After a final word the push is forgotten. One that came at a bad moment is sent again when there is a
-        credit for it.
+        A final verdict removes the push. After NO_CREDIT or CORRUPT it is sent again when there is a credit
+        for it.
         """
         push_id = verdict.push_id
         self._unanswered.discard(push_id)
@@ -140,7 +141,7 @@ class Outbox:
         for settled in (self._sent, self._refused):
             if push_id in settled:
                 return settled.pop(push_id)
-        # The learner may answer before the last chunk has left: it reads the header first.
+        # The learner may answer before the last chunk is sent, because it reads the header first.
         for position, queued in enumerate(self._waiting):
             if queued.push_id == push_id:
                 if position == 0:
@@ -150,7 +151,9 @@ class Outbox:
         return None
 
     def credit(self, credits: int) -> None:
-        """Note how many further pushes the learner takes; pushes that it turned away are queued again."""
+        """Set how many more pushes the learner accepts; rejected pushes are queued again up to that
+        number.
+        """
         self._credits = credits
         while self._refused and self.free_credits:
             push_id = next(iter(self._refused))

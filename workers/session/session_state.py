@@ -27,7 +27,7 @@ class Joined:
     Attributes:
         reply: to the Join.
         held: the `(lane, incarnation)` named in the request: the only leases that can have survived.
-        fresh: whether the learner knows of no earlier session of this process, so that no lease has survived.
+        fresh: whether the learner has no earlier session of this process, so that no lease has survived.
     """
 
     reply: learner_pb2.JoinReply
@@ -86,7 +86,7 @@ class SessionState:
 
     @property
     def revision(self) -> int:
-        """Grows whenever anything has changed that a worker could wait for."""
+        """A number that increases with every change that a worker could wait for."""
         return self._revision
 
     @property
@@ -96,12 +96,12 @@ class SessionState:
 
     @property
     def theta(self) -> learner_pb2.ThetaAnnouncement | None:
-        """The newest theta that was announced since the last Join."""
+        """The newest theta announced since the last Join."""
         return self._theta
 
     @property
     def free_credits(self) -> int:
-        """How many further pushes the learner would buffer."""
+        """How many more pushes the learner would buffer."""
         with self._changed:
             return self._outbox.free_credits
 
@@ -137,7 +137,7 @@ class SessionState:
     def push(self, push: learner_pb2.GradientEstimatorOut, body: bytes) -> None:
         """Send an estimate, and send it again on each new stream until it has a final verdict.
 
-        Its id and what describes the body are filled in here.
+        Fills in `push_id` and `grad`.
         """
         with self._changed:
             push.push_id = self._new_transfer()
@@ -190,7 +190,7 @@ class SessionState:
             return self._leaving and self._outbox.is_empty
 
     def joined(self, joined: Joined) -> None:
-        """Take a reply to Join; announcements of an earlier session are void."""
+        """Handle a reply to Join; announcements of an earlier session are void."""
         with self._changed:
             self._theta = None
             self._chunk_bytes = joined.reply.chunk_bytes
@@ -224,7 +224,7 @@ class SessionState:
             self._send_soon(learner_pb2.WorkerMessage(stack=learner_pb2.StackDump(text=text)))
 
     def receive(self, message: learner_pb2.LearnerMessage) -> None:
-        """Take a message of the learner, except for goodbyes and requests for stacks.
+        """Handle a message of the learner, except for goodbyes and requests for stacks.
 
         Raises:
             TooManyCommandsError: more commands wait than a working learner sends.

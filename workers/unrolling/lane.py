@@ -26,16 +26,16 @@ class SnapshotError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class LaneUnroll:
-    """One lane, leased or kept for the case that it is leased again.
+    """One lane, either leased or kept in case it is leased again.
 
     Attributes:
         number: of the lane within the run.
-        incarnation: the lease's fence, sent with everything about the lane.
-        seq: estimates behind `unroll_state`.
-        estimator: what makes its estimates.
-        unroll_state: what estimate `seq + 1` starts from.
-        replay: theta versions of estimates that have to be made again, and thrown away, before new ones.
-        snapshot_seq: the newest seq whose snapshot the learner was sent; -1: unknown.
+        incarnation: the lease's fencing number, sent with every message about the lane.
+        seq: number of estimates that led to `unroll_state`.
+        estimator: computes the lane's estimates.
+        unroll_state: the state that estimate `seq + 1` starts from.
+        replay: theta versions of the estimates to recompute, and discard, before new ones.
+        snapshot_seq: the newest seq whose snapshot was sent to the learner; -1: unknown.
         leased: whether this worker may push for it.
     """
 

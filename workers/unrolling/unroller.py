@@ -43,8 +43,8 @@ class Unroller:
             clock: monotonic seconds.
 
         Raises:
-            RefusedError: the experiment cannot be built here, its theta differs in shape from the learner's, or this
-                process would not compute the same bits as the run's other workers.
+            RefusedError: the experiment cannot be built here, its theta differs in shape from the
+                learner's, or this process would not compute the same bits as the run's other workers.
         """
         self._client = client
         self._clock = clock

@@ -45,7 +45,8 @@ class Workload:
             clock: monotonic seconds.
 
         Raises:
-            RefusedError: the experiment cannot be built here, or its theta differs in shape from the learner's.
+            RefusedError: the experiment cannot be built here, or its theta differs in shape from
+                the learner's.
         """
         progress.enter(_Phase.COMPILING, "building the experiment")
         self._reply = joined.reply
