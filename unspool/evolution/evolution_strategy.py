@@ -65,10 +65,10 @@ class EvolutionStrategy(GradientEstimator):
             mean episode length divided by the length of its own episode. If the step does not know the mean,
             `num_steps` replaces it, and the estimate is scaled by `num_steps` over the mean length.
         death_probability: probability p that an unroll is lost and restarted at each estimate. Late steps are
-            then seen too rarely, so losses are weighted by the inverse survival probability `(1 -
-            p)^-truncation`, up to a factor of 1e6; beyond it, late truncations are underweighted. With p > 0
-            and n truncations in an episode, estimates are `n p / (1 - (1 - p)^n)` times as large as without
-            deaths.
+            then seen too rarely, so losses are weighted by the inverse survival probability,
+            `(1 - p)^-truncation`, up to a factor of 1e6; beyond it, late truncations are underweighted. With
+            p > 0 and n truncations in an episode, estimates are `n p / (1 - (1 - p)^n)` times as large as
+            without deaths.
     """
 
     truncated_step: VectorizedStep
