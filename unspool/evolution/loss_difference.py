@@ -36,7 +36,7 @@ class Sides(NamedTuple):
 
     @classmethod
     def of_pair(cls, pos: jax.Array, neg: jax.Array, delta: jax.Array | None = None) -> Self:
-        """Return the sides of an antithetic pair; `delta` is the difference, if it is known more precisely."""
+        """Return the sides of an antithetic pair; `delta` is their difference, if known more precisely."""
         delta = pos - neg if delta is None else delta
         pos_finite, neg_finite = jnp.isfinite(pos), jnp.isfinite(neg)
         both = pos_finite & neg_finite

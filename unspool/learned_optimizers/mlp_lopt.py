@@ -49,7 +49,7 @@ class MLPLOptState(NamedTuple):
     state: ModelState
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return self._replace(**changes)
 
 

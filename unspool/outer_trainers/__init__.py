@@ -1,1 +1,1 @@
-"""Everything that trains theta: schedules, truncated steps, gradient estimators and the outer learner."""
+"""Outer training: schedules, truncated steps, gradient estimators and the outer learner."""

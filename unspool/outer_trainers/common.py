@@ -1,4 +1,4 @@
-"""What the tutorials know under this name: perturbing theta by hand, and parts of estimators."""
+"""Functions that the tutorials import from here: perturbations of theta, and parts of estimators."""
 
 import jax
 
@@ -19,7 +19,7 @@ __all__ = [
 
 
 def sample_perturbations(theta: Theta, key: PRNGKey, std: float) -> Theta:
-    """Gaussian noise like theta with standard deviation `std`. Consumes `key`."""
+    """Return Gaussian noise like theta with standard deviation `std`. Consumes `key`."""
     noise = Perturbations(std).sample_for_task(theta, key)
     return jax.tree.map(lambda leaf: leaf[0], noise)
 
@@ -27,6 +27,8 @@ def sample_perturbations(theta: Theta, key: PRNGKey, std: float) -> Theta:
 def vector_sample_perturbations(
     theta: Theta, key: PRNGKey, std: float, num_samples: int
 ) -> tuple[Theta, Theta, Theta]:
-    """`(noise, theta + noise, theta - noise)`, leaves `[num_samples, ...]`, independent. Consumes `key`."""
+    """Return `(noise, theta + noise, theta - noise)` with independent noise, leaves `[num_samples, ...]`.
+    Consumes `key`.
+    """
     noise = Perturbations(std).sample(theta, jax.random.split(key, num_samples))
     return noise, *antithetic_thetas(theta, noise)

@@ -22,21 +22,21 @@ from unspool.types import Batch, PRNGKey, PyTree, Theta
 
 @dataclasses.dataclass(frozen=True)
 class DODGE(EvolutionStrategy):
-    """The derivative of an unroll along random directions, which are kept as `GPES` keeps its noise.
+    """The derivative of an unroll along random directions, which are reused as `GPES` reuses its noise.
 
-    Unbiased for the gradient itself, not of a smoothed loss, where the system is differentiable; on chaotic
-    unrolls as useless as that gradient. Beside its use on smooth systems it is an oracle: where losses are
-    quadratic in theta it gives what `GPES` gives with the same keys. With as many orthogonal directions as
-    theta has dimensions (`pairs_per_task=d, orthogonal=True, perturbation="sphere"`) it is exact real-time
-    recurrent learning.
+    On differentiable systems the estimate is unbiased for the gradient of the unsmoothed loss; on chaotic
+    unrolls that gradient is of no use. DODGE also serves as an oracle for tests: if losses are quadratic in
+    theta, it equals `GPES` with the same keys. With as many orthogonal directions as theta has dimensions d
+    (`pairs_per_task=d, orthogonal=True, perturbation="sphere"`) it is exact real-time recurrent learning.
 
-    In its state, `neg_state` holds the derivatives of the state that `pos_state` holds. `std` scales
-    directions and cancels out of the estimate; `stack_antithetic_samples` does not matter.
+    In its state, `neg_state` holds the derivatives of `pos_state`. `std` scales the directions and cancels
+    out of the estimate; `stack_antithetic_samples` has no effect.
 
     Attributes:
         trunc_length: inner steps per estimate.
-        noise_length: inner steps of an episode along one direction; None for the whole episode.
-        std: of the directions, or a mapping from paths of theta's leaves to theirs; cancels out.
+        noise_length: inner steps of an episode per direction; None for one direction per episode.
+        std: standard deviation of the directions, or a mapping from paths of theta's leaves to numbers;
+            cancels out.
     """
 
     trunc_length: int = 10

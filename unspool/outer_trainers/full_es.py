@@ -1,7 +1,8 @@
-"""Evolution strategies on whole episodes: simple, unbiased for the smoothed loss, and slow to answer.
+"""Evolution strategies on whole episodes: unbiased for the smoothed loss, with one estimate per episode.
 
 Salimans et al., "Evolution Strategies as a Scalable Alternative to Reinforcement Learning", 2017,
-https://arxiv.org/abs/1703.03864; with the objectives of Metz et al., "VeLO", 2022, https://arxiv.org/abs/2211.09760.
+https://arxiv.org/abs/1703.03864; with the objectives of Metz et al., "VeLO", 2022,
+https://arxiv.org/abs/2211.09760.
 """
 
 import dataclasses
@@ -42,23 +43,23 @@ from unspool.types import Batch, PRNGKey, PyTree, Theta
 
 LossType = Literal["avg", "min", "last", "last_recompute"]
 
-# Keys are derived for as many steps at a time as golden values fix, whatever `steps_per_jit` is.
+# Keys are derived for this many steps at a time, whatever `steps_per_jit` is; golden values depend on it.
 _STEPS_PER_KEY = 10
 
 
 class UnrollState(NamedTuple):
-    """Nothing: whole episodes leave nothing behind."""
+    """The empty state: nothing persists between whole episodes."""
 
 
 class _Running(NamedTuple):
-    """What is kept of an unroll while it goes on; leaves `[2, N]`, whatever its length.
+    """Statistics of an unroll in progress; leaves `[2, N]`, independent of its length.
 
     Attributes:
-        total: of the losses.
-        lowest: loss.
-        last: loss.
-        losses: how many.
-        steps: `[N]` int32, of the positive members.
+        total: the sum of the losses.
+        lowest: the lowest loss.
+        last: the last loss.
+        losses: the number of losses.
+        steps: `[N]` int32, the number of inner steps of the positive members.
     """
 
     total: RunningSum
@@ -78,22 +79,21 @@ class _Loop(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class FullES(GradientEstimator):
-    """Every pair is unrolled for a whole episode; nothing persists.
+    """Evolution strategies that unroll every pair for a whole episode.
 
-    The estimate is the mean over pairs of
-    `noise (objective(theta + noise) - objective(theta - noise)) / (2 std^2)`, and estimates weigh by their
-    number of pairs: every episode counts the same, whatever its length. Memory does not grow with the length
-    of episodes.
+    The estimate is the mean over pairs of `noise (objective(theta + noise) - objective(theta - noise)) / (2
+    std^2)`, and the weight of an estimate is its number of pairs: all episodes have the same weight, whatever
+    their length. Memory does not grow with the length of episodes.
 
     Attributes:
         truncated_step: the step to unroll.
         truncation_schedule: the episode's length, drawn at each call and shared by all tasks. The step's own
             `trunc_sched`, if it has one, must be `NeverEndingTruncationSchedule`.
-        std: standard deviation of the noise, or a mapping from paths of theta's leaves to theirs.
+        std: standard deviation of the noise, or a mapping from paths of theta's leaves to numbers.
         steps_per_jit: the length is rounded down to a multiple of this, and up to at least this.
-        loss_type: the objective over an episode: mean of the losses, lowest, last, or the mean over
-            `recompute_samples` fresh outer batches at the final state.
-        recompute_samples: batches for "last_recompute".
+        loss_type: the objective over an episode: the mean, lowest or last loss, or the mean loss of the final
+            state on `recompute_samples` fresh outer batches.
+        recompute_samples: number of batches for "last_recompute".
         perturbation, pairs_per_task, orthogonal, stack_antithetic_samples, sign_delta_loss_scalar,
             clip_loss_diff, divergence: as in `EvolutionStrategy`.
     """
@@ -154,14 +154,14 @@ class FullES(GradientEstimator):
         return jnp.maximum(length // self.steps_per_jit, 1) * self.steps_per_jit
 
     def _episode_length(self, worker_weights: WorkerWeights, init_key: PRNGKey) -> jax.Array:
-        """`[]` int32, one length for all tasks."""
+        """Return one length for all tasks, `[]` int32."""
         key = jax.random.fold_in(init_key, EPISODE_LENGTH_STREAM)
         return self._rounded(self.truncation_schedule.init(key, worker_weights.outer_state).length)
 
     def _unroll(
         self, thetas: Pair, init_key: PRNGKey, key: PRNGKey, length: jax.Array, inputs: Inputs
     ) -> _Loop:
-        """Whole episodes of both members, as a loop over a traced number of steps."""
+        """Unroll whole episodes of both members, as a loop over a traced number of steps."""
 
         def start(theta: Theta) -> PyTree:
             return self.pairs.unrolled_step.init_step_state(
@@ -209,7 +209,7 @@ class FullES(GradientEstimator):
         )
 
     def _no_out(self, thetas: Pair, states: Pair, key: PRNGKey, inputs: Inputs) -> TruncatedUnrollOut:
-        """Shaped like what a step reports; the first step replaces it."""
+        """Return zeros in the shape of a step's output, as the initial value of the loop."""
 
         def report(key: PRNGKey) -> TruncatedUnrollOut:
             one_key = jax.tree.map(
@@ -220,7 +220,7 @@ class FullES(GradientEstimator):
         return zeros_like_result(report, key)
 
     def _sides(self, thetas: Pair, loop: _Loop, inputs: Inputs) -> Sides:
-        """The objective of both members; leaves `[1, N]`."""
+        """Return the objective of both members; leaves `[1, N]`."""
         running = loop.running
         if self.loss_type == "avg":
             return _sides_of_means(running.total, running.losses)
@@ -231,7 +231,9 @@ class FullES(GradientEstimator):
         return Sides.of_pair(objective[:1], objective[1:])
 
     def _recomputed(self, thetas: Pair, loop: _Loop, inputs: Inputs) -> jax.Array:
-        """`[2, N]`: losses of the final states, averaged over fresh outer batches that both members share."""
+        """Return the losses of the final states `[2, N]`, averaged over fresh outer batches that both members
+        share.
+        """
         data = inputs.of_step(jax.tree.map(lambda leaf: leaf[-1], inputs.streamed()))
         data = self.truncated_step.outer_batch_of(data)
 
@@ -248,8 +250,9 @@ class FullES(GradientEstimator):
 
 
 def _sides_of_means(total: RunningSum, losses: jax.Array) -> Sides:
-    """Of sums `[2, N]` over the losses of long episodes, whose difference may be less than what rounding
-    takes from each.
+    """Return the sides of mean losses, from their sums `[2, N]` over an episode. Over long episodes the
+    difference of the sums may be smaller than the rounding error of each, so the compensation terms are
+    included.
     """
     pos, neg = masked_mean(total.value, losses)
     rounded, lost = (part[0] - part[1] for part in total)

@@ -1,6 +1,6 @@
-"""Backpropagation through whole episodes: the exact gradient, where that is of any use.
+"""Backpropagation through whole episodes: the exact gradient.
 
-Memory is that of two nested levels of checkpoints: for an episode of T steps about `2 sqrt(T)` states.
+Two nested levels of checkpoints need memory for about `2 sqrt(T)` states in an episode of T steps.
 """
 
 import dataclasses
@@ -43,17 +43,17 @@ LossType = Literal["avg", "last"]
 
 
 class NoState(NamedTuple):
-    """Nothing: whole episodes leave nothing behind."""
+    """The empty state: nothing persists between whole episodes."""
 
 
 class _Sums(NamedTuple):
-    """What is kept of the losses; leaves `[N]`.
+    """Running statistics of the losses; leaves `[N]`.
 
     Attributes:
-        total: of them.
-        last: loss.
-        losses: how many.
-        steps: int32, how many steps.
+        total: the sum of the losses.
+        last: the last loss.
+        losses: the number of losses.
+        steps: int32, the number of inner steps.
     """
 
     total: RunningSum
@@ -66,16 +66,17 @@ class _Sums(NamedTuple):
 class FullGrad(GradientEstimator):
     """The derivative of the mean over tasks of an episode's objective, from its first step to its last.
 
-    Estimates weigh by their number of tasks: every episode counts the same, whatever its length.
+    The weight of an estimate is its number of tasks: all episodes have the same weight, whatever their
+    length.
 
     Attributes:
         truncated_step: the system; its own `trunc_sched`, if it has one, must be
             `NeverEndingTruncationSchedule`.
         truncation_schedule: the episode's length, drawn at each call and shared by all tasks.
-        loss_type: the objective: the mean of an episode's losses, or its last.
-        max_length: no episode is longer; only needed where the schedule does not say. Time grows with the
-            length drawn, memory with the square root of this.
-        divergence: what becomes of a task whose loss or gradient is not finite.
+        loss_type: the objective: the mean or the last loss of an episode.
+        max_length: upper bound on the length of episodes; only needed if the schedule has none. Time grows
+            with the length drawn, memory with the square root of this bound.
+        divergence: the treatment of a task whose loss or gradient is not finite.
     """
 
     truncated_step: VectorizedStep
@@ -104,7 +105,7 @@ class FullGrad(GradientEstimator):
     def estimate(
         self, worker_weights: WorkerWeights, key: PRNGKey, state: NoState, data: Batch, with_summary: bool
     ) -> tuple[GradientEstimatorOut, Metrics]:
-        init_key, unroll_key, _ = jax.random.split(key, 3)  # golden values fix this
+        init_key, unroll_key, _ = jax.random.split(key, 3)  # golden values depend on this split
         length_key = jax.random.fold_in(init_key, EPISODE_LENGTH_STREAM)
         drawn = self.truncation_schedule.init(length_key, worker_weights.outer_state).length
         length = jnp.clip(drawn, 1, self._max_length)
@@ -134,10 +135,11 @@ class FullGrad(GradientEstimator):
     def _unroll(
         self, thetas: Theta, start: UnrollState, key: PRNGKey, length: jax.Array, inputs: Inputs
     ) -> tuple[_Sums, TruncatedUnrollOut]:
-        """Sums over an episode and its last report, leaves `[1, N, ...]`.
+        """Return the sums over an episode, leaves `[N]`, and the output of the last step, leaves
+        `[1, N, ...]`.
 
-        Reverse mode needs loops of static length, so this one is as long as an episode can be, in blocks of
-        which those after the episode's end are skipped.
+        Reverse mode needs loops of static length, so the loop runs to the maximum length of an episode, in
+        blocks; blocks after the end of the episode are skipped.
         """
         in_block = math.isqrt(self._max_length - 1) + 1
         num_blocks = -(-self._max_length // in_block)
@@ -190,7 +192,7 @@ class FullGrad(GradientEstimator):
         )
 
     def _no_out(self, thetas: Theta, state: UnrollState, keys: PyTree, inputs: Inputs) -> TruncatedUnrollOut:
-        """Shaped like what a step reports; the first step replaces it."""
+        """Return zeros in the shape of a step's output, as the initial value of the loop."""
         return zeros_like_result(lambda: self._step(thetas, state, jnp.int32(0), keys, inputs)[1])
 
 

@@ -1,4 +1,4 @@
-"""Generalized persistent evolution strategies with noise of any duration."""
+"""Generalized persistent evolution strategies, which reuse noise for any number of steps."""
 
 import dataclasses
 
@@ -15,15 +15,15 @@ class GPES(EvolutionStrategy):
     """Persistent ES that draws new noise after every `noise_length` steps of an episode: GPES_K of Li et al.
     2023 (https://arxiv.org/abs/2304.12180).
 
-    The longer noise lasts, the smaller the variance wherever gradients of an episode's parts do not cancel,
-    and the larger the error from updates of theta within that time. With a `noise_length` of the episode's
-    length it is `TruncatedESSharedNoise`; with one of `trunc_length`, and episodes of a multiple of that, it
-    is `TruncatedPES`.
+    A larger `noise_length` reduces the variance if the gradients of an episode's parts do not cancel, and
+    increases the error from updates of theta while the noise is in use. If `noise_length` is the episode's
+    length, GPES equals `TruncatedESSharedNoise`; if it is `trunc_length`, and the episode's length is a
+    multiple of that, GPES equals `TruncatedPES`.
 
     Attributes:
         trunc_length: inner steps per estimate.
-        noise_length: inner steps of an episode, a reset in a step of its own included, under one noise.
-        std: standard deviation of the noise, or a mapping from paths of theta's leaves to theirs.
+        noise_length: inner steps of an episode per noise draw, including a reset in a step of its own.
+        std: standard deviation of the noise, or a mapping from paths of theta's leaves to numbers.
     """
 
     trunc_length: int = 10

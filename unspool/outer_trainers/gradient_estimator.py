@@ -1,6 +1,6 @@
-"""What every gradient estimator is: state in, an estimate of the gradient of the outer loss out.
+"""The base class of gradient estimators and the types that they exchange.
 
-`unspool.outer_trainers.gradient_learner` re-exports the words of this file: users import them from there.
+`unspool.outer_trainers.gradient_learner` re-exports the names of this file; users import them from there.
 """
 
 import abc
@@ -20,26 +20,26 @@ Metrics = Mapping[str, jax.Array]
 
 
 class OuterState(NamedTuple):
-    """What of outer training an estimator may depend on.
+    """The part of the outer training state that an estimator may depend on.
 
     Attributes:
-        outer_iteration: `[]` int32, outer updates behind theta.
+        outer_iteration: `[]` int32, the number of outer updates made.
     """
 
     outer_iteration: jax.Array | int
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return self._replace(**changes)
 
 
 class WorkerWeights(NamedTuple):
-    """What a worker needs of the learner to make an estimate.
+    """The inputs that a worker needs from the learner for an estimate.
 
     Attributes:
         theta: the outer parameters.
-        theta_model_state: what belongs to theta without being learned by gradients, or None.
-        outer_state: how far outer training is.
+        theta_model_state: outer state that is not learned by gradients, or None.
+        outer_state: the outer iteration.
     """
 
     theta: Theta
@@ -47,12 +47,12 @@ class WorkerWeights(NamedTuple):
     outer_state: OuterState | None = None
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return self._replace(**changes)
 
 
 class UnrollInfo(NamedTuple):
-    """What happened in the (positively perturbed) unroll; leaves `[steps, num_tasks, ...]`."""
+    """The outputs of the (positively perturbed) unroll; leaves `[steps, num_tasks, ...]`."""
 
     loss: jax.Array
     iteration: jax.Array
@@ -60,7 +60,7 @@ class UnrollInfo(NamedTuple):
     is_done: jax.Array
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return self._replace(**changes)
 
 
@@ -68,19 +68,19 @@ class GradientEstimatorOut(NamedTuple):
     """One estimate.
 
     Attributes:
-        mean_loss: `[]`, mean over the valid (task, step) pairs, or over what the objective is a mean of: a
-            figure to read. The estimators' page says which mean `grad` is of.
-        grad: like theta; follow its negative to lower the loss.
-        unroll_state: to be passed to the next call.
-        unroll_info: the unroll itself, or None.
+        mean_loss: `[]`, mean over the valid (task, step) pairs, or over the terms of the objective; for
+            reports only. The documentation of the estimators says which mean `grad` is the gradient of.
+        grad: like theta; the negative is a descent direction.
+        unroll_state: the state for the next call.
+        unroll_info: the outputs of the unroll, or None.
         weight: `[]` float32, the weight of this estimate in a mean of several: the number of tasks (times
-            `pairs_per_task`) that it is a mean over, those left out that diverged; zero without any loss. It
-            does not grow with the length of episodes: a mean over tasks must not depend on how they are
-            divided among estimates.
+            `pairs_per_task`) that it is a mean over, excluding those that diverged; zero without any loss. It
+            does not grow with the length of episodes: a mean over tasks must not depend on the division of
+            tasks among estimates.
         diverged_tasks: `[]` int32, tasks that contributed nothing (or a bounded value) because a loss was not
             finite.
-        inner_steps: `[]` int32, inner steps computed, with or without a loss, antithetic ones counted; steps
-            that only reset are none.
+        inner_steps: `[]` int32, inner steps computed, with or without a loss, including antithetic ones;
+            steps that only reset are not counted.
     """
 
     mean_loss: jax.Array
@@ -92,12 +92,12 @@ class GradientEstimatorOut(NamedTuple):
     inner_steps: jax.Array | int = 0
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return self._replace(**changes)
 
 
 class _FromTaskFamily(abc.ABCMeta):
-    """Lets an estimator be called with a task family instead of a step, as the older tutorial does."""
+    """Metaclass that accepts a task family in place of a step, as in the older tutorial."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         own = cast(Any, cls)
@@ -115,19 +115,19 @@ class _FromTaskFamily(abc.ABCMeta):
 class GradientEstimator(metaclass=_FromTaskFamily):
     """Estimates the gradient of an unrolled system's loss with respect to theta.
 
-    An estimator defines `init_worker_state` and one of two methods. With `estimate`, a pure function of
-    arrays, each estimate is one compiled program; such finals are frozen dataclasses: equal configurations
-    are equal, and share one. All estimators of the library are of this kind. With
-    `compute_gradient_estimate(worker_weights, key, state, with_summary)` it does what it likes, needs no
-    `truncated_step`, and runs on one device; theta is a function of the seed only if it derives all that is
-    random from `key`.
+    A subclass defines `init_worker_state` and one of two methods. With `estimate`, a pure function of arrays,
+    each estimate is one compiled program; such final classes are frozen dataclasses, so that equal
+    configurations share one program. All estimators of the library are of this kind. A subclass that
+    overrides `compute_gradient_estimate(worker_weights, key, state,
+    with_summary)` may run any code, needs no `truncated_step`, and runs on one device; theta is a function of
+    the seed only if all its randomness derives from `key`.
     """
 
     truncated_step: VectorizedStep
 
     @abc.abstractmethod
     def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> GradientEstimatorState:
-        """The state before the first estimate. Consumes `key`."""
+        """Return the state before the first estimate. Consumes `key`."""
 
     def estimate(
         self,
@@ -137,35 +137,38 @@ class GradientEstimator(metaclass=_FromTaskFamily):
         data: Batch,
         with_summary: bool,
     ) -> tuple[GradientEstimatorOut, Metrics]:
-        """One estimate as a pure function of arrays: what the public method compiles. Consumes `key`.
+        """Return one estimate and its metrics, as a pure function of arrays that the public method compiles.
+        Consumes `key`.
 
         Args:
-            worker_weights: theta and what belongs to it.
-            key: the randomness of perturbations, inner initialisations and data.
+            worker_weights: the outer parameters and the outer state.
+            key: for perturbations, inner initialisations and data.
             state: from `init_worker_state` or the previous estimate.
-            data: from `get_data`.
-            with_summary: add the metrics that cost something.
+            data: the result of `get_data`.
+            with_summary: whether to include expensive metrics.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define estimate")
 
     def steps_of_data(self) -> int:
-        """Inner steps for which a system that streams its data must provide some at each call."""
+        """Return the number of inner steps that a system with streamed data must provide batches for at each
+        call.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define steps_of_data")
 
     @property
     def is_compiled(self) -> bool:
-        """Whether an estimate is one compiled program; else it is a user's own code, which may be impure."""
+        """Whether an estimate is one compiled program; else it runs user code, which may be impure."""
         return type(self).compute_gradient_estimate is GradientEstimator.compute_gradient_estimate
 
     @classmethod
     def for_learned_optimizer(cls, **parts: Any) -> Self:
-        """The estimator of a learned optimizer's gradient, from the parts of its truncated step.
+        """Return the estimator for a learned optimizer, from the parts of its truncated step.
 
         Args:
             **parts: `task_family`, `learned_opt`, `num_tasks`, `trunc_sched`, and the options of the step and
                 of the estimator: `unspool.steps.learned_optimizer_parts.estimator_from_parts` describes them.
         """
-        # Imported here: only this way of making an estimator needs tasks and learned optimizers.
+        # Imported here because only this constructor needs tasks and learned optimizers.
         from unspool.steps.learned_optimizer_parts import estimator_from_parts
 
         return estimator_from_parts(cls, **parts)
@@ -178,19 +181,19 @@ class GradientEstimator(metaclass=_FromTaskFamily):
         with_summary: bool = False,
         datas_list: Sequence[Batch] | None = None,
     ) -> tuple[GradientEstimatorOut, Metrics]:
-        """One estimate, by one compiled program whatever the truncation length.
+        """Return one estimate and its metrics, by one compiled program whatever the truncation length.
 
         Args:
-            worker_weights: theta and what belongs to it.
+            worker_weights: the outer parameters and the outer state.
             key: consumed.
             state: from `init_worker_state` or the previous estimate's `unroll_state`.
-            with_summary: add the metrics that cost something.
-            datas_list: host batches to use, leaves `[steps, num_tasks, ...]`, concatenated along the steps;
-                by default the step's own.
+            with_summary: whether to include expensive metrics.
+            datas_list: host batches, leaves `[steps, num_tasks, ...]`, concatenated along the steps; by
+                default the batches of the step.
 
         Raises:
-            TypeError: a leaf of theta is no floating-point array, or the system does not keep to what
-                `TruncatedStep` asks of it.
+            TypeError: a leaf of theta is not a floating-point array, or the system violates the contract of
+                `TruncatedStep`.
         """
         data = self.get_data() if datas_list is None else _concatenated(datas_list)
         out: tuple[GradientEstimatorOut, Metrics] = _compiled_estimate(
@@ -199,17 +202,17 @@ class GradientEstimator(metaclass=_FromTaskFamily):
         return out
 
     def get_data(self) -> Batch:
-        """The data of one estimate: what lives on the device, else a fresh stack of host batches."""
+        """Return the data of one estimate: resident data, or else a new stack of host batches."""
         resident = self.truncated_step.resident_data()
         return self.truncated_step.get_batch(self.steps_of_data()) if resident is None else resident
 
     def task_name(self) -> str:
-        """What metrics call the system."""
+        """Return the name of the system in metrics."""
         step = getattr(self, "truncated_step", None)
         return type(self).__name__ if step is None else step.label()
 
     def cfg_name(self) -> str:
-        """What metrics call this configuration."""
+        """Return the name of this configuration in metrics."""
         if not hasattr(self, "truncated_step"):
             return type(self).__name__
         return f"{type(self).__name__}_{self.task_name()}_x{self.truncated_step.num_tasks}"
@@ -233,7 +236,7 @@ def _concatenated(datas_list: Sequence[Batch]) -> Batch:
 
 
 def check_vectorized(estimator: GradientEstimator) -> None:
-    """Refuses anything but a vectorized step.
+    """Reject a step that is not vectorized.
 
     Raises:
         TypeError: `truncated_step` is not a `VectorizedStep`.

@@ -1,6 +1,6 @@
-"""The outer loop: estimates are averaged and an outer optimizer moves theta.
+"""The outer loop, which averages gradient estimates and updates theta with an outer optimizer.
 
-Also where users import the words of gradient estimation from.
+Users also import the names of `unspool.outer_trainers.gradient_estimator` from here.
 """
 
 import dataclasses
@@ -54,21 +54,21 @@ _OPTIMIZER_STREAM = zlib.crc32(b"outer optimizer")
 
 @runtime_checkable
 class MetaInit(Protocol):
-    """Where theta begins: a learned optimizer, or whatever else can be meta-trained."""
+    """A source of the initial theta: a learned optimizer, or any other system to meta-train."""
 
     def init(self, key: PRNGKey) -> Theta:
-        """An initial theta. Consumes `key`."""
+        """Return an initial theta. Consumes `key`."""
         ...
 
 
 class AggregatedGradient(NamedTuple):
-    """What the learner is given by a worker, or by a lane.
+    """The gradient that a worker or a lane passes to the learner.
 
     Attributes:
         theta_grads: like theta.
         theta_model_state: like the weights' `theta_model_state`, averaged with the same weights.
         mean_loss: `[]`.
-        weight: `[]`, its weight in the mean over several: the number of valid (task, step) pairs behind it.
+        weight: `[]`, the weight in a mean of several, as in `GradientEstimatorOut`.
     """
 
     theta_grads: Theta
@@ -77,12 +77,12 @@ class AggregatedGradient(NamedTuple):
     weight: jax.Array | float = 1.0
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return self._replace(**changes)
 
 
 class WorkerComputeOut(NamedTuple):
-    """What `gradient_worker_compute` made: the gradient to send, the states to keep, and metrics."""
+    """The result of `gradient_worker_compute`: the gradient to send, the next unroll states, and metrics."""
 
     to_put: AggregatedGradient
     unroll_states: Sequence[GradientEstimatorState]
@@ -90,23 +90,23 @@ class WorkerComputeOut(NamedTuple):
 
 
 class GradientLearnerState(NamedTuple):
-    """The state of the outer optimizer; theta, its model state and the outer iteration are in it."""
+    """The state of the outer optimizer, which holds theta, its model state and the outer iteration."""
 
     theta_opt_state: PyTree
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return self._replace(**changes)
 
 
 @dataclasses.dataclass(frozen=True)
 class GradientLearner:
-    """Holds no state itself: what outer training must remember is its `GradientLearnerState`.
+    """Outer updates of theta. The object is stateless; the state is a `GradientLearnerState`.
 
     Attributes:
         meta_init: initialises theta.
-        theta_opt: the outer optimizer, one of ours or any optax transformation.
-        num_steps: outer updates planned, for optimizers that want to know.
+        theta_opt: the outer optimizer: an `Optimizer` or an optax transformation.
+        num_steps: number of outer updates planned, for optimizers that use it.
     """
 
     meta_init: MetaInit
@@ -114,13 +114,15 @@ class GradientLearner:
     num_steps: int | None = None
 
     def init(self, key: PRNGKey) -> GradientLearnerState:
-        """Theta as `meta_init.init(key)` makes it, and a fresh outer optimizer. Consumes `key`."""
+        """Return the state with theta from `meta_init.init(key)` and a new outer optimizer state. Consumes
+        `key`.
+        """
         theta = self.meta_init.init(key)
         check_theta(theta)
         return self.init_from_theta(theta, jax.random.fold_in(key, _OPTIMIZER_STREAM))
 
     def init_from_theta(self, theta: Theta, key: PRNGKey) -> GradientLearnerState:
-        """A fresh outer optimizer around a given theta. Consumes `key`."""
+        """Return the state with a given theta and a new outer optimizer state. Consumes `key`."""
         return GradientLearnerState(self._optimizer().init(theta, num_steps=self.num_steps, key=key))
 
     def update(
@@ -130,24 +132,23 @@ class GradientLearner:
         with_metrics: bool = False,
         key: PRNGKey | None = None,
     ) -> tuple[GradientLearnerState, Metrics]:
-        """One outer update with the weighted mean of `grads_list`, as one compiled program.
+        """Make one outer update with the weighted mean of `grads_list`, by one compiled program.
 
         The mean is taken by a fixed pairwise tree over the order of the list, so equal lists give equal bits.
-        An entry that is not finite weighs nothing. Where nothing is left, or where a finite number in theta
-        or in the optimizer's state would become infinite or NaN, the update is refused: theta and the
-        optimizer's state stay as they are, and only the iteration counts on. A gradient whose square
-        overflows would otherwise freeze Adam for good: its second moment stays infinite and every later
-        step is zero.
+        An entry that is not finite has weight zero. The update is skipped if the total weight is zero, or if
+        a finite number in theta or in the optimizer state would become infinite or NaN: then only the
+        iteration changes. Otherwise a gradient whose square overflows would stop Adam for good: its second
+        moment stays infinite and every later step is zero.
 
         Args:
             state: from `init` or the previous update.
-            grads_list: one entry per lane or worker; always the same number, or the program is compiled
-                again.
-            with_metrics: add those that cost something.
-            key: for outer optimizers that are random, which cannot do without it.
+            grads_list: one entry per lane or worker; a different number of entries compiles another program.
+            with_metrics: whether to include expensive metrics.
+            key: required by outer optimizers that are random.
 
         Returns:
-            `(state, metrics)`: `mean_loss`, `grad_norm`, `update_norm`, `used` (entries that counted),
+            `(state, metrics)`: `mean_loss`, `grad_norm`, `update_norm`, `used` (entries with a positive
+                weight),
             `applied` (0 or 1).
         """
         del with_metrics  # all of them are cheap
@@ -157,15 +158,15 @@ class GradientLearner:
         return updated
 
     def get_state_for_worker(self, state: GradientLearnerState) -> WorkerWeights:
-        """What workers need to make estimates."""
+        """Return the inputs of workers' estimates."""
         return _worker_weights(self._optimizer(), state)
 
     def get_meta_params(self, state: GradientLearnerState) -> Theta:
-        """Theta."""
+        """Return theta."""
         return self._optimizer().get_params(state.theta_opt_state)
 
     def get_meta_model_state(self, state: GradientLearnerState) -> PyTree:
-        """What belongs to theta without being learned by gradients."""
+        """Return the outer state that is not learned by gradients."""
         return self._optimizer().get_state(state.theta_opt_state)
 
     def _optimizer(self) -> Optimizer:
@@ -199,8 +200,7 @@ def _compiled_update(
     updated = optimizer.update(opt_state, grads, loss=loss, model_state=model_state, key=key)
     theta = optimizer.get_params(opt_state)
     applied = (total > 0) & stays_finite(opt_state, updated)
-    # Only the iteration moves on when there is nothing to apply: versions must count updates, made or
-    # skipped.
+    # A skipped update still advances the iteration: the outer step counts all updates, applied or skipped.
     skipped = opt_state._replace(iteration=updated.iteration)
     kept = jax.tree.map(lambda new, old: jnp.where(applied, new, old), updated, skipped)
     step = jax.tree.map(jnp.subtract, optimizer.get_params(kept), theta)
@@ -224,21 +224,21 @@ def gradient_worker_compute(
     extra_metrics: bool = True,
     device: Any = None,
 ) -> WorkerComputeOut:
-    """Runs several estimators one after another and averages their estimates by weight.
+    """Run several estimators one after another and return the weighted mean of their estimates.
 
     Args:
-        worker_weights: theta and what belongs to it.
-        gradient_estimators: what to run.
+        worker_weights: the outer parameters and the outer state.
+        gradient_estimators: at least one.
         unroll_states: one per estimator.
         key: consumed; split once per estimator.
-        with_metrics: ask estimators for the metrics that cost something.
-        clip_nan_loss_to_value: reported in place of a mean loss that is not finite.
-        extra_metrics: report those of each estimator, named by its kind and task; numbered where these are
-            the same.
+        with_metrics: whether estimators also report expensive metrics.
+        clip_nan_loss_to_value: the mean loss to report if it is not finite.
+        extra_metrics: whether to report the metrics of each estimator, labelled by its `cfg_name`; equal
+            labels are numbered.
         device: a JAX device to compute on; the default one if None.
 
     Raises:
-        ValueError: there are not as many states as estimators.
+        ValueError: there are no estimators, or the numbers of states and estimators differ.
     """
     if len(gradient_estimators) != len(unroll_states) or not gradient_estimators:
         raise ValueError(
@@ -266,7 +266,7 @@ def gradient_worker_compute(
 
 
 def _unused_label(label: str, metrics: Mapping[str, jax.Array]) -> str:
-    """`label`, numbered where estimators that are called the same came before."""
+    """Return `label`, with a number if it is in use already."""
     used = {name.partition("/")[0] for name in metrics}
     numbered = (f"{label}#{number}" for number in itertools.count(2))
     return label if label not in used else next(name for name in numbered if name not in used)
@@ -274,7 +274,9 @@ def _unused_label(label: str, metrics: Mapping[str, jax.Array]) -> str:
 
 @jax.jit
 def _merge(entries: tuple[tuple[Theta, jax.Array, jax.Array], ...]) -> tuple[Theta, jax.Array, jax.Array]:
-    """The weighted mean of `(gradient, mean loss)`, leaving out what is not finite, and the weight left."""
+    """Return the weighted means of gradients and mean losses over the entries with a finite gradient, and
+    their total weight.
+    """
     weights = [jnp.where(all_finite(grad), weight, 0.0) for grad, _, weight in entries]
     total = pairwise_sum(weights)
     grads, loss = jax.tree.map(
@@ -284,12 +286,12 @@ def _merge(entries: tuple[tuple[Theta, jax.Array, jax.Array], ...]) -> tuple[The
 
 
 class SingleMachineState(NamedTuple):
-    """Outer training in one process.
+    """The state of outer training in one process.
 
     Attributes:
         gradient_learner_state: theta and the outer optimizer.
-        gradient_estimator_states: one per lane.
-        seq: estimates each lane has made.
+        gradient_estimator_states: one state per lane.
+        seq: the number of estimates that each lane has made.
     """
 
     gradient_learner_state: GradientLearnerState
@@ -297,23 +299,24 @@ class SingleMachineState(NamedTuple):
     seq: int
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return self._replace(**changes)
 
 
 @dataclasses.dataclass(frozen=True)
 class SingleMachineGradientLearner:
-    """Lanes and learner in one process: what the service computes, without the service.
+    """Lanes and learner in one process, with the same results as the service.
 
-    With the same seed, estimators (one per lane, in lane order), devices and number of CPU threads, theta has
-    the bits that a `sync` run of the service gives, however many workers that has.
+    With the same seed, estimators (one per lane, in lane order), devices and number of CPU threads, theta is
+    bitwise equal to that of a `sync` run of the service with any number of workers.
 
     Attributes:
         meta_init: initialises theta.
         gradient_estimators: one per lane.
-        theta_opt: the outer optimizer, one of ours or any optax transformation.
-        num_steps: outer updates planned, for optimizers that want to know.
-        mesh: from `unspool.device_mesh.task_mesh`, to divide every lane's tasks over; None: one device.
+        theta_opt: the outer optimizer: an `Optimizer` or an optax transformation.
+        num_steps: number of outer updates planned, for optimizers that use it.
+        mesh: from `unspool.device_mesh.task_mesh`, over which the tasks of every lane are divided; None for
+            one device.
     """
 
     meta_init: MetaInit
@@ -330,11 +333,13 @@ class SingleMachineGradientLearner:
 
     @property
     def learner(self) -> GradientLearner:
-        """The part that moves theta."""
+        """The learner that updates theta."""
         return GradientLearner(self.meta_init, self.theta_opt, self.num_steps)
 
     def init(self, key: PRNGKey) -> SingleMachineState:
-        """Theta and the lanes at their beginning. `key` is the root of all of the run's randomness."""
+        """Return the initial theta and lane states. `key` is the run's root key, from which all randomness
+        derives.
+        """
         learner_state = device_mesh.on_each_device(self.learner.init(lanes.theta_key(key)), self.mesh)
         weights = self.learner.get_state_for_worker(learner_state)
         states = tuple(
@@ -346,13 +351,13 @@ class SingleMachineGradientLearner:
     def update(
         self, state: SingleMachineState, key: PRNGKey, with_metrics: bool = False
     ) -> tuple[SingleMachineState, jax.Array, Metrics]:
-        """One estimate of each lane and one outer update.
+        """Make one estimate per lane and one outer update.
 
         Args:
             state: from `init` or the previous update.
             key: the run's root key, the same at every update: each (lane, update) derives its own from it. A
-                different key each time is as good.
-            with_metrics: add those that cost something.
+                new key for each update works as well.
+            with_metrics: whether to include expensive metrics.
 
         Returns:
             `(state, mean_loss, metrics)`.
@@ -377,5 +382,5 @@ class SingleMachineGradientLearner:
         return SingleMachineState(learner_state, states, seq), metrics["mean_loss"], metrics
 
     def get_meta_params(self, state: SingleMachineState) -> Theta:
-        """Theta."""
+        """Return theta."""
         return self.learner.get_meta_params(state.gradient_learner_state)

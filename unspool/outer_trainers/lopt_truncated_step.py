@@ -1,4 +1,4 @@
-"""The unrolled system that is an inner training run: a learned optimizer training the tasks of a family."""
+"""Inner training as an unrolled system: a learned optimizer that trains the tasks of a family."""
 
 import dataclasses
 
@@ -48,25 +48,24 @@ _Length = ScalarLike | None
 
 @dataclasses.dataclass(frozen=True)
 class VectorizedLOptTruncatedStep(VectorizedStep):
-    """`num_tasks` inner training runs by a learned optimizer, each reset when its truncation schedule says
-    so.
+    """`num_tasks` inner training runs by a learned optimizer, each reset by its truncation schedule.
 
     An episode of length L is L training steps, the last of which reports `is_done`, and one masked step that
     resets.
 
     Attributes:
-        task_family: where the tasks come from.
-        learned_opt: what theta parametrises.
-        trunc_sched: how long an episode lasts.
-        num_tasks: inner training runs side by side.
-        meta_loss_split: which loss is reported. None: the training loss at the parameters before the update
-            (free). "same_data": the loss after the update on the same batch. A split's name: after the
+        task_family: the distribution of tasks.
+        learned_opt: the learned optimizer that theta parametrises.
+        trunc_sched: the length of episodes.
+        num_tasks: number of parallel inner training runs.
+        meta_loss_split: the loss to report. None: the training loss at the parameters before the update (at
+            no cost). "same_data": the loss after the update on the same batch. A split's name: after the
             update, on a fresh batch of that split.
-        random_initial_iteration_offset: inner steps of the first episodes begin anywhere in `[0, offset)`, so
-            that resets are spread.
+        random_initial_iteration_offset: the inner step of each first episode starts at a random number in
+            `[0, offset)`, so that resets do not coincide.
         outer_data_split: the split of `meta_loss_batch`.
-        meta_loss_with_aux_key: report this aux value of the task instead of its loss.
-        task_name: what metrics call it; the family's name if None.
+        meta_loss_with_aux_key: name of the aux value to report instead of the loss.
+        task_name: name in metrics; the family's name if None.
     """
 
     task_family: TaskFamily
@@ -108,7 +107,7 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         state: TruncatedUnrollState = init(theta, context.outer_state, keys, context.num_steps)
         if not self.random_initial_iteration_offset:
             return state
-        # Only the counter: the first episodes end early and thereby fall out of step with each other.
+        # Only the counter is offset, so the first episodes end early, at different steps.
         offsets = jax.random.randint(
             offset_key, (self.num_tasks,), 0, self.random_initial_iteration_offset, jnp.int32
         )
@@ -143,7 +142,7 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         return derived
 
     def get_batch(self, steps: int | None = None) -> Batch | None:
-        """Host batches, for iterators and for stepping by hand; `(train, meta)` if `meta_loss_split` names a
+        """Return host batches, for streamed data and manual steps; `(train, meta)` if `meta_loss_split` is a
         split.
         """
         return self._batches.from_host(steps)
@@ -170,7 +169,7 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
             self.task_family, self.num_tasks, meta_loss_split, self.outer_data_split, self.label()
         )
 
-    # Below, everything is about one task; `over_tasks` above adds the axis.
+    # The methods below handle one task; `over_tasks` above adds the axis of tasks.
 
     def _init_task(
         self, theta: Theta, outer_state: OuterState, key: PRNGKey, num_steps: _Length
@@ -212,13 +211,13 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         num_steps: _Length,
     ) -> tuple[TruncatedUnrollState, TruncatedUnrollOut]:
         def rare_key(use: int) -> PRNGKey:
-            # Of all tasks, and only where some task needs it: made at every step, these keys are a sixth of a
-            # small task's time.
+            # Derived for all tasks at once, and only if some task needs one: at every step, these keys would
+            # take a sixth of a small task's time.
             return keys_of_tasks(root_key, self.num_tasks)[inputs.task_index, use]
 
         resets = state.is_done
         task = self.task_family.task_fn(state.task_param)
-        # A reset throws this step's training away; so must backpropagation.
+        # A reset discards this step's training; backpropagation must discard it too.
         trained, loss = self._trained_and_loss(*not_differentiated(resets, (theta, state)), task, inputs)
         state = lazy_cond(resets, lambda: self._reset(theta, rare_key(0), state, num_steps), trained)
         truncation_state, is_done = self.trunc_sched.next_state_lazily(
@@ -240,7 +239,7 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
     def _trained_and_loss(
         self, theta: Theta, state: TruncatedUnrollState, task: Task, inputs: TaskInputs
     ) -> tuple[TruncatedUnrollState, jax.Array]:
-        """One update of the inner parameters, and the loss that is reported of it."""
+        """Make one update of the inner parameters, and return the loss to report."""
         optimizer = self.learned_opt.opt_in_training(theta)
         aux_key = self.meta_loss_with_aux_key
         loss_key, update_key = jax.random.split(inputs.step_key)
@@ -255,7 +254,9 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
     def _reset(
         self, theta: Theta, key: PRNGKey, state: TruncatedUnrollState, num_steps: _Length
     ) -> TruncatedUnrollState:
-        """A new task and a new start; the truncation state is that of the new episode already."""
+        """Return a new task with new parameters; `state.truncation_state` already belongs to the new
+        episode.
+        """
         task_key, params_key, optimizer_key = jax.random.split(key, 3)
         task_param = self.task_family.sample(task_key)
         length = self._episode_length(state.truncation_state, num_steps)

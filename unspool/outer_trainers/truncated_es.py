@@ -23,17 +23,16 @@ from unspool.types import Batch, PRNGKey
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedES(EvolutionStrategy):
-    """Both members of an antithetic pair start each truncation from the same state; the positive one is
-    carried on.
+    """ES in which both members of a pair start each truncation from the final state of the positive member.
 
-    A loss is multiplied by the noise of its own truncation. What earlier noise did to it is left out, which
-    is the bias.
+    A loss is multiplied by the noise of its own truncation only. The effect of earlier noise is ignored,
+    which causes the bias.
 
     Attributes:
-        unroll_length: inner steps per estimate.
-        steps_per_jit: accepted because code written for the tutorials gives it; has no effect, as every
-            estimate is one compiled program.
-        std: standard deviation of the noise, or a mapping from paths of theta's leaves to theirs.
+        unroll_length: number of inner steps per estimate.
+        steps_per_jit: no effect, since every estimate is one compiled program; accepted for code written for
+            the tutorials.
+        std: standard deviation of the noise, or a mapping from paths of theta's leaves to numbers.
     """
 
     unroll_length: int = 20

@@ -1,4 +1,4 @@
-"""Noise-reuse evolution strategies: one noise for the whole of an episode."""
+"""Noise-reuse evolution strategies with one noise vector per episode."""
 
 import dataclasses
 
@@ -12,16 +12,16 @@ from unspool.types import Batch, PRNGKey
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedESSharedNoise(EvolutionStrategy):
-    """NRES of Li et al. 2023 (https://arxiv.org/abs/2304.12180), which is ES-Single of Vicol et al. 2023
+    """NRES of Li et al. 2023 (https://arxiv.org/abs/2304.12180), the same as ES-Single of Vicol et al. 2023
     (https://arxiv.org/abs/2304.11153).
 
-    Unbiased for the same smoothed loss as `FullES`, of which it answers a truncation at a time. Its variance
-    is at most that of `TruncatedPES` wherever losses are linear in theta, and it needs no accumulator: its
-    noise is one key per task.
+    The estimate is unbiased for the same smoothed loss as `FullES`, with one estimate per truncation. Its
+    variance is at most that of `TruncatedPES` if losses are linear in theta, and it needs no accumulator: the
+    noise is stored as one key per task.
 
     Attributes:
-        unroll_length: inner steps per estimate.
-        std: standard deviation of the noise, or a mapping from paths of theta's leaves to theirs.
+        unroll_length: number of inner steps per estimate.
+        std: standard deviation of the noise, or a mapping from paths of theta's leaves to numbers.
     """
 
     unroll_length: int = 20

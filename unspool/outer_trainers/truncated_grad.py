@@ -1,5 +1,5 @@
-"""Truncated backpropagation through time: exact for the truncation, biased by it, and at the mercy of chaos
-in long unrolls.
+"""Truncated backpropagation through time: exact within a truncation, biased by it, and unusable in long
+chaotic unrolls.
 """
 
 import dataclasses
@@ -32,19 +32,19 @@ from unspool.types import Batch, PRNGKey, PyTree, Theta
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedGrad(GradientEstimator):
-    """The derivative of the truncation's mean loss, the incoming state held constant.
+    """The derivative of the truncation's mean loss, with the incoming state held constant.
 
-    The outer loss is the mean over tasks of each task's mean over its valid steps, and estimates weigh by
-    their number of tasks: it is a mean of truncations' means. Steps are rematerialised in the backward pass,
-    so memory holds one state per step and not what the step computed.
+    The outer loss is the mean over tasks of each task's mean over its valid steps, and the weight of an
+    estimate is its number of tasks: the mean over estimates is a mean of truncation means. The backward pass
+    recomputes each step, so memory holds one state per step and no intermediate values.
 
     Attributes:
         truncated_step: the system.
         unroll_length: inner steps per estimate.
-        steps_per_jit: accepted because code written for the tutorials gives it; has no effect, as every
-            estimate is one compiled program.
+        steps_per_jit: no effect, since every estimate is one compiled program; accepted for code written for
+            the tutorials.
         loss_type: "avg", the only objective of a truncation.
-        divergence: what becomes of a task whose loss or gradient is not finite.
+        divergence: the treatment of a task whose loss or gradient is not finite.
     """
 
     truncated_step: VectorizedStep
@@ -83,7 +83,7 @@ class TruncatedGrad(GradientEstimator):
     def _unroll(
         self, thetas: Theta, state: UnrollState, keys: PyTree, inputs: Inputs
     ) -> tuple[UnrollState, TruncatedUnrollOut]:
-        """All steps; leaves of the output `[unroll_length, N, ...]`."""
+        """Unroll all steps; leaves of the output are `[unroll_length, N, ...]`."""
 
         @jax.checkpoint
         @resets_harmless

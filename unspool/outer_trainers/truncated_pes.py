@@ -2,7 +2,7 @@
 
 Vicol, Metz and Sohl-Dickstein, "Unbiased Gradient Estimation in Unrolled Computation Graphs with Persistent
 Evolution Strategies", ICML 2021, https://arxiv.org/abs/2112.13835. Each truncation draws new noise; a loss is
-multiplied by the sum of all the noise that its episode has felt so far, which removes the bias of truncation.
+multiplied by the sum of all noise drawn in its episode so far, which removes the bias of truncation.
 """
 
 import dataclasses
@@ -28,13 +28,12 @@ from unspool.types import Batch, PRNGKey, Theta
 
 
 class PESWorkerState(NamedTuple):
-    """What persists from truncation to truncation; leaves lead with
-    `[num_tasks * pairs_per_task]`.
+    """The state between truncations; leaves lead with `[num_tasks * pairs_per_task]`.
 
     Attributes:
         pos_state: unrolls under `theta + noise`.
         neg_state: unrolls under `theta - noise`.
-        accumulator: like theta, the sum of the noise that each task's episode has felt.
+        accumulator: like theta, the sum of the noise drawn in each task's episode.
     """
 
     pos_state: UnrollState
@@ -42,23 +41,24 @@ class PESWorkerState(NamedTuple):
     accumulator: Theta
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return self._replace(**changes)
 
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedPES(EvolutionStrategy):
-    """Persistent ES: new noise for each truncation; losses count for all noise that their episode has felt.
+    """Persistent ES: noise is drawn for each truncation, and a loss is multiplied by the noise of all
+    truncations of its episode.
 
-    With `noise` that of this truncation and `accumulator` the sum of all noise of the episode, a loss is
-    multiplied by `accumulator`; one after the end of an episode in the truncation by `noise`, which is all
-    that its own episode has felt (eq. (10) of the paper).
+    Let `noise` be the noise of this truncation and `accumulator` the sum of all noise of the episode. A loss
+    is multiplied by `accumulator`; if an episode ended earlier in the truncation, by `noise`, the only noise
+    of its own episode (eq. (10) of the paper).
 
     Attributes:
-        trunc_length: inner steps per estimate.
-        std: standard deviation of the noise, or a mapping from paths of theta's leaves to theirs.
-        steps_per_jit: accepted because code written for the tutorials gives it; has no effect, as every
-            estimate is one compiled program.
+        trunc_length: number of inner steps per estimate.
+        std: standard deviation of the noise, or a mapping from paths of theta's leaves to numbers.
+        steps_per_jit: no effect, since every estimate is one compiled program; accepted for code written for
+            the tutorials.
     """
 
     trunc_length: int = 10
@@ -98,7 +98,7 @@ class TruncatedPES(EvolutionStrategy):
 
 
 def _weighted_noise(accumulator: Theta, noise: Theta, delta: jax.Array, is_done: jax.Array) -> Theta:
-    """The sum of all `xi_t delta_t`."""
+    """Return the sum of all `xi_t delta_t`."""
     in_new_episode = steps_after_an_end(is_done) > 0
     of_old = sum_over_steps(jnp.where(in_new_episode, 0, delta))
     of_new = sum_over_steps(jnp.where(in_new_episode, delta, 0))
@@ -106,12 +106,12 @@ def _weighted_noise(accumulator: Theta, noise: Theta, delta: jax.Array, is_done:
 
 
 def _noise_carried_on(accumulator: Theta, noise: Theta, out: TruncatedUnrollOut) -> Theta:
-    """What the next truncation's losses owe to the noise of this and earlier ones.
+    """Return the accumulated noise for the next truncation.
 
-    All of it while the episode goes on; this truncation's where a new episode has begun in it; and nothing
-    where the last step ended an episode, since the reset is still to come and the new episode has felt
-    nothing yet. A step that only resets may have a loss too (objective "last_recompute"): nothing is pending
-    after it.
+    It is `accumulator` if no episode ended in this truncation, and `noise` if a new episode started in it. It
+    is zero if the last step ended an episode and the reset is still pending: no noise has been drawn in the
+    new episode yet. A step that only resets may have a loss too (objective "last_recompute"); no reset is
+    pending after it.
     """
     reset_pending = out.is_done[-1] & out.mask[-1] & (out.iteration[-1] > 0)
     new_episode = jnp.any(out.is_done, axis=0)

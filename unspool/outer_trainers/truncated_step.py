@@ -1,9 +1,9 @@
-"""One step of an unrolled system: what a gradient estimator unrolls, and all that it knows of the system.
+"""The interface of unrolled systems: one step, as gradient estimators unroll it.
 
 A system is written for a single unroll (`TruncatedStep`) and mapped over `num_tasks` of them by
 `VectorizedTruncatedStep`. Estimators take a `VectorizedStep`: either that wrapper or, for learned optimizers,
-`VectorizedLOptTruncatedStep`. Nothing here knows what theta is: it may parametrise an optimizer, the
-coefficients of a differential equation, a policy, or anything else that is unrolled.
+`VectorizedLOptTruncatedStep`. The interface does not depend on the meaning of theta: it may parametrise an
+optimizer, a differential equation, a policy, or any other unrolled system.
 """
 
 from unspool.steps.step_outputs import (

@@ -1,4 +1,4 @@
-"""How long an inner episode lasts before it is reset."""
+"""Schedules for the length of inner episodes."""
 
 import abc
 import dataclasses
@@ -13,31 +13,31 @@ from unspool.config.arguments import check_not_negative, check_whole_number, ref
 from unspool.lazy_cond import lazy_cond
 from unspool.types import Arrays, OuterState, PRNGKey, Scalar, ScalarLike
 
-_SHORTEST = 1  # whatever a scalar schedule says: an episode without a step would be reset forever
+_SHORTEST = 1  # lower bound for any schedule: an episode without steps would be reset at every step
 
 State: TypeAlias = Arrays
-"""What a schedule remembers from step to step."""
+"""The state of a schedule."""
 
 
 @runtime_checkable
 class ScalarSchedule(Protocol):
-    """A number that changes over outer training."""
+    """A number as a function of the outer iteration."""
 
     def __call__(self, step: ScalarLike, max_steps: int | None = None) -> ScalarLike: ...
 
 
 class LengthState(NamedTuple):
-    """The episode length now in force.
+    """The length of the current episode.
 
     Attributes:
-        length: `[]` int32, inner steps from reset to reset.
+        length: `[]` int32, the number of inner steps between resets.
     """
 
     length: Int[Array, ""]
 
 
 class ConstantTruncationState(NamedTuple):
-    """The length of every episode, for what depends on it (`num_steps` of the inner optimizer).
+    """The length of every episode, for code that depends on it (`num_steps` of the inner optimizer).
 
     Attributes:
         length: `[]` int32.
@@ -47,51 +47,53 @@ class ConstantTruncationState(NamedTuple):
 
 
 class TruncationSchedule(abc.ABC):
-    """Decides when an episode is over. Stateless itself; what it must remember travels in its state.
+    """A rule for the end of an episode. The object is stateless; its state is passed explicitly.
 
-    A state has `.length`, the episode's number of inner steps, unless the episodes never end.
+    The state has `.length`, the number of inner steps of the episode, unless episodes never end.
     """
 
     @abc.abstractmethod
     def init(self, key: PRNGKey, outer_state: OuterState) -> State:
-        """The state at the start of an episode. Consumes `key`."""
+        """Return the state at the start of an episode. Consumes `key`."""
 
     @abc.abstractmethod
     def next_state(
         self, state: State, step: ScalarLike, key: PRNGKey, outer_state: OuterState
     ) -> tuple[State, Bool[Array, ""]]:
-        """Judges the inner step just taken.
+        """Return the next state, and whether the inner step just taken ends the episode.
 
         Args:
             state: from `init` or the previous call.
-            step: `[]` inner steps of this episode, the one just taken included.
+            step: `[]`, the number of inner steps of this episode, including the one just taken.
             key: consumed only if the episode is over and a new length is drawn.
             outer_state: for lengths that change over outer training.
 
         Returns:
-            `(state, is_done)`. With `is_done` the state is already that of the next episode.
+            `(state, is_done)`. If `is_done`, the state belongs to the next episode.
         """
 
     def next_state_lazily(
         self, state: State, step: ScalarLike, make_key: Callable[[], PRNGKey], outer_state: OuterState
     ) -> tuple[State, Bool[Array, ""]]:
-        """`next_state`, given a key that a schedule need not make at every step: on a CPU core, keys of draws
-        that do not happen are a sixth of a small system's time.
+        """Return `next_state` with a key that is made only if needed. On a CPU core, unused keys would take a
+        sixth of a small system's time.
         """
         return self.next_state(state, step, make_key(), outer_state)
 
     def longest_episode(self) -> int | None:
-        """Inner steps that no episode exceeds, or None if the schedule sets no such limit."""
+        """Return the maximum number of inner steps of an episode, or None if there is no maximum."""
         return None
 
     def mean_length(self, outer_state: OuterState) -> Scalar | float | None:
-        """Mean number of inner steps of an episode, or None if unknown: a scale of estimates, `[]`."""
+        """Return the mean number of inner steps of an episode `[]`, by which estimates are scaled; None if
+        unknown.
+        """
         del outer_state
         return None
 
 
 class _DrawnLengths(TruncationSchedule):
-    """The next episode's length is drawn where one ends."""
+    """A schedule that draws the next length at the end of an episode."""
 
     def next_state(
         self, state: LengthState, step: ScalarLike, key: PRNGKey, outer_state: OuterState
@@ -111,7 +113,7 @@ class _DrawnLengths(TruncationSchedule):
 
 @dataclasses.dataclass(frozen=True)
 class ConstantTruncationSchedule(TruncationSchedule):
-    """Every episode lasts `total_length` inner steps."""
+    """Episodes of `total_length` inner steps."""
 
     total_length: int
 
@@ -138,7 +140,7 @@ class ConstantTruncationSchedule(TruncationSchedule):
 
 @dataclasses.dataclass(frozen=True)
 class NeverEndingTruncationSchedule(TruncationSchedule):
-    """Episodes never end: for estimators that unroll whole episodes and say themselves how long."""
+    """Episodes that never end, for estimators that unroll whole episodes and set the length themselves."""
 
     def init(self, key: PRNGKey, outer_state: OuterState) -> tuple[()]:
         del key, outer_state
@@ -153,7 +155,7 @@ class NeverEndingTruncationSchedule(TruncationSchedule):
 
 @dataclasses.dataclass(frozen=True)
 class LogUniformLengthSchedule(_DrawnLengths):
-    """A new length for each episode: log-uniform in `[min_length, max_length)`, then rounded down.
+    """Random lengths, log-uniform in `[min_length, max_length)` and rounded down.
 
     Attributes:
         min_length: inner steps, or a schedule of `outer_state.outer_iteration`.
@@ -181,7 +183,7 @@ class LogUniformLengthSchedule(_DrawnLengths):
         low = jnp.asarray(_bound_now(self.min_length, outer_state), jnp.float32)
         high = jnp.asarray(_bound_now(self.max_length, outer_state), jnp.float32)
         drawn = jax.random.uniform(key, (), jnp.float32, minval=jnp.log(low), maxval=jnp.log(high))
-        # exp(log(13)) is below 13 in float32, and would be rounded down to 12.
+        # In float32, exp(log(13)) is less than 13 and would be rounded down to 12.
         length = jnp.clip(jnp.exp(drawn), low, high).astype(jnp.int32)
         return LengthState(jnp.maximum(length, _SHORTEST))
 
@@ -189,7 +191,9 @@ class LogUniformLengthSchedule(_DrawnLengths):
         return None if callable(self.max_length) else int(self.max_length)
 
     def mean_length(self, outer_state: OuterState) -> Scalar:
-        """Of `floor(X)`, X log-uniform: `floor(min_length)` plus the sum of `P(X >= k)` over all larger k."""
+        """Return the mean of `floor(X)`, X log-uniform: `floor(min_length)` plus the sum of `P(X >= k)` over
+        larger k.
+        """
         low, high = (
             jnp.asarray(_bound_now(bound, outer_state), jnp.float32)
             for bound in (self.min_length, self.max_length)
@@ -204,13 +208,13 @@ class LogUniformLengthSchedule(_DrawnLengths):
 
 @dataclasses.dataclass(frozen=True)
 class ScheduledTruncationSchedule(_DrawnLengths):
-    """Lengths that follow a schedule of the outer iteration, with optional Gaussian spread.
+    """Lengths from a schedule of the outer iteration, with optional Gaussian noise.
 
     Attributes:
         schedule: mean length as a function of `outer_state.outer_iteration`.
-        max_steps: handed to `schedule`.
-        std: inner steps; 0 for none.
-        min_length: no episode is shorter, where `std` is positive.
+        max_steps: passed to `schedule`.
+        std: standard deviation of the noise in inner steps; 0 for none.
+        min_length: lower bound on the length if `std` is positive.
     """
 
     schedule: ScalarSchedule
@@ -235,7 +239,7 @@ class ScheduledTruncationSchedule(_DrawnLengths):
         return LengthState(jnp.maximum(length, _SHORTEST))
 
     def mean_length(self, outer_state: OuterState) -> Scalar:
-        """Exact without spread; with it, that of lengths that are not rounded to integers."""
+        """Return the mean length: exact without noise; with it, the mean before rounding to integers."""
         length = jnp.asarray(self.schedule(outer_state.outer_iteration, self.max_steps)).astype(jnp.int32)
         mean = length.astype(jnp.float32)
         if self.std > 0:

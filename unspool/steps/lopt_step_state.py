@@ -30,7 +30,7 @@ class TruncatedUnrollState(NamedTuple):
     is_done: jax.Array
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return self._replace(**changes)
 
 

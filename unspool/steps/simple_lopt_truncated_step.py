@@ -41,7 +41,7 @@ class SimpleUnrollState(NamedTuple):
     inner_step: jax.Array
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return self._replace(**changes)
 
 

@@ -42,7 +42,7 @@ class TruncatedUnrollOut(NamedTuple):
     episode_length: jax.Array | None = None
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return self._replace(**changes)
 
 
