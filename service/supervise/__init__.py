@@ -1,1 +1,1 @@
-"""Starting a run and keeping it running: learner, workers, restarts."""
+"""Launching a run and supervising it: learner, workers, restarts."""

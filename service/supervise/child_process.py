@@ -1,4 +1,4 @@
-"""Child processes of this same program: in sessions of their own, with a log each."""
+"""Child processes of this program, each with its own session and log."""
 
 import contextlib
 import os
@@ -14,14 +14,14 @@ _END_S = 20.0
 
 
 class ChildProcess:
-    """`unspool ...` in a session of its own."""
+    """A child process `unspool ...` in its own session."""
 
     def __init__(self, arguments: Sequence[str], log_path: Path, environment: Mapping[str, str]) -> None:
-        """Start it.
+        """Start the process.
 
         Args:
             arguments: of `unspool`.
-            log_path: gets what it prints, after what is there already.
+            log_path: its output is appended to this file.
             environment: added to this process's own.
         """
         self._log_path = log_path
@@ -38,7 +38,7 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """Its process number."""
+        """The process id."""
         return self._process.pid
 
     def poll(self) -> int | None:
@@ -46,22 +46,22 @@ class ChildProcess:
         return self._process.poll()
 
     def last_words(self) -> str:
-        """Return the last line that it printed, if any, and where the rest is."""
+        """Return the last line of its output, if any, with the path of the log."""
         return last_line(self._log_path, self._log_start)
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """End it, and whatever it started in its session, at once."""
+        """Kill the process, and whatever it started in its session."""
         if self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
     def end(self) -> None:
-        """Ask it to end, and make sure that it does."""
+        """Send SIGTERM, wait, and kill the process if it does not end."""
         if self._process.poll() is None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -70,7 +70,7 @@ class ChildProcess:
 
 
 def last_line(log_path: Path, start: int = 0) -> str:
-    """Return the last line of a log beyond byte `start`, if any, and where the rest is."""
+    """Return the last line of a log after byte `start`, if any, with the path of the log."""
     with log_path.open("rb") as log:
         log.seek(max(start, log_path.stat().st_size - _LAST_WORDS_BYTES))
         lines = log.read().decode(errors="replace").strip().splitlines()

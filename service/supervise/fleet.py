@@ -1,4 +1,4 @@
-"""Keeps the wanted number of workers: starts, adopts, drains, restarts them, or gives up.
+"""Keeps the wanted number of workers: starts, adopts, drains and restarts them, or gives up.
 
 `service.supervise.restart_budget` decides when one is restarted.
 """
@@ -23,25 +23,25 @@ STUCK_S = 20.0
 _DRAINING_POLL_S = 5.0
 _POLICY: Final = RestartPolicy()
 _OF_A_FLEET: Final = re.compile(r"w\d+")
-_FAREWELL_S = 5.0  # a worker is gone by so much before its machine
+_FAREWELL_S = 5.0  # a worker must end this long before its machine is taken away
 
 
 @dataclasses.dataclass
 class _Slot:
-    """What is known of one worker name."""
+    """The state of one worker name."""
 
     budget: RestartBudget
     is_running: bool = False
     is_draining: bool = False
-    is_preempted: bool = False  # its machine is about to be taken away, and it was told
-    kill_at: float = math.inf  # finite once it is not wanted any more
+    is_preempted: bool = False  # its machine is about to be taken away, and the worker is being drained
+    kill_at: float = math.inf  # finite once the worker is no longer wanted
     stuck_at: float | None = None
     was_stuck: bool = False
-    changed_at: float = 0.0  # when its process began or ended
+    changed_at: float = 0.0  # when its process started or ended
 
 
 class Fleet:
-    """The workers of a pool, kept at the wanted number. Not thread-safe; waits for nothing."""
+    """Keeps the workers of a pool at the wanted number. Not thread-safe; never blocks."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Fleet:
         self._excluded_hosts: frozenset[str] = frozenset()
         self._has_hosts = True
         self._desired: int | None = None
-        self._foreign: set[str] = set()  # workers that are not this pool's to end
+        self._foreign: set[str] = set()  # workers that this pool must not end
         self._polled_draining_at = -math.inf
         self._placement = Placement(wall_clock)
         self._polled_room_at = -math.inf
@@ -72,7 +72,7 @@ class Fleet:
 
     @property
     def problems(self) -> list[str]:
-        """What a person should know."""
+        """Problems to show to people."""
         given_up = [slot.budget.problem for slot in self._slots.values() if slot.budget.problem]
         hosts = ", ".join(sorted(self._excluded_hosts))
         nowhere = f"no worker is started: estimates fail on {hosts}, and there is no other machine"
@@ -81,13 +81,13 @@ class Fleet:
 
     @property
     def ends(self) -> Mapping[str, tuple[int, str]]:
-        """How many processes of each worker ended without being asked to, and how the last one did."""
+        """How many processes of each worker ended without being requested to, and how the last one ended."""
         budgets = {name: slot.budget for name, slot in self._slots.items()}
         return {name: (budget.ends, budget.last_end) for name, budget in budgets.items() if budget.ends}
 
     @property
     def most_workers(self) -> tuple[int, str] | None:
-        """How many workers there can be and why no more, where the pool knows."""
+        """The maximum number of workers and what limits it, or None if the pool knows no limit."""
         return self._pool.most_workers()
 
     def absent(self, joined: Collection[str]) -> list[AbsentWorker]:
@@ -110,13 +110,13 @@ class Fleet:
 
     @property
     def has_given_up(self) -> bool:
-        """Whether there are workers to run and none will be started again."""
+        """Whether there are workers, none of them runs, and none will be restarted."""
         return bool(self._slots) and all(
             slot.budget.problem and not slot.is_running for slot in self._slots.values()
         )
 
     def reconcile(self, status: Status) -> None:
-        """Take one step from the workers that are towards those that `status` wants."""
+        """Take one step from the current workers towards those that `status` wants."""
         self._apply_exclusions(status)
         self.reap()
         known = {worker.name: worker for worker in status.workers}
@@ -134,14 +134,14 @@ class Fleet:
         self._end_stuck()
 
     def reap(self) -> None:
-        """Note which workers have ended."""
+        """Record which workers have ended."""
         for name, ended in self._pool.poll().items():
             slot = self._slots.get(name)
             if slot is not None and slot.is_running and ended is not None:
                 self._note_end(name, slot, ended)
 
     def kill(self) -> None:
-        """End every worker at once."""
+        """Kill every worker."""
         for name in self.running:
             self._pool.kill(name)
 
@@ -161,7 +161,7 @@ class Fleet:
         self._excluded_hosts = hosts
 
     def _adopt_surplus(self, known: Mapping[str, WorkerStatus], wanted: Collection[str]) -> None:
-        """Take over what an earlier supervisor was about to end."""
+        """Adopt workers that are not wanted: an earlier supervisor was about to end them."""
         for name in known.keys() - self._slots.keys() - self._foreign - set(wanted):
             if _OF_A_FLEET.fullmatch(name) and self._pool.adopt(name, known[name].host, known[name].pid):
                 self._slots[name] = _Slot(RestartBudget(name, self._policy), is_running=True)
@@ -171,7 +171,7 @@ class Fleet:
     def _start_if_due(self, name: str, known: WorkerStatus) -> None:
         slot = self._slots[name]
         if slot.is_running and not slot.is_draining:
-            slot.kill_at = math.inf  # it is wanted, again perhaps
+            slot.kill_at = math.inf  # the worker is wanted (again)
         if slot.is_running or slot.budget.problem or self._clock() < slot.budget.start_after:
             return
         if not self._pool.adopt(name, known.host, known.pid):
@@ -206,7 +206,7 @@ class Fleet:
             self._placement.note(self._pool.unplaced())
 
     def _drain(self, name: str, deadline_s: float, reason: str) -> bool:
-        """Ask it to leave; False if it has not joined yet, to be asked again at the next step."""
+        """Ask a worker to leave; return False if it has not joined yet, to retry at the next step."""
         try:
             self._admin.drain(name, deadline_s, reason)
         except UnspoolError:
@@ -218,7 +218,7 @@ class Fleet:
         for name, worker in known.items():
             slot, process = self._slots.get(name), processes.get(name)
             if slot is None or process is None or process.pid != worker.pid:
-                continue  # not ours, or the session of the process before it
+                continue  # not this pool's, or the session of its previous process
             if worker.estimates > 0:
                 slot.budget.forgive()
             if worker.state.lower() != "stuck":
@@ -236,7 +236,7 @@ class Fleet:
         slot.is_running, slot.changed_at = False, self._clock()
         kind, host = self._kind_of(slot, ended), self._host_of(name)
         if kind is EndKind.REFUSED and host in self._excluded_hosts:
-            kind = EndKind.EVICTED  # not it, but its machine
+            kind = EndKind.EVICTED  # the fault is the machine's, not the worker's
         if ended.out_of_memory:
             self._shortage.note(host)
         if slot.was_stuck:

@@ -1,4 +1,4 @@
-"""A run's processes: the one place that knows every part and decides which ones there are."""
+"""Launches a run: starts its processes and supervises them until the run ends."""
 
 import contextlib
 import dataclasses
@@ -49,15 +49,15 @@ class Backend:
     """Where workers run.
 
     Attributes:
-        kind: "ray" makes them Ray actors, "local" processes of this machine.
-        address: of a Ray cluster that is there; by default Ray starts one that ends with the run.
+        kind: "ray" runs them as Ray actors, "local" as processes of this machine.
+        address: of an existing Ray cluster; None starts one that ends with the run.
     """
 
     kind: Literal["ray", "local"] = "ray"
     address: str | None = None
 
     def check(self) -> None:
-        """Refuse what cannot work on this machine, before anything is started.
+        """Check that this backend can work on this machine, before anything is started.
 
         Raises:
             UsageError: Ray could not be started here.
@@ -67,19 +67,19 @@ class Backend:
 
 
 def supervise(run: RunDirectory, backend: Backend, display: Display, *, takeover: bool = False) -> Status:
-    """Run the learner and the workers of `run` from here, until it ends; return how it did.
+    """Run the learner and the workers of `run` until it ends; return its last status.
 
     A learner and workers that run without a supervisor are adopted as they are. No process is left behind,
     however the run ends.
 
     Args:
-        run: whose.
+        run: the run to supervise.
         backend: where workers run.
-        display: where a person watches.
-        takeover: take the run from the learner and the supervisor that have it.
+        display: shows progress to a person.
+        takeover: take the run over from its current learner and supervisor.
 
     Raises:
-        UnspoolError: the run did not start, or did not end as it should.
+        UnspoolError: the run did not start, or did not end successfully.
     """
     backend.check()
     config = RunConfig.from_tables(read_tables(run.config_path))
@@ -136,7 +136,7 @@ def _start_learner(run: RunDirectory, config: RunConfig, *options: str) -> Child
 
 
 def current_status(run: RunDirectory) -> Status:
-    """Return how `run` stands, from its learner or else from its directory."""
+    """Return the status of `run` from its learner, or else from its directory."""
     try:
         with connected(run) as admin:
             return admin.status()
@@ -145,15 +145,15 @@ def current_status(run: RunDirectory) -> Status:
 
 
 def detach(run: RunDirectory, backend: Backend, *, takeover: bool = False) -> None:
-    """Start a process that supervises `run`; returns once a worker has joined.
+    """Start a process that supervises `run`, and return once a worker has joined.
 
     Args:
-        run: whose.
+        run: the run to supervise.
         backend: where workers run.
-        takeover: take the run from the learner and the supervisor that have it.
+        takeover: take the run over from its current learner and supervisor.
 
     Raises:
-        UnspoolError: none has, and the message says why.
+        UnspoolError: no worker has joined; the message gives the reason.
     """
     address = ["--address", backend.address] if backend.address else []
     options = [*address, *["--takeover"] * takeover]
@@ -164,7 +164,7 @@ def detach(run: RunDirectory, backend: Backend, *, takeover: bool = False) -> No
     while not _is_under_way(run):
         exit_code = supervisor.poll()
         if exit_code == 0:
-            return  # it had little to do
+            return  # the run was already complete
         if exit_code is not None:
             raise failure_of(exit_code, supervisor.last_words())
         if time.monotonic() > give_up_at:
@@ -185,7 +185,7 @@ def _is_under_way(run: RunDirectory) -> bool:
 
 
 def _await_learner(run: RunDirectory, learner: LearnerProcess, signals: StopSignals) -> Endpoints | None:
-    """Where the learner listens; None if it had nothing to do and has left."""
+    """Return the learner's endpoints; None if it had nothing to do and has exited."""
     give_up_at = time.monotonic() + _START_S
     while True:
         exit_code = learner.poll()
@@ -195,7 +195,7 @@ def _await_learner(run: RunDirectory, learner: LearnerProcess, signals: StopSign
             raise failure_of(exit_code, learner.last_words())
         with contextlib.suppress(LearnerUnreachableError):
             endpoints = run.endpoints()
-            if endpoints.pid == learner.pid:  # else they are those of an earlier process
+            if endpoints.pid == learner.pid:  # else the endpoints are those of an earlier process
                 return endpoints
         if signals.count:
             raise InterruptedRunError("stopped before the learner had started")
@@ -263,7 +263,7 @@ def _supervisor(
     run: RunDirectory, restarts: LearnerRestarts, pool: WorkerPool, admin: AdminClient, endpoints: Endpoints
 ) -> Iterator[Supervisor]:
     def follow(pid: int) -> str:
-        """Connect to the learner with this process number, once it listens."""
+        """Connect to the learner process `pid`, once it listens."""
         with contextlib.suppress(LearnerUnreachableError):
             now = run.endpoints()
             if now.pid == pid:
@@ -283,7 +283,7 @@ def _supervisor(
 
 
 def _follow(run: RunDirectory, supervisor: Supervisor, signals: StopSignals, display: Display) -> None:
-    """Supervise until the end, and tell what there is to tell, each thing once."""
+    """Supervise until the end, showing each message once."""
     told: list[str] = []
     noted: tuple[list[str], Mapping[str, tuple[int, str]]] = [], {}
     note_supervision(run, *noted)
@@ -305,7 +305,7 @@ def _follow(run: RunDirectory, supervisor: Supervisor, signals: StopSignals, dis
 
 
 def _failures(supervisor: Supervisor) -> list[str]:
-    """What workers ended with, each kind once: what they told the learner, and what their processes left."""
+    """Return each kind of worker failure once: those reported to the learner, and those of the processes."""
     status = supervisor.status
     reports = [] if status is None else [read_report(one.failure) for one in status.failures]
     ends = [f"worker {name} ended: {last}" for name, (_, last) in supervisor.ends.items()]

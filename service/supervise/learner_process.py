@@ -1,4 +1,4 @@
-"""The learner's process as its supervisor sees it: a child, or the process of an earlier supervisor."""
+"""The learner's process for its supervisor: a child, or the process of an earlier supervisor."""
 
 import contextlib
 import signal
@@ -17,11 +17,11 @@ _FAILURES: Final = {"FAILED": ExitCode.RUN_FAILED, "UNTRAINED": ExitCode.UNTRAIN
 
 
 class LearnerProcess(Protocol):
-    """The process that holds theta."""
+    """The process of the learner."""
 
     @property
     def pid(self) -> int:
-        """Its process number."""
+        """The process id."""
         ...
 
     def poll(self) -> int | None:
@@ -29,24 +29,26 @@ class LearnerProcess(Protocol):
         ...
 
     def last_words(self) -> str:
-        """Return the last line that it printed."""
+        """Return the last line of its output."""
         ...
 
     def terminate(self) -> None:
-        """Ask it by a signal to stop with a checkpoint; asked twice, without waiting for the outer step."""
+        """Ask it by a signal to stop with a checkpoint; the second time, without waiting for the outer
+        step.
+        """
         ...
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it."""
         ...
 
     def end(self) -> None:
-        """Ask it to end, and make sure that it does."""
+        """Ask it to end, wait, and kill it if it does not."""
         ...
 
 
 class AdoptedLearner:
-    """A learner that runs already, and is not this process's child."""
+    """A running learner that is not a child of this process."""
 
     def __init__(self, run: RunDirectory, process: AdoptedProcess) -> None:
         self._run = run
@@ -54,11 +56,11 @@ class AdoptedLearner:
 
     @property
     def pid(self) -> int:
-        """Its process number."""
+        """The process id."""
         return self._process.pid
 
     def poll(self) -> int | None:
-        """Return what its exit code must have been, by what it left behind: only a parent is told."""
+        """Return the exit code implied by the learner's last status: only a parent receives the real one."""
         if self._process.exit() is None:
             return None
         status = stored_status(self._run)
@@ -67,7 +69,7 @@ class AdoptedLearner:
         return _FAILURES.get(status.state, ExitCode.OK)
 
     def last_words(self) -> str:
-        """Return the last line that it printed, if any, and where the rest is."""
+        """Return the last line of its output, if any, with the path of the log."""
         return last_line(self._run.log_path("learner"))
 
     def terminate(self) -> None:
@@ -75,25 +77,26 @@ class AdoptedLearner:
         self._process.signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once."""
-        self._process.signal(signal.SIGKILL)  # alone: it may share its group with the shell that started it
+        """Kill it."""
+        # Not its process group, which it may share with the shell that started it.
+        self._process.signal(signal.SIGKILL)
         self._process.wait(_END_S)
 
     def end(self) -> None:
-        """Ask it to end, and make sure that it does."""
+        """Ask it to end, wait, and kill it if it does not."""
         self._process.signal(signal.SIGTERM)
         self._process.wait(_END_S)
         self.kill()
 
 
 def running_learner(run: RunDirectory) -> AdoptedLearner | None:
-    """Return the learner of `run` that runs without a supervisor, or None if none does.
+    """Return the learner of `run` that runs without a supervisor, or None if there is none.
 
-    Its number alone could be another process's by now. It is the learner if it is named by the lock, which is
-    held, and by the endpoints, and if what answers there gives the same generation as these.
+    The pid alone does not identify it, because pids are reused. It is the learner if the lock is held and
+    names it, the endpoints name it, and the server at these endpoints reports the same generation.
 
     Raises:
-        RunInUseError: one runs, and it cannot be supervised from here.
+        RunInUseError: a learner runs and cannot be supervised from here.
     """
     lock = run.path / "LOCK"
     if not is_locked(lock):

@@ -13,17 +13,17 @@ _RESTARTABLE: Final = (_UNCAUGHT, ExitCode.FAILED, ExitCode.PORT_IN_USE, ExitCod
 
 
 _POLICY: Final = RestartPolicy(window_s=3600.0)
-"""The window is long enough for as many processes that each hang until they are killed."""
+"""The window is long enough for several processes that each hang until they are killed."""
 
 
 class LearnerRestarts:
-    """The learner's process, and those that replace it. Not thread-safe; waits for nothing.
+    """The learner's process and its restarts. Not thread-safe; never blocks.
 
     Args:
         learner: the first process.
         start: starts another on the same run directory.
         clock: monotonic seconds.
-        policy: how often it is restarted.
+        policy: how often to restart.
     """
 
     def __init__(
@@ -46,22 +46,22 @@ class LearnerRestarts:
 
     @property
     def is_down(self) -> bool:
-        """Whether the next process is still to be started."""
+        """Whether the next process has not been started yet."""
         return self._next_at is not None
 
     @property
     def has_given_up_restarting(self) -> bool:
-        """Whether it has ended too often to be restarted."""
+        """Whether the learner has ended too often to be restarted."""
         return len(self._recent_ends) >= self._policy.crashes
 
     @property
     def pid(self) -> int:
-        """Number of the present process."""
+        """Process id of the current process."""
         return self._learner.pid
 
     @property
     def problem(self) -> str:
-        """What a person should know; empty if it has not ended since the last outer step."""
+        """A problem to show to people; empty if the learner has not ended since the last outer step."""
         if not self._recent_ends:
             return ""
         count = (
@@ -70,7 +70,7 @@ class LearnerRestarts:
         return f"the learner {self._cause} ({count})" + "; it is restarted" * (not self._is_final)
 
     def poll(self) -> int | None:
-        """Return the exit code once it is not restarted any more; None while it runs, or will."""
+        """Return the exit code if the learner has ended and will not be restarted, else None."""
         if self._next_at is not None and not self._is_final:
             if self._clock() >= self._next_at:
                 self._learner, self._next_at = self._start(), None
@@ -82,30 +82,30 @@ class LearnerRestarts:
         return exit_code if self._is_final else None
 
     def moved(self, outer_step: int) -> None:
-        """Note how far theta is. Steps that are repeated after a restart count once."""
+        """Record the outer step. Steps that are repeated after a restart count only once."""
         if outer_step > self._highest_step:
             self._highest_step = outer_step
             self._recent_ends.clear()
 
     def stop_restarting(self) -> None:
-        """Restart it no more; if it has ended, nothing follows."""
+        """Disable restarts, including one that is due."""
         self._is_final = True
 
     def last_words(self) -> str:
-        """Return the last line that the learner printed."""
+        """Return the last line of the learner's output."""
         return self._learner.last_words()
 
     def terminate(self) -> None:
-        """Ask the present process by a signal to stop, where it does not answer otherwise."""
+        """Ask the current process by a signal to stop, when it does not answer calls."""
         self._learner.terminate()
 
     def kill(self, reason: str = "") -> None:
-        """End the present process at once; `reason` is for people."""
+        """Kill the current process; `reason` is for people."""
         self._reason = reason
         self._learner.kill()
 
     def end(self) -> None:
-        """Ask it to end, make sure that it does, and do not restart it."""
+        """Ask the learner to end, kill it if it does not, and do not restart it."""
         self.stop_restarting()
         self._learner.end()
 
@@ -120,7 +120,7 @@ class LearnerRestarts:
 
 
 def cause_of(exit_code: int) -> str:
-    """Say how a process ended."""
+    """Return how a process ended, for people."""
     if exit_code < 0:
         return f"was killed by {signal.Signals(-exit_code).name}"
     return f"ended with exit code {exit_code}"

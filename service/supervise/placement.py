@@ -1,4 +1,4 @@
-"""What keeps workers from running on machines: no room there, or not enough memory for so many."""
+"""Reasons why workers do not run: no machine with room for them, or too little memory."""
 
 import collections
 import datetime
@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 PATIENCE_S: Final = 10.0
-"""A pool takes a while to find a place; only who waits for longer lacks something."""
+"""A pool takes a while to place a worker; only those that wait for longer are reported."""
 
 _OUTS_PER_WORKER: Final = 2
 
 
 class Placement:
-    """What a pool says of room, with the time at which each worker began to wait for it."""
+    """The workers that a pool cannot place, and when each began to wait."""
 
     def __init__(self, wall_clock: Callable[[], float]) -> None:
         self._wall_clock = wall_clock
@@ -20,20 +20,20 @@ class Placement:
         self._wants: Mapping[str, str] = {}
 
     def note(self, unplaced: Mapping[str, str]) -> None:
-        """Take note of what each worker without a place lacks."""
+        """Record the workers without a machine and the resource that each lacks."""
         now = self._wall_clock()
         self._since = {name: self._since.get(name, now) for name in unplaced}
         self._wants = dict(unplaced)
 
     @property
     def states(self) -> Mapping[str, tuple[str, float]]:
-        """What each worker without a place waits for, and for how long."""
+        """State and waiting time of each worker without a machine."""
         now = self._wall_clock()
         return {name: (f"no room: {lack}", now - self._since[name]) for name, lack in self._lacking.items()}
 
     @property
     def problems(self) -> list[str]:
-        """One for all workers that lack the same."""
+        """One problem for all workers that lack the same resource."""
         told = []
         lacking = self._lacking
         for lack in dict.fromkeys(lacking.values()):
@@ -47,23 +47,23 @@ class Placement:
 
     @property
     def _lacking(self) -> Mapping[str, str]:
-        """What those lack that have waited for long enough."""
+        """Workers that have waited for at least `PATIENCE_S`, and what they lack."""
         now = self._wall_clock()
         return {name: lack for name, lack in self._wants.items() if now - self._since[name] >= PATIENCE_S}
 
 
 class MemoryShortage:
-    """How often workers ran out of memory, by machine: with one worker fewer the others may fit."""
+    """Counts workers that ran out of memory, by machine: with fewer workers the others may fit."""
 
     def __init__(self) -> None:
         self._outs: collections.Counter[str] = collections.Counter()
 
     def note(self, host: str) -> None:
-        """Count a worker that ran out of memory there."""
+        """Count a worker that ran out of memory on `host`."""
         self._outs[host] += 1
 
     def forget(self) -> None:
-        """Start counting again: the number of workers was set."""
+        """Reset the counts, because the number of workers was set."""
         self._outs.clear()
 
     def affordable(self, workers: int) -> int:
@@ -73,7 +73,7 @@ class MemoryShortage:
 
     @property
     def problems(self) -> list[str]:
-        """What a person should know."""
+        """Problems to show to people."""
         return [
             f"{host or 'a machine'}: workers ran out of memory {outs} times, and {outs // _OUTS_PER_WORKER} "
             "fewer run until `unspool scale` says otherwise; less num_tasks, or more memory, lets them fit"

@@ -1,4 +1,4 @@
-"""From a configuration file to a run directory that can be launched, once everything has been checked."""
+"""Prepares a run directory from a configuration file, after all checks."""
 
 import contextlib
 import json
@@ -35,19 +35,19 @@ def prepare(
     accept_config_change: bool,
     takeover: bool = False,
 ) -> RunDirectory:
-    """Return the directory of a new run, or of one to be resumed, with a valid configuration in it.
+    """Return the directory of a new run, or of one to resume, containing a valid configuration.
 
     Args:
         config_path: a configuration, or the directory or the name of a run.
         overrides: `key=value` each.
         run_dir: of the run; by default a new one below `runs`, named after the configuration.
         accept_config_change: resume even if that changes what is trained.
-        takeover: also of a run that is in use.
+        takeover: allow a run that is in use.
 
     Raises:
         ConfigError: the configuration cannot be used.
-        UsageError: the directory cannot be used, or the run in it is another one.
-        RunInUseError: the run in it is in use.
+        UsageError: the directory cannot be used, or contains a run of another configuration.
+        RunInUseError: the run is in use.
     """
     resumed = run_called(config_path)
     if resumed is not None:
@@ -77,10 +77,10 @@ def _nothing_called(path: Path) -> ConfigError:
 
 
 def check_tls_files(config: RunConfig) -> None:
-    """Refuse certificates that would be refused later. Folders of parties that live elsewhere may be missing.
+    """Reject certificates that would be rejected later. Folders of clients on other machines may be missing.
 
     Raises:
-        ConfigError: naming the file and what is wrong with it.
+        ConfigError: a file is invalid; the message names it and the problem.
     """
     server = config.tls.server
     if server is None:
@@ -98,13 +98,13 @@ def check_tls_files(config: RunConfig) -> None:
 
 
 def check_in_child(tables: Tables) -> None:
-    """Validate a configuration, components and data included, in a process that ends afterwards.
+    """Validate a configuration, including components and data, in a child process.
 
-    This one is to supervise for hours: it needs neither JAX nor the data in memory, and it starts processes,
-    which goes badly with JAX's threads.
+    This process supervises for hours. It must not hold JAX or the data in memory, and it starts processes,
+    which is unsafe with JAX's threads.
 
     Raises:
-        ConfigError: with all that is wrong.
+        ConfigError: with every problem.
     """
     try:
         finished = subprocess.run(
@@ -126,7 +126,7 @@ def check_in_child(tables: Tables) -> None:
 
 
 def _failed_check(exit_code: int, answer: bytes, log: bytes) -> UnspoolError | ConfigError:
-    """Return the error that the check ended with; if it had no time to name one, how it ended."""
+    """Return the error that the check reported, or one about how its process ended."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
         told = json.loads(answer)
         if told["problems"]:
@@ -141,10 +141,10 @@ def _failed_check(exit_code: int, answer: bytes, log: bytes) -> UnspoolError | C
 
 
 def check_resumable(run: RunDirectory, config: RunConfig, accept_config_change: bool) -> None:
-    """Refuse to resume a run with a configuration that trains something else.
+    """Reject a configuration that would train something else than the run did.
 
     Raises:
-        UsageError: naming the keys that differ, or steps that are done already.
+        UsageError: keys differ, or the run already has more outer steps than wanted.
     """
     done, wanted = run.checkpointed_step, config.experiment.get("outer_steps", 0)
     if wanted < done:
@@ -164,10 +164,10 @@ def check_resumable(run: RunDirectory, config: RunConfig, accept_config_change: 
 
 
 def check_not_in_use(run: RunDirectory) -> None:
-    """Refuse a run that is supervised. A learner that runs without a supervisor is adopted.
+    """Reject a run that is supervised. A learner that runs without a supervisor is adopted.
 
     Raises:
-        RunInUseError: naming the supervisor, or the learner.
+        RunInUseError: the run is in use; the message names the supervisor or the learner.
     """
     check_unsupervised(run)
     running_learner(run)

@@ -1,7 +1,7 @@
-"""Whether a Ray cluster answers, in a way that can be interrupted, and whether one can be started here.
+"""Checks whether a Ray cluster answers, and whether one can be started on this machine.
 
-Ray's own attempt to connect takes minutes for an address where nothing answers, and no signal reaches Python
-until then. So a child process asks first: it can be ended at any moment.
+Ray's own attempt to connect takes minutes if nothing answers at the address, and Python receives no signal
+during that time. A child process therefore tries first, because it can be killed at any moment.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from protos.rpc.connection import host_of
 from service.display.tables import Finding
 
 WAIT_S = 40.0
-"""A cluster that has not answered by then is given up."""
+"""Time limit for a cluster to answer."""
 
 _CONNECT_S = 5.0
 _STEP_S = 0.1
@@ -28,7 +28,7 @@ _NAMES = ("auto", "local")  # Ray looks these up; everything else is host:port
 _CLIENT = "ray://"
 _REFUSAL = "AuthenticationError"
 
-# What Ray appends to the folder, with the longest process number; `raylet`'s path is shorter.
+# The path that Ray appends to the folder, with the longest possible pid; `raylet`'s path is shorter.
 _LONGEST_TAIL: Final = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 _SOCKET_PATH_LIMIT: Final = 103 if sys.platform == "darwin" else 107
 _LONGEST_FOLDER: Final = _SOCKET_PATH_LIMIT - len(_LONGEST_TAIL)
@@ -41,13 +41,13 @@ def await_cluster(address: str, is_interrupted: Callable[[], bool], wait_s: floa
     """Return once the cluster at `address` answers.
 
     Args:
-        address: as `--address` has it.
+        address: as in `--address`.
         is_interrupted: whether this process was asked to end.
-        wait_s: how long to wait.
+        wait_s: time limit.
 
     Raises:
-        LearnerUnreachableError: nothing answers there within `wait_s`; the message says what was tried.
-        InterruptedRunError: `is_interrupted`.
+        LearnerUnreachableError: no cluster answers within `wait_s`; the message gives the reason.
+        InterruptedRunError: `is_interrupted` returned True.
     """
     if address not in _NAMES:
         _check_port(address.removeprefix(_CLIENT))
@@ -67,7 +67,7 @@ def await_cluster(address: str, is_interrupted: Callable[[], bool], wait_s: floa
     finally:
         child.kill()
         child.communicate()
-    # A cluster that asks for a token answers; whether this process has it, connecting will show.
+    # A cluster that requires a token does answer; connecting will show whether this process has the token.
     if child.returncode and _REFUSAL not in said:
         raise _unreachable(address, said)
 
@@ -75,7 +75,7 @@ def await_cluster(address: str, is_interrupted: Callable[[], bool], wait_s: floa
 def _said(
     child: "subprocess.Popen[bytes]", address: str, is_interrupted: Callable[[], bool], give_up_at: float
 ) -> str:
-    """Return the last line that `child` printed, once it has ended."""
+    """Return the last line of `child`'s stderr, once it has ended."""
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             _, errors = child.communicate(timeout=_STEP_S)
@@ -103,7 +103,7 @@ def _unreachable(address: str, why: str) -> LearnerUnreachableError:
 
 
 def temporary_folder(environment: Mapping[str, str] = os.environ) -> Finding:
-    """Judge the folder in which a Ray that is started here would make its sockets."""
+    """Check that the folder of Ray's sockets has a short enough path."""
     variable = next((name for name in _FOLDER_VARIABLES if name in environment), "")
     folder = environment[variable] if variable else _DEFAULT_FOLDER
     length = len(os.fsencode(Path(folder).absolute()))
@@ -115,10 +115,10 @@ def temporary_folder(environment: Mapping[str, str] = os.environ) -> Finding:
 
 
 def check_temporary_folder() -> None:
-    """Refuse to start Ray where it would fail.
+    """Reject a machine on which Ray could not start.
 
     Raises:
-        UsageError: naming the variable, the length, the limit and the remedy.
+        UsageError: the folder is too long; the message gives its variable, the limit and the remedy.
     """
     finding = temporary_folder()
     if finding.state == "problem":

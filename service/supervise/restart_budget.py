@@ -21,28 +21,28 @@ class EndKind(enum.StrEnum):
     ASKED = "asked"
     """The supervisor scaled it down."""
     EVICTED = "evicted"
-    """The learner or an admin gave its lanes to others; another process may do better."""
+    """The learner or an admin took its lanes away; another process may work."""
     DRAINED = "drained"
-    """An admin drained it, or the run is over; another process follows if it is wanted."""
+    """An admin drained it, or the run is over; it is restarted if it is still wanted."""
     PREEMPTED = "preempted"
     """Its machine was taken away, or it was sent SIGTERM."""
     CRASHED = "crashed"
     REFUSED = "refused"
-    """The learner refuses it, and would refuse another one started the same way."""
+    """The learner refuses it, and would refuse another process started the same way."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RestartPolicy:
-    """What each kind of end costs.
+    """The delay and the limit for each kind of end.
 
     Attributes:
-        first_delay_s: from the first end of a kind to the restart; doubled by each further one.
-        longest_delay_s: the delay grows no longer.
-        crashes: what crashes as often within `window_s`, without progress in between, stays down: an
-            estimate of a worker, an outer step of a learner.
+        first_delay_s: delay of the restart after the first end of a kind; doubled after each further one.
+        longest_delay_s: upper limit of the delay.
+        crashes: maximum number of crashes within `window_s` without progress in between, which is an estimate
+            for a worker and an outer step for a learner; then there is no restart.
         window_s: how long a crash counts.
-        preemptions: a worker that is preempted as often within `preemption_window_s` stays down: at the
-            longest delay, one whose machines hardly last.
+        preemptions: maximum number of preemptions of a worker within `preemption_window_s`. At the longest
+            delay, only a worker whose machines hardly last reaches it.
         preemption_window_s: how long a preemption counts.
     """
 
@@ -54,18 +54,18 @@ class RestartPolicy:
     preemption_window_s: float = 3600.0
 
     def delay_s(self, ends: int) -> float:
-        """Return how long to wait after so many ends of one kind."""
+        """Return the delay after `ends` recent ends of one kind."""
         return float(min(self.first_delay_s * 2.0 ** min(ends - 1, 30), self.longest_delay_s))
 
 
 class RestartBudget:
-    """The ends of one worker.
+    """Counts the ends of one worker's processes.
 
     Attributes:
-        start_after: when its next process may be started.
-        problem: why there will be none, for people; empty if there will.
-        ends: processes that ended without being asked to.
-        last_end: how the last of them did, for people.
+        start_after: time from which its next process may be started.
+        problem: why the worker is not restarted, for people; empty if it may be.
+        ends: number of processes that ended without being requested to.
+        last_end: how the last of them ended, for people.
     """
 
     def __init__(self, name: str, policy: RestartPolicy) -> None:
@@ -79,11 +79,11 @@ class RestartBudget:
         self.last_end = ""
 
     def forgive(self) -> None:
-        """It has delivered an estimate: earlier crashes count no more."""
+        """Clear the crashes, because the worker has delivered an estimate."""
         self._crashes.clear()
 
     def charge(self, kind: EndKind, ended: Exit, now: float) -> None:
-        """Count an end."""
+        """Count an end of `kind` and set the time or the refusal of the next start."""
         if kind is EndKind.ASKED:
             return
         if kind is EndKind.DRAINED:
@@ -122,14 +122,16 @@ class RestartBudget:
 
 
 def cause_of(ended: Exit) -> str:
-    """Return why a process ended in one line: Ray, and Python, say most at the end."""
+    """Return why a process ended, in one line: the last of Ray's or Python's message, the most specific
+    one.
+    """
     if ended.code == ExitCode.EVICTED:
         return "its lanes were taken away"
     return last_line(ended.cause, _CAUSE_CHARACTERS) or f"exit code {ended.code}"
 
 
 def kind_of_exit(ended: Exit) -> EndKind:
-    """Return what kind of end it was, from the exit code; for ends that were not requested."""
+    """Return the kind of an end that was not requested, from the exit code."""
     if ended.preempted:
         return EndKind.PREEMPTED
     if ended.code == ExitCode.OK:

@@ -1,4 +1,4 @@
-"""Counts SIGINT, SIGTERM and SIGHUP: each one more asks for a quicker end."""
+"""Counts SIGINT, SIGTERM and SIGHUP: each further one requests a faster stop."""
 
 import signal
 from types import FrameType, TracebackType
@@ -9,7 +9,7 @@ _PATIENCE: Final = 2
 
 
 class StopSignals:
-    """Within its `with`, signals are counted instead of obeyed; one too many raises `KeyboardInterrupt`."""
+    """A context that counts signals instead of obeying them; the third raises `KeyboardInterrupt`."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -19,7 +19,7 @@ class StopSignals:
         for number in _SIGNALS:
             self._previous[number] = signal.signal(number, self._note)
         if self._previous[signal.SIGHUP] == signal.SIG_IGN:
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup: the run is to outlive its terminal
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup: the run must outlive its terminal
         return self
 
     def __exit__(

@@ -30,15 +30,15 @@ _TELL_AGAIN_S = 10.0
 
 
 class Supervisor:
-    """One run's supervision, a step at a time. Not thread-safe; waits for nothing.
+    """Supervises one run, one step at a time. Not thread-safe; never blocks.
 
     Args:
-        learner: its process, and the restarts of that.
-        admin: its operator's port.
+        learner: its process and restarts.
+        admin: client of its admin service.
         fleet: its workers.
         clock: monotonic seconds.
-        follow: points `admin` to the learner process with this number; returns why workers cannot find that,
-            or nothing.
+        follow: points `admin` to the learner process with this pid; returns the reason if workers cannot find
+            that process, else "".
     """
 
     def __init__(
@@ -70,20 +70,20 @@ class Supervisor:
 
     @property
     def status(self) -> Status | None:
-        """The learner's last status; that it is down, while it is restarted."""
+        """The learner's last status, with state `DOWN` while the learner is being restarted."""
         if self._status is not None and self._learner.is_down:
             self._status.state, self._status.waiting_for = DOWN, "the learner, which is restarted"
         return self._status
 
     @property
     def problems(self) -> list[str]:
-        """What a person should know."""
+        """Problems to show to people."""
         of_the_learner = [text for text in (self._learner.problem, self._refusal, self._silence) if text]
         return of_the_learner + self._fleet.problems
 
     @property
     def _silence(self) -> str:
-        """What to tell of a learner whose process runs and does not answer."""
+        """The problem of a learner whose process runs but does not answer."""
         if not self._is_silent or self._learner.is_down or self._ended_at is not None:
             return ""
         return (
@@ -98,29 +98,29 @@ class Supervisor:
 
     @property
     def ends(self) -> Mapping[str, tuple[int, str]]:
-        """How often workers ended without being asked to, and how the last time."""
+        """How many processes of each worker ended without being requested to, and how the last one ended."""
         return self._fleet.ends
 
     def ask_to_stop(self, times: int) -> None:
-        """End the run with a checkpoint; asked twice, without waiting for the running outer step.
+        """Stop the run with a checkpoint; the second time, without waiting for the running outer step.
 
-        A learner that is down is not started again for this: its newest checkpoint is on the disk.
+        A learner that is down is not restarted for this, because its newest checkpoint is on disk.
         """
         self._stops_wanted = max(self._stops_wanted, times)
         if self._stops_wanted:
             self._learner.stop_restarting()
 
     def kill(self) -> None:
-        """End everything at once."""
+        """Kill the learner and every worker."""
         self._learner.stop_restarting()
         self._learner.kill()
         self._fleet.kill()
 
     def step(self) -> bool:
-        """Do what is due; return whether the run has ended and nothing of it is left.
+        """Do what is due; return whether the run has ended and all its processes with it.
 
         Raises:
-            UnspoolError: nothing of it is left, and it did not end as it should.
+            UnspoolError: the run has ended, but not successfully.
         """
         exit_code = self._learner.poll()
         if exit_code is not None:
@@ -133,10 +133,10 @@ class Supervisor:
         try:
             self._status = self._admin.status()
         except LearnerUnreachableError as error:
-            self._unreachable = str(error).partition(": ")[0]  # the rest differs from call to call
+            self._unreachable = str(error).partition(": ")[0]  # the rest differs between calls
             self._check_silence()
         except RefusedError as error:
-            # It runs, and so does training: certificates that have expired are no reason to end a run.
+            # The learner runs and training continues: expired certificates are no reason to end a run.
             self._answered_at, self._refusal = self._clock(), str(error)
             self._fleet.reap()
         else:
@@ -148,7 +148,7 @@ class Supervisor:
         return False
 
     def _tell(self, status: Status) -> None:
-        """Tell the learner what only its supervisor knows, for its status."""
+        """Send the learner what only the supervisor knows, to be included in the status."""
         note = SupervisionNote(
             problems=as_lines(self.problems, self.ends),
             absent_workers=self._fleet.absent({worker.name for worker in status.workers}),
@@ -159,7 +159,7 @@ class Supervisor:
         facts = [*note.problems, *(f"{one.name} {one.state}" for one in note.absent_workers)]
         if facts == self._told and self._clock() - self._told_at < _TELL_AGAIN_S:
             return
-        with contextlib.suppress(UnspoolError):  # tried again at the next step
+        with contextlib.suppress(UnspoolError):  # retried at the next step
             self._admin.note_supervision(note)
             self._told, self._told_at = facts, self._clock()
 
@@ -184,7 +184,7 @@ class Supervisor:
         if self._learner.pid == self._pid:
             return
         self._pid, self._is_new = self._learner.pid, True
-        self._answered_at = self._clock() + _START_S  # it has to start before it can answer
+        self._answered_at = self._clock() + _START_S  # allow it time to start before it must answer
 
     def _find(self) -> None:
         problem = self._follow(self._pid)
@@ -213,14 +213,14 @@ class Supervisor:
             self._admin.stop(now=self._stops_wanted == 2)
         except LearnerUnreachableError:
             if not self._is_silent:
-                return  # tried again at the next step
+                return  # retried at the next step
             self._learner.terminate()
         except UnspoolError:
             return
         self._stops_sent, self._stopped_at = self._stops_wanted, self._clock()
 
     def _finish(self, exit_code: int) -> bool:
-        """The learner has ended: workers leave by themselves if it said goodbye to them."""
+        """Finish after the learner has ended. Workers leave by themselves if it said goodbye to them."""
         now = self._clock()
         self._ended_at = now if self._ended_at is None else self._ended_at
         ended_for_s = now - self._ended_at
@@ -244,7 +244,7 @@ class Supervisor:
 
 
 def failure_of(exit_code: int, last_words: str) -> UnspoolError:
-    """Return the error of a learner that has ended: its own, or that it was killed."""
+    """Return the error of a learner that has ended: its own error, or that it was killed."""
     if exit_code < 0:
         return InterruptedRunError(f"the learner {cause_of(exit_code)}; launch again to resume. {last_words}")
     return error_for(exit_code, last_words)
