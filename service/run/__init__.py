@@ -1,1 +1,1 @@
-"""A run from outside: its directory, its learner's admin service, its environment."""
+"""Access to a run: its directory, its learner's admin service, its processes' environment."""

@@ -1,4 +1,4 @@
-"""The checkpoints of a run as an operator sees them."""
+"""The checkpoints of a run, listed for admins."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,15 +12,15 @@ from service.run.run_directory import RunDirectory
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointFacts:
-    """What a checkpoint file says of itself.
+    """The contents of a checkpoint file's header.
 
     Attributes:
         path: of the file.
-        outer_step: updates behind its theta; 0 if the file cannot be read.
+        outer_step: of its theta; 0 if the file cannot be read.
         theta_sha256: of its theta; empty if the file cannot be read.
-        elapsed_s: the run's time until then.
-        inner_steps: computed until then.
-        problem: what is wrong with the file; empty if nothing is known to be.
+        elapsed_s: the run's time up to this checkpoint.
+        inner_steps: computed up to this checkpoint.
+        problem: what is wrong with the file; empty if no problem is known.
     """
 
     path: str
@@ -37,7 +37,7 @@ def checkpoints_of(run: RunDirectory) -> list[CheckpointFacts]:
 
 
 def verified_checkpoints_of(run: RunDirectory) -> list[CheckpointFacts]:
-    """Return the checkpoints of `run`, oldest first, with every byte of them checked."""
+    """Return the checkpoints of `run`, oldest first, after verifying every byte of them."""
     return _facts(run, lambda path: verify(path.read_bytes()))
 
 

@@ -1,4 +1,4 @@
-"""The client of a learner's admin service: how a command reaches the learner of a run, and as whom."""
+"""The client of a learner's admin service, with the endpoints, token and certificates that commands use."""
 
 import contextlib
 import json
@@ -24,17 +24,19 @@ from service.run.run_directory import Endpoints, RunDirectory, read_token
 _DEADLINE_S = 10.0
 _SAVE_S = 70.0
 _LOOK_AGAIN_S = 1.0
-_STACK_S = 30.0  # the learner waits for the worker in that time
+_STACK_S = 30.0  # the learner's time limit for the worker's answer is shorter
 
 TOKEN_FILE = "UNSPOOL_TOKEN_FILE"  # a variable's name
-"""Names a file with a token, for users who may not read the run's own, or may do less than its owner."""
+"""Names a file with a token, for users who cannot read the run's own token or have fewer rights than its
+owner.
+"""
 
 TLS_DIRECTORY = "UNSPOOL_TLS"
 """Names a folder with `ca.crt`, `tls.crt` and `tls.key`."""
 
 
 class AdminClient:
-    """What can be asked of a learner at its admin port, a method for each call.
+    """A client of a learner's admin service, with one method per call.
 
     Every method may raise `LearnerUnreachableError` and `RefusedError`.
     """
@@ -43,7 +45,7 @@ class AdminClient:
         """Prepare a connection to "host:port" whose calls carry a token.
 
         Raises:
-            UsageError: a TLS file of `identity` cannot be used.
+            UsageError: a TLS file of `identity` is unusable.
         """
         self._address = address
         self._identity = identity
@@ -58,22 +60,24 @@ class AdminClient:
             self._open_channel()
 
     def close(self) -> None:
-        """Close the connection; the object cannot be used any more."""
+        """Close the connection; the client is unusable afterwards."""
         self._channel.close()
 
     def status(self) -> admin_pb2.Status:
-        """Return how the run stands."""
+        """Return the status of the run."""
         status: admin_pb2.Status = self._ask(self._stub.GetStatus, admin_pb2.GetStatusRequest())
         return status
 
     def watch(self, interval_s: float) -> Iterator[admin_pb2.Status]:
-        """Yield how the run stands, again and again, until the learner ends."""
+        """Yield the status of the run every `interval_s` seconds, until the learner ends."""
         request = admin_pb2.WatchStatusRequest(interval_s=interval_s)
         with self._typed_errors():
             yield from self._stub.WatchStatus(request, metadata=self._metadata)
 
     def scale(self, wanted: WorkerRange) -> int:
-        """Set how many workers there should be, or let the learner choose; return how many it wanted."""
+        """Set the number of workers, or a range for the learner to choose from; return the number wanted
+        before.
+        """
         request = admin_pb2.ScaleRequest(workers=wanted.most)
         if wanted.fewest < wanted.most:
             bounds = admin_pb2.WorkersRange(min=wanted.fewest, max=wanted.most)
@@ -81,7 +85,7 @@ class AdminClient:
         return int(self._ask(self._stub.Scale, request).workers_before)
 
     def drain(self, worker: str, deadline_s: float, reason: str) -> None:
-        """Ask a worker, through the learner, to give its lanes back and end."""
+        """Ask a worker, through the learner, to return its lanes and end."""
         request = admin_pb2.DrainRequest(worker_name=worker, deadline_s=deadline_s, reason=reason)
         self._ask(self._stub.Drain, request)
 
@@ -90,7 +94,7 @@ class AdminClient:
         self._ask(self._stub.Evict, admin_pb2.EvictRequest(worker_name=worker, reason=reason))
 
     def stack(self, worker: str) -> str:
-        """Return what every thread of a worker is doing."""
+        """Return the stack of every thread of a worker."""
         request = admin_pb2.GetStackRequest(worker_name=worker)
         return str(self._ask(self._stub.GetStack, request, _STACK_S).text)
 
@@ -99,19 +103,19 @@ class AdminClient:
         self._ask(self._stub.ResetLane, admin_pb2.ResetLaneRequest(lane=lane, fresh=fresh))
 
     def pause(self) -> None:
-        """Hold outer updates."""
+        """Pause outer updates."""
         self._ask(self._stub.Pause, admin_pb2.PauseRequest())
 
     def resume(self) -> None:
-        """Continue outer updates after `pause`."""
+        """Resume outer updates after `pause`."""
         self._ask(self._stub.Resume, admin_pb2.ResumeRequest())
 
     def note_supervision(self, note: admin_pb2.SupervisionNote) -> None:
-        """Tell the learner what only the supervisor of its workers knows."""
+        """Send the learner what only the supervisor of its workers knows."""
         self._ask(self._stub.NoteSupervision, note)
 
     def events(self, after: int) -> Sequence[admin_pb2.Event]:
-        """Return what happened after event number `after`, oldest first."""
+        """Return the events after event number `after`, oldest first."""
         request = admin_pb2.ListEventsRequest(after=after, limit=1000)
         return list(self._ask(self._stub.ListEvents, request).events)
 
@@ -123,7 +127,7 @@ class AdminClient:
         return saved
 
     def stop(self, now: bool) -> int:
-        """Write a checkpoint and end the run, at once or after the running outer step; return its number."""
+        """Stop the run with a checkpoint, at once or after the running outer step; return the outer step."""
         return int(self._ask(self._stub.Stop, admin_pb2.StopRequest(now=now)).outer_step)
 
     def _ask(self, method: Callable[..., Any], request: Any, timeout_s: float = _DEADLINE_S) -> Any:
@@ -136,10 +140,10 @@ class AdminClient:
         self._stub = admin_pb2_grpc.AdminStub(self._channel)
 
     def _explained(self, details: str) -> UnspoolError:
-        """Say why the learner is not reached, and be ready for the next call with files that were renewed."""
+        """Return an error that explains the failed connection, and reconnect if certificates were renewed."""
         if self._identity is not None and self._identity.revision() != self._revision:
             before = self._channel
-            with contextlib.suppress(UsageError):  # half written, and right at one of the next calls
+            with contextlib.suppress(UsageError):  # half written: complete at one of the next calls
                 self._open_channel()
                 before.close()
         problem = handshake_problem(self._address, self._identity)
@@ -182,8 +186,8 @@ def connected(run: RunDirectory) -> Iterator[AdminClient]:
     """Yield a connection to the learner of `run`.
 
     Raises:
-        LearnerUnreachableError: it is not running.
-        UsageError: the TLS files for operators cannot be used.
+        LearnerUnreachableError: the learner does not run.
+        UsageError: the TLS files of the admin are unusable.
     """
     try:
         endpoints = run.endpoints()
@@ -195,13 +199,13 @@ def connected(run: RunDirectory) -> Iterator[AdminClient]:
 
 
 def token_file() -> Path | None:
-    """Return the file that the environment names, or None."""
+    """Return the token file that the environment names, or None."""
     path = os.environ.get(TOKEN_FILE)
     return Path(path) if path else None
 
 
 def tls_directory() -> Path | None:
-    """Return the folder that the environment names, or None."""
+    """Return the TLS folder that the environment names, or None."""
     path = os.environ.get(TLS_DIRECTORY)
     return Path(path) if path else None
 
@@ -210,14 +214,14 @@ def _admin_token(run: RunDirectory) -> str:
     """Return the token that commands present.
 
     Raises:
-        RunNotFoundError: it cannot be read.
+        RunNotFoundError: the token cannot be read.
     """
     path = token_file()
     return run.token() if path is None else read_token(path)
 
 
 def _admin_identity(run: RunDirectory, endpoints: Endpoints) -> Identity | None:
-    """Return the files that commands use, None where nothing is encrypted."""
+    """Return the TLS files that commands use, None if nothing is encrypted."""
     if not endpoints.tls:
         return None
     directory = tls_directory()
@@ -227,7 +231,7 @@ def _admin_identity(run: RunDirectory, endpoints: Endpoints) -> Identity | None:
 
 
 def events_of(run: RunDirectory, follow: bool) -> Iterator[admin_pb2.Event]:
-    """Yield what happened, oldest first; with `follow` also what is yet to happen, until the learner ends."""
+    """Yield the run's events, oldest first; with `follow`, also new ones until the learner ends."""
     seen = 0
     try:
         with connected(run) as admin:

@@ -1,4 +1,4 @@
-"""What the environment of a run's processes must say before JAX is imported in them."""
+"""The environment variables of a run's processes, to be set before they import JAX."""
 
 import os
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ def worker_environment(config: RunConfig) -> dict[str, str]:
         gpus=workers.num_gpus,
         cpu_devices=workers.device_count if on_cpu else 1,
     )
-    # Other platforms need the CPU beside them, for what lives on the host.
+    # Other platforms also need the CPU, for arrays on the host.
     platforms = "cpu" if on_cpu else f"{workers.platform},cpu"
     computing = {"JAX_PLATFORMS": platforms, **record(config.numerics)}
     return device_environment(devices) | computing
@@ -65,9 +65,9 @@ def pin_learner(config: RunConfig) -> list[Foreign]:
 
 
 def pin_to(run_or_file: str) -> list[Foreign]:
-    """Make this process compute as a run does whose theta it reads; JAX must not have been imported yet.
+    """Make this process compute as the given run does; JAX must not have been imported yet.
 
-    An exported file says it itself when it is read.
+    An exported file contains its own numerics, which are applied when it is read.
     """
     if Path(run_or_file).is_file():
         return pin(Numerics())
@@ -75,14 +75,16 @@ def pin_to(run_or_file: str) -> list[Foreign]:
 
 
 def use_compilation_cache() -> None:
-    """Let this process reuse what the run's processes have compiled; JAX must not have been imported yet."""
+    """Let this process reuse the compilation cache of the run's processes; JAX must not have been imported
+    yet.
+    """
     for name, value in bootstrap.environment(bootstrap.Devices(), _cache()).items():
         if "CACHE" in name:
             os.environ.setdefault(name, value)
 
 
 def _cache() -> Path | None:
-    """The folder of compiled programs, or None where there can be none: it only saves time."""
+    """Return the folder of the compilation cache, or None if it cannot be created: it only saves time."""
     chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if chosen:
         return Path(chosen)

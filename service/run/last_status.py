@@ -1,4 +1,4 @@
-"""What a run directory tells of a run whose learner cannot be asked."""
+"""The status of a run whose learner does not answer, from its run directory."""
 
 import shlex
 from typing import Final
@@ -15,9 +15,9 @@ ENDED: Final = ("FINISHED", "STOPPED", "FAILED", "UNTRAINED")
 
 
 def last_status(run: RunDirectory) -> Status:
-    """Return how `run` stood when it was last heard of.
+    """Return the last known status of `run`.
 
-    Its state is one of `ENDED` if the learner said so before it left, and `DOWN` if it had no time to.
+    Its state is one of `ENDED` if the learner stored it before it exited, and `DOWN` otherwise.
     """
     status = stored_status(run)
     if status is None or status.state not in ENDED:
@@ -26,7 +26,9 @@ def last_status(run: RunDirectory) -> Status:
 
 
 def advice(run: RunDirectory) -> str:
-    """Say how a run stands whose learner does not answer, and which command continues it."""
+    """Return the state of a run whose learner does not answer, and the command that continues it, for
+    people.
+    """
     again = f"unspool launch {shlex.quote(str(run.path))}"
     status = stored_status(run)
     if is_locked(run.path / "LOCK"):
@@ -43,7 +45,7 @@ def advice(run: RunDirectory) -> str:
 
 
 def stored_status(run: RunDirectory) -> Status | None:
-    """Return the status that the newest learner process wrote when it ended, if it did."""
+    """Return the status that the newest learner process stored when it ended, or None."""
     try:
         epoch = int((run.path / "epoch").read_text(encoding="utf-8"))
         text = (run.path / "status.json").read_text(encoding="utf-8")
@@ -53,7 +55,7 @@ def stored_status(run: RunDirectory) -> Status | None:
         return None
     if status.epoch != epoch:
         return None
-    status.endpoints.clear()  # it does not listen any more
+    status.endpoints.clear()  # it no longer listens
     return status
 
 

@@ -1,4 +1,4 @@
-"""A run's directory: where it is, what lies in it, and who may read it."""
+"""The directory of a run: its location, its files, and their permissions."""
 
 import contextlib
 import dataclasses
@@ -16,20 +16,20 @@ from service.system_errors import naming
 from unspool.config.config_error import did_you_mean
 
 RUNS = Path("runs")
-"""Where runs are put and sought that are called by name, below the working directory."""
+"""Folder of runs that are referred to by name, relative to the working directory."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Endpoints:
-    """Where the learner of a run listens; it writes this down as soon as it does.
+    """Addresses of a run's learner, which stores them as soon as it listens.
 
     Attributes:
         run: the run's name.
         pid: of the learner.
         epoch: number of the learner process in this run, from 1.
         learner: host:port of the data plane.
-        admin: host:port of the operator's plane.
-        http: host:port of the status page, or its URL where that is encrypted.
+        admin: host:port of the admin service.
+        http: host:port of the status page, or its URL if it is encrypted.
         tls: whether connections are encrypted.
     """
 
@@ -55,9 +55,9 @@ class RunDirectory:
 
     @property
     def name(self) -> str:
-        """What the run is called."""
+        """The run's name."""
         name = self.path.resolve().name
-        return os.fsencode(name).decode(errors="replace")  # a path need not be text
+        return os.fsencode(name).decode(errors="replace")  # a path may be undecodable
 
     @property
     def config_path(self) -> Path:
@@ -65,12 +65,12 @@ class RunDirectory:
         return self.path / "config.toml"
 
     def token_path(self, role: Role) -> Path:
-        """Where the secret is that every call to the learner carries, one for each role."""
+        """Return the path of the token that calls to the learner present, one for each role."""
         return self.path / ("token" if role is Role.ADMIN else f"token-{role}")
 
     @property
     def supervisor_path(self) -> Path:
-        """What the supervisor says of itself."""
+        """Path of the supervisor's report."""
         return self.path / "supervisor.json"
 
     @property
@@ -79,22 +79,22 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     def log_path(self, process: str) -> Path:
-        """Where the output of one process goes."""
+        """Return the path of a process's log."""
         return self.path / "logs" / f"{process}.log"
 
     @property
     def checkpointed_step(self) -> int:
-        """Outer steps behind the newest checkpoint, by the names of the files; 0 if there is none."""
+        """Outer step of the newest checkpoint, by the names of the files; 0 if there is none."""
         numbers = (path.stem.partition("-")[2] for path in self.checkpoints_path.glob("step-*.safetensors"))
         return max((int(number) for number in numbers if number.isdecimal()), default=0)
 
     @property
     def exists(self) -> bool:
-        """Whether a run was ever launched here."""
+        """Whether this directory contains a run."""
         return self.config_path.is_file()
 
     def create(self, config_toml: str) -> None:
-        """Make the directory, or adopt the one that is there, with this configuration and tokens."""
+        """Create the directory, or reuse an existing one, with this configuration and tokens."""
         (self.path / "logs").mkdir(parents=True, exist_ok=True)
         for path in map(self.token_path, Role):
             if not path.exists():
@@ -102,12 +102,14 @@ class RunDirectory:
         write_atomically(self.config_path, config_toml)
 
     def accept_checkpoints_of(self, config_sha256: str) -> None:
-        """Let this run's checkpoints be gone on from although they were made by another configuration."""
+        """Allow resuming from this run's checkpoints although another configuration made them."""
         if not self._accepted_path.exists():
             write_atomically(self._accepted_path, config_sha256 + "\n")
 
     def accepted_sha256(self) -> str | None:
-        """Return the digest that the run's checkpoints go by, if it is not its configuration's."""
+        """Return the configuration digest of the run's checkpoints, if it is not its configuration's, else
+        None.
+        """
         try:
             return self._accepted_path.read_text(encoding="utf-8").strip()
         except FileNotFoundError:
@@ -118,18 +120,18 @@ class RunDirectory:
         return self.path / "accepted_config_sha256"
 
     def token(self, role: Role = Role.ADMIN) -> str:
-        """Return the run's secret for a role.
+        """Return the run's token for a role.
 
         Raises:
-            RunNotFoundError: there is none.
+            RunNotFoundError: it cannot be read.
         """
         return read_token(self.token_path(role))
 
     def endpoints(self) -> Endpoints:
-        """Return where the learner listens, or did when it died.
+        """Return the learner's endpoints, which remain after a crash.
 
         Raises:
-            LearnerUnreachableError: it does not.
+            LearnerUnreachableError: the learner does not listen, or the file cannot be read.
         """
         path = self.path / "endpoints.json"
         try:
@@ -143,10 +145,10 @@ class RunDirectory:
 
 
 def read_token(path: Path) -> str:
-    """Return the secret in a file.
+    """Return the token in a file.
 
     Raises:
-        RunNotFoundError: it cannot be read, or there is none in it.
+        RunNotFoundError: the file cannot be read, or is empty.
     """
     try:
         token = path.read_text(encoding="utf-8").strip()
@@ -182,7 +184,9 @@ def find_run(run: str | None) -> RunDirectory:
 
 
 def run_called(path: Path) -> RunDirectory | None:
-    """Return the run that `path` leads to, or the one of that name below `runs`; a file is none."""
+    """Return the run at `path`, or the one of that name below `runs`; None if there is none or it is a
+    file.
+    """
     if path.is_file():
         return None
     found = (RunDirectory(place) for place in (path, RUNS / path))
@@ -195,7 +199,7 @@ def known_runs() -> list[RunDirectory]:
 
 
 def claim_free_directory(name: str) -> RunDirectory:
-    """Make the first of `runs/<name>-1`, `-2`, ... that does not exist, and return it."""
+    """Create the first of `runs/<name>-1`, `-2`, ... that does not exist, and return it."""
     RUNS.mkdir(exist_ok=True)
     for number in itertools.count(1):
         path = RUNS / f"{name}-{number}"
@@ -206,10 +210,10 @@ def claim_free_directory(name: str) -> RunDirectory:
 
 
 def make_writable(folder: Path) -> None:
-    """Make a folder if it is not there, before work is done whose results are to be written to it.
+    """Create a folder and check that it is writable, before computing results to be written to it.
 
     Raises:
-        OSError: naming it; nothing can be written there.
+        OSError: the folder is not writable; the error names it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with naming(folder), tempfile.TemporaryFile(dir=folder):
@@ -217,17 +221,17 @@ def make_writable(folder: Path) -> None:
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write a small file so that a reader sees all of it or what was there before.
+    """Write a small file so that a reader sees either all of it or the previous contents.
 
     Raises:
-        OSError: it cannot be written; the error names `path`, and not the temporary file beside it.
+        OSError: the file cannot be written; the error names `path`, and not the temporary file beside it.
     """
     with naming(path):
         write_durably(path, text.encode(), writer=f"{os.getpid()}", mode=mode)
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock `path`; one that ends releases it, however it ends."""
+    """Whether a living process holds the lock `path`; a process releases it when it ends, however it ends."""
     try:
         with path.open("rb") as file:
             return not try_lock(file, shared=True)
@@ -236,7 +240,7 @@ def is_locked(path: Path) -> bool:
 
 
 def lock_holder(path: Path) -> tuple[int, str] | None:
-    """Return the process number and host that the last holder of a lock wrote into it, or None."""
+    """Return the pid and host that the last holder of a lock wrote into it, or None."""
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
         return int(holder["pid"]), str(holder["host"])

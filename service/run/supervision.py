@@ -1,4 +1,4 @@
-"""One supervisor to a run, and what it leaves there for `unspool status`: its name and its problems."""
+"""The lock that allows one supervisor per run, and the supervisor's report for `unspool status`."""
 
 import contextlib
 import json
@@ -19,20 +19,21 @@ _POLL_S: Final = 0.05
 
 @contextlib.contextmanager
 def supervising(run: RunDirectory, *, handover_s: float | None = None) -> Iterator[None]:
-    """Hold the supervisor's lock of `run`; it ends with the process, however that ends.
+    """Hold the supervisor's lock of `run`; the lock is released when the process ends, however it ends.
 
     Args:
-        run: whose.
-        handover_s: how long to wait for another one, whose learner has been taken over; one that has not
-            left then hangs, and is not waited for. By default another one is a reason to refuse.
+        run: the run to supervise.
+        handover_s: how long to wait for another supervisor, whose learner has been taken over. If it holds
+            the lock after that, it hangs, and its lock is replaced. By default another supervisor is an
+            error.
 
     Raises:
-        RunInUseError: there is another one.
+        RunInUseError: another supervisor holds the lock.
     """
     path = _lock_path(run)
     file = _locked(path, _PROBES_S if handover_s is None else handover_s)
     if file is None and handover_s is not None:
-        path.unlink(missing_ok=True)  # the process that holds it has been replaced
+        path.unlink(missing_ok=True)  # the process that holds the lock has been replaced
         file = _locked(path, _PROBES_S)
     if file is None:
         raise RunInUseError(_in_use(run))
@@ -46,10 +47,10 @@ def supervising(run: RunDirectory, *, handover_s: float | None = None) -> Iterat
 
 
 def check_unsupervised(run: RunDirectory) -> None:
-    """Refuse a run that has a supervisor.
+    """Reject a run that has a supervisor.
 
     Raises:
-        RunInUseError: naming it.
+        RunInUseError: it has one; the message names it.
     """
     if is_supervised(run):
         raise RunInUseError(_in_use(run))
@@ -63,7 +64,9 @@ def is_supervised(run: RunDirectory) -> bool:
 def note_supervision(
     run: RunDirectory, problems: Sequence[str], ends: Mapping[str, tuple[int, str]] | None = None
 ) -> None:
-    """Write down that this process supervises `run`, its problems, and how workers ended: `Fleet.ends`."""
+    """Store the report of this process, the supervisor of `run`: its problems and workers' ends
+    (`Fleet.ends`).
+    """
     workers = {name: {"ended": count, "last": last} for name, (count, last) in (ends or {}).items()}
     facts = {
         "pid": os.getpid(),
@@ -76,7 +79,7 @@ def note_supervision(
 
 
 def supervision_problems(run: RunDirectory) -> list[str]:
-    """Return the problems that the supervisor of `run` reports, or that it has died."""
+    """Return the problems that the supervisor of `run` reports, or that the supervisor is gone."""
     try:
         facts = json.loads(run.supervisor_path.read_text(encoding="utf-8"))
         pid, host, problems = int(facts["pid"]), facts["host"], list(facts["problems"])
@@ -92,7 +95,7 @@ def supervision_problems(run: RunDirectory) -> list[str]:
 
 
 def as_lines(problems: Sequence[str], ends: Mapping[str, tuple[int, str]]) -> list[str]:
-    """Return a supervisor's problems and how workers ended, as `unspool status` says it."""
+    """Return a supervisor's problems and workers' ends as lines of `unspool status`."""
     ended = [f"worker {name} ended {count}x, the last time {last}" for name, (count, last) in ends.items()]
     return [f"supervisor: {problem}" for problem in [*problems, *ended]]
 
@@ -102,7 +105,7 @@ def _lock_path(run: RunDirectory) -> Path:
 
 
 def _locked(path: Path, patience_s: float) -> IO[bytes] | None:
-    """Return the locked file. Whoever only looks holds it for a moment, too."""
+    """Return the locked file, or None. Retry, because processes that test the lock hold it briefly."""
     give_up_at = time.monotonic() + patience_s
     while True:
         file = path.open("ab", buffering=0)
