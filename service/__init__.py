@@ -1,1 +1,1 @@
-"""What a person or a scheduler touches: the command line, configuration, launching and supervising a run."""
+"""The user interface: the command line, configuration, launching and supervising a run."""

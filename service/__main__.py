@@ -11,9 +11,9 @@ import sys
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit code."""
-    put_current_directory_last()  # before any other import: what lies there must not pass for ours
+    put_current_directory_last()  # before any other import: a module there must not shadow this program's
     arguments = sys.argv[1:] if arguments is None else arguments
-    # gRPC reads it when it is imported, and would otherwise report every refused connection by itself.
+    # gRPC reads this when it is imported, and would otherwise log every refused connection itself.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from service.display.standard_streams import repair_standard_streams
 
@@ -24,17 +24,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def put_current_directory_last() -> None:
-    """Let a run's own modules be found in the current directory, but only where no other has their name.
+    """Move the current directory to the end of the search path, where a run's own modules are still found.
 
     `python -m` and an entry of PYTHONPATH put it first: a file `logging.py` or a folder `workers` there would
-    replace the module that every other one means. This program's packages are loaded from beside this one, so
-    that a checkout which is the current directory runs its own code, whatever is installed.
+    shadow the real module. This program's packages are loaded from the folder of this file, so that a
+    checkout in the current directory runs its own code, whatever is installed.
     """
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 (no pathlib yet)
     here = _current_directory()
     others = [entry for entry in sys.path if not _is_same(entry, here)]
     sys.path[:] = [root, *others]
-    from importlib import import_module  # not before: the current directory may hold a file of that name
+    from importlib import import_module  # not earlier: the current directory may contain a file of that name
 
     from unspool.config.hidden_module import PACKAGES, reserve_standard_names
 

@@ -1,4 +1,4 @@
-"""Messages for errors of the operating system: the path, what the system said, the remedy."""
+"""Messages for errors of the operating system: path, reason, remedy."""
 
 import contextlib
 import errno
@@ -27,7 +27,7 @@ _REMEDIES: Final = {
 
 @contextlib.contextmanager
 def naming(path: Path | str) -> Iterator[None]:
-    """Let an error of the operating system in this block name `path`: a write to a full disk names none.
+    """Set `path` as the file name of operating system errors raised in this block; some errors name no file.
 
     Raises:
         OSError: of the same kind, with `path` as its file name.
@@ -39,7 +39,7 @@ def naming(path: Path | str) -> Iterator[None]:
 
 
 def system_error(error: OSError) -> SystemRefusalError:
-    """Return the error with which a command ends that the operating system refused something."""
+    """Return the error that a command reports for an error of the operating system."""
     said = error.strerror or str(error) or type(error).__name__
     paths = [os.fsdecode(path) for path in (error.filename, error.filename2) if isinstance(path, str | bytes)]
     about = " -> ".join(paths) or "the operating system refused"

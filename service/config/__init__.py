@@ -1,1 +1,1 @@
-"""Configurations: files, overrides, checks, certificates."""
+"""Configuration: files, overrides, checks, certificates."""

@@ -1,4 +1,4 @@
-"""Certificates for trials: an authority of one's own, and what it signs, made by the `openssl` program."""
+"""Certificates for trials: a certificate authority and certificates that it signs, made with `openssl`."""
 
 import datetime
 import ipaddress
@@ -18,21 +18,21 @@ _AUTHORITY_EXTENSIONS: Final = ("basicConstraints=critical,CA:TRUE", "keyUsage=c
 
 
 def make_trial_certificates(directory: Path, hosts: Iterable[str], run: str, days: int) -> dict[str, Any]:
-    """Fill a new folder with what `tls.directory` wants, and with the authority that signed it.
+    """Fill a new folder with the files for `tls.directory`, and with the authority that signed them.
 
     Args:
         directory: gets `server`, `worker`, `admin` and `viewer`, each with `ca.crt`, `tls.crt` and `tls.key`,
             and `authority`, which the run does not need.
-        hosts: what callers call the learner, beside localhost and this machine's name.
-        run: that the clients' certificates are for; "*" for any.
-        days: until they expire; the authority too.
+        hosts: host names or addresses of the learner, in addition to localhost and this machine's name.
+        run: the run of the clients' certificates; "*" for any.
+        days: validity, also of the authority.
 
     Returns:
-        The `directory`, the `hosts`, and when they expire.
+        The `directory`, the `hosts`, and the date of expiry.
 
     Raises:
-        UsageError: there is something in `directory`, or an argument cannot be used.
-        FailedError: there is no `openssl`, or it failed.
+        UsageError: `directory` is not empty, or an argument is invalid.
+        FailedError: `openssl` is missing or failed.
     """
     if directory.exists() and any(directory.iterdir()):
         raise UsageError(f"{directory}: is not empty; name a new folder, or remove this one")
@@ -50,7 +50,7 @@ def make_trial_certificates(directory: Path, hosts: Iterable[str], run: str, day
 
 
 def make_authority(directory: Path, days: int) -> Path:
-    """Make a self-signed authority, `tls.crt` and `tls.key` in a new folder; return the folder."""
+    """Create a self-signed authority, `tls.crt` and `tls.key` in a new folder; return the folder."""
     _make_private(directory)
     extensions = [word for one in _AUTHORITY_EXTENSIONS for word in ("-addext", one)]
     subject = ("-subj", "/CN=unspool trial authority", "-days", str(days))
@@ -61,12 +61,12 @@ def make_authority(directory: Path, days: int) -> Path:
 
 
 def sign(authority: Path, directory: Path, name: str, purpose: str, days: int) -> None:
-    """Make a key and a certificate in a new folder, with the authority's own beside them.
+    """Create a key and a certificate in a new folder, with a copy of the authority's certificate.
 
     Args:
         authority: its folder.
         directory: the new one.
-        name: as OpenSSL's `subjectAltName` takes it: "DNS:...", "IP:...", "URI:...", separated by commas.
+        name: in the form of OpenSSL's `subjectAltName`: "DNS:...", "IP:...", "URI:...", separated by commas.
         purpose: `serverAuth` or `clientAuth`.
         days: until the certificate expires.
     """
@@ -87,7 +87,7 @@ def sign(authority: Path, directory: Path, name: str, purpose: str, days: int) -
 
 
 def server_name(hosts: Iterable[str]) -> str:
-    """Return a server's names as OpenSSL's `subjectAltName` takes them."""
+    """Return a server's names in the form of OpenSSL's `subjectAltName`."""
     return ",".join(f"{'IP' if _is_address(host) else 'DNS'}:{host}" for host in hosts)
 
 

@@ -1,4 +1,4 @@
-"""The check of a whole configuration: tables, components, and the data that they need."""
+"""The check of a whole configuration: tables, components, and their data."""
 
 import contextlib
 import sys
@@ -23,15 +23,15 @@ def checked_config(
     overrides: Sequence[str],
     tell: Callable[[Sequence[Foreign]], object] = lambda foreign: None,
 ) -> RunConfig:
-    """Return the configuration at `path`, or from standard input if that is `-`, once all of it holds.
+    """Return the valid configuration at `path`, or from standard input if `path` is `-`.
 
     Args:
         path: of the file.
         overrides: `key=value` each.
-        tell: gets the variables of this process's environment that the configuration overrules.
+        tell: called with the variables of this process's environment that the configuration overrules.
 
     Raises:
-        ConfigError: with everything that is wrong.
+        ConfigError: with every problem.
     """
     tables = parse_tables(_standard_input(), "standard input") if str(path) == "-" else read_tables(path)
     tables = with_overrides(tables, overrides)
@@ -39,7 +39,7 @@ def checked_config(
     with problems.gathered():
         config = RunConfig.from_tables(tables)
     numerics = Numerics()
-    with contextlib.suppress(ConfigError):  # it is among the problems already
+    with contextlib.suppress(ConfigError):  # the problem has been collected already
         numerics = Numerics.from_tables(tables)
     tell(pin(numerics))
     from unspool.experiment import Experiment  # imports JAX, which reads the environment

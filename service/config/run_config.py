@@ -20,8 +20,8 @@ class RunConfig:
     """A whole configuration.
 
     Attributes:
-        experiment: the tables that `unspool.experiment.Experiment` is built from, as they were written.
-        aggregation: the `[aggregation]` table, and so on.
+        experiment: the tables that `unspool.experiment.Experiment` is built from, as written.
+        aggregation: the `[aggregation]` table; the other attributes are tables too.
     """
 
     experiment: Mapping[str, Any]
@@ -35,7 +35,7 @@ class RunConfig:
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any]) -> Self:
-        """Build a configuration; the components that it names are not looked at.
+        """Build a configuration, without checking the components that it names.
 
         Raises:
             ConfigError: with every problem of the control tables.
@@ -58,7 +58,7 @@ class RunConfig:
         return cls({name: tables[name] for name in tables.keys() & _EXPERIMENT}, **sections)
 
     def to_tables(self) -> Tables:
-        """Return the configuration as tables, every default written out but those that stand for nothing."""
+        """Return the configuration as tables, with every default written out except None."""
         sections = {name: _written_out(getattr(self, name)) for name in _SECTIONS}
         return {**self.experiment, **sections}
 
@@ -66,7 +66,7 @@ class RunConfig:
         """Return the part of the tables that theta depends on."""
         workers: Tables = {"cpu_threads": self.workers.cpu_threads, "platform": self.workers.platform}
         if self.workers.device_count > 1:
-            # Unsaid where it is one: what runs were before they could have several keeps its digest.
+            # Omit the default, so that runs from before this key existed keep their digest.
             workers["devices"] = self.workers.device_count
         deciding = {"aggregation": self.aggregation.deciding(), "workers": workers}
         numerics = self.numerics.deciding()
@@ -77,13 +77,15 @@ class RunConfig:
         return write_tables(self.training_tables())
 
     def lasting_tables(self) -> Tables:
-        """Return the part of `training_tables` that is fixed for a run: all but its end and diagnostics."""
+        """Return the part of `training_tables` that is fixed for a run: all except `outer_steps` and
+        diagnostics.
+        """
         tables = {name: table for name, table in self.training_tables().items() if name != "outer_steps"}
         numerics = {key: value for key, value in tables.pop("numerics", {}).items() if key not in DIAGNOSTIC}
         return tables | ({"numerics": numerics} if numerics else {})
 
     def training_sha256(self) -> str:
-        """Return the digest that tells runs apart: of `lasting_tables`."""
+        """Return the digest of `lasting_tables`, which identifies what a run trains."""
         return hashlib.sha256(write_tables(self.lasting_tables()).encode()).hexdigest()
 
 

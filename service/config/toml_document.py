@@ -1,4 +1,4 @@
-"""Configuration files as nested tables: reading, overriding single keys, comparing, writing."""
+"""Configuration files as nested tables: reading, overriding, comparing, writing."""
 
 import codecs
 import copy
@@ -21,7 +21,7 @@ def read_tables(path: Path) -> Tables:
     """Read the TOML file at `path`.
 
     Raises:
-        ConfigError: there is no such file, or it is not TOML.
+        ConfigError: the file cannot be read, or is not TOML.
     """
     try:
         written = path.read_bytes()
@@ -32,10 +32,10 @@ def read_tables(path: Path) -> Tables:
 
 
 def parse_tables(written: bytes, name: str) -> Tables:
-    """Parse the bytes of a TOML file, which messages call `name`. A byte order mark of UTF-8 is left out.
+    """Parse the bytes of a TOML file; error messages use `name`. A UTF-8 byte order mark is skipped.
 
     Raises:
-        ConfigError: it is not TOML.
+        ConfigError: the text is not TOML.
     """
     try:
         return tomllib.loads(_decoded(written, name))
@@ -81,7 +81,7 @@ def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
 
 
 def write_tables(tables: Mapping[str, Any]) -> str:
-    """Return `tables` as TOML in canonical form: equal tables give equal text, whatever order they are in."""
+    """Return `tables` as TOML in canonical form: equal tables give equal text, regardless of their order."""
     names = sorted(tables)
     plain = [name for name in names if not _is_section(tables[name])]
     lines = _lines({name: tables[name] for name in plain})
@@ -100,7 +100,7 @@ def _lines(table: Mapping[str, Any]) -> list[str]:
 
 def _parse_override(override: str) -> tuple[list[str | int], Any]:
     try:
-        written = os.fsencode(override).decode()  # in a locale without UTF-8 it came as escaped bytes
+        written = os.fsencode(override).decode()  # in a locale without UTF-8 it arrives as escaped bytes
     except UnicodeError as error:
         raise ConfigError(Problem(f"--set {override}", None, "is not UTF-8")) from error
     key, equals, text = written.partition("=")
@@ -119,7 +119,7 @@ def _parse_override(override: str) -> tuple[list[str | int], Any]:
 
 
 def _assign(tables: Tables, path: Sequence[str | int], value: Any, origin: str) -> None:
-    """Put `value` at `path`; tables on the way are made, entries of lists must be there."""
+    """Set `value` at `path`; create missing tables on the way, but no list entries."""
     place: Any = tables
     for depth, part in enumerate(path):
         where = ".".join(map(str, path[:depth])) or "the configuration"

@@ -1,1 +1,1 @@
-"""What people read: answers, tables, progress, and the streams that they go to."""
+"""Output for people: answers, tables, progress, and the standard streams."""

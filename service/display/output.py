@@ -1,4 +1,4 @@
-"""How commands answer: facts as JSON for programs, tables for people, errors the same way."""
+"""Answers of commands: JSON for programs, tables for people, and errors likewise."""
 
 import contextlib
 import dataclasses
@@ -21,27 +21,27 @@ _UNLIMITED_WIDTH: Final = 1000
 
 
 class Console(RichConsole):
-    """Rich's console, which would end the process with exit code 1 once its reader is gone."""
+    """A console that raises on a closed pipe, where Rich would end the process with exit code 1."""
 
     def on_broken_pipe(self) -> None:
-        """Leave the decision to the caller."""
+        """Raise `BrokenPipeError`, to be handled by the caller."""
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def answer(facts: Any, as_json: bool, for_people: RenderableType) -> None:
-    """Print `facts` as JSON, or what says the same to people."""
+    """Print `facts` as JSON, or `for_people`, which shows the same."""
     if as_json:
         with writing_output():
             _say(json.dumps(facts), sys.stdout)
         return
-    # Where no terminal limits the width, nothing is to be cut off.
+    # If no terminal limits the width, cut nothing off.
     console = Console(width=None if sys.stdout.isatty() else _UNLIMITED_WIDTH)
     with writing_output():
         console.print(for_people, highlight=False, markup=False, soft_wrap=True)
 
 
 def answer_again(answers: Iterable[tuple[Any, RenderableType]], as_json: bool) -> None:
-    """Print each of `answers`, facts and the same for people; on a terminal each over the one before."""
+    """Print each of `answers`, facts and the same for people; on a terminal, each replaces the one before."""
     console = Console()
     if as_json or not console.is_terminal:
         for facts, for_people in answers:
@@ -53,13 +53,13 @@ def answer_again(answers: Iterable[tuple[Any, RenderableType]], as_json: bool) -
 
 
 def report_notes(notes: Iterable[object]) -> None:
-    """Tell what a person should know, beside the answer."""
+    """Print notes to stderr, apart from the answer."""
     for note in notes:
         _say(f"unspool: {note}", sys.stderr)
 
 
 def report_error(error: UnspoolError | ConfigError, as_json: bool) -> ExitCode:
-    """Tell what went wrong, if anybody reads it, and return the exit code for it."""
+    """Print an error if possible, and return its exit code."""
     with contextlib.suppress(OSError):
         _report(error, as_json)
     return _exit_code_of(error)

@@ -1,4 +1,4 @@
-"""How a launched run shows itself: a bar on a terminal, a line every few seconds elsewhere."""
+"""Progress of a launched run: a bar on a terminal, otherwise a line every few seconds."""
 
 import abc
 import contextlib
@@ -21,19 +21,19 @@ _WAITING_CHARACTERS = 80
 
 
 class Display(abc.ABC):
-    """Where a person watches a run. It never raises: a closed terminal must not end a run."""
+    """Shows a run to a person. Never raises, because a closed terminal must not end a run."""
 
     @abc.abstractmethod
     def note(self, text: str) -> None:
-        """Show something that happened."""
+        """Show an event."""
 
     @abc.abstractmethod
     def show(self, status: Status) -> None:
-        """Show how the run stands."""
+        """Show the status of the run."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Leave the terminal as it was found."""
+        """Restore the terminal."""
 
 
 class BarDisplay(Display):
@@ -45,7 +45,7 @@ class BarDisplay(Display):
         )
         self._task = self._progress.add_task("outer steps", total=None)
         self._facts = Text(style="dim")
-        # Redrawn by `show` and nobody else: no thread of its own.
+        # Only `show` redraws it, so no refresh thread is needed.
         self._live = Live(Group(self._progress, self._facts), console=console, auto_refresh=False)
         self._is_live = False
 
@@ -83,7 +83,7 @@ class LineDisplay(Display):
         try:
             print(text, file=self._stream, flush=True)
         except OSError:
-            return  # nobody reads it any more
+            return  # the reader is gone
 
     def show(self, status: Status) -> None:
         if status.state == self._state and self._clock() - self._shown_at < _LINE_EVERY_S:
@@ -103,9 +103,9 @@ def display_on(stream: IO[str]) -> Display:
 
 @contextlib.contextmanager
 def bars_on(stream: IO[str], *, are_wanted: bool = True) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield what shows on a terminal how many of its steps each thing has made: `(name, steps, done)`.
+    """Yield a function `(name, steps, done)` that shows a progress bar for each name on a terminal.
 
-    Nothing is shown elsewhere, and nothing stays.
+    Elsewhere it shows nothing. The bars are removed at the end.
     """
     console = Console(file=stream)
     if not (are_wanted and console.is_terminal):
@@ -131,7 +131,7 @@ def bars_on(stream: IO[str], *, are_wanted: bool = True) -> Iterator[Callable[[s
 
 
 def facts(status: Status) -> list[str]:
-    """Return what to tell of a run in one line, the most wanted first."""
+    """Return the facts of a one-line status, the most important first."""
     told = [] if status.state == "RUNNING" else [status.state.lower().replace("_", " ")]
     if status.HasField("loss"):
         told.append(f"loss {status.loss:.4g}")

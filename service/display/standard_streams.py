@@ -1,4 +1,4 @@
-"""Standard input, output and error in whatever state this process was given them: closed, or not UTF-8."""
+"""Repairs standard input, output and error that are closed or not UTF-8."""
 
 import codecs
 import contextlib
@@ -25,10 +25,10 @@ _ESCAPED_BYTES: Final = range(0xDC80, 0xDD00)
 
 
 def repair_standard_streams() -> None:
-    """Open closed streams on the null device, and let no character that a stream lacks end the program.
+    """Open closed streams on the null device, and replace characters that a stream cannot encode.
 
-    A descriptor below 3 that is free would be taken by the next file or socket that is opened, and a child
-    process, or a stray `print`, would then write into that.
+    A free descriptor below 3 would be assigned to the next opened file or socket, and a child process or a
+    stray `print` would then write into that.
     """
     codecs.register_error(_DEGRADE, _degraded)
     for name, descriptor, mode in _STREAMS:
@@ -43,13 +43,13 @@ def repair_standard_streams() -> None:
 
 @contextlib.contextmanager
 def writing_output() -> Iterator[None]:
-    """Run a block that writes to standard output; an error of that names it.
+    """Run a block that writes to standard output, and name it in errors.
 
-    What is still buffered goes nowhere then: the interpreter would fail on it once more when it ends.
+    After an error, buffered output is discarded: otherwise the interpreter would fail on it again at exit.
 
     Raises:
-        BrokenPipeError: its reader has closed it.
-        OSError: it cannot be written to.
+        BrokenPipeError: the reader has closed standard output.
+        OSError: standard output cannot be written to.
     """
     try:
         with naming("standard output"):
@@ -69,7 +69,7 @@ def _occupy(descriptor: int) -> None:
         os.fstat(descriptor)
     except OSError:
         opened = os.open(os.devnull, os.O_RDWR)
-        os.dup2(opened, descriptor)  # which children inherit
+        os.dup2(opened, descriptor)  # children inherit it
         if opened != descriptor:
             os.close(opened)
         else:
@@ -77,12 +77,12 @@ def _occupy(descriptor: int) -> None:
 
 
 def _degraded(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Replace a character that an encoding lacks by what looks like it, or by its number."""
+    """Replace a character that cannot be encoded by a similar one, or by its number."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     character, after = error.object[error.start], error.start + 1
     code = ord(character)
-    if code in _ESCAPED_BYTES:  # of a path that is not text; as the system has it
+    if code in _ESCAPED_BYTES:  # part of an undecodable path; restore the original byte
         return bytes([code - 0xDC00]), after
     if character in _PLAIN:
         return _PLAIN[character], after

@@ -1,4 +1,4 @@
-"""What the command line prints for people."""
+"""Tables and lines that commands print for people."""
 
 import datetime
 import shlex
@@ -19,13 +19,13 @@ from unspool.failure_report import last_line
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that `unspool doctor` looked at.
+    """One result of `unspool doctor`.
 
     Attributes:
-        about: in a word or two.
-        state: "problem" is what will not work, "warning" what may not.
+        about: the subject, in a word or two.
+        state: "problem" for what will not work, "warning" for what may not.
         said: what was found.
-        remedy: what to do about it; empty where all is well.
+        remedy: what to do about it; empty if nothing needs to be done.
     """
 
     about: str
@@ -35,7 +35,7 @@ class Finding:
 
 
 def status_report(status: Status) -> RenderableType:
-    """Return a run's status in a few lines and two tables."""
+    """Return a run's status as a few lines and two tables."""
     head = Text(f"{status.run}  {status.state}  step {status.outer_step}/{status.outer_steps}", style="bold")
     lines = [head, Text("  ".join(facts(status)))]
     if status.theta_sha256:
@@ -115,13 +115,13 @@ def event_line(event: Event) -> str:
 
 
 def rows_table(rows: Sequence[Mapping[str, object]]) -> Table:
-    """Return mappings with equal keys as a table with these as headings."""
+    """Return mappings with equal keys as a table with the keys as headings."""
     headings = tuple(rows[0]) if rows else ()
     return _table(headings, (tuple(map(_cell, row.values())) for row in rows))
 
 
 def findings_table(findings: Iterable[Finding]) -> Table:
-    """Return what `unspool doctor` found, each remedy below what it is for."""
+    """Return the results of `unspool doctor`, each with its remedy below."""
     table = _table(("", "", ""), ())
     table.show_header = False
     for finding in findings:
@@ -132,7 +132,7 @@ def findings_table(findings: Iterable[Finding]) -> Table:
 
 
 def summary(status: Status, run: RunDirectory) -> str:
-    """Return how a launched run came out, in one line."""
+    """Return the outcome of a launched run, in one line."""
     told = [f"{status.state.lower()} at step {status.outer_step}/{status.outer_steps}"]
     if status.elapsed_s:
         told.append(f"after {duration(status.elapsed_s)}")
@@ -145,7 +145,7 @@ def summary(status: Status, run: RunDirectory) -> str:
 
 
 def idle_workers(workers: int, lanes: int) -> str:
-    """Say how many workers will have nothing to do; empty if none."""
+    """Return a warning about workers without lanes; empty if there are none."""
     if workers <= lanes:
         return ""
     idle = f"{workers - lanes} of {workers} workers will idle"
@@ -162,7 +162,7 @@ def next_commands(status: Status, run: RunDirectory) -> str:
 
 
 def evaluation_table(report: Mapping[str, Any]) -> RenderableType:
-    """Return what `service.evaluation.evaluation_report.evaluation_report` found."""
+    """Return a report of `service.evaluation.evaluation_report.evaluation_report` as a table."""
     splits = [name for name in report["optimizers"][0] if name.startswith("final_loss_")]
     finals = (f"final loss, {split.removeprefix('final_loss_')}" for split in splits)
     rows = (

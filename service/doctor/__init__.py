@@ -1,1 +1,1 @@
-"""What `unspool doctor` looks at."""
+"""The checks of `unspool doctor`."""

@@ -1,8 +1,8 @@
-"""How much one learner carries: the capacity rule, from what a message costs it.
+"""The capacity of one learner, from the measured cost of a message.
 
-A learner spends `c(|theta|)` seconds of a core on each gradient that arrives. With W workers that take T
-seconds for a gradient, its load is `W / T * c(|theta|)` cores. Half a core is what it should have to spend:
-the rest is for the outer update, checkpoints and status.
+A learner spends `c(|theta|)` seconds of CPU time on each gradient that arrives. With W workers that each take
+T seconds per gradient, its load is `W / T * c(|theta|)` cores. It should not exceed half a core: the rest is
+for the outer update, checkpoints and status.
 """
 
 import bisect
@@ -15,11 +15,11 @@ MIB: Final = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """What was measured for one size.
+    """A measurement for one size of theta.
 
     Attributes:
-        theta_bytes: of a push's gradient.
-        message_s: of the learner's CPU time for one push: received, checked, added up.
+        theta_bytes: size of a push's gradient.
+        message_s: CPU time of the learner for one push: receiving, checking, accumulating.
     """
 
     theta_bytes: int
@@ -33,25 +33,28 @@ MEASURED: Final = (
     Point(32 * MIB, 42e-3),
 )
 """Pushes over bidirectional streams into one learner process, on two contended cores: a faster machine
-carries more."""
+carries more.
+"""
 
 LOAD: Final = 0.5
 """Cores that a learner should have to spend on messages."""
 
 RELAY_THETA_BYTES: Final = 8 * MIB
 RELAY_WORKERS_PER_NODE: Final = 2
-"""From these sizes on one stream a node costs less than one a worker: workers of a node share a relay."""
+"""From these sizes on, one stream per node costs less than one per worker: workers of a node share a
+relay.
+"""
 
 STREAMS: Final = 256
-"""Workers that one learner was measured to hold connected, with 12 % of a core while they only beat."""
+"""Number of workers that one learner was measured to keep connected, using 12 % of a core for heartbeats."""
 
 _LEARNER_BYTES: Final = 400 * MIB  # Python, JAX, gRPC
 _RECENT_VERSIONS: Final = 5
-_OPTIMIZER_THETAS: Final = 4  # theta, two moments, and the update on its way
+_OPTIMIZER_THETAS: Final = 4  # theta, two moments, and the update in progress
 
 
 def message_s(theta_bytes: float) -> float:
-    """Return a push's cost in seconds of the learner's CPU: between measured points, straight lines."""
+    """Return the learner's CPU seconds for one push, interpolated linearly between the measured points."""
     sizes = [point.theta_bytes for point in MEASURED]
     if theta_bytes <= sizes[0]:
         return MEASURED[0].message_s
@@ -62,29 +65,33 @@ def message_s(theta_bytes: float) -> float:
 
 
 def gradients_per_s(theta_bytes: float, load: float = LOAD) -> float:
-    """Return W/T: how many gradients a second one learner takes with so much of a core."""
+    """Return W/T: how many gradients per second one learner handles with `load` cores."""
     return load / message_s(theta_bytes)
 
 
 def workers_carried(theta_bytes: float, gradient_s: float) -> int:
-    """Return how many directly connected workers one learner carries that take `gradient_s` a gradient."""
+    """Return how many directly connected workers one learner supports if each takes `gradient_s` per
+    gradient.
+    """
     return max(1, min(STREAMS, int(gradients_per_s(theta_bytes) * gradient_s)))
 
 
 def wants_relay(theta_bytes: float, workers_per_node: int) -> bool:
-    """Whether the workers of a node should share one connection, whatever their number in all."""
+    """Whether the workers of a node should share one connection, regardless of the total number of
+    workers.
+    """
     return theta_bytes >= RELAY_THETA_BYTES and workers_per_node >= RELAY_WORKERS_PER_NODE
 
 
 @dataclasses.dataclass(frozen=True)
 class LearnerMemory:
-    """What a learner holds at most, in bytes.
+    """Upper bound of a learner's memory, in bytes.
 
     Attributes:
-        ring: published thetas, back to the oldest lane snapshot where lanes are replayed exactly.
+        ring: published thetas, back to the oldest lane snapshot if lanes are replayed exactly.
         buffer: gradients that have arrived and are not applied.
-        optimizer: theta, its update, and what the outer optimizer keeps.
-        process: all the rest.
+        optimizer: theta, its update, and the state of the outer optimizer.
+        process: everything else.
     """
 
     ring: int
@@ -94,18 +101,18 @@ class LearnerMemory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all parts."""
         return self.ring + self.buffer + self.optimizer + self.process
 
 
 def learner_memory(theta_bytes: int, buffered: int, snapshot_every: int, *, is_exact: bool) -> LearnerMemory:
-    """Return what a learner holds at most.
+    """Return an upper bound of a learner's memory.
 
     Args:
         theta_bytes: of one theta.
-        buffered: gradients that may wait.
+        buffered: maximum number of buffered gradients.
         snapshot_every: estimates of a lane between its snapshots, `checkpoint.every`.
-        is_exact: whether lanes are replayed with the thetas that they had, as in `sync`.
+        is_exact: whether lanes are replayed with their original thetas, as in `sync`.
     """
     versions = _RECENT_VERSIONS + (2 * snapshot_every if is_exact else 0)
     return LearnerMemory(

@@ -31,17 +31,17 @@ _LONG_GRADIENT_S: Final = 5.0  # truncations commonly take 0.2 to 5 s
 
 
 def examine(path: Path | None, overrides: Sequence[str]) -> list[Finding]:
-    """Return what was looked at, and how it is.
+    """Return the findings.
 
     Args:
-        path: a configuration, or a run directory; None looks at this machine alone.
+        path: a configuration, or a run directory; None checks only this machine.
         overrides: of the configuration's keys.
 
     Raises:
-        ConfigError: with everything that is wrong with the configuration itself.
+        ConfigError: with every problem of the configuration itself.
     """
     found = dict(os.environ)
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # it computes nothing, and takes no device from a run
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # this process must not take a device from a run
     if path is None:
         variables = foreign_variables(Numerics(), found)
         return [*machine.versions(), *environment(variables), temporary_folder(), *machine.disk(RUNS, 0)]
@@ -53,7 +53,7 @@ def examine(path: Path | None, overrides: Sequence[str]) -> list[Finding]:
 
 
 def environment(ignored: Sequence[Foreign]) -> Iterator[Finding]:
-    """Name the variables that would decide how JAX computes, if the configuration did not."""
+    """Yield the variables that would affect JAX's results if the configuration did not overrule them."""
     for foreign in ignored:
         yield Finding("environment", "warning", *foreign.told)
     if not ignored:
@@ -89,7 +89,7 @@ def _ports(config: RunConfig, run: RunDirectory) -> Iterator[Finding]:
 
 
 def certificates(config: RunConfig) -> Iterator[Finding]:
-    """Judge the files that encrypt connections, by what the other end would say to them, and their age."""
+    """Check the TLS files as the other end of a connection would, and their expiry."""
     server = config.tls.server
     if server is None:
         return
@@ -121,7 +121,7 @@ def _age(about: str, days: float) -> Finding:
 
 
 def timeouts(config: RunConfig) -> Iterator[Finding]:
-    """Judge the hierarchy of timeouts."""
+    """Check the hierarchy of timeouts."""
     derived = Timeouts.of(config.liveness)
     problems = inconsistencies(derived)
     if not problems:
@@ -131,7 +131,7 @@ def timeouts(config: RunConfig) -> Iterator[Finding]:
 
 
 def learner_load(config: RunConfig, theta_bytes: int) -> Iterator[Finding]:
-    """Tell how many workers one learner carries, and judge whether the configured ones are among them."""
+    """Report how many workers one learner supports, and check the configured number."""
     rate = capacity.gradients_per_s(theta_bytes)
     carried = capacity.workers_carried(theta_bytes, _TYPICAL_GRADIENT_S)
     workers, lanes = config.workers.count, config.aggregation.lanes

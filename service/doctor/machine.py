@@ -1,4 +1,4 @@
-"""Whether this machine is fit to run a learner and its workers: versions, memory, disk, ports."""
+"""Checks whether this machine can run a learner and its workers: versions, memory, disk, ports."""
 
 import contextlib
 import importlib.metadata
@@ -26,7 +26,7 @@ _SPARE_DISK_BYTES: Final = GIB
 
 
 def versions() -> Iterator[Finding]:
-    """Judge Python and the packages whose versions must fit each other."""
+    """Check Python and the packages whose versions must match."""
     python = platform.python_version()
     if _PYTHONS[0] <= tuple(map(int, platform.python_version_tuple()[:2])) <= _PYTHONS[1]:
         yield Finding("python", "ok", f"{python}; every machine of a cluster needs the same minor version")
@@ -42,7 +42,7 @@ def versions() -> Iterator[Finding]:
 
 
 def memory(learner_bytes: int, workers: int) -> Finding:
-    """Judge whether a learner and so many workers fit into this machine's memory."""
+    """Check whether a learner and `workers` workers fit into this machine's memory."""
     available, needed = _memory_bytes(), learner_bytes + workers * _WORKER_BYTES
     said = f"about {_gib(needed)} for the learner ({_gib(learner_bytes)}) and {workers} workers"
     if available is None:
@@ -57,7 +57,7 @@ def memory(learner_bytes: int, workers: int) -> Finding:
 
 
 def cores(workers: int, threads: int) -> Finding:
-    """Judge whether so many workers with so many threads each have a core for each thread."""
+    """Check whether there is a core for each of the workers' threads."""
     available, wanted = _cores(), workers * threads
     said = f"{available} for {workers} x {threads} threads of workers"
     if wanted <= available:
@@ -67,7 +67,7 @@ def cores(workers: int, threads: int) -> Finding:
 
 
 def disk(folder: Path, needed_bytes: int) -> Iterator[Finding]:
-    """Judge the space below `folder`, and how fast what is written there is durable."""
+    """Check the free space at `folder`, and how fast written data becomes durable."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     free, needed = shutil.disk_usage(there).free, needed_bytes + _SPARE_DISK_BYTES
     said = f"{_gib(free)} free at {there}; checkpoints take about {needed_bytes / 2**20:.1f} MiB"
@@ -89,7 +89,7 @@ def disk(folder: Path, needed_bytes: int) -> Iterator[Finding]:
 
 
 def port(name: str, host: str, number: int) -> Finding:
-    """Judge whether a server can listen on a port of the configuration, 0 for any."""
+    """Check whether a server can listen on a port of the configuration; 0 stands for any free one."""
     about, where = f"learner.{name}", f"{host}:{number}"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -105,7 +105,7 @@ def port(name: str, host: str, number: int) -> Finding:
 
 
 def _requirements() -> Iterator[tuple[str, str, str]]:
-    """Name, lowest version and first version too high of what this package says that it needs."""
+    """Yield name, lowest version and first excluded version of this package's requirements."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # a checkout, not installed
         for line in importlib.metadata.requires("unspool") or ():
             name = re.split(r"[^\w-]", line, maxsplit=1)[0].lower()
@@ -144,7 +144,7 @@ def _cores() -> int:
 
 
 def _memory_bytes() -> int | None:
-    """What this machine can give, or what this container may take, if either says."""
+    """Return the available memory of this machine, or of this container if less; None if unknown."""
     found: list[int] = []
     with contextlib.suppress(OSError, ValueError, IndexError):
         lines = Path("/proc/meminfo").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""The hierarchy of timeouts: two are configured, the others follow, and each must fit into the next."""
+"""The hierarchy of timeouts: two are configured, the others are derived, and each must fit into the next."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,23 +10,23 @@ from service.supervise.fleet import DRAIN_S, KILL_GRACE_S
 from workers.session.learner_session import LONGEST_DELAY_S as RECONNECT_S
 
 _RECONNECTS: Final = 2
-_LEARNER_RESTART_S: Final = 15.0  # as long as a killed learner takes to be back
+_LEARNER_RESTART_S: Final = 15.0  # time for a killed learner to be restarted
 _OPTIONS: Final = dict(CONNECTION_OPTIONS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Timeouts:
-    """Every timeout of a run that has to do with silence, in seconds.
+    """Every timeout of a run that concerns silence, in seconds.
 
     Attributes:
         heartbeat_s: between a worker's heartbeats; configured.
-        suspect_s: of silence, and a worker is suspect. It keeps its lanes.
-        lease_ttl_s: of silence, and a worker's lanes go to others; from `patience`.
-        keepalive_s: until a frozen peer's connection is closed.
-        reconnect_s: the longest that a worker waits before it tries its learner again.
-        orphan_ttl_s: without a learner, and a worker ends itself; configured.
-        drain_s: that a worker has to give its lanes back when it is scaled down.
-        kill_grace_s: after that, until it is killed.
+        suspect_s: silence after which a worker is suspect. It keeps its lanes.
+        lease_ttl_s: silence after which a worker's lanes go to others; from `patience`.
+        keepalive_s: time until a frozen peer's connection is closed.
+        reconnect_s: longest delay before a worker tries to reach its learner again.
+        orphan_ttl_s: time without a learner after which a worker ends itself; configured.
+        drain_s: time for a worker to return its lanes when it is scaled down.
+        kill_grace_s: time from then until it is killed.
     """
 
     heartbeat_s: float
@@ -40,7 +40,7 @@ class Timeouts:
 
     @classmethod
     def of(cls, liveness: LivenessTable) -> "Timeouts":
-        """Derive them from the configuration's `[liveness]`."""
+        """Derive the timeouts from the configuration's `[liveness]`."""
         return cls(
             heartbeat_s=liveness.heartbeat_s,
             suspect_s=2 * liveness.heartbeat_s,
@@ -63,7 +63,7 @@ _FIELDS: Final = dataclasses.fields(Timeouts)
 
 
 def inconsistencies(timeouts: Timeouts) -> Sequence[tuple[str, str]]:
-    """Return what does not fit, each with its remedy; nothing if all does."""
+    """Return each violated rule with its remedy; empty if there is none."""
     t = timeouts
     rules = (
         (

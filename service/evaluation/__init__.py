@@ -1,1 +1,1 @@
-"""What a meta-trained theta is worth."""
+"""Evaluation of a meta-trained theta."""

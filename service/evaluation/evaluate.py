@@ -1,4 +1,4 @@
-"""What a meta-trained theta is worth: it trains tasks it has never seen, beside its beginning and Adam."""
+"""Evaluates a meta-trained theta on held-out tasks, against its initialisation and Adam."""
 
 import dataclasses
 import functools
@@ -22,12 +22,12 @@ from unspool.tasks.base import TaskFamily
 from unspool.types import Theta
 
 Progress = Callable[[str, int, int], None]
-"""Told of the optimizer with a name, of how many steps, how many it has made."""
+"""Called with an optimizer's name, its total steps, and the steps done."""
 
 META_TRAINED: Final = "meta-trained"
 INITIALISATION: Final = "initialisation"
 
-# A stream beside those of the lanes, which are numbered from 0 and few: no task here was trained on.
+# A random stream apart from those of the lanes, whose numbers are small: no evaluation task was trained on.
 _EVALUATION_STREAM = zlib.crc32(b"evaluation")
 _DEFAULT_STEPS = 500
 _EVALUATIONS = 50
@@ -59,14 +59,14 @@ class Mean:
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """How one optimizer did.
+    """The results of one optimizer.
 
     Attributes:
-        name: what it is called.
-        curves: as `multi_task_training_curves` returns them.
+        name: of the optimizer.
+        curves: as returned by `multi_task_training_curves`.
         final_loss: after the last inner step, by split.
         mean_loss: over the whole training, on the training batches.
-        diverged_tasks: tasks whose final loss is not finite; they are in no mean.
+        diverged_tasks: number of tasks whose final loss is not finite; the means exclude them.
     """
 
     name: str
@@ -87,15 +87,15 @@ def evaluate(
     """Train held-out tasks with `theta`, with the run's own initial theta, and with Adam; yield each in turn.
 
     Args:
-        experiment: what `theta` was meta-trained in.
-        theta: the outer parameters to judge.
-        num_tasks: tasks that each optimizer trains, the same for all.
-        steps: inner steps; the longest of the estimator's truncation schedule if None.
-        estimator: which of the experiment's estimators the tasks are taken from.
-        progress: told how far each optimizer is.
+        experiment: the experiment in which `theta` was meta-trained.
+        theta: the outer parameters to evaluate.
+        num_tasks: number of tasks, the same for each optimizer.
+        steps: inner steps; None for the longest episode of the estimator's truncation schedule.
+        estimator: index of the estimator whose tasks are used.
+        progress: called with each optimizer's progress.
 
     Raises:
-        UsageError: there are no tasks to train.
+        UsageError: the estimator has no tasks to train.
     """
     one = experiment.estimator(estimator)
     step = getattr(one, "truncated_step", None)  # a user's own estimator may have none
@@ -130,7 +130,7 @@ def evaluate(
 
 
 def trained_steps(experiment: Experiment, estimator: int) -> int:
-    """Return the most inner steps that the estimator's tasks are trained for, if known, or a default."""
+    """Return the longest episode of the estimator's truncation schedule, or a default if it is unknown."""
     one = experiment.estimator(estimator)
     step = getattr(one, "truncated_step", None)
     schedule = getattr(one, "truncation_schedule", getattr(step, "trunc_sched", None))

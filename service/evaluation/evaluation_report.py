@@ -1,4 +1,4 @@
-"""An evaluation from a run or a file to `evaluation.json` and two pictures."""
+"""The report of an evaluation: `evaluation.json` and two pictures."""
 
 import dataclasses
 import json
@@ -19,18 +19,18 @@ def evaluation_report(
     out: Path | None,
     progress: Progress = lambda name, steps, done: None,
 ) -> dict[str, Any]:
-    """Judge a theta, draw what came out, and write it down.
+    """Evaluate a theta, draw the results, and write the report.
 
     Args:
-        run_or_file: what to judge.
-        num_tasks: tasks that each optimizer trains.
-        steps: inner steps; the longest that theta was trained for if None.
-        estimator: which of the estimators the tasks are taken from.
-        out: folder for the results; the run's own if None.
-        progress: told how far each optimizer is.
+        run_or_file: the run or exported theta to evaluate.
+        num_tasks: number of tasks that each optimizer trains.
+        steps: inner steps; None for the longest episode that theta was trained for.
+        estimator: index of the estimator whose tasks are used.
+        out: folder for the results; None for the run's own.
+        progress: called with each optimizer's progress.
 
     Raises:
-        UnspoolError: there is no theta, or there are no tasks for it.
+        UnspoolError: there is no theta, or no tasks for it.
         OSError: the results could not be written to the folder.
     """
     trained = load_trained(run_or_file)

@@ -1,4 +1,4 @@
-"""The pictures that an evaluation leaves behind."""
+"""The pictures of an evaluation."""
 
 import csv
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _SMOOTHING_STEPS = 11
 
 
 def draw_outer_loss(csv_path: Path, picture: Path) -> None:
-    """Draw the outer loss over the run from its table of metrics."""
+    """Draw the run's outer loss from its metrics table."""
     with csv_path.open(newline="") as file:
         rows = [(float(row["outer_step"]), float(row["loss"])) for row in csv.DictReader(file) if row["loss"]]
     steps, losses = np.asarray(rows).reshape(-1, 2).T
@@ -35,7 +35,7 @@ def draw_inner_curves(curves: Mapping[str, tuple[Array, Array]], picture: Path, 
     """Draw learning curves.
 
     Args:
-        curves: by name of the optimizer, inner steps `[evaluations]` and losses `[tasks, evaluations]`.
+        curves: inner steps `[evaluations]` and losses `[tasks, evaluations]`, by name of the optimizer.
         picture: file to write.
         title: of the picture.
     """
@@ -52,9 +52,9 @@ def draw_inner_curves(curves: Mapping[str, tuple[Array, Array]], picture: Path, 
 
 
 def smoothed(values: Array) -> Array:
-    """Return the mean of `values` `[n]` over a window around each, leaving out what is not finite.
+    """Return the mean of `values` `[n]` over a centred window, ignoring values that are not finite.
 
-    Centred, so that a falling loss is not drawn above itself; at the ends the window is what there is of it.
+    A trailing window would draw a falling loss above itself. At the ends the window is truncated.
     """
     window = np.ones(min(_SMOOTHING_STEPS, len(values)))
     finite = np.isfinite(values)

@@ -1,4 +1,4 @@
-"""The theta that a run has come to, from its newest whole checkpoint or from a file."""
+"""Loads the theta of a run from its newest intact checkpoint, or an exported theta from a file."""
 
 import dataclasses
 import logging
@@ -22,15 +22,15 @@ from workers.numeric_environment import pin
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A theta and where it comes from.
+    """A theta and its origin.
 
     Attributes:
         name: of the run.
-        outer_step: updates behind theta.
+        outer_step: of theta.
         theta: the outer parameters.
         experiment_toml: the training tables of the run.
-        directory: where pictures of it belong.
-        run: its directory; None if it was exported from it.
+        directory: folder for its evaluation results.
+        run: its directory; None for an exported theta.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Trained:
 
     @property
     def experiment(self) -> Experiment:
-        """What theta was meta-trained in."""
+        """The experiment in which theta was meta-trained."""
         return Experiment.from_toml(self.experiment_toml)
 
     def to_bytes(self) -> bytes:
@@ -59,8 +59,8 @@ def load_trained(run_or_file: str) -> Trained:
     """Return the theta of a run, or of an exported file.
 
     Raises:
-        RunNotFoundError: there is neither.
-        CheckpointError: the run has no checkpoint yet, or none that is whole.
+        RunNotFoundError: `run_or_file` is neither.
+        CheckpointError: the run has no checkpoint yet, or no intact one.
     """
     path = Path(run_or_file)
     return _from_file(path) if path.is_file() else _from_run(find_run(run_or_file))
