@@ -33,9 +33,7 @@ class End:
 
     @classmethod
     def crashed(cls, error: BaseException) -> Self:
-        """Return the end of a worker by an exception: its tracebacks, with the line in the user's code
-        last.
-        """
+        """Return the end of a worker by an exception: its tracebacks, the line in the user's code last."""
         return cls(ExitCode.FAILED, traceback_of(error))
 
     @property
@@ -47,9 +45,7 @@ class End:
 
 
 def note_from_environment() -> Path | None:
-    """Return the path of this process's note, and remove the variable so that child processes do not inherit
-    it.
-    """
+    """Return the path of this process's note, and unset the variable so that no child inherits it."""
     path = os.environ.pop(EXIT_NOTE, "")
     return Path(path) if path else None
 

@@ -60,9 +60,7 @@ def run(settings: WorkerSettings, environment: Mapping[str, str]) -> int:
 
 
 def run_until_signalled(process: Drainable) -> int:
-    """Run `process` as this process's main work, drain it at the first SIGTERM or SIGINT; return its exit
-    code.
-    """
+    """Run `process` as this process's main work; drain it at SIGTERM or SIGINT. Returns its exit code."""
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: _drain(process, received))

@@ -77,7 +77,7 @@ class RunConfig:
         return write_tables(self.training_tables())
 
     def lasting_tables(self) -> Tables:
-        """Return the part of `training_tables` that is fixed for a run: all except `outer_steps` and
+        """Return the tables that are fixed for a run: `training_tables` without `outer_steps` and
         diagnostics.
         """
         tables = {name: table for name, table in self.training_tables().items() if name != "outer_steps"}

@@ -41,12 +41,10 @@ LOAD: Final = 0.5
 
 RELAY_THETA_BYTES: Final = 8 * MIB
 RELAY_WORKERS_PER_NODE: Final = 2
-"""From these sizes on, one stream per node costs less than one per worker: workers of a node share a
-relay.
-"""
+"""Sizes from which one stream per node costs less than one per worker, so that a relay pays off."""
 
 STREAMS: Final = 256
-"""Number of workers that one learner was measured to keep connected, using 12 % of a core for heartbeats."""
+"""Workers that one learner kept connected in a measurement, at 12 % of a core for heartbeats alone."""
 
 _LEARNER_BYTES: Final = 400 * MIB  # Python, JAX, gRPC
 _RECENT_VERSIONS: Final = 5
@@ -70,16 +68,14 @@ def gradients_per_s(theta_bytes: float, load: float = LOAD) -> float:
 
 
 def workers_carried(theta_bytes: float, gradient_s: float) -> int:
-    """Return how many directly connected workers one learner supports if each takes `gradient_s` per
+    """Return how many directly connected workers one learner supports at `gradient_s` seconds per
     gradient.
     """
     return max(1, min(STREAMS, int(gradients_per_s(theta_bytes) * gradient_s)))
 
 
 def wants_relay(theta_bytes: float, workers_per_node: int) -> bool:
-    """Whether the workers of a node should share one connection, regardless of the total number of
-    workers.
-    """
+    """Whether the workers of a node should share one connection, however many there are in total."""
     return theta_bytes >= RELAY_THETA_BYTES and workers_per_node >= RELAY_WORKERS_PER_NODE
 
 

@@ -27,9 +27,7 @@ _LOOK_AGAIN_S = 1.0
 _STACK_S = 30.0  # the learner's time limit for the worker's answer is shorter
 
 TOKEN_FILE = "UNSPOOL_TOKEN_FILE"  # a variable's name
-"""Names a file with a token, for users who cannot read the run's own token or have fewer rights than its
-owner.
-"""
+"""Names a token file, for users who cannot read the run's own or have fewer rights than its owner."""
 
 TLS_DIRECTORY = "UNSPOOL_TLS"
 """Names a folder with `ca.crt`, `tls.crt` and `tls.key`."""
@@ -75,8 +73,8 @@ class AdminClient:
             yield from self._stub.WatchStatus(request, metadata=self._metadata)
 
     def scale(self, wanted: WorkerRange) -> int:
-        """Set the number of workers, or a range for the learner to choose from; return the number wanted
-        before.
+        """Set the number of workers, or a range for the learner to choose from; return the previous
+        target.
         """
         request = admin_pb2.ScaleRequest(workers=wanted.most)
         if wanted.fewest < wanted.most:

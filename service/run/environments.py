@@ -75,9 +75,7 @@ def pin_to(run_or_file: str) -> list[Foreign]:
 
 
 def use_compilation_cache() -> None:
-    """Let this process reuse the compilation cache of the run's processes; JAX must not have been imported
-    yet.
-    """
+    """Let this process use the run's compilation cache; JAX must not have been imported yet."""
     for name, value in bootstrap.environment(bootstrap.Devices(), _cache()).items():
         if "CACHE" in name:
             os.environ.setdefault(name, value)

@@ -26,9 +26,7 @@ def last_status(run: RunDirectory) -> Status:
 
 
 def advice(run: RunDirectory) -> str:
-    """Return the state of a run whose learner does not answer, and the command that continues it, for
-    people.
-    """
+    """Return the state of a run whose learner does not answer, and the command that continues it."""
     again = f"unspool launch {shlex.quote(str(run.path))}"
     status = stored_status(run)
     if is_locked(run.path / "LOCK"):

@@ -107,9 +107,7 @@ class RunDirectory:
             write_atomically(self._accepted_path, config_sha256 + "\n")
 
     def accepted_sha256(self) -> str | None:
-        """Return the configuration digest of the run's checkpoints, if it is not its configuration's, else
-        None.
-        """
+        """Return the config digest of the checkpoints if it differs from the configuration's, else None."""
         try:
             return self._accepted_path.read_text(encoding="utf-8").strip()
         except FileNotFoundError:
@@ -184,9 +182,7 @@ def find_run(run: str | None) -> RunDirectory:
 
 
 def run_called(path: Path) -> RunDirectory | None:
-    """Return the run at `path`, or the one of that name below `runs`; None if there is none or it is a
-    file.
-    """
+    """Return the run at `path`, or the one of that name below `runs`; None if there is none."""
     if path.is_file():
         return None
     found = (RunDirectory(place) for place in (path, RUNS / path))

@@ -23,9 +23,8 @@ def supervising(run: RunDirectory, *, handover_s: float | None = None) -> Iterat
 
     Args:
         run: the run to supervise.
-        handover_s: how long to wait for another supervisor, whose learner has been taken over. If it holds
-            the lock after that, it hangs, and its lock is replaced. By default another supervisor is an
-            error.
+        handover_s: how long to wait for another supervisor, whose learner has been taken over, before its
+            lock is replaced because it hangs. By default another supervisor is an error.
 
     Raises:
         RunInUseError: another supervisor holds the lock.
@@ -64,9 +63,7 @@ def is_supervised(run: RunDirectory) -> bool:
 def note_supervision(
     run: RunDirectory, problems: Sequence[str], ends: Mapping[str, tuple[int, str]] | None = None
 ) -> None:
-    """Store the report of this process, the supervisor of `run`: its problems and workers' ends
-    (`Fleet.ends`).
-    """
+    """Store this supervisor's report on `run`: its problems and the ends of workers (`Fleet.ends`)."""
     workers = {name: {"ended": count, "last": last} for name, (count, last) in (ends or {}).items()}
     facts = {
         "pid": os.getpid(),

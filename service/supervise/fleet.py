@@ -41,7 +41,7 @@ class _Slot:
 
 
 class Fleet:
-    """Keeps the workers of a pool at the wanted number. Not thread-safe; never blocks."""
+    """Keeps the workers of a pool at the wanted number. Not thread-safe; never waits."""
 
     def __init__(
         self,

@@ -33,9 +33,7 @@ class LearnerProcess(Protocol):
         ...
 
     def terminate(self) -> None:
-        """Ask it by a signal to stop with a checkpoint; the second time, without waiting for the outer
-        step.
-        """
+        """Signal it to stop with a checkpoint; a second call does not wait for the outer step."""
         ...
 
     def kill(self) -> None:

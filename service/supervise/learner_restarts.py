@@ -17,7 +17,7 @@ _POLICY: Final = RestartPolicy(window_s=3600.0)
 
 
 class LearnerRestarts:
-    """The learner's process and its restarts. Not thread-safe; never blocks.
+    """The learner's process and its restarts. Not thread-safe; never waits.
 
     Args:
         learner: the first process.
@@ -70,7 +70,7 @@ class LearnerRestarts:
         return f"the learner {self._cause} ({count})" + "; it is restarted" * (not self._is_final)
 
     def poll(self) -> int | None:
-        """Return the exit code if the learner has ended and will not be restarted, else None."""
+        """Start the next process if it is due; return the exit code once none will follow, else None."""
         if self._next_at is not None and not self._is_final:
             if self._clock() >= self._next_at:
                 self._learner, self._next_at = self._start(), None

@@ -38,11 +38,11 @@ class RestartPolicy:
     Attributes:
         first_delay_s: delay of the restart after the first end of a kind; doubled after each further one.
         longest_delay_s: upper limit of the delay.
-        crashes: maximum number of crashes within `window_s` without progress in between, which is an estimate
-            for a worker and an outer step for a learner; then there is no restart.
+        crashes: number of crashes within `window_s`, without progress in between, that ends the restarts.
+            Progress is an estimate of a worker, or an outer step of a learner.
         window_s: how long a crash counts.
-        preemptions: maximum number of preemptions of a worker within `preemption_window_s`. At the longest
-            delay, only a worker whose machines hardly last reaches it.
+        preemptions: number of preemptions of a worker within `preemption_window_s` that ends the restarts. At
+            the longest delay, only a worker whose machines hardly last reaches it.
         preemption_window_s: how long a preemption counts.
     """
 
@@ -122,9 +122,7 @@ class RestartBudget:
 
 
 def cause_of(ended: Exit) -> str:
-    """Return why a process ended, in one line: the last of Ray's or Python's message, the most specific
-    one.
-    """
+    """Return why a process ended: the last line of the message, where Ray and Python put the cause."""
     if ended.code == ExitCode.EVICTED:
         return "its lanes were taken away"
     return last_line(ended.cause, _CAUSE_CHARACTERS) or f"exit code {ended.code}"

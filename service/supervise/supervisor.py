@@ -30,7 +30,7 @@ _TELL_AGAIN_S = 10.0
 
 
 class Supervisor:
-    """Supervises one run, one step at a time. Not thread-safe; never blocks.
+    """Supervises one run, one step at a time. Not thread-safe; never waits.
 
     Args:
         learner: its process and restarts.

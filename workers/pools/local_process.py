@@ -14,9 +14,7 @@ from typing import Self
 from workers.pools.pool import Exit
 
 PROGRAM = (sys.executable, "-P", str(Path(__file__).resolve().parents[2] / "service" / "__main__.py"))
-"""The command line of this installation. With `-m service`, a folder in the current directory could shadow
-it.
-"""
+"""The command line of this installation. With `-m service`, the current directory could shadow it."""
 
 _VMSTAT = Path("/proc/vmstat")
 

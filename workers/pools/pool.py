@@ -120,7 +120,7 @@ class WorkerPool(abc.ABC):
 
     @abc.abstractmethod
     def poll(self) -> Mapping[str, Exit | None]:
-        """Return how each worker ended, None for those alive; ended ones are listed until they are
+        """Return how each worker ended, None for those alive; ends are listed until the worker is
         restarted.
         """
 

@@ -22,9 +22,7 @@ _OBJECT_STORE_BYTES = 128 * 2**20  # no gradient passes through it; Ray's defaul
 
 
 CONNECT_S: Final = 45.0
-"""Time limit for a cluster to answer, or for Ray to start. Ray itself tries for minutes and ignores
-signals.
-"""
+"""Time limit for Ray to answer or start. Ray itself tries for minutes and ignores signals."""
 
 _LOOK_S: Final = 0.1
 

@@ -1,3 +1,1 @@
-"""The relay: a process between the learner and the workers of one node, which share its stream and its
-thetas.
-"""
+"""The relay: it connects the workers of one node to the learner through one stream and one theta cache."""

@@ -29,9 +29,7 @@ class RelayCore:
     def __init__(
         self, session_state: SessionState, max_workers: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Communicate with the learner through `session_state`, on behalf of at most `max_workers`
-        workers.
-        """
+        """Connect at most `max_workers` workers to the learner through `session_state`."""
         # Lock order: this lock first, then the lock of session_state; never the reverse.
         self._lock = threading.RLock()
         self._max_workers = max_workers
@@ -51,9 +49,7 @@ class RelayCore:
         return len(self._state.workers) == 0
 
     def report(self) -> learner_pb2.Heartbeat:
-        """Return the heartbeat for the learner. Takes no lock: session_state calls this while it holds its
-        own.
-        """
+        """Return the heartbeat for the learner. Takes no lock: session_state calls it under its own."""
         return self._report
 
     # Events from the learner.
@@ -118,9 +114,7 @@ class RelayCore:
             self._state.send_to_all(learner_pb2.LearnerMessage(goodbye=goodbye))
 
     def tick(self) -> None:
-        """Expire silent workers, take lanes from stuck ones and balance loads. Call this a few times a
-        second.
-        """
+        """Expire silent workers, take lanes from stuck ones, balance loads. Call it a few times a second."""
         with self._lock:
             if not self._state.has_joined:
                 return
@@ -241,9 +235,7 @@ class RelayCore:
                 self._close(worker, learner_pb2.Goodbye.DRAINED, reason)
 
     def pass_on(self, worker_id: str, kind: str, message: Any) -> None:
-        """Forward a message that does not change the relay's state: a failed estimate, a stack or a log
-        line.
-        """
+        """Forward a message that does not affect the relay: a failed estimate, a stack or a log line."""
         with self._lock:
             worker = self._state.heard(worker_id)
             if worker is None:

@@ -19,9 +19,7 @@ class RelayLeasing:
     # Events from the learner.
 
     def await_again(self, names: set[str]) -> None:
-        """Hold new lanes for the named workers, which are expected to rejoin and may still have lane
-        states.
-        """
+        """Hold new lanes while the named workers are expected to rejoin: they may still have the states."""
         self._awaited |= names
         self._awaited_until_s = self._state.clock() + _GATHER_HEARTBEATS * self._state.reply.heartbeat_s
 
@@ -46,9 +44,7 @@ class RelayLeasing:
     # Events from workers.
 
     def keep_of(self, worker: RelayedWorker) -> None:
-        """Return the lanes that a rejoined worker no longer holds; it may never have received their
-        grants.
-        """
+        """Return the lanes that a rejoined worker does not hold; it may never have received the grants."""
         held = {(lane.lane, lane.incarnation) for lane in worker.introduction.held}
         for lane in self._state.lanes.of(worker.worker_id):
             if (lane.grant.lane, lane.grant.incarnation) not in held:

@@ -19,9 +19,7 @@ class PendingPushes:
         self._state = state
 
     def refuse(self, worker: RelayedWorker, push: learner_pb2.GradientEstimatorOut) -> bool:
-        """Answer a push that is already pending, or that is rejected whatever its body; return whether it
-        was.
-        """
+        """Answer a push that is already pending or is rejected whatever its body; return whether it was."""
         known = self._state.pushes.find(worker.worker_id, push.push_id)
         if known is not None:
             # The worker sends the push again over a new stream. If it has no verdict yet, the verdict follows

@@ -28,9 +28,7 @@ class RelayPushes:
     """The queue of pending pushes. Not thread-safe: the relay's lock guards it."""
 
     def __init__(self, session_state: SessionState, schema: common_pb2.Schema, most_merged: int) -> None:
-        """Send through `session_state`; `most_merged` is the maximum number of estimates merged into one
-        push.
-        """
+        """Send through `session_state`, merging at most `most_merged` estimates into one push."""
         self._session_state = session_state
         self._schema = schema
         self._most_merged = most_merged
@@ -44,9 +42,7 @@ class RelayPushes:
         return sum(len(held.parts) for held in self._all() if held.worker_id == worker_id)
 
     def accepted(self, worker_id: str | None = None) -> int:
-        """Return how many estimates (of one worker, or of all) the learner has accepted and not yet
-        applied.
-        """
+        """Return how many estimates, of one worker or of all, are accepted and not yet applied."""
         return sum(
             len(held.parts)
             for push_id in self._accepted
@@ -55,9 +51,7 @@ class RelayPushes:
         )
 
     def find(self, worker_id: str, push_id: int) -> learner_pb2.Verdict | None:
-        """Return the verdict on a pending push (ACCEPTED or VERDICT_UNSPECIFIED); None if it is not
-        pending.
-        """
+        """Return the verdict on a pending push (VERDICT_UNSPECIFIED: none yet); None if it is not pending."""
         if any(_is(held, worker_id, push_id) for held in self._waiting):
             return learner_pb2.VERDICT_UNSPECIFIED
         for sent_id, group in self._sent.items():

@@ -36,9 +36,7 @@ _FAREWELLS = {
     ExitCode.OK: learner_pb2.Goodbye.FINISHED,
     ExitCode.REFUSED: learner_pb2.Goodbye.FAILED,
 }
-"""Goodbye reasons sent to workers at the relay's end; after any other exit code they look for another
-relay.
-"""
+"""The Goodbye reason for workers, by exit code; after any other code they look for another relay."""
 
 
 @dataclass(frozen=True)
@@ -185,9 +183,7 @@ def _introduction(settings: WorkerSettings) -> learner_pb2.JoinRequest:
 
 
 def _server_tls(settings: RelaySettings, denials: Denials) -> ServerTls | None:
-    """Return the server's TLS configuration. Beyond loopback TLS is required, with a certificate for
-    servers.
-    """
+    """Return the server's TLS settings. Beyond loopback, TLS and a server certificate are required."""
     if is_loopback(settings.host):
         return None
     identity = settings.upstream.tls

@@ -12,9 +12,7 @@ _KEPT = 4
 
 
 class RelayThetas:
-    """Immutable bodies by epoch and version: a restarted learner may reach a version with a different
-    theta.
-    """
+    """Immutable bodies by epoch and version: after a restart, a version may have a different theta."""
 
     def __init__(self, fetch: Callable[[int], codec.Buffer], kept: int = _KEPT) -> None:
         """Fetch missing bodies with `fetch`, which must enforce its own deadline; keep the last `kept`."""

@@ -37,9 +37,7 @@ _REFUSALS = frozenset(
         grpc.StatusCode.DATA_LOSS,
     }
 )
-"""Codes that the same request would get again. A full learner, which may have room later, uses another
-code.
-"""
+"""Codes that a retry would get again. A full learner, which may have room later, uses another code."""
 
 
 class UnavailableError(Exception):
@@ -136,8 +134,8 @@ class LearnerClient:
             return _assemble_up_to(chunks, max_bytes)
 
     def leave(self, worker_id: str, reason: str, *, is_unfit: bool = False) -> None:
-        """Report that this worker has returned its lanes and leaves, for example because it does not match
-        the run.
+        """Report that this worker has returned its lanes and leaves, perhaps because it does not match the
+        run.
         """
         request = learner_pb2.LeaveRequest(worker_id=worker_id, reason=reason, unfit=is_unfit)
         with self._typed_errors():

@@ -151,9 +151,7 @@ class Outbox:
         return None
 
     def credit(self, credits: int) -> None:
-        """Set how many more pushes the learner accepts; rejected pushes are queued again up to that
-        number.
-        """
+        """Set how many more pushes the learner accepts; queue that many rejected pushes again."""
         self._credits = credits
         while self._refused and self.free_credits:
             push_id = next(iter(self._refused))

@@ -1,6 +1,4 @@
-"""Restricts which code a learner may name. A worker imports the classes named in the learner's
-configuration.
-"""
+"""Restricts which classes a learner's configuration may name, because a worker imports them."""
 
 import sys
 from collections.abc import Iterator

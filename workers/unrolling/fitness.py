@@ -1,6 +1,4 @@
-"""Checks whether this process reproduces the run's results bit for bit; a worker that cannot does not
-join.
-"""
+"""Checks before a worker joins that its process reproduces the run's results bit for bit."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

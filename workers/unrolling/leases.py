@@ -60,9 +60,7 @@ class HeldLeases:
         return lane.lease_again(grant) if fits else None
 
     def keep(self, survives: Callable[[LaneUnroll], bool]) -> None:
-        """End the leases that do not survive. Their states are kept, except those with an unfinished
-        replay.
-        """
+        """End the leases that do not survive. Their states are kept, except those with pending replays."""
         for lane in list(self):
             if survives(lane):
                 continue

@@ -48,7 +48,7 @@ class Progress:
             self._lanes = tuple(lanes)
 
     def estimated(self, began_s: float, inner_steps: int, *, compiled: bool) -> None:
-        """Count an estimate that began at `began_s`. One that compiled does not count towards the
+        """Count an estimate that began at `began_s`; one that compiled does not count towards the
         throughput.
         """
         with self._lock:
