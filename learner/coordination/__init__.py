@@ -1,1 +1,1 @@
-"""The rules that change the state of a run, as methods that any thread may call."""
+"""The rules that change the state of a run, as thread-safe methods."""

@@ -1,4 +1,4 @@
-"""The commands of admins: how many workers, which of them go, which lanes are leased, whether theta moves."""
+"""Admin commands: scale, drain and evict workers, reset lanes, pause, stop, save checkpoints."""
 
 import contextlib
 from collections.abc import Callable
@@ -22,11 +22,11 @@ _STACK_S: Final = 5.0
 
 
 class WrongStateError(Exception):
-    """A command is valid, and this run cannot carry it out now."""
+    """Raised when a valid command cannot be carried out in the run's current state."""
 
 
 class Admin(Verbs):
-    """Carries out commands."""
+    """Executes admin commands."""
 
     def __init__(
         self,
@@ -47,10 +47,10 @@ class Admin(Verbs):
         self._remember_scale = remember_scale
 
     def scale(self, workers: int) -> tuple[Scale, Scale]:
-        """Set how many workers are wanted; returns what was wanted before, and what is wanted now.
+        """Set the desired number of workers; return the previous and the new scale.
 
         Raises:
-            ValueError: more than may join.
+            ValueError: the number exceeds the number of workers that may join.
         """
         most = self._run.settings.workers.max_count
         if not 0 <= workers <= most:
@@ -58,10 +58,10 @@ class Admin(Verbs):
         return self._want(f"scale N = {workers}", workers, lambda before: Scale(workers))
 
     def scale_between(self, fewest: int, most: int) -> tuple[Scale, Scale]:
-        """Let the run choose how many workers it wants; returns what was wanted before, and now.
+        """Enable autoscaling within a range of workers; return the previous and the new scale.
 
         Raises:
-            ValueError: that is no range, or more than may join.
+            ValueError: the range is invalid or exceeds the number of workers that may join.
         """
         bound = self._run.settings.workers.max_count
         said = f"scale MIN:MAX = {fewest}:{most}"
@@ -81,7 +81,7 @@ class Admin(Verbs):
             text = f"{before.workers} to {wanted.workers} workers{within}"
             self._run.report("info", "scaled", text)
         try:
-            self._remember_scale(wanted)  # not under the lock: the disk may be slow
+            self._remember_scale(wanted)  # outside the lock, because the disk may be slow
         except OSError as error:
             text = f"the learner will not know of this command after a restart: {error}"
             self._run.report("warning", "scale_forgotten", text)
@@ -89,7 +89,7 @@ class Admin(Verbs):
 
     @locked
     def note_supervision(self, note: SupervisionNote) -> None:
-        """Keep what the supervisor of the workers reports; what is new in it becomes events."""
+        """Store the supervisor's report; record its new problems as events."""
         for problem in self._run.telemetry.supervision.take(note):
             self._run.report("warning", "supervisor", problem.removeprefix("supervisor: "))
 
@@ -98,7 +98,7 @@ class Admin(Verbs):
         """Ask a worker to finish, return its lanes and leave.
 
         Raises:
-            KeyError: there is no such worker.
+            KeyError: no worker has this name.
         """
         session = self._named("drain", worker_name)
         session.draining = True
@@ -107,22 +107,22 @@ class Admin(Verbs):
 
     @locked
     def evict(self, worker_name: str, reason: str) -> None:
-        """End a worker's session; its process ends, and its supervisor starts another one.
+        """End a worker's session; its process exits, and its supervisor starts a new one.
 
         Raises:
-            KeyError: there is no such worker.
+            KeyError: no worker has this name.
         """
         session = self._named("evict", worker_name)
         self._leases.close(session, Goodbye.EVICTED, reason)
         self._run.report("warning", "worker_evicted", f"{worker_name}: {reason[:200]}")
 
     def stack(self, worker_name: str) -> str:
-        """Return what every thread of a worker is doing.
+        """Return the stack traces of all threads of a worker.
 
         Raises:
-            KeyError: there is no such worker.
-            ConnectionError: it has no stream at the moment.
-            TimeoutError: it did not answer in time.
+            KeyError: no worker has this name.
+            ConnectionError: the worker has no open stream.
+            TimeoutError: the worker did not answer in time.
         """
         asked = self.ask_for_stack(worker_name)
         try:
@@ -134,7 +134,7 @@ class Admin(Verbs):
 
     @locked
     def ask_for_stack(self, worker_name: str) -> Future[str]:
-        """Ask a worker for its stacks; the answer may never come."""
+        """Request a worker's stack traces; the future may never complete."""
         session = self._named("stack", worker_name)
         if session.stream is None:
             raise ConnectionError(f"stack WORKER = {worker_name}: it has lost its connection to the learner")
@@ -142,21 +142,21 @@ class Admin(Verbs):
 
     @locked
     def give_up_stack(self, worker_name: str, asked: Future[str]) -> None:
-        """Record that no caller waits for a worker's answer any longer."""
+        """Abandon a request for a worker's stack traces."""
         with contextlib.suppress(KeyError):
             self._stacks.give_up(self._named("stack", worker_name), asked)
 
     @locked
     def reset_lane(self, number: int, *, fresh: bool) -> None:
-        """Let a lane out of quarantine.
+        """Release a lane from quarantine.
 
         Args:
-            number: of the lane.
-            fresh: whether its unrolls are restarted.
+            number: the lane's number.
+            fresh: whether to restart the lane's unrolls.
 
         Raises:
-            KeyError: there is no such lane.
-            WrongStateError: theta would depend on it.
+            KeyError: the lane does not exist.
+            WrongStateError: `fresh` is set in `sync`, where theta would depend on this command.
         """
         if number >= len(self._run.lanes):
             raise KeyError(f"reset-lane LANE = {number}: there are lanes 0 to {len(self._run.lanes) - 1}")
@@ -175,7 +175,7 @@ class Admin(Verbs):
 
     @locked
     def pause(self) -> None:
-        """Apply nothing until `resume`; workers continue until their credits are spent."""
+        """Apply no update until `resume`; workers continue until their credits are spent."""
         self._run.control.paused = True
         self._run.report("info", "paused", f"at outer step {self._run.outer_step}")
 
@@ -187,18 +187,18 @@ class Admin(Verbs):
 
     @locked
     def stop(self, *, now: bool, reason: str) -> int:
-        """End the run after the current outer step, or now; returns that step."""
+        """End the run after the current outer step, or at once if `now`; return the current outer step."""
         self._run.control.stop(self._run.outer_step, now=now)
         self._run.report("info", "stopping", reason)
         return self._run.outer_step
 
     def save_checkpoint(self, timeout_s: float) -> CheckpointFile:
-        """Write a checkpoint now, and return when it is on disk.
+        """Write a checkpoint now; return after it is on disk.
 
         Raises:
-            WrongStateError: the run is over.
-            TimeoutError: it takes longer.
-            OSError: the disk refused.
+            WrongStateError: the run has ended.
+            TimeoutError: the checkpoint is not on disk within `timeout_s`.
+            OSError: the checkpoint could not be written.
         """
         try:
             return self.request_checkpoint().result(timeout_s)
@@ -209,10 +209,10 @@ class Admin(Verbs):
 
     @locked
     def request_checkpoint(self) -> Future[CheckpointFile]:
-        """Ask for a checkpoint of now; the result tells when it is on disk.
+        """Request a checkpoint of the current outer step; the future completes when it is on disk.
 
         Raises:
-            WrongStateError: the run is over.
+            WrongStateError: the run has ended.
         """
         if self._run.control.final is not None:
             raise WrongStateError(f"the run is {self._run.control.final}")
@@ -220,7 +220,7 @@ class Admin(Verbs):
 
     @locked
     def events_after(self, number: int, limit: int) -> list[Event]:
-        """Return up to `limit` events with larger numbers, oldest first."""
+        """Return up to `limit` events with numbers larger than `number`, oldest first."""
         return self._run.telemetry.events.after(number, limit)
 
     @locked

@@ -1,4 +1,4 @@
-"""Which workers may join a run."""
+"""Admission control: which workers may join a run."""
 
 from collections.abc import Mapping
 
@@ -21,7 +21,7 @@ def check_worker(
     """Check that a worker may join this run now.
 
     Raises:
-        JoinDeniedError: with the reason and the remedy.
+        JoinDeniedError: the worker may not join; the error contains the reason and the remedy.
     """
     check_join(request, settings.run_id, "learner")
     if request.host in excluded_hosts:

@@ -1,4 +1,4 @@
-"""Which worker should lease which lane: by how fast they are, and with as few moves as possible."""
+"""Assignment of lanes to workers by speed, with as few moves as possible."""
 
 import dataclasses
 import math
@@ -13,12 +13,12 @@ class Candidate:
     """A worker that may lease lanes.
 
     Attributes:
-        worker_id: of its session.
-        lanes: how many it leases, those being revoked left out.
-        held: lanes whose states it has in memory, such that a lease could go on from them.
-        speed: estimates that it makes while a usual worker makes one.
-        is_late: whether what it makes is of no use, so that it gets no further lanes while others can have
-            them.
+        worker_id: the id of its session.
+        lanes: the number of lanes that it leases, without those being revoked.
+        held: lanes whose states are in its memory and from which a new lease could continue.
+        speed: the number of estimates that it completes while a typical worker completes one.
+        is_late: whether its estimates arrive too late to be applied; it gets no further lanes while other
+            workers can take them.
     """
 
     worker_id: str
@@ -29,7 +29,7 @@ class Candidate:
 
 
 class _Loads:
-    """How many lanes each candidate has, and what that means for the time that each takes."""
+    """The number of lanes of each candidate and the resulting time per outer step, `lanes / speed`."""
 
     def __init__(self, candidates: Sequence[Candidate]) -> None:
         self._speed = {candidate.worker_id: candidate.speed for candidate in candidates}
@@ -38,24 +38,25 @@ class _Loads:
         self._takers = in_time or list(self.lanes)
 
     def taker(self) -> str:
-        """Return the worker that would be done first with one lane more."""
+        """Return the worker that would finish first with one additional lane."""
         return min(self._takers, key=self._time_with_one_more)
 
     def busiest(self) -> str:
-        """Return the worker that is done last."""
+        """Return the worker that finishes last."""
         return max(self.lanes, key=self._time)
 
     def takes(self, worker: str, share_of: int) -> bool:
-        """Whether a worker may have one lane more if `share_of` are shared by speed."""
+        """Return whether a worker may get one more lane if `share_of` lanes are divided by speed."""
+        # The tolerance keeps rounding errors from raising an integral share to the next integer.
         share = share_of * self._speed[worker] / sum(self._speed[taker] for taker in self._takers)
         return worker in self._takers and self.lanes[worker] < math.ceil(share - 1e-9)
 
     def move(self, giver: str, taker: str) -> bool:
-        """Move a lane if that is worth it; returns whether it was.
+        """Move a lane if the move pays off; return whether it was moved.
 
-        Among workers that are alike it is where it makes them more even. Where speeds are measured, they are
-        never exactly so, nor the same twice: there a lane moves if its new worker will be done in a fifth
-        less time than its old one. A move back would need speeds that have changed by half.
+        Among workers of equal speed, a move pays off if it makes the loads more even. Measured speeds are
+        noisy and never exactly equal, so there a lane moves only if its new worker would finish in less than
+        80 % of its old worker's time. To move the lane back, the speeds would have to change by half.
         """
         worth = 1.0 if len(set(self._speed.values())) == 1 else _WORTH_A_MOVE
         if self._time_with_one_more(taker) >= worth * self._time(giver):
@@ -74,11 +75,12 @@ class _Loads:
 def assign(free: Collection[int], candidates: Sequence[Candidate]) -> list[tuple[int, str]]:
     """Return `(lane, worker_id)` for every free lane.
 
-    Each lane goes to a worker that still has its state, unless that has its share already, and else to the
-    one that would be done first with it: what makes the slowest worker's time shortest.
+    A lane goes to a worker that still has its state in memory, unless that worker has its share already.
+    Otherwise it goes to the worker that would finish first with it, which minimizes the slowest worker's
+    time.
 
     Args:
-        free: the lanes.
+        free: the lanes to assign.
         candidates: at least one; earlier ones win ties.
     """
     loads = _Loads(candidates)
@@ -98,11 +100,11 @@ def _keeper(lane: int, candidates: Sequence[Candidate]) -> str | None:
 
 
 def surplus(candidates: Sequence[Candidate], on_the_way: int) -> list[str]:
-    """Return the workers that should give a lane back, once per lane.
+    """Return the workers that should return a lane, once per lane.
 
     Args:
         candidates: at least one.
-        on_the_way: lanes that are being given back already and will be assigned.
+        on_the_way: the number of lanes that are being returned and will be assigned next.
     """
     loads = _Loads(candidates)
     for _ in range(on_the_way):

@@ -1,4 +1,4 @@
-"""How many workers a run that chooses for itself wants: as many as make estimates that count."""
+"""Autoscaling: a run wants as many workers as produce estimates that are applied."""
 
 import dataclasses
 from typing import Final, NamedTuple
@@ -8,24 +8,24 @@ from learner.state.run import Run
 from learner.state.run_state import RunState
 from learner.state.sessions import SessionStatus
 
-_WINDOW_S: Final = 30.0
+_WINDOW_S: Final = 30.0  # a window has at least this length and this number of estimates
 _ESTIMATES_PER_LANE: Final = 2
-_WORTH_MORE: Final = 0.8
+_WORTH_MORE: Final = 0.8  # scale up from this marginal yield, scale down below the next
 _NOT_WORTH_IT: Final = 0.5
-_CLEARLY_MORE: Final = 1.05
-_STEP: Final = 4
-_REST_S: Final = 600.0
+_CLEARLY_MORE: Final = 1.05  # a smaller growth in production is noise
+_STEP: Final = 4  # change the number of workers by one in four
+_REST_S: Final = 600.0  # do not retry a number of workers that was too large for this long
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """What a number of workers did in some seconds.
+    """The estimates of a constant number of workers over a period.
 
     Attributes:
-        workers: how many there were throughout.
-        applied: estimates that went into theta.
-        late: estimates that came too late to.
-        span_s: the seconds.
+        workers: the number of workers throughout.
+        applied: estimates that were applied to theta.
+        late: estimates that were rejected or dropped as stale.
+        span_s: the length of the period in seconds.
     """
 
     workers: int
@@ -35,20 +35,21 @@ class Window:
 
     @property
     def produced_per_s(self) -> float:
-        """Estimates per second, of use or not."""
+        """Estimates per second, applied or stale."""
         return (self.applied + self.late) / self.span_s
 
     @property
     def applied_per_s(self) -> float:
-        """Estimates per second that went into theta."""
+        """Applied estimates per second."""
         return self.applied / self.span_s
 
 
 def yield_of(now: Window, before: Window | None) -> float:
-    """Return which share of their estimates counts of the workers that came last.
+    """Return the share of the most recently added workers' estimates that is applied.
 
-    That is what was applied more over what was produced more, where fewer workers were watched `before`; and
-    else the share of all workers.
+    If `before` had fewer workers and production has clearly grown since, this is the marginal yield: the
+    increase in applied over the increase in produced estimates per second. Otherwise it is the average yield
+    of all workers.
     """
     if before is not None and before.workers < now.workers:
         more_per_s = now.produced_per_s - before.produced_per_s
@@ -58,16 +59,16 @@ def yield_of(now: Window, before: Window | None) -> float:
 
 
 def next_desired(bounds: WorkerRange, lanes: int, now: Window, before: Window | None) -> int:
-    """Return how many workers are wanted after `now.workers` were watched.
+    """Return the desired number of workers, given a window with `now.workers`.
 
-    More while nearly all of what the last ones made counts, fewer when less than half of it does, by a
-    quarter at a time; never more than `lanes`, unless an admin wants at least so many.
+    The number grows by a quarter if at least 80 % of the last workers' estimates are applied, and shrinks by
+    a quarter if less than half of them are. It exceeds `lanes` only if the admin's minimum does.
 
     Args:
-        bounds: what the admin allows.
-        lanes: of the run; a worker without a lane has nothing to do.
+        bounds: the range that the admin allows.
+        lanes: the run's number of lanes; a worker without a lane has nothing to do.
         now: the latest window.
-        before: the one before the number of workers last changed, or None.
+        before: the last window before the number of workers last changed, or None.
     """
     share = yield_of(now, before)
     step = max(1, now.workers // _STEP)
@@ -85,10 +86,10 @@ class _Limit(NamedTuple):
 
 
 class Autoscaler:
-    """Watches a run and moves the number of wanted workers within the admin's range, if there is one.
+    """Adjusts the desired number of workers within the admin's range, if one is set.
 
-    It judges only what a full number of workers did for a while, and goes down only when two windows agree.
-    What turned out to be too many is not tried again for ten minutes.
+    A window counts only if all desired workers were active throughout. Scaling down takes two consecutive
+    windows that agree. A number of workers that was too large is not retried for ten minutes.
     """
 
     def __init__(self, run: Run) -> None:
@@ -100,7 +101,7 @@ class Autoscaler:
         self._disappointed = False
 
     def tick(self) -> None:
-        """Look whether the number should change. Called a few times a second."""
+        """Judge a window once it is complete. Called several times a second."""
         run = self._run
         bounds = run.scale.bounds
         if bounds is None:

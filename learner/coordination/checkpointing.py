@@ -1,4 +1,4 @@
-"""When checkpoints are made, and of what: theta at an outer step, and lane states that may arrive later."""
+"""The schedule and content of checkpoints: theta at an outer step, and lane states that may arrive later."""
 
 import dataclasses
 from concurrent.futures import Future
@@ -15,16 +15,16 @@ _NO_SNAPSHOT: Final = 0
 
 @dataclasses.dataclass(frozen=True)
 class Capture:
-    """What of a checkpoint is decided at its outer step. All of it is immutable, so taking it costs nothing.
+    """The part of a checkpoint that is fixed at its outer step; immutable, so capturing it costs nothing.
 
     Attributes:
-        theta: as a tree.
-        learner_state: of the outer optimizer.
-        thetas: published ones, back to the oldest that a replay could need then.
+        theta: the current theta, as a tree.
+        learner_state: the outer optimizer's state.
+        thetas: the published thetas, back to the oldest that a replay could need.
         marks: `(watermark, fencing_token)` of each lane.
-        inner_steps: computed so far.
-        elapsed_s: the run's time so far.
-        moved_at: outer step of the last update that moved theta.
+        inner_steps: the number of inner steps computed so far.
+        elapsed_s: the run's elapsed time in seconds.
+        moved_at: the outer step of the last update that moved theta.
     """
 
     theta: PyTree
@@ -49,10 +49,10 @@ class Capture:
         )
 
     def ripe(self, run: Run) -> bool:
-        """Whether waiting would not improve it.
+        """Return whether the checkpoint can be written because waiting would not complete it further.
 
-        A worker sends its lane's snapshot just after the push that completes an outer step, and before its
-        next push. So the snapshots of a checkpoint's own step are there soon, and certainly once the next is.
+        A worker sends its lane's snapshot right after the push that completes an outer step and before its
+        next push. So all snapshots of the checkpoint's step arrive soon, at the latest with the next step.
         """
         if not run.aggregation.exact_versions or run.outer_step > self.thetas[-1].outer_step:
             return True
@@ -61,7 +61,7 @@ class Capture:
         )
 
     def checkpoint(self, run: Run) -> Checkpoint:
-        """Complete it with the newest lane states that are not ahead of it."""
+        """Return the checkpoint, completed with each lane's newest state at or before its watermark."""
         marks = tuple(
             LaneMark(lane.number, watermark, fencing_token, lane.newest_snapshot(watermark))
             for lane, (watermark, fencing_token) in zip(run.lanes, self.marks, strict=True)
@@ -88,9 +88,9 @@ class SaveJob:
     """A checkpoint to be written.
 
     Attributes:
-        checkpoint: itself.
-        done: tells that it is durable, or why it is not.
-        requested: whether a caller waits for it, so that it must not be left out.
+        checkpoint: the content.
+        done: completes when the checkpoint is durable, or with the error.
+        requested: whether a caller waits for it; such a checkpoint is never skipped.
     """
 
     checkpoint: Checkpoint
@@ -99,7 +99,7 @@ class SaveJob:
 
 
 class CheckpointSchedule:
-    """Decides when a checkpoint is made. Used under the core's lock."""
+    """Decides when to make a checkpoint. Used under the core's lock."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -108,18 +108,18 @@ class CheckpointSchedule:
         self._requests: list[Future[CheckpointFile]] = []
 
     def request(self) -> Future[CheckpointFile]:
-        """Ask for a checkpoint of whatever outer step theta is at."""
+        """Request a checkpoint of the current outer step."""
         self._requests.append(Future())
         return self._requests[-1]
 
     def due(self) -> bool:
-        """Whether `take` would return anything."""
+        """Return whether `take` would return a checkpoint."""
         return bool(self._requests) or self._is_ripe() or self._is_retry_due()
 
     def take(self) -> list[SaveJob]:
-        """Return the checkpoints that can be written now; then start one if this outer step gets one."""
+        """Return the checkpoints that can be written now; then start one if this outer step is scheduled."""
         run, jobs = self._run, []
-        # In order of outer steps: a checkpoint may delete the lane states that only earlier ones need.
+        # Keep the order of outer steps: a checkpoint may delete lane states that only earlier ones need.
         if self._capture is not None and self._is_ripe():
             jobs.append(SaveJob(self._capture.checkpoint(run), Future(), requested=False))
             self._capture = None
@@ -134,7 +134,7 @@ class CheckpointSchedule:
         return jobs
 
     def last(self) -> list[SaveJob]:
-        """Return what must be written before the learner ends: its last outer step, unless it is on disk."""
+        """Return the checkpoints to write before the learner exits: the last outer step, unless on disk."""
         run = self._run
         saved = run.checkpoint is not None and run.checkpoint[0].outer_step == run.outer_step
         if saved and not self._requests:

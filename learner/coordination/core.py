@@ -1,7 +1,7 @@
-"""The learner without its transport: what workers, servers and time do to a run, as methods.
+"""The learner without its transport: one method for each message, query and timer tick.
 
-It has no thread, no socket and no clock of its own. Every public method holds the core's lock, so that any
-thread may call it; commands of admins are in `admin`, and what the update thread needs is in `updates`.
+The core has no thread, no socket and no clock of its own. Every public method holds the core's lock, so any
+thread may call it. Admin commands are in `admin`; the update thread's methods are in `updates`.
 """
 
 from collections.abc import Callable
@@ -42,11 +42,11 @@ _SNAPSHOTS: Final = "snapshots"
 
 
 class LearnerCore(Verbs):
-    """All of a run's coordination.
+    """The coordination of a run.
 
     Args:
-        run: the state, which nothing else changes from now on.
-        remember_scale: makes a scale command outlive the process; may raise OSError.
+        run: the state; only the core may change it from now on.
+        remember_scale: persists a scale command; may raise OSError.
     """
 
     def __init__(self, run: Run, remember_scale: Callable[[Scale], None] = lambda wanted: None) -> None:
@@ -71,22 +71,22 @@ class LearnerCore(Verbs):
 
     @property
     def settings(self) -> LearnerSettings:
-        """What the learner was started with."""
+        """The learner's settings."""
         return self._run.settings
 
     @property
     def schema(self) -> Schema:
-        """What a gradient looks like."""
+        """The schema of a gradient."""
         return self._run.schema
 
-    # Workers' sessions.
+    # Worker sessions.
 
     @locked
     def join(self, request: learner_pb2.JoinRequest) -> learner_pb2.JoinReply:
-        """Admit a worker: a new process, or one whose stream broke and which keeps the leases it still has.
+        """Admit a new worker process, or one that reconnects and keeps the leases it still has.
 
         Raises:
-            JoinDeniedError: it does not fit.
+            JoinDeniedError: the worker may not join.
         """
         run = self._run
         try:
@@ -110,11 +110,11 @@ class LearnerCore(Verbs):
 
     @locked
     def attach(self, secret: str, peer: str = "") -> tuple[str, SendQueue] | None:
-        """Open the stream of the session whose last Join gave `secret`, in place of any earlier stream.
+        """Open the stream of the session whose last Join returned `secret`; it replaces an earlier stream.
 
         Returns:
-            The session's id and what is sent on the stream; None, which counts as a denial of `peer`, if
-            there is no such session.
+            The session's id and the stream's send queue; None if no session has this secret, which counts
+            as a denial of `peer`.
         """
         session = self._run.sessions.with_secret(secret)
         if session is None:
@@ -136,7 +136,7 @@ class LearnerCore(Verbs):
 
     @locked
     def detach(self, worker_id: str, stream: SendQueue) -> None:
-        """Close a stream that broke. Its worker keeps its lanes for the lease's time to live."""
+        """Close a broken stream. The worker keeps its lanes for the lease's time to live."""
         stream.close()
         if stream.overflowed:
             self._run.report("warning", "worker_cut_off", f"{worker_id}: does not read what it is sent")
@@ -149,7 +149,7 @@ class LearnerCore(Verbs):
 
     @locked
     def leave(self, worker_id: str, reason: str, *, is_unfit: bool = False) -> None:
-        """End the session of a worker that asks for it, `is_unfit` if it does not fit this run."""
+        """End a session at the worker's request; `is_unfit` if the worker does not fit this run."""
         session = self._run.sessions.get(worker_id)
         if session is not None:
             if is_unfit:
@@ -159,16 +159,16 @@ class LearnerCore(Verbs):
 
     @locked
     def hang_up(self) -> None:
-        """Close every stream once what is queued has been sent."""
+        """Close every stream after its queued messages have been sent."""
         for session in self._run.sessions:
             if session.stream is not None:
                 session.stream.close()
 
-    # Messages of workers.
+    # Messages from workers.
 
     @locked
     def heartbeat(self, worker_id: str, heartbeat: learner_pb2.Heartbeat) -> None:
-        """Take a heartbeat and answer it."""
+        """Store a heartbeat and acknowledge it."""
         session = self._run.heard(worker_id)
         if session is not None:
             session.take_heartbeat(heartbeat)
@@ -176,22 +176,22 @@ class LearnerCore(Verbs):
 
     @locked
     def announce_push(self, worker_id: str, push: GradientEstimatorOut) -> bool:
-        """Return whether the body of a push is worth reading; if not, the push has been answered."""
+        """Return whether to read the body of a push; if not, the push has been answered."""
         session = self._run.heard(worker_id)
         return session is not None and self._pushes.announce(session, push)
 
     @locked
     def push(self, worker_id: str, push: GradientEstimatorOut, body: Body) -> None:
-        """Judge a push, keep it if it is good, and answer it."""
+        """Judge a push, buffer it if it is accepted, and answer it."""
         session = self._run.heard(worker_id)
         if session is not None:
             self._pushes.receive(session, push, body)
 
     @locked
     def wants_snapshot(self, worker_id: str, snapshot: learner_pb2.Snapshot) -> bool:
-        """Whether a snapshot is worth receiving.
+        """Return whether to receive a snapshot.
 
-        One that is here already is never replaced: checkpoints know its digest.
+        A stored snapshot is never replaced, because checkpoints refer to it by its digest.
         """
         self._run.heard(worker_id)
         lane = self._run.lanes.leased(worker_id, snapshot.lane, snapshot.incarnation)
@@ -204,7 +204,7 @@ class LearnerCore(Verbs):
 
     @locked
     def snapshot_stored(self, worker_id: str, fencing_token: int, ref: SnapshotRef) -> bool:
-        """Record a snapshot on disk; returns whether it counts: the lease may have ended since."""
+        """Record a snapshot that is on disk; return False if its lease has ended in between."""
         self._run.telemetry.problems.pop(_SNAPSHOTS, None)
         self._run.heard(worker_id)
         lane = self._run.lanes.leased(worker_id, ref.lane, fencing_token)
@@ -216,20 +216,20 @@ class LearnerCore(Verbs):
 
     @locked
     def snapshot_lost(self, worker_id: str, error: Exception) -> None:
-        """Record that a snapshot could not be stored; an OSError is a problem of the run's disk."""
+        """Record that a snapshot could not be stored; an OSError is reported as a disk problem of the run."""
         self._run.report("warning", "snapshot_lost", f"{worker_id}: {error}")
         if isinstance(error, OSError):
             self._run.telemetry.problems[_SNAPSHOTS] = f"could not be written: {error}"
 
     @locked
     def return_lane(self, worker_id: str, message: learner_pb2.LaneReturn) -> None:
-        """Take a lane back."""
+        """End the lease of a lane that a worker returns."""
         self._run.heard(worker_id)
         lane = self._run.lanes.leased(worker_id, message.lane, message.incarnation)
         if lane is None:
             return
         if not self._run.aggregation.exact_versions and message.seq in lane.snapshots:
-            # Where gaps are allowed, a returned state is worth more than the estimates that led to it.
+            # If gaps are allowed, the returned state is kept even if its last estimates were not accepted.
             lane.returned = max(lane.returned, message.seq)
         self._run.lanes.release(lane)
         text = f"lane {lane.number} at seq {message.seq}: {message.reason[:200]}"
@@ -238,7 +238,7 @@ class LearnerCore(Verbs):
 
     @locked
     def lane_failed(self, worker_id: str, message: learner_pb2.LaneFailure) -> None:
-        """Record an estimate that raised."""
+        """Record an estimate that raised an exception."""
         session = self._run.heard(worker_id)
         lane = self._run.lanes.leased(worker_id, message.lane, message.incarnation)
         if session is not None and lane is not None:
@@ -247,14 +247,14 @@ class LearnerCore(Verbs):
 
     @locked
     def stack(self, worker_id: str, dump: learner_pb2.StackDump) -> None:
-        """Take a worker's stack dump."""
+        """Handle a worker's stack dump."""
         session = self._run.heard(worker_id)
         if session is not None:
             self._stacks.take(session, dump.text)
 
     @locked
     def log(self, worker_id: str, line: learner_pb2.LogLine) -> None:
-        """Record a worker's log line, up to a bound for each session."""
+        """Record a worker's log line, up to a maximum number per session."""
         session = self._run.heard(worker_id)
         if session is None or session.log_lines >= _LOG_LINES:
             return
@@ -265,7 +265,7 @@ class LearnerCore(Verbs):
         level = _LOG_LEVELS.get(line.level, "info")
         self._run.report(level, "worker_log", f"{session.name}: {line.text[:_LOG_CHARACTERS]}")
 
-    # What servers read.
+    # Queries of the servers.
 
     @locked
     def status(self) -> admin_pb2.Status:
@@ -274,12 +274,12 @@ class LearnerCore(Verbs):
 
     @locked
     def staleness_counts(self) -> dict[int, int]:
-        """Return how many gradients of each staleness have been applied by this process."""
+        """Return the number of gradients that this process applied, by staleness."""
         return dict(self._run.telemetry.counters.staleness)
 
     @locked
     def not_ready(self) -> list[str]:
-        """Return what keeps workers from being served, and checkpoints from being written."""
+        """Return the problems that prevent serving workers or writing checkpoints."""
         reasons = [f"{about}: {problem}" for about, problem in self._run.telemetry.problems.items()]
         if self._run.control.final is not None:
             reasons.append(f"the run is {self._run.state}")
@@ -290,7 +290,7 @@ class LearnerCore(Verbs):
         """Return the theta of an outer step.
 
         Raises:
-            KeyError: it is not kept.
+            KeyError: this theta is not kept.
         """
         published = self._run.thetas.get(outer_step)
         if published is None:
@@ -304,10 +304,10 @@ class LearnerCore(Verbs):
 
     @locked
     def snapshot_corrupt(self, ref: SnapshotRef, detail: str) -> None:
-        """Forget a snapshot that is no longer what was stored.
+        """Discard a snapshot whose file is corrupt.
 
-        In `sync` its lane can only continue from an older one whose thetas are still here. Otherwise only an
-        earlier checkpoint, with its own thetas, can repair the run: the learner must restart.
+        In `sync`, its lane can continue only from an older snapshot whose thetas are still kept. If these are
+        gone, only an earlier checkpoint, with its own thetas, can repair the run: the learner must restart.
         """
         run = self._run
         lane = run.lanes[ref.lane]
@@ -319,14 +319,14 @@ class LearnerCore(Verbs):
             run.broken = detail
 
     def responds(self, timeout_s: float) -> bool:
-        """Return whether the core can be called: no thread hangs while it holds the lock."""
+        """Return whether the core's lock can be acquired, so that no thread hangs while it holds it."""
         return self._lock.is_free(timeout_s)
 
-    # The process around the core.
+    # Calls of the learner process.
 
     @locked
     def tick(self) -> None:
-        """Judge the workers: their silence, their progress and their number. Called a few times a second."""
+        """Check the workers' liveness, progress and number. Called several times a second."""
         if self._run.control.final is None:
             self._liveness.check()
             self._autoscaler.tick()
@@ -334,7 +334,7 @@ class LearnerCore(Verbs):
 
     @locked
     def listening(self, endpoints: dict[str, str]) -> None:
-        """Record where the learner listens, by the name of the server."""
+        """Record the learner's endpoints, by server name."""
         self._run.telemetry.endpoints = endpoints
         listed = ", ".join(f"{server} {address}" for server, address in endpoints.items())
         text = f"epoch {self._run.term} at outer step {self._run.outer_step}; {listed}"
@@ -342,7 +342,7 @@ class LearnerCore(Verbs):
 
     @locked
     def crashed(self, error: BaseException, *, is_fenced: bool) -> None:
-        """End the update thread because of `error`; `is_fenced` if workers belong to another learner now."""
+        """Record that `error` ended the update thread; `is_fenced` if another learner has taken over."""
         self._run.report("error", "learner_crashed", repr(error))
         self._run.broken = self._run.broken or repr(error)
         for session in self._run.sessions if is_fenced else ():

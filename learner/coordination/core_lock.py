@@ -1,4 +1,4 @@
-"""The lock of the core: one verb at a time, and the update thread is woken when there is work for it."""
+"""The core's lock: it serializes operations and wakes the update thread when there is work."""
 
 import functools
 import threading
@@ -10,7 +10,7 @@ R = TypeVar("R")
 
 
 class CoreLock:
-    """Held while a verb of the core runs. Verbs may call each other: a thread can take it again."""
+    """A reentrant lock held during each operation of the core, so operations may call each other."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -21,8 +21,8 @@ class CoreLock:
         self._changed.acquire()
 
     def __exit__(self, *_: object) -> None:
-        # The waiting thread would only look and sleep again, so it is woken when there is work, now or at a
-        # time that it did not know of.
+        # Notify only if there is work now or at a known time, which may be earlier than the waiting thread's
+        # timeout. Any other wake-up would be wasted.
         if self._has_work is not None and (self._due_in_s() is not None or self._has_work()):
             self._changed.notify_all()
         self._changed.release()
@@ -31,8 +31,8 @@ class CoreLock:
         """Block the one thread that calls this until `has_work` returns True.
 
         Args:
-            has_work: called with the lock held, so it calls no verb of the core.
-            due_in_s: returns in how many seconds there is work by time alone, or None.
+            has_work: called with the lock held; must not call a `locked` method.
+            due_in_s: returns in how many seconds there will be work by time alone, or None.
         """
         with self._changed:
             self._has_work, self._due_in_s = has_work, due_in_s
@@ -41,7 +41,7 @@ class CoreLock:
             self._has_work = None
 
     def is_free(self, timeout_s: float) -> bool:
-        """Return whether the lock could be taken within `timeout_s`."""
+        """Return whether the lock could be acquired within `timeout_s`."""
         is_free = self._changed.acquire(timeout=timeout_s)
         if is_free:
             self._changed.release()
@@ -49,7 +49,7 @@ class CoreLock:
 
 
 class Verbs:
-    """A part of the core whose methods marked `locked` may be called from any thread."""
+    """Base of the parts of the core; any thread may call their methods marked `locked`."""
 
     def __init__(self, lock: CoreLock) -> None:
         self._lock = lock
@@ -59,7 +59,7 @@ V = TypeVar("V", bound=Verbs)
 
 
 def locked(verb: Callable[Concatenate[V, P], R]) -> Callable[Concatenate[V, P], R]:
-    """Return a method that holds the core's lock while it runs."""
+    """Decorate a method to hold the core's lock while it runs."""
 
     @functools.wraps(verb)
     def call(self: V, /, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,4 +1,4 @@
-"""Workers whose estimates are always too old to be used lose lanes, one by one, to others."""
+"""Lateness: a worker whose estimates are repeatedly stale loses lanes, one at a time, to other workers."""
 
 from typing import Final
 
@@ -11,14 +11,14 @@ _LATE_PUSHES: Final = 3
 
 
 class Lateness:
-    """Counts each worker's late pushes. In `sync` there are none."""
+    """Counts each worker's late pushes. In `sync`, no push counts as late."""
 
     def __init__(self, run: Run, leases: Leases) -> None:
         self._run = run
         self._leases = leases
 
     def judged(self, session: WorkerSession, verdict: learner_pb2.Verdict) -> None:
-        """Record the verdict on a push of a worker."""
+        """Record the verdict on a worker's push."""
         if verdict == learner_pb2.APPLIED:
             if session.is_late:
                 self._run.report("info", "worker_in_time", session.name)
@@ -32,7 +32,7 @@ class Lateness:
         if session.late_pushes == 0:
             session.late_since_s = now_s
         session.late_pushes += 1
-        # A worker whose estimates are quick has several in a row whenever it is held up for a moment.
+        # A fast worker has several stale estimates in a row after any short delay, so require a duration too.
         lasted_s = now_s - session.late_since_s
         if session.late_pushes < _LATE_PUSHES or lasted_s < self._run.settings.liveness.heartbeat_s:
             return
@@ -44,7 +44,7 @@ class Lateness:
 
 
 def how_late(session: WorkerSession) -> str:
-    """Return what a person should know of a late worker, and the remedy."""
+    """Return a late worker's problem and the remedy, for status and events."""
     return (
         f"its last {session.stale_in_a_row} estimates were too old to be used; it needs fewer lanes, "
         "or the run a larger aggregation.max_staleness"

@@ -1,4 +1,4 @@
-"""Leases: which worker gets which lane, and what happens to them when a session is closed."""
+"""Leases: granting and revoking lanes, and freeing them when a session is closed."""
 
 import math
 import statistics
@@ -27,10 +27,11 @@ class Leases:
         self._speeds_at_s = -math.inf
 
     def credits(self, worker_id: str) -> int:
-        """Return how many further pushes the worker may have outstanding.
+        """Return how many more pushes the worker may have outstanding.
 
-        Only pushes of lanes that it leases now count against it. One of a lane that has moved on must not
-        keep it from pushing the others: in `sync` the update that would settle the one waits for these.
+        Only pushes of lanes that it leases now count. A buffered push of a lane that has moved to another
+        worker must not block pushes of this worker's lanes: in `sync`, the update that settles the former
+        waits for the latter, which would be a deadlock.
         """
         held = {lane.number for lane in self._run.lanes.held_by(worker_id)}
         return max(
@@ -38,14 +39,14 @@ class Leases:
         )
 
     def resume(self, session: WorkerSession) -> None:
-        """Let a worker that joined again keep the lanes whose leases it still has; free the others.
+        """Keep the leases that a rejoining worker still has; free its other lanes.
 
-        What it holds may also show that theta went back, and that lanes must be reset for it.
+        The worker's lane states may also show that theta was rolled back; the settings may then reset lanes.
         """
         held = {(lane.lane, lane.incarnation) for lane in session.introduction.held}
         for lane in self._run.lanes.held_by(session.worker_id):
             if (lane.number, lane.fencing_token) in held:
-                # Whether it ever read of a revocation is not known; if it is still due, it is said again.
+                # The worker may have missed a revocation; if it is still due, `rebalance` sends it again.
                 lane.state = LaneState.GRANTED
             else:
                 self._run.lanes.release(lane)
@@ -61,7 +62,7 @@ class Leases:
             lane
             for lane in self._run.lanes
             if lane.number in session.held
-            and lane.leases == 0  # otherwise a worker already continues from the checkpoint
+            and lane.leases == 0  # otherwise, a worker has already continued from the checkpoint
             and self._was_rolled_back(lane, session.held[lane.number])
         ]
         for lane in ahead:
@@ -72,7 +73,7 @@ class Leases:
             self._run.report("info", "lanes_reset", text)
 
     def reset(self, lane: Lane, reason: str) -> None:
-        """Restart a lane's unrolls: no state of it is used again. `rebalance` leases it."""
+        """Restart a lane's unrolls; discard all its states. `rebalance` leases it again."""
         holder = self._run.sessions.get(lane.holder) if lane.holder else None
         if holder is not None:
             holder.send(messages.revocation(lane, reason))
@@ -80,20 +81,20 @@ class Leases:
         lane.reset()
 
     def relieve(self, session: WorkerSession) -> None:
-        """Ask a worker whose estimates come too late for a lane, if another worker can have it."""
+        """Revoke a lane of a worker whose estimates are late, if a worker that is not late can take it."""
         others = [other for other in self._able(self._run.clock()) if other is not session]
         if any(not other.is_late for other in others) and self._kept(session.worker_id):
             self._revoke_one(session, "its estimates come too late")
 
     def release_all(self, session: WorkerSession) -> list[int]:
-        """End every lease of a worker; returns the lanes."""
+        """End every lease of a worker; return the lanes' numbers."""
         lost = self._run.lanes.held_by(session.worker_id)
         for lane in lost:
             self._run.lanes.release(lane)
         return [lane.number for lane in lost]
 
     def close(self, session: WorkerSession, reason: Goodbye.Reason, detail: str) -> None:
-        """End a session; its lanes go to others."""
+        """End a session and reassign its lanes."""
         session.send(messages.goodbye(reason, detail))
         self.release_all(session)
         self._run.sessions.close(session)
@@ -101,18 +102,18 @@ class Leases:
             self.rebalance(self._run.clock())
 
     def expire(self, session: WorkerSession, reason: Goodbye.Reason, detail: str) -> None:
-        """End the session of a worker that no longer answers, or that was replaced."""
+        """End the session of a worker that is silent or was replaced."""
         lost = [lane.number for lane in self._run.lanes.held_by(session.worker_id)]
         self.close(session, reason, detail)
         self._run.report("warning", "worker_expired", f"{session.name}: {detail}; lanes {lost} are free")
 
     def say_how_it_ended(self, session: WorkerSession) -> None:
-        """Tell a worker how the run has ended. Its session ends with its stream."""
+        """Send a worker the outcome of the run. Its session ends with its stream."""
         reason = _ENDINGS.get(self._run.control.final or RunState.FAILED, Goodbye.FAILED)
         session.send(messages.goodbye(reason, f"at outer step {self._run.outer_step}"))
 
     def rebalance(self, now_s: float) -> None:
-        """Lease free lanes, and ask for some back where loads are uneven."""
+        """Lease free lanes, and revoke some if loads are uneven."""
         candidates = self._candidates(now_s)
         if not candidates or not self._has_gathered(now_s):
             return
@@ -148,7 +149,7 @@ class Leases:
         ]
 
     def _known_speeds(self, now_s: float) -> dict[str, float]:
-        """Return the speeds, computed again only every few seconds: this is called at every push."""
+        """Return the workers' speeds. They are cached for `_SPEEDS_S`, because every push may call this."""
         if now_s - self._speeds_at_s >= _SPEEDS_S:
             self._speeds_at_s = now_s
             self._run.throughput.forget_others({session.worker_id for session in self._run.sessions})
@@ -166,10 +167,10 @@ class Leases:
         return [lane for lane in self._run.lanes.held_by(worker_id) if lane.state is LaneState.GRANTED]
 
     def _has_gathered(self, now_s: float) -> bool:
-        """Whether the first lanes may go out: all wanted workers are here, or the others took too long.
+        """Return whether lanes may be leased: all desired workers have joined, or `gather_s` has passed.
 
-        Without this, the first to come would get every lane and be asked for some back while it still
-        compiles; and after a restart of the learner it would get those whose states the others hold.
+        Otherwise, the first worker to join would get every lane and would have to return some while it still
+        compiles. After a restart of the learner, it would also get lanes whose states other workers hold.
         """
         if self._gathered:
             return True
@@ -187,26 +188,27 @@ class Leases:
         session.send(message)
 
     def _revoke_one(self, session: WorkerSession, reason: str) -> None:
-        # One whose estimate for the current outer step has arrived can be given back at once.
+        # Prefer a lane whose estimate for the current outer step has arrived: it can be returned at once.
         lane = max(self._kept(session.worker_id), key=lambda lane: (lane.accepted, lane.number))
         lane.state = LaneState.REVOKING
         session.send(messages.revocation(lane, reason))
 
     def _can_continue_from(self, lane: Lane, held: HeldLane) -> bool:
-        """Return whether a lease may continue from the state of a lane that a worker holds in memory.
+        """Return whether a lease may continue from the lane state in a worker's memory.
 
-        In `sync` that is the state at exactly the seq that the learner has. Otherwise a later one is as good:
-        it has seen more than any snapshot.
+        In `sync`, the state must be at exactly the learner's seq. In other modes a later state will do too:
+        it is more recent than any snapshot.
         """
         if self._run.aggregation.exact_versions:
             return bool(held.seq == lane.reached)
         return held.seq >= lane.reached and not self._must_discard(lane, held)
 
     def _must_discard(self, lane: Lane, held: HeldLane | None) -> bool:
-        """Return whether a worker must not continue from the state that it holds, however recent it is.
+        """Return whether a worker must discard its lane state, however recent it is.
 
-        That is so if the lane was reset since, and, unless such states are kept, if theta went back: then the
-        state depends on thetas that were rolled back. What is not known to be `held` may still be there.
+        This is the case if the lane was reset; and, unless `lanes_after_rollback` is `keep`, if the state
+        depends on thetas that were rolled back. After a reset, this applies even if `held` is None: the
+        worker may have a state that it has not reported.
         """
         if self._run.aggregation.exact_versions:
             return False
@@ -216,10 +218,10 @@ class Leases:
         return held is not None and not keeps and self._was_rolled_back(lane, held)
 
     def _was_rolled_back(self, lane: Lane, held: HeldLane) -> bool:
-        """Return whether an earlier learner process reached a state and this one has not."""
+        """Return whether a state was reached under an earlier learner process and is ahead of this one."""
         return term_of(held.incarnation) < self._run.term and held.seq > lane.reached
 
     def _is_coming(self, lane: Lane) -> bool:
-        """Whether a lane is about to be given back."""
+        """Return whether a lane is about to be returned."""
         session = self._run.sessions.get(lane.holder) if lane.holder else None
         return lane.state is LaneState.REVOKING or (session is not None and session.draining)

@@ -1,7 +1,7 @@
 """Expires silent sessions, and takes lanes from workers that make no progress.
 
-A heartbeat only says that a process lives: one whose kernel hangs still sends them. So progress is judged by
-itself, by how long each phase may take.
+A heartbeat shows only that a process runs; a process whose kernel hangs still sends heartbeats. So progress
+is checked separately, by a time limit for each phase.
 """
 
 from typing import Final
@@ -18,7 +18,7 @@ _NOT_WORKING: Final = (SessionStatus.SUSPECT, SessionStatus.STUCK)
 
 
 class Liveness:
-    """Checks every session."""
+    """Checks the liveness and the progress of every session."""
 
     def __init__(self, run: Run, leases: Leases, stacks: Stacks) -> None:
         self._run = run
@@ -26,7 +26,7 @@ class Liveness:
         self._stacks = stacks
 
     def check(self) -> None:
-        """Judge the silence and the progress of workers as they are now."""
+        """Expire silent sessions and release the lanes of stuck workers."""
         now_s = self._run.clock()
         for session in list(self._run.sessions):
             silent_s = now_s - session.last_heard_s
@@ -55,10 +55,10 @@ class Liveness:
 
 
 def overdue(run: Run, session: WorkerSession) -> str:
-    """Say how a worker's phase exceeds what it may take; empty if it does not.
+    """Return how a worker's phase exceeds its time limit; empty if it does not.
 
-    What a push may take is not judged here: heartbeats travel in its stream, between its chunks. A connection
-    that does not carry it is silent.
+    The push phase has no limit: heartbeats share its stream, between the chunks, so a connection that does
+    not transmit a push is silent.
     """
     heartbeat = session.heartbeat
     known = heartbeat.HasField("lane") and heartbeat.lane < len(run.lanes)

@@ -1,4 +1,4 @@
-"""Pushes: which are taken, and what their senders are told."""
+"""Pushes: which are accepted, and the verdicts sent to the workers."""
 
 import dataclasses
 import math
@@ -36,12 +36,12 @@ _DENIALS: Final = {
 
 @dataclasses.dataclass(frozen=True)
 class Body:
-    """The gradient of a push as it arrived: leaves, or the error that kept them from being read.
+    """The gradient of a push as received: its leaves, or the error that prevented reading them.
 
     Attributes:
-        leaves: in canonical order; empty with an error.
-        error: or None.
-        finite: whether every element is.
+        leaves: in canonical order; empty if there is an error.
+        error: the error, or None.
+        finite: whether every element is finite.
     """
 
     leaves: Sequence[NDArray[Any]] = ()
@@ -50,7 +50,7 @@ class Body:
 
     @classmethod
     def read(cls, data: codec.Buffer, crc32: int | None, schema: Schema) -> Self:
-        """Read the bytes of a whole body; `crc32` is None where they came in chunks, which have their own."""
+        """Read the bytes of a body; `crc32` is None if they came in chunks, which have their own CRCs."""
         try:
             leaves = leaves_of(data, crc32, schema)
         except codec.CodecError as error:
@@ -61,14 +61,14 @@ class Body:
     def received(
         cls, push: GradientEstimatorOut, data: codec.Buffer | codec.CodecError, schema: Schema
     ) -> Self:
-        """Read the body that came with a push, or keep the error that came in its place."""
+        """Read the body received with a push, or keep the error received in its place."""
         if isinstance(data, codec.CodecError):
             return cls(error=data)
         return cls.read(data, checksum_of(push), schema)
 
 
 class Pushes:
-    """Judges pushes, and answers each verdict to its sender."""
+    """Judges pushes and sends each verdict to the worker."""
 
     def __init__(self, run: Run, leases: Leases, quarantine: Quarantine) -> None:
         self._run = run
@@ -77,15 +77,15 @@ class Pushes:
         self._lateness = Lateness(run, leases)
 
     def announce(self, session: WorkerSession, push: GradientEstimatorOut) -> bool:
-        """Return whether the body of a push is worth reading; if not, answer the push."""
+        """Return whether to read the body of a push; if not, answer the push."""
         return self._passes(session, push, None)
 
     def receive(self, session: WorkerSession, push: GradientEstimatorOut, body: Body) -> None:
-        """Judge a push, buffer it if it is good, and answer it.
+        """Judge a push, buffer it if it is accepted, and answer it.
 
-        What it was announced with may have changed while its body came, so it is judged again. One that is
-        not finite is buffered without a gradient and without weight: it must not be waited for any longer,
-        and a worker that repeats the estimate would get the same.
+        The push is judged again, because the run may have changed since its announcement. A non-finite push
+        is buffered without gradient and with weight 0, so that the update does not wait for it: a repetition
+        of the estimate would give the same result.
         """
         if not self._passes(session, push, body):
             return
@@ -100,11 +100,11 @@ class Pushes:
         detail = "" if finite else "counts as an arrival without weight"
         self._answer(session, _about(push), verdict, detail)
         for part in parts:
-            # A mean does not say which of its parts is not finite; relays leave such parts out.
+            # The mean does not show which part is not finite, so no lane is blamed; relays omit such parts.
             self._quarantine.estimated(self._run.lanes[part.lane], finite=finite or bool(push.parts))
 
     def settle(self, push: BufferedPush, verdict: learner_pb2.Verdict, detail: str = "") -> None:
-        """Count what became of an accepted push, and tell its sender if its session is still open."""
+        """Count the final verdict on an accepted push; send it to the worker if its session is still open."""
         session = self._run.sessions.get(push.worker_id)
         if session is None:
             self._run.telemetry.counters.judged(verdict)
@@ -113,7 +113,7 @@ class Pushes:
         self._answer(session, about, verdict, detail)
 
     def _passes(self, session: WorkerSession, push: GradientEstimatorOut, body: Body | None) -> bool:
-        """Return whether a push, as far as it is here, can be taken; if not, answer it."""
+        """Return whether the received part of a push can be accepted; if not, answer the push."""
         about = _about(push)
         rejection = self._judge(session, push, body, about)
         if rejection is not None:
@@ -123,9 +123,9 @@ class Pushes:
     def _judge(
         self, session: WorkerSession, push: GradientEstimatorOut, body: Body | None, about: PushVerdict
     ) -> Rejection | None:
-        """Return why a push is not taken, or None. The body is None while it has not been read.
+        """Return why a push is rejected, or None. `body` is None if it has not been read yet.
 
-        Of a merged push nothing is taken if one part is rejected; `about` gets all those that are.
+        A merged push is rejected if any of its parts is; all rejected parts are added to `about`.
         """
         rejection = self._judge_whole(push)
         if rejection is None:
@@ -140,7 +140,7 @@ class Pushes:
         return rejection
 
     def _judge_whole(self, push: GradientEstimatorOut) -> Rejection | None:
-        """Return why a push is rejected whatever its parts are, or None."""
+        """Return why a push is rejected independently of its parts, or None."""
         run = self._run
         if run.control.final is not None:
             return Rejection(learner_pb2.CLOSED, f"the run is {run.control.final}")
@@ -154,7 +154,7 @@ class Pushes:
         return None
 
     def _rejected_parts(self, session: WorkerSession, parts: Sequence[Part]) -> list[tuple[Part, Rejection]]:
-        """Return the parts that are rejected, and why."""
+        """Return the rejected parts with the reasons."""
         rejected = []
         reached: dict[int, int] = {}
         for part in parts:
@@ -168,7 +168,10 @@ class Pushes:
         return rejected
 
     def _judge_part(self, session: WorkerSession, part: Part, reached: int) -> Rejection | None:
-        """Return why an estimate is rejected, or None; earlier parts of its push have `reached` that seq."""
+        """Return why an estimate is rejected, or None.
+
+        `reached` is the largest seq of the same lane among the earlier parts of the push.
+        """
         run = self._run
         lane = run.lanes.leased(session.worker_id, part.lane, part.incarnation)
         if lane is None:
@@ -178,7 +181,7 @@ class Pushes:
         return run.aggregation.reject(part.seq, part.theta_version, run.outer_step)
 
     def _advance(self, session: WorkerSession, part: Part) -> None:
-        """Record an estimate that is taken."""
+        """Record an accepted estimate."""
         lane = self._run.lanes[part.lane]
         lane.accepted = part.seq
         lane.inner_step = part.unroll_info.inner_step_mean
@@ -189,7 +192,7 @@ class Pushes:
         self._observe(session, part)
 
     def _observe(self, session: WorkerSession, part: Part) -> None:
-        """Learn from when an estimate came and what it took, even if it is too late to be used."""
+        """Record the arrival time and compute time of an estimate, including stale ones."""
         now_s = self._run.clock()
         self._run.arrivals.arrived(part.theta_version, now_s)
         self._run.throughput.observe(session.worker_id, part.lane, part.compute_s, now_s)
@@ -215,5 +218,5 @@ def _part_verdict(part: Part, rejection: Rejection) -> PartVerdict:
 
 
 def _has_finite_weight(push: BufferedPush) -> bool:
-    """Return whether a push can be averaged. In a single process the library leaves the same ones out."""
+    """Return whether a push can be averaged. The single-process trainer omits the same ones."""
     return math.isfinite(push.mean_loss) and math.isfinite(push.weight) and push.weight >= 0

@@ -1,7 +1,7 @@
-"""What happens when estimates fail or diverge: a lane is quarantined or reset, a host is excluded.
+"""Failed and diverged estimates: quarantines or resets lanes, and excludes hosts.
 
-None of this ends the run. `sync` waits for a quarantined lane, since theta depends on each; `async` and
-`quorum` continue without it.
+The run continues in each case. `sync` waits for a quarantined lane, because theta depends on every lane;
+`async` and `quorum` continue without it.
 """
 
 from typing import Final
@@ -15,7 +15,7 @@ from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import Goodbye
 
 NONFINITE_TO_RESET: Final = 3
-"""Estimates of a lane in a row that are not finite, after which its unrolls are restarted."""
+"""Consecutive non-finite estimates of a lane after which its unrolls are restarted."""
 
 
 class Quarantine:
@@ -26,10 +26,10 @@ class Quarantine:
         self._leases = leases
 
     def failed(self, session: WorkerSession, lane: Lane, message: learner_pb2.LaneFailure) -> None:
-        """Record an estimate that raised; its worker ends, and another one will try.
+        """Record an estimate that raised an exception; its worker exits, and the lane is leased again.
 
-        The third identical failure on a host, over several lanes, is the host's fault if others work; the
-        third of one lane is the lane's.
+        The third identical failure on a host excludes the host if several lanes failed on it and another host
+        works. Otherwise, the third identical failure of a lane quarantines the lane.
         """
         failure = Failure.read(message, session.introduction.host)
         self._run.failures.add(failure)
@@ -51,7 +51,7 @@ class Quarantine:
             self._run.report("error", "lane_quarantined", text)
 
     def estimated(self, lane: Lane, *, finite: bool) -> None:
-        """Record an estimate that was taken. A lane that diverges is reset; in `sync` theta depends on it."""
+        """Record an accepted estimate. Reset a diverging lane, except in `sync`, where theta needs it."""
         lane.nonfinite_in_a_row = 0 if finite else lane.nonfinite_in_a_row + 1
         if lane.nonfinite_in_a_row != NONFINITE_TO_RESET:
             return
@@ -64,7 +64,7 @@ class Quarantine:
         self._leases.rebalance(self._run.clock())
 
     def reset(self, lane: Lane) -> None:
-        """Let a lane be leased again, as if it had never failed."""
+        """Forget a lane's failures and lift its quarantine."""
         self._run.failures.forget_lane(lane.number)
         self._run.lanes.lift_quarantine(lane)
 

@@ -1,4 +1,4 @@
-"""Stack dumps: asked for through a worker's stream, answered while it works."""
+"""Stack dumps, requested over a worker's stream and answered while it computes."""
 
 from concurrent.futures import Future
 from typing import Final
@@ -12,30 +12,30 @@ _EVENT_CHARACTERS: Final = 8000
 
 
 class Stacks:
-    """Asks for stack dumps and hands each to its callers. At most one request to a worker is open."""
+    """Requests stack dumps and delivers them to the callers. Each worker has at most one open request."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
 
     def ask(self, session: WorkerSession) -> Future[str]:
-        """Ask a worker; the answer may never come, so wait with a deadline and without the core's lock."""
+        """Request a dump; it may never arrive, so wait with a timeout and without holding the core's lock."""
         if session.stack is None:
             session.stack = Future()
         session.send(messages.stack_request())
         return session.stack
 
     def give_up(self, session: WorkerSession, asked: Future[str]) -> None:
-        """Wait no longer for an answer."""
+        """Abandon a request."""
         if session.stack is asked:
             session.stack = None
 
     def record(self, session: WorkerSession) -> None:
-        """Ask a worker, for the event log."""
+        """Request a dump for the event log."""
         session.records_stack = True
         session.send(messages.stack_request())
 
     def take(self, session: WorkerSession, text: str) -> None:
-        """Take an answer. One that was not asked for is dropped."""
+        """Deliver a dump; drop it if it was not requested."""
         if session.records_stack:
             session.records_stack = False
             dump = text[:_EVENT_CHARACTERS]

@@ -1,4 +1,4 @@
-"""The status of a run: the message that admins, pages and metrics show, and in words what it waits for."""
+"""The status message of a run, shown by commands, page and metrics, and a text on what the run waits for."""
 
 import math
 from typing import Final
@@ -18,7 +18,7 @@ _PROBLEMS_CHARACTERS: Final = 256 * 1024
 
 
 def build_status(run: Run) -> Status:
-    """Return the status of a run as it is now."""
+    """Return the current status of a run."""
     now_s = run.clock()
     last = run.telemetry.counters.last_update
     updates_per_s, inner_steps_per_s = run.telemetry.counters.rates(now_s)
@@ -62,7 +62,7 @@ def build_status(run: Run) -> Status:
 
 
 def waiting_for(run: Run) -> str:
-    """Say what must happen next, naming the workers and lanes that it depends on."""
+    """Return what the run waits for, with the workers and lanes involved; empty if the run has ended."""
     match run.state:
         case RunState.STOPPED | RunState.FINISHED | RunState.FAILED | RunState.UNTRAINED:
             return ""
@@ -124,7 +124,7 @@ def _problems(run: Run) -> list[str]:
 
 
 def _problem_of(run: Run, lane: Lane) -> str:
-    """Return why a lane is in quarantine, cut so that a status with many of them can be sent."""
+    """Return why a lane is in quarantine, truncated so that a status with many such lanes can be sent."""
     share = _PROBLEMS_CHARACTERS // max(1, len(run.lanes.quarantined())) if lane.problem else 0
     return lane.problem[-share:] if share else ""
 

@@ -1,4 +1,4 @@
-"""What the update thread and the disk writer ask of the core: batches, new thetas, checkpoints, the end."""
+"""The core's interface to the update thread and the disk writer: batches, thetas, checkpoints, the end."""
 
 from collections.abc import Collection
 from typing import Final, NamedTuple
@@ -22,12 +22,12 @@ _METRICS: Final = "metrics"
 
 
 class Work(NamedTuple):
-    """What the update thread does next, besides checkpoints.
+    """The update thread's next task, apart from checkpoints.
 
     Attributes:
         final: how the run ends now, or None while it continues.
-        batch: to be applied, or None.
-        outer_step: of the theta that the batch is applied to.
+        batch: the batch to apply, or None.
+        outer_step: the outer step of the theta that the batch is applied to.
     """
 
     final: RunState | None
@@ -36,7 +36,7 @@ class Work(NamedTuple):
 
 
 class Updates(Verbs):
-    """Hands out batches and publishes the thetas that they make."""
+    """Provides batches and publishes the resulting thetas."""
 
     def __init__(self, lock: CoreLock, run: Run, leases: Leases, pushes: Pushes) -> None:
         super().__init__(lock)
@@ -47,15 +47,15 @@ class Updates(Verbs):
         self._idle_since_s = self._taken_s = run.clock()
 
     def wait(self) -> None:
-        """Block the update thread until there is work for it."""
+        """Block the update thread until there is work."""
         self._lock.wait_for_work(self._has_work, self.batch_due_in_s)
 
     @locked
     def take(self) -> Work:
-        """Return what is to be done now. A batch in it is no longer in the buffer.
+        """Return the next task; remove its batch from the buffer.
 
         Raises:
-            BrokenRunError: this process cannot continue and must save nothing more.
+            BrokenRunError: this process cannot continue and must not save anything.
         """
         if self._run.broken:
             raise BrokenRunError(self._run.broken)
@@ -72,7 +72,7 @@ class Updates(Verbs):
         return run.control.end(run.outer_step, computing=run.computing)
 
     def batch_due_in_s(self) -> float | None:
-        """Return in how many seconds there is a batch by time alone, or None if more must arrive first.
+        """Return in how many seconds the next batch is due: 0 is now, None if more pushes must arrive first.
 
         Used under the core's lock.
         """
@@ -83,7 +83,7 @@ class Updates(Verbs):
 
     @locked
     def take_batch(self) -> Batch | None:
-        """Take the next update's batch out of the buffer, or None while there is none."""
+        """Remove the next update's batch from the buffer and return it, or None if none is due."""
         if self.batch_due_in_s() != 0.0:
             return None
         run = self._run
@@ -95,7 +95,7 @@ class Updates(Verbs):
 
     @locked
     def applied(self, outcome: Outcome) -> UpdateRecord:
-        """Publish the theta that was made of the batch taken last, and return the record of the update."""
+        """Publish the theta that results from the last batch; return the update's record."""
         run = self._run
         used = [item for item in run.applying if item is not None]
         run.applying = ()
@@ -135,7 +135,7 @@ class Updates(Verbs):
 
     @locked
     def end(self, final: RunState) -> None:
-        """Close the run, answer the pushes that no update will use, and tell every worker how it ended."""
+        """End the run, answer the pushes that no update will use, and send every worker the outcome."""
         run = self._run
         run.control.final = final
         for push in run.buffer.drop(lambda waiting: True):
@@ -147,21 +147,21 @@ class Updates(Verbs):
         standstill = run.control.standstill(run.outer_step)
         run.report(level, final.lower(), f"{text}: theta {standstill}" if standstill else text)
 
-    # Checkpoints and the table on disk.
+    # Checkpoints and the metrics table on disk.
 
     @locked
     def take_saves(self) -> list[SaveJob]:
-        """Return the checkpoints that can be written now, and start one if this outer step gets one."""
+        """Return the checkpoints that can be written now; start one if this outer step is scheduled."""
         return self.schedule.take()
 
     @locked
     def last_saves(self) -> list[SaveJob]:
-        """Return what must be written before the learner ends."""
+        """Return the checkpoints to write before the learner exits."""
         return self.schedule.last()
 
     @locked
     def save_skipped(self, job: SaveJob) -> None:
-        """Record that a checkpoint is left out because the disk is still busy with the one before."""
+        """Record that a checkpoint was skipped because the previous one is still being written."""
         text = f"of outer step {job.checkpoint.outer_step}: the one before is still being written"
         self._run.report("warning", "checkpoint_skipped", text)
 
@@ -179,14 +179,14 @@ class Updates(Verbs):
         """Record a checkpoint that could not be written."""
         run = self._run
         problem = f"could not be written: {error}"
-        if run.telemetry.problems.get(_CHECKPOINT) != problem:  # it is tried again every few seconds
+        if run.telemetry.problems.get(_CHECKPOINT) != problem:  # retries would repeat it every few seconds
             run.report("error", "checkpoint_failed", error)
         run.telemetry.problems[_CHECKPOINT] = problem
         run.checkpoint_health.failed(run.clock())
 
     @locked
     def given_up(self) -> bool:
-        """Return whether no checkpoint could be written for so long that the run ends because of it."""
+        """Return whether the run ends because checkpoints have failed for too long."""
         return self._run.checkpoint_health.given_up(self._run.clock())
 
     @locked
@@ -197,7 +197,7 @@ class Updates(Verbs):
 
     @locked
     def table_written(self, error: OSError | None) -> None:
-        """Record whether rows of the table reach the disk."""
+        """Record whether rows of the metrics table could be written to disk."""
         if error is None:
             self._run.telemetry.problems.pop(_METRICS, None)
         else:
