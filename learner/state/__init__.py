@@ -1,1 +1,1 @@
-"""The state of a run, in parts that do not know each other."""
+"""The state of a run, in independent parts."""

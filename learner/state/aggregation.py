@@ -1,7 +1,7 @@
-"""When theta moves and by which gradients: the rule of each mode, as functions of what has arrived.
+"""Aggregation: for each mode, when an update is due and which gradients it contains.
 
-`sync` makes theta a function of the experiment alone; `async` never waits for a slow lane; `quorum` waits for
-it for a limited time.
+With `sync`, theta is a function of the experiment alone; `async` never waits for a slow lane; `quorum` waits
+for slow lanes for a limited time.
 """
 
 import abc
@@ -16,47 +16,47 @@ from learner.state.buffer import BufferedPush, GradientBuffer
 from protos.unspool.v1 import learner_pb2
 
 Batch: TypeAlias = Sequence[BufferedPush | None]
-"""What one update is made of; always as long as the run's batch. None stands for a lane that is missing."""
+"""The pushes of one update, always as many as the run's batch size; None stands for a missing gradient."""
 
 
 class Rejection(NamedTuple):
-    """Why a push is not taken: the verdict, and what to tell its sender."""
+    """Why a push is rejected: the verdict and a text for the worker."""
 
     verdict: learner_pb2.Verdict
     detail: str
 
 
 class Aggregation(abc.ABC):
-    """The rule of a mode."""
+    """The aggregation rule of a mode."""
 
     @property
     @abc.abstractmethod
     def exact_versions(self) -> bool:
-        """Whether estimate `seq` of every lane is made with theta `seq - 1` and no other."""
+        """Whether estimate `seq` of every lane must be computed at theta `seq - 1`."""
 
     @abc.abstractmethod
     def reject(self, seq: int, theta_version: int, outer_step: int) -> Rejection | None:
-        """Return why a push made with `theta_version` is not taken at `outer_step`, or None."""
+        """Return why an estimate at `theta_version` is rejected at `outer_step`, or None."""
 
     @abc.abstractmethod
     def expired(self, push: BufferedPush, outer_step: int) -> bool:
-        """Whether a contribution has become too old while it waited."""
+        """Return whether a buffered push has become too stale."""
 
     @abc.abstractmethod
     def due_in_s(self, buffer: GradientBuffer, outer_step: int, now_s: float) -> float | None:
-        """Return how long until an update is made of what is here: 0 is now, None: more must arrive."""
+        """Return in how many seconds the next update is due: 0 is now, None if more pushes must arrive."""
 
     @abc.abstractmethod
     def select(self, buffer: GradientBuffer) -> Batch:
-        """Return the batch of an update that is due, without taking it."""
+        """Return the batch of an update that is due, without removing it from the buffer."""
 
     @abc.abstractmethod
     def weighed(self, batch: Batch, outer_step: int) -> Batch:
-        """Return a selected batch with the weights that its gradients have in the update of `outer_step`."""
+        """Return a selected batch with the weights of its gradients in the update of `outer_step`."""
 
     @abc.abstractmethod
     def shortfall(self, buffer: GradientBuffer, outer_step: int, now_s: float) -> str:
-        """Say what the next update still waits for, as in "2 of 4 lanes"; empty if for nothing."""
+        """Return what the next update still waits for, such as "2 of 4 lanes"; empty if nothing."""
 
 
 def aggregation_of(
@@ -64,12 +64,12 @@ def aggregation_of(
     arrivals: ArrivalTimes,
     absent: Callable[[], Collection[int]] = frozenset,
 ) -> Aggregation:
-    """Return the rule that the settings ask for.
+    """Return the aggregation rule that the settings select.
 
     Args:
-        settings: of the learner.
-        arrivals: what the run observes, by which the rule may go.
-        absent: returns the lanes that nothing comes from for now.
+        settings: the learner's settings.
+        arrivals: the observed arrival times, which determine the grace period of `quorum`.
+        absent: returns the lanes that currently produce no estimates.
     """
     lanes = settings.experiment.lanes
     match settings.aggregation.mode:
@@ -130,11 +130,11 @@ class Sync(Aggregation):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Windowed(Aggregation):
-    """What the modes have in common that take gradients of thetas a few versions behind.
+    """The common part of the modes that accept gradients of thetas a few versions behind.
 
     Attributes:
-        max_staleness: versions that a gradient may be behind.
-        staleness_weighting: `inverse` weighs one that is s versions behind by 1 / (1 + s).
+        max_staleness: the maximum number of versions that a gradient may be behind.
+        staleness_weighting: `inverse` multiplies the weight of a gradient s versions behind by 1 / (1 + s).
     """
 
     max_staleness: int
@@ -164,7 +164,7 @@ class Windowed(Aggregation):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Async(Windowed):
-    """Any `batch` gradients of thetas not more than `max_staleness` versions behind."""
+    """Any `batch` gradients that are at most `max_staleness` versions behind."""
 
     batch: int
 
@@ -173,7 +173,8 @@ class Async(Windowed):
 
     def select(self, buffer: GradientBuffer) -> Batch:
         chosen = buffer.fair(self.batch)
-        return [*chosen, *[None] * (self.batch - len(chosen))]  # merged ones are fewer than their estimates
+        # Merged pushes hold several estimates each, so pad the batch to its constant length.
+        return [*chosen, *[None] * (self.batch - len(chosen))]
 
     def shortfall(self, buffer: GradientBuffer, outer_step: int, now_s: float) -> str:
         missing = self.batch - len(buffer)
@@ -182,16 +183,16 @@ class Async(Windowed):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Quorum(Windowed):
-    """One gradient of each of at least `needed` lanes, and a grace for the others once those are there.
+    """One gradient of each of at least `needed` lanes, and of others that arrive within a grace period.
 
-    What comes too late is carried into the next update, as stale by one outer_step.
+    Gradients that arrive later go into the next update, with a staleness of one outer step.
 
     Attributes:
-        lanes: of the run.
-        needed: lanes that an update cannot do without.
-        arrivals: what is observed of earlier updates.
-        absent: returns the lanes that need not be waited for: nothing comes from them.
-        grace_s: how long the others are waited for; None: as `arrivals` has it.
+        lanes: the run's number of lanes.
+        needed: the minimum number of lanes in an update.
+        arrivals: the arrival times observed in earlier updates.
+        absent: returns the lanes that currently produce no estimates; no update waits for these.
+        grace_s: the grace period once `needed` lanes have arrived; None to derive it from `arrivals`.
     """
 
     lanes: int
@@ -227,7 +228,7 @@ class Quorum(Windowed):
         return max(1, min(self.needed, self._expected(buffer)))
 
     def _expected(self, buffer: GradientBuffer) -> int:
-        """Return how many lanes can have a gradient in the next update."""
+        """Return the number of lanes that can contribute to the next update."""
         return self.lanes - len(set(self.absent()) - buffer.lanes())
 
 

@@ -1,4 +1,4 @@
-"""How long gradients take to arrive, and so how long it is worth to wait for those that are missing."""
+"""Arrival times of gradients, and the grace period derived from them."""
 
 import statistics
 from collections import deque
@@ -15,19 +15,19 @@ class _Arrival(NamedTuple):
 
 
 class ArrivalTimes:
-    """Observes when the gradients of an outer step arrive, counted from the step's beginning.
+    """Observes the arrival times of gradients, measured from the start of their outer step.
 
-    Counted from there, every gradient is one observation: before or after the quorum was complete, carried
-    into a later step, or turned away as too old. Counted from the quorum's completion, those that came early
-    would say nothing and those that came too late for their step would be lost, so that the estimate could
-    only shrink.
+    With this origin, every gradient is one observation, whether it arrives before or after the quorum is
+    complete, goes into a later step, or is rejected as stale. Measured from the completion of the quorum,
+    early gradients would carry no information and those too late for their step would be lost, so the grace
+    period could only shrink.
 
-    The median and the median absolute deviation, and not mean and variance, so that a few lanes that are much
-    slower than the others are not waited for.
+    The statistics are the median and the median absolute deviation (MAD) instead of mean and variance, so
+    that updates do not wait for a few lanes that are much slower than the others.
     """
 
     def __init__(self, lanes: int, longest_s: float) -> None:
-        """Observe a run of `lanes` lanes; nothing is waited for longer than `longest_s`."""
+        """Observe a run of `lanes` lanes; no grace period exceeds `longest_s`."""
         self._longest_s = longest_s
         self._arrivals: deque[_Arrival] = deque(maxlen=_STEPS * lanes)
         self._began_s: dict[int, float] = {}
@@ -35,29 +35,29 @@ class ArrivalTimes:
     def began(self, outer_step: int, now_s: float) -> None:
         """Record that theta `outer_step` was published.
 
-        The first one of a learner process is better left out: its gradients wait for workers that join and
+        Do not record the first theta of a learner process: its gradients wait for workers to join and
         compile.
         """
         self._began_s[outer_step] = now_s
         self._began_s.pop(outer_step - _KEPT_STEPS, None)
 
     def arrived(self, theta_version: int, now_s: float) -> None:
-        """Observe a gradient that was made with `theta_version`."""
+        """Record the arrival of a gradient at `theta_version`."""
         began_s = self._began_s.get(theta_version)
         if began_s is not None:
             self._arrivals.append(_Arrival(theta_version, min(now_s - began_s, self._longest_s)))
 
     def grace_s(self, outer_step: int, complete_s: float) -> float:
-        """Return how long the others are waited for once the quorum was complete, at `complete_s`.
+        """Return the grace period after `complete_s`, at which the quorum was complete.
 
-        Until median + 3 MAD of the observed times after the step's beginning, if that is still to come. While
-        nothing was observed, nothing is waited for.
+        It ends at median + 3 MAD of the observed arrival times after the start of the step, and is 0 if that
+        time has passed or without observations.
 
         Args:
-            outer_step: of theta now.
+            outer_step: the current outer step.
             complete_s: when the last gradient of the quorum arrived.
         """
-        # Of the running step only the early ones are here yet.
+        # Exclude the current step: only its early gradients have arrived, which would bias the statistics.
         offsets_s = [arrival.offset_s for arrival in self._arrivals if arrival.theta_version < outer_step]
         if not offsets_s or outer_step not in self._began_s:
             return 0.0

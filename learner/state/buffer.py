@@ -1,4 +1,4 @@
-"""Gradients that have arrived and are not yet in theta: a bounded queue that no lane can crowd out."""
+"""The buffer of accepted gradients that are not yet applied: a bounded queue that is fair to all lanes."""
 
 import dataclasses
 import functools
@@ -13,12 +13,12 @@ from protos.unspool.v1.learner_pb2 import GradientEstimatorOut, Part
 
 
 class Estimate(NamedTuple):
-    """Names an estimate.
+    """The identity of an estimate.
 
     Attributes:
-        lane: whose it is.
-        seq: which of the lane's.
-        theta_version: the theta it was made with.
+        lane: the number of its lane.
+        seq: its sequence number within the lane.
+        theta_version: the outer step of the theta that it was computed at.
     """
 
     lane: int
@@ -28,21 +28,21 @@ class Estimate(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BufferedPush:
-    """One accepted push: an estimate, or the weighted mean of several, which cannot be taken apart.
+    """One accepted push: a single estimate, or the weighted mean of several, which cannot be split.
 
     Attributes:
-        lane: whose estimate it is; of several, the first's, as `seq`.
-        seq: which of the lane's.
-        theta_version: the theta it was made with; of several, the oldest.
-        worker_id: who sent it.
-        push_id: the sender's name for it.
-        weight: in the mean; 0 counts as an arrival and changes nothing.
-        mean_loss: of the unroll.
-        grad: theta's leaves in canonical order, or None where it was not finite.
-        inner_steps: inner training steps it cost.
-        arrived_s: on the learner's clock.
-        merged: the estimates that it is the mean of; empty for one alone.
-        diverged_tasks: tasks whose loss was not finite.
+        lane: the lane of the estimate; for a merged push, that of the first one.
+        seq: the estimate's sequence number; for a merged push, that of the first one.
+        theta_version: the theta it was computed at; for a merged push, the oldest.
+        worker_id: the session that sent it.
+        push_id: the sender's id of it.
+        weight: its weight in the mean; with 0, it counts as an arrival and changes nothing.
+        mean_loss: the mean loss of the unroll.
+        grad: theta's leaves in canonical order, or None if the gradient was not finite.
+        inner_steps: the number of inner steps computed for it.
+        arrived_s: the arrival time on the learner's clock.
+        merged: the identities of the merged estimates; empty for a single estimate.
+        diverged_tasks: the number of tasks whose loss was not finite.
     """
 
     lane: int
@@ -62,10 +62,10 @@ class BufferedPush:
     def of(
         cls, push: GradientEstimatorOut, parts: Sequence[Part], worker_id: str, arrived_s: float
     ) -> "BufferedPush":
-        """Return a push as it is buffered, its gradient left out.
+        """Return a push as it is buffered, without its gradient.
 
-        Of several parts, weight and loss are computed from the parts, so that they agree with what is
-        recorded of each; it is as old as its oldest part.
+        The weight and loss of a merged push are computed from its parts, for consistency with the values
+        recorded for each part; its theta version is the oldest of its parts.
         """
         weight, mean_loss = push.weight, push.mean_loss
         if push.parts:
@@ -89,16 +89,16 @@ class BufferedPush:
 
     @functools.cached_property
     def estimates(self) -> tuple[Estimate, ...]:
-        """The estimates in it, at least one."""
+        """The identities of its estimates, at least one."""
         return self.merged or (Estimate(self.lane, self.seq, self.theta_version),)
 
     def weighed(self, factor: float) -> "BufferedPush":
-        """Return it with `factor` times its weight."""
+        """Return a copy with the weight multiplied by `factor`."""
         return dataclasses.replace(self, weight=factor * self.weight)
 
 
 class GradientBuffer:
-    """BufferedPushs in order of arrival. Its length and its capacity count estimates."""
+    """Pushes in order of arrival. Length and capacity count estimates."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -113,14 +113,14 @@ class GradientBuffer:
 
     @property
     def full(self) -> bool:
-        """Whether nothing more is taken in."""
+        """Whether the buffer accepts no further pushes."""
         return len(self) >= self._capacity
 
     def add(self, push: BufferedPush) -> None:
         """Append a push.
 
         Raises:
-            OverflowError: the buffer is full; callers ask before.
+            OverflowError: the buffer is full; check `full` first.
         """
         if self.full:
             raise OverflowError(f"GradientBuffer(capacity={self._capacity}): full")
@@ -128,24 +128,25 @@ class GradientBuffer:
         self._of_lane.update(estimate.lane for estimate in push.estimates)
 
     def count(self, lanes: Collection[int]) -> int:
-        """Return how many estimates of these lanes wait."""
+        """Return the number of buffered estimates of these lanes."""
         return sum(self._of_lane[lane] for lane in lanes)
 
     def lanes(self) -> set[int]:
-        """Return the lanes that have an estimate here."""
+        """Return the lanes that have an estimate in the buffer."""
         return set(self._of_lane)
 
     def fair(self, batch: int) -> list[BufferedPush]:
-        """Return pushs that hold `batch` estimates, or all, a lane's second after every lane's first.
+        """Return pushes with `batch` estimates in total, or all pushes if there are fewer.
 
-        Oldest first. They hold more than `batch` where the last one is the mean of several.
+        The order is round-robin over lanes, oldest first: a lane's second estimate comes after every lane's
+        first. The total exceeds `batch` if the last push is a merged one.
         """
         round_of_lane: dict[int, int] = {}
         rounds = []
         for position, item in enumerate(self._items):
             lanes = [lane for lane, _, _ in item.estimates]
             turn = 1 + max(round_of_lane.get(lane, 0) for lane in lanes)
-            round_of_lane.update(dict.fromkeys(lanes, turn))  # a lane's estimates keep their order
+            round_of_lane.update(dict.fromkeys(lanes, turn))  # this keeps the order within each lane
             rounds.append((turn, position, item))
         chosen: list[BufferedPush] = []
         estimates = 0
@@ -157,7 +158,7 @@ class GradientBuffer:
         return chosen
 
     def take(self, chosen: Collection[BufferedPush]) -> None:
-        """Remove pushs."""
+        """Remove pushes from the buffer."""
         gone = set(chosen)
         self._of_lane -= Counter(
             estimate.lane for item in self._items if item in gone for estimate in item.estimates
@@ -165,7 +166,7 @@ class GradientBuffer:
         self._items = [item for item in self._items if item not in gone]
 
     def drop(self, doomed: Callable[[BufferedPush], bool]) -> list[BufferedPush]:
-        """Remove and return the pushs for which `doomed` holds."""
+        """Remove and return the pushes for which `doomed` returns True."""
         dropped = [item for item in self._items if doomed(item)]
         self.take(dropped)
         return dropped

@@ -1,7 +1,7 @@
-"""Exceptions that ended workers recently: each kind once, with how often and where the last time.
+"""Recent exceptions that ended workers, for status: each kind once, with its count and last occurrence.
 
-`learner.state.failures` judges lanes and hosts by what estimates fail with; this tells people what fails,
-whether or not an estimate of the same lane succeeds afterwards.
+`learner.state.failures` uses failures to judge lanes and hosts. This module reports them to people, whether
+or not a later estimate of the same lane succeeds.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from protos.unspool.v1.admin_pb2 import FailureSummary
 from unspool.failure_report import FailureReport, Frame
 
 SHOWN_S: Final = 600.0
-"""How long after the last one an exception is a problem of the run."""
+"""How long status shows an exception after its last occurrence."""
 
 _KEPT: Final = 32
 _CHARACTERS: Final = 300
@@ -25,16 +25,16 @@ _Key: TypeAlias = tuple[str, Frame | None, str]
 
 @dataclasses.dataclass
 class CodeFailure:
-    """Exceptions of one type, raised by one line, whose messages differ in numbers at most.
+    """Exceptions of the same type and line whose messages differ only in numbers.
 
     Attributes:
-        report: of the first.
-        count: workers that it has ended.
-        session: of the last of them.
-        worker: its name.
-        host: where that was.
-        lane: whose estimate it was, or None.
-        last_s: when that was.
+        report: the report of the first occurrence.
+        count: the number of worker processes that it ended.
+        session: the session of the last occurrence.
+        worker: the worker's name at the last occurrence.
+        host: the host of the last occurrence.
+        lane: the lane of the failed estimate at the last occurrence, or None.
+        last_s: the time of the last occurrence.
     """
 
     report: FailureReport
@@ -56,7 +56,7 @@ class CodeFailures:
     def add(
         self, report: FailureReport, *, session: str, worker: str, host: str, lane: int | None = None
     ) -> None:
-        """Record an exception; a worker process that reports it again is not counted twice."""
+        """Record an exception; a repeated report by the same session is not counted again."""
         key = (report.type, report.frame, _NUMBER.sub("#", report.message))
         known = self._failures.pop(key, None)
         if known is not None and known.session == session:
@@ -68,12 +68,12 @@ class CodeFailures:
             del self._failures[next(iter(self._failures))]
 
     def recent(self) -> list[CodeFailure]:
-        """Return those of the last `SHOWN_S` seconds, the newest last."""
+        """Return the failures of the last `SHOWN_S` seconds, the most recent last."""
         now_s = self._clock()
         return [failure for failure in self._failures.values() if now_s - failure.last_s <= SHOWN_S]
 
     def summaries(self) -> list[FailureSummary]:
-        """Return `recent` as a status has it."""
+        """Return the recent failures as messages for status."""
         now_s = self._clock()
         return [
             FailureSummary(
@@ -89,7 +89,7 @@ class CodeFailures:
 
 
 def read_report(message: common_pb2.FailureReport) -> FailureReport:
-    """Return what a worker says, no longer than a status has room for."""
+    """Return a worker's report, with texts truncated to a length that fits into a status."""
     path, function = message.path[:_CHARACTERS], message.function[:_CHARACTERS]
     frame = Frame(path, message.line, function) if path else None
     return FailureReport(message.type[:_CHARACTERS], message.message[:_CHARACTERS], frame)

@@ -1,4 +1,4 @@
-"""What the learner counts while it runs, for status and metrics."""
+"""Counters of a learner process, for status and metrics."""
 
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class _Sample(NamedTuple):
 
 
 class Counters:
-    """Counts of one learner process; those that continue over restarts are passed in."""
+    """Counts of one learner process; those that continue across restarts are passed in."""
 
     def __init__(self, now_s: float, inner_steps: int = 0, elapsed_s: float = 0.0) -> None:
         self._started_s = now_s
@@ -35,7 +35,7 @@ class Counters:
         self.verdicts[learner_pb2.Verdict.Name(verdict)] += 1
 
     def applied(self, record: UpdateRecord, staleness: Sequence[int], now_s: float) -> None:
-        """Count an outer update whose gradients had this staleness."""
+        """Count an outer update; `staleness` has one value for each of its gradients."""
         self.updates += 1
         self.inner_steps += record.inner_steps
         self.staleness.update(staleness)
@@ -43,11 +43,11 @@ class Counters:
         self._samples.append(_Sample(now_s, self.updates, self.inner_steps))
 
     def elapsed_s(self, now_s: float) -> float:
-        """Return the run's time so far, over all restarts."""
+        """Return the run's elapsed time in seconds, across all restarts."""
         return self._elapsed_before_s + now_s - self._started_s
 
     def rates(self, now_s: float) -> tuple[float, float]:
-        """Return updates and inner steps per second, lately."""
+        """Return updates per second and inner steps per second over the last `_RATE_WINDOW_S` seconds."""
         recent = [sample for sample in self._samples if now_s - sample.at_s <= _RATE_WINDOW_S]
         first = recent[0] if recent else self._samples[-1]
         span_s = now_s - first.at_s

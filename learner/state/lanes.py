@@ -1,4 +1,4 @@
-"""Lanes as the learner sees them: who leases which, how far each is, and from where it could be restored."""
+"""The learner's record of the lanes: leases, progress, and the snapshots that they can be restored from."""
 
 import dataclasses
 import enum
@@ -13,36 +13,36 @@ _TERM_SHIFT: Final = 32
 
 
 class LaneState(enum.StrEnum):
-    """Where a lane is in its lease."""
+    """The state of a lane's lease."""
 
     FREE = "free"
     GRANTED = "granted"
     REVOKING = "revoking"
-    """Still leased; its worker was asked to give it back."""
+    """Still leased; its worker was asked to return it."""
     QUARANTINED = "quarantined"
-    """Not leased until a person has looked: its estimates fail."""
+    """Not leased, because its estimates fail; an admin must look at it."""
 
 
 @dataclasses.dataclass
 class Lane:
-    """One lane's record.
+    """The record of one lane.
 
     Attributes:
         number: its index in the run.
-        fencing_token: counts leases; a message about the lane counts only if it names the current one.
-        accepted: the last estimate taken in.
-        applied: the last estimate that theta contains. This is what a checkpoint keeps.
-        returned: the last estimate behind a state that came back, which need not have been accepted.
-        state: of its lease.
-        holder: id of the worker that leases it, or None.
-        snapshots: by seq, those on disk.
-        inner_step: mean inner step of its tasks at the last estimate.
-        loss: mean loss of the last estimate, or None before it.
-        compute_times_s: of its latest estimates, by any worker.
-        problem: why it is in quarantine: the traceback that it ended with; else empty.
-        nonfinite_in_a_row: its latest estimates that were not finite.
-        was_reset: whether this learner process restarted its unrolls, so that states of it in workers'
-            memories are of no use.
+        fencing_token: incremented by each lease; messages with an older token are ignored.
+        accepted: the seq of the last accepted estimate.
+        applied: the seq of the last estimate that theta contains; saved in checkpoints.
+        returned: the seq of the last returned state, whose estimates need not have been accepted.
+        state: the state of its lease.
+        holder: the id of the session that leases it, or None.
+        snapshots: the snapshots on disk, by seq.
+        inner_step: the mean inner step of its tasks at the last estimate.
+        loss: the mean loss of the last estimate, or None before the first.
+        compute_times_s: the compute times of its latest estimates, by any worker.
+        problem: the traceback that caused its quarantine; empty otherwise.
+        nonfinite_in_a_row: the number of consecutive non-finite estimates up to the last.
+        was_reset: whether this learner process restarted its unrolls, which invalidates its states in
+            workers' memories.
     """
 
     number: int
@@ -62,16 +62,16 @@ class Lane:
 
     @property
     def reached(self) -> int:
-        """The estimate after which a new holder continues."""
+        """The seq from which a new holder continues."""
         return max(self.accepted, self.returned)
 
     @property
     def leases(self) -> int:
-        """How often it was leased by this learner process."""
+        """The number of leases granted by this learner process."""
         return self.fencing_token & ((1 << _TERM_SHIFT) - 1)
 
     def reset(self) -> None:
-        """Forget its unroll states. Seqs continue after theirs, so that none comes twice."""
+        """Discard its unroll states. Seqs continue after those of the states, so none is used twice."""
         self.returned = max((self.reached, *self.snapshots))
         self.snapshots.clear()
         self.nonfinite_in_a_row = 0
@@ -87,12 +87,12 @@ class Lane:
 
 
 def term_of(fencing_token: int) -> int:
-    """Return the term of the learner process that gave a lease."""
+    """Return the term of the learner process that granted a lease."""
     return fencing_token >> _TERM_SHIFT
 
 
 class LaneTable:
-    """All lanes of a run. Fencing tokens begin at `term << 32`: those of two learner processes never meet."""
+    """All lanes of a run. Fencing tokens start at `term << 32`, so two learner processes share none."""
 
     def __init__(self, count: int, term: int) -> None:
         self._lanes = [Lane(number, fencing_token=term << _TERM_SHIFT) for number in range(count)]
@@ -115,7 +115,7 @@ class LaneTable:
         return [lane for lane in self._lanes if lane.state is LaneState.QUARANTINED]
 
     def held_by(self, holder: str) -> list[Lane]:
-        """Return the lanes that a worker leases, those being revoked included."""
+        """Return the lanes that a worker leases, including those being revoked."""
         return [lane for lane in self._lanes if lane.holder == holder]
 
     def leased(self, holder: str, number: int, fencing_token: int) -> Lane | None:
@@ -126,28 +126,28 @@ class LaneTable:
         return lane if lane.holder == holder and lane.fencing_token == fencing_token else None
 
     def grant(self, lane: Lane, holder: str) -> None:
-        """Lease a free lane, under a new fencing token."""
+        """Lease a free lane with a new fencing token."""
         lane.fencing_token += 1
         lane.state, lane.holder = LaneState.GRANTED, holder
 
     def release(self, lane: Lane) -> None:
-        """End a lease; its fencing token is no longer valid."""
+        """End a lease and invalidate its fencing token."""
         lane.state, lane.holder = LaneState.FREE, None
 
     def quarantine(self, lane: Lane, problem: str) -> None:
-        """End a lane's lease, and do not lease it again."""
+        """End a lane's lease and quarantine the lane."""
         lane.state, lane.holder, lane.problem = LaneState.QUARANTINED, None, problem
 
     def lift_quarantine(self, lane: Lane) -> None:
-        """Let a lane be leased again, if it was not."""
+        """Free a lane if it is in quarantine."""
         if lane.state is LaneState.QUARANTINED:
             lane.state, lane.problem = LaneState.FREE, ""
 
     def oldest_restart(self) -> int:
-        """Return the oldest theta that a replay of some lane could need.
+        """Return the oldest outer step whose theta a replay of some lane could need.
 
-        A lane may be ahead of theta, and its newest snapshot with it; a checkpoint of theta as it is now
-        would restart the lane from an older one.
+        A lane and its newest snapshot may be ahead of theta. A restart from a checkpoint of the current theta
+        would then continue the lane from an older snapshot.
         """
         return min(_restart(lane) for lane in self._lanes)
 

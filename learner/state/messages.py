@@ -1,4 +1,4 @@
-"""The messages that the learner sends to workers."""
+"""Constructors of the messages that the learner sends to workers."""
 
 from learner.state.lanes import Lane
 from learner.storage.thetas import Published
@@ -7,7 +7,7 @@ from protos.unspool.v1.learner_pb2 import LearnerMessage
 
 
 def theta(published: Published, inline_bytes: int) -> LearnerMessage:
-    """Announce a theta, with its body if that is small."""
+    """Announce a theta; include its body if it has at most `inline_bytes`."""
     announcement = learner_pb2.ThetaAnnouncement(version=published.outer_step, sha256=published.sha256)
     if len(published.body) <= inline_bytes:
         announcement.inline = published.body
@@ -15,7 +15,7 @@ def theta(published: Published, inline_bytes: int) -> LearnerMessage:
 
 
 def grant(lane: Lane, outer_step: int, *, exact: bool, credits_left: int) -> LearnerMessage:
-    """Lease a lane to a worker, and say how to restore its state."""
+    """Lease a lane to a worker, with the instructions for restoring its state."""
     snapshot = lane.newest_snapshot(lane.reached)
     snapshot_seq = snapshot.seq if snapshot else 0
     return LearnerMessage(
@@ -33,7 +33,7 @@ def grant(lane: Lane, outer_step: int, *, exact: bool, credits_left: int) -> Lea
 
 
 def revocation(lane: Lane, reason: str) -> LearnerMessage:
-    """Ask for a lane back."""
+    """Ask a worker to return a lane."""
     return LearnerMessage(
         revocation=learner_pb2.LaneRevocation(lane=lane.number, incarnation=lane.fencing_token, reason=reason)
     )
@@ -55,5 +55,5 @@ def heartbeat_ack(outer_step: int, credits_left: int) -> LearnerMessage:
 
 
 def stack_request() -> LearnerMessage:
-    """Ask what every thread of a worker is doing."""
+    """Request the stack traces of all threads of a worker."""
     return LearnerMessage(stack_request=learner_pb2.StackRequest())

@@ -1,4 +1,4 @@
-"""The state of a run: what a checkpoint keeps, who works on it now, and what people are told of it."""
+"""The state of a run: what a checkpoint saves, the current workers, and telemetry."""
 
 import dataclasses
 import time
@@ -27,21 +27,21 @@ from protos.rpc.sessions import SessionTable
 from protos.unspool.v1.common_pb2 import Schema
 from unspool.types import PyTree
 
-_RECENT_THETAS: Final = 4  # a worker may still be fetching a theta that was the newest when it was announced
+_RECENT_THETAS: Final = 4  # a worker may still be fetching a theta that was announced earlier
 
 
 @dataclasses.dataclass
 class Telemetry:
-    """What people are told of a run.
+    """The information about a run that only people and monitoring read.
 
     Attributes:
-        events: what happened, in words.
-        counters: what is counted.
-        code_failures: the exceptions that workers ended with.
-        supervision: what the supervisor of the workers reports.
-        denials: callers that were denied access.
-        endpoints: where the learner listens, by name.
-        problems: what a person should look at, by what it concerns.
+        events: the event log.
+        counters: counts and rates.
+        code_failures: the exceptions that ended workers.
+        supervision: the last report of the workers' supervisor.
+        denials: counts of callers that were denied access.
+        endpoints: the learner's addresses, by server name.
+        problems: problems that need attention, by subject.
     """
 
     events: EventLog
@@ -54,42 +54,42 @@ class Telemetry:
 
     @classmethod
     def of(cls, events: EventLog, counters: Counters, clock: Callable[[], float]) -> Self:
-        """Return the telemetry of a learner process that starts; `clock` is in monotonic seconds."""
+        """Return the telemetry of a starting learner process; `clock` returns monotonic seconds."""
         return cls(events, counters, CodeFailures(clock), Supervision(clock))
 
 
 @dataclasses.dataclass
 class Run:
-    """The state of a run, in parts that do not know each other.
+    """The state of a run, in independent parts.
 
-    A checkpoint keeps `lanes`, `thetas`, `theta`, `learner_state`, and figures of the counters and of
-    `control`. The workers that join rebuild `sessions`, `buffer`, `arrivals`, `throughput`, `failures` and
-    `excluded_hosts`, which start empty with each learner process. What only people read is in `telemetry`.
+    A checkpoint saves `lanes`, `thetas`, `theta`, `learner_state`, and some values of the counters and of
+    `control`. `sessions`, `buffer`, `arrivals`, `throughput`, `failures` and `excluded_hosts` start empty in
+    each learner process and are rebuilt as workers join. `telemetry` is read only by people and monitoring.
 
     Attributes:
-        settings: what the learner was started with.
-        schema: what a gradient looks like.
-        term: number of this learner process; later ones have larger terms.
-        lanes: how far each is.
-        thetas: the published ones.
-        theta: the newest, as a tree.
-        learner_state: of the outer optimizer.
-        telemetry: what people are told; the clock below is its clock, too.
-        clock: monotonic seconds.
-        wall_clock: Unix time in seconds.
-        scale: how many workers are wanted, and the range within which the run itself changes that.
-        applying: the batch that is being made into the next theta; empty between updates.
-        broken: why this process cannot continue, and must save nothing more; empty while it can.
-        control: whether the run moves, stands still or ends.
-        aggregation: when theta moves and by which gradients.
-        buffer: pushes that wait for an update.
-        sessions: of workers.
-        arrivals: when gradients arrive after their theta.
-        throughput: how fast each worker is.
-        failures: what estimates failed with.
-        excluded_hosts: why workers of a host are refused, by host.
-        checkpoint: the last one that was written, and when (on `clock`), or None.
-        checkpoint_health: whether checkpoints reach the disk.
+        settings: the learner's settings.
+        schema: the schema of a gradient.
+        term: the fencing number of this learner process; later processes have larger terms.
+        lanes: leases and progress of the lanes.
+        thetas: the published thetas.
+        theta: the newest theta, as a tree.
+        learner_state: the outer optimizer's state.
+        telemetry: information for people and monitoring; it uses `clock` too.
+        clock: returns monotonic seconds.
+        wall_clock: returns Unix time in seconds.
+        scale: the desired number of workers, and the range for autoscaling.
+        applying: the batch that is being applied; empty between updates.
+        broken: why this process cannot continue and must not save anything; empty while it can.
+        control: whether the run is paused, stopping or ended.
+        aggregation: the rule for when an update is due and which gradients it contains.
+        buffer: the pushes that wait for an update.
+        sessions: the workers' sessions.
+        arrivals: arrival times of gradients after their theta.
+        throughput: the speed of each worker.
+        failures: failed estimates.
+        excluded_hosts: the reason for each excluded host, by host.
+        checkpoint: the last written checkpoint and its time on `clock`, or None.
+        checkpoint_health: whether checkpoints can be written.
     """
 
     settings: LearnerSettings
@@ -132,19 +132,19 @@ class Run:
 
     @property
     def outer_step(self) -> int:
-        """Outer updates behind theta."""
+        """The number of outer updates that led to the current theta."""
         return self.thetas.newest.outer_step
 
     @property
     def state(self) -> RunState:
-        """What the run is doing."""
+        """The run's state, as status shows it."""
         state = self.control.state(sum(session.stream is not None for session in self.sessions))
         is_degraded = state is RunState.RUNNING and self.checkpoint_health.is_failing
         return RunState.DEGRADED if is_degraded else state
 
     @property
     def blocked(self) -> str:
-        """Why no further update can come until lanes are out of quarantine; empty if one can."""
+        """Why no update is possible until lanes leave quarantine; empty if one is."""
         quarantined = len(self.lanes.quarantined())
         if not quarantined:
             return ""
@@ -163,7 +163,7 @@ class Run:
 
     @property
     def merges(self) -> bool:
-        """Whether a push may be the mean of several estimates; where their order decides bits, it may not."""
+        """Whether a push may be a mean of several estimates; only `async` leaves their order open."""
         return self.settings.aggregation.mode == "async"
 
     @property
@@ -178,21 +178,21 @@ class Run:
         self.telemetry.events.add(level, kind, text)
 
     def heard(self, worker_id: str) -> WorkerSession | None:
-        """Return the session that a message came from, and record that it lives; None if it expired."""
+        """Return the session that sent a message and update its last activity; None if it has expired."""
         session = self.sessions.get(worker_id)
         if session is not None:
             session.last_heard_s = self.clock()
         return session
 
     def publish(self, outcome: Outcome) -> None:
-        """Make the theta of an update the current one."""
+        """Make the theta of an update the current theta."""
         self.thetas.publish(outcome.published)
         self.theta, self.learner_state = outcome.theta, outcome.learner_state
         self.arrivals.began(self.outer_step, self.clock())
         self.control.updated(self.outer_step, outcome.effect)
 
     def trim_thetas(self) -> None:
-        """Forget the thetas that no worker fetches and no replay needs any more."""
+        """Discard the thetas that no fetch and no replay can need anymore."""
         recent = self.outer_step - _RECENT_THETAS
         exact = self.aggregation.exact_versions
         self.thetas.trim(min(recent, self.lanes.oldest_restart()) if exact else recent)

@@ -1,4 +1,4 @@
-"""Whether a run continues, stands still or ends, and how."""
+"""The state of a run, and when and how it ends."""
 
 import enum
 from typing import Final
@@ -7,7 +7,7 @@ from learner.storage.update_record import Effect
 
 
 class RunState(enum.StrEnum):
-    """What a run is doing, as status shows it."""
+    """The state of a run, as status shows it."""
 
     WAITING_FOR_WORKERS = "WAITING_FOR_WORKERS"
     RUNNING = "RUNNING"
@@ -19,15 +19,15 @@ class RunState(enum.StrEnum):
     FINISHED = "FINISHED"
     FAILED = "FAILED"
     UNTRAINED = "UNTRAINED"
-    """At its last outer step, and no update has ever moved theta."""
+    """The last outer step is reached, but no update has ever moved theta."""
 
 
 class RunControl:
-    """What an admin asked for, whether theta moves, and how the run ended.
+    """Pause and stop requests, the progress of theta, and the outcome of the run.
 
     Attributes:
-        moved_at: outer step of the last update that moved theta; 0 if none ever has.
-        paused: whether nothing is applied for now.
+        moved_at: the outer step of the last update that moved theta; 0 if none has.
+        paused: whether updates are paused.
         final: how the run ended; None while it continues.
     """
 
@@ -42,11 +42,11 @@ class RunControl:
 
     @property
     def stopping(self) -> bool:
-        """Whether a stop was asked for."""
+        """Whether a stop was requested."""
         return self._stop_at is not None
 
     def state(self, workers: int) -> RunState:
-        """Return the state to show, with `workers` streams open."""
+        """Return the run's state if `workers` streams are open."""
         if self.final is not None:
             return self.final
         if self.stopping:
@@ -56,14 +56,14 @@ class RunControl:
         return RunState.RUNNING if workers else RunState.WAITING_FOR_WORKERS
 
     def stop(self, outer_step: int, *, now: bool) -> None:
-        """Ask for the end: after the current outer step, or `now`."""
+        """Request the end of the run: after the current outer step, or at once if `now`."""
         at = outer_step if now else outer_step + 1
         self._stop_at = at if self._stop_at is None else min(at, self._stop_at)
 
     def updated(self, outer_step: int, effect: Effect) -> None:
-        """Count the update that made the theta of `outer_step`.
+        """Record the effect of the update that led to `outer_step`.
 
-        Three that had to be reverted fail the run, unless theta has moved between them.
+        The run fails after `_REVERTS_TO_FAIL` reverted updates without one that moved theta in between.
         """
         self._last_effect = effect
         if effect is Effect.MOVED:
@@ -72,7 +72,7 @@ class RunControl:
             self._reverted_in_a_row += 1
 
     def standstill(self, outer_step: int) -> str:
-        """Say since when theta has not moved, why, and what to do; empty while that is no reason to worry."""
+        """Return since when and why theta has not moved, and the remedy; empty for up to two such updates."""
         count = outer_step - self.moved_at
         if count < _STEPS_TO_WORRY:
             return ""
@@ -83,8 +83,8 @@ class RunControl:
         """Return how the run ends at this outer step, or None if it continues.
 
         Args:
-            outer_step: of theta.
-            computing: whether any worker works on the current outer step.
+            outer_step: the current outer step.
+            computing: whether any worker can work on the current outer step.
         """
         if self._reverted_in_a_row >= _REVERTS_TO_FAIL:
             return RunState.FAILED

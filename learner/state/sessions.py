@@ -1,6 +1,6 @@
-"""Sessions as the learner keeps them.
+"""The learner's worker sessions.
 
-A session whose stream broke, or that is silent, is SUSPECT and keeps its lanes; only silence for the lease's
+A session that is silent or whose stream broke is SUSPECT and keeps its lanes; only silence for the lease's
 time to live ends it.
 """
 
@@ -14,16 +14,16 @@ from protos.unspool.v1 import learner_pb2
 
 
 class SessionStatus(enum.StrEnum):
-    """How sure the learner is of a worker."""
+    """The liveness of a worker, as the learner sees it."""
 
     JOINED = "joined"
-    """It has joined; its stream is not open yet."""
+    """The worker has joined; its stream is not open yet."""
     ACTIVE = "active"
     SUSPECT = "suspect"
-    """Silent, or its stream broke; it keeps its lanes."""
+    """The worker is silent or its stream broke; it keeps its lanes."""
     DRAINING = "draining"
     STUCK = "stuck"
-    """It sends heartbeats but makes no progress; its lanes went to others."""
+    """The worker sends heartbeats but makes no progress; its lanes were reassigned."""
 
 
 @dataclasses.dataclass
@@ -31,18 +31,18 @@ class WorkerSession(Session):
     """A worker's session at the learner.
 
     Attributes:
-        stream: what is sent on the open stream, or None while there is none.
-        has_connected: whether it ever had a stream.
-        held: the lane states that it had in memory at its last Join, by lane.
-        estimates: pushes accepted.
-        stale_in_a_row: its latest estimates that were too old to be used.
-        late_pushes: those of them since it last had to give a lane back for it.
+        stream: the send queue of the open stream, or None if no stream is open.
+        has_connected: whether it has ever had a stream.
+        held: the lane states in its memory at its last Join, by lane.
+        estimates: the number of accepted estimates.
+        stale_in_a_row: the number of consecutive stale pushes up to the last.
+        late_pushes: the number of those since it was last judged to be late.
         late_since_s: when the first of these was judged.
-        is_late: whether it has been late for long enough to be no accident.
-        log_lines: log lines taken from it.
-        reported: the state that the last event about it named.
-        stack: the stack dump that an admin waits for, or None.
-        records_stack: whether its next stack dump belongs in the event log.
+        is_late: whether its pushes have been stale for long enough to exclude a short delay.
+        log_lines: the number of log lines recorded.
+        reported: the status that the last event about it reported.
+        stack: the future of the stack dump that an admin waits for, or None.
+        records_stack: whether its next stack dump goes into the event log.
     """
 
     stream: SendQueue | None = None
@@ -59,12 +59,12 @@ class WorkerSession(Session):
     records_stack: bool = False
 
     def send(self, message: learner_pb2.LearnerMessage) -> None:
-        """Queue a message. What a worker without a stream misses is sent again when it opens one."""
+        """Queue a message; without an open stream, drop it: opening a stream sends the current state."""
         if self.stream is not None:
             self.stream.put(message)
 
     def state(self, now_s: float, heartbeat_s: float) -> SessionStatus:
-        """Return what the session is at `now_s`."""
+        """Return the session's status at `now_s`."""
         if self.stream is None and not self.has_connected:
             return SessionStatus.JOINED
         if self.stream is None or self.is_silent(now_s, heartbeat_s):

@@ -1,4 +1,4 @@
-"""How fast each worker makes estimates, so that lanes can go where they are done soonest."""
+"""The relative speed of each worker, for the assignment of lanes."""
 
 import math
 import statistics
@@ -18,20 +18,20 @@ class _Time(NamedTuple):
 
 
 class Throughput:
-    """What the latest estimates of each worker took, those that came too late included.
+    """The compute times of each worker's latest estimates, including stale ones.
 
-    Lanes with other estimators take other times, so a worker's time is compared with what the same kind of
-    lane takes everywhere: workers that are alike have the same speed whichever lanes they happen to hold.
-    Of quick estimates only one each second counts, for a worker that was held up for a moment is not slow.
+    Compute times depend on a lane's estimator, so each time is divided by the median over all workers for
+    lanes of the same kind. Equal workers then have equal speeds, whichever lanes they hold. At most one
+    estimate per second is recorded, so that a short delay does not make a worker with fast estimates slow.
     """
 
     def __init__(self, kinds: int) -> None:
-        """Observe lanes of `kinds` estimators, which lanes take in turn."""
+        """Observe lanes of `kinds` estimators, which are assigned to lanes round-robin."""
         self._kinds = kinds
         self._times: dict[str, deque[_Time]] = {}
 
     def observe(self, worker_id: str, lane: int, compute_s: float, now_s: float) -> None:
-        """Record what an estimate of `lane` took."""
+        """Record the compute time of an estimate of `lane`."""
         if not (compute_s > 0 and math.isfinite(compute_s)):
             return
         times = self._times.setdefault(worker_id, deque(maxlen=_KEPT))
@@ -39,13 +39,13 @@ class Throughput:
             times.append(_Time(now_s, lane % self._kinds, compute_s))
 
     def forget_others(self, worker_ids: Collection[str]) -> None:
-        """Forget the workers that are not among `worker_ids`."""
+        """Discard the times of workers that are not in `worker_ids`."""
         self._times = {worker: times for worker, times in self._times.items() if worker in worker_ids}
 
     def known(self) -> dict[str, float]:
-        """Return the relative speed of each worker that has made a few estimates; 1 is usual.
+        """Return the relative speed of each worker with at least `_ENOUGH` recorded times; 1 is typical.
 
-        Medians: the first estimate of each kind compiles, and any may be held up.
+        Medians are used because the first estimate of each kind compiles and any estimate may be delayed.
         """
         usual_s = self._usual_s()
         return {
