@@ -1,1 +1,1 @@
-"""What gradient estimators of every kind share: checks, exact sums, reports, backpropagation."""
+"""Functions that gradient estimators share: checks, accurate sums, reports, backpropagation."""

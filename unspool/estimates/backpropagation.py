@@ -1,5 +1,5 @@
-"""Gradients by backpropagation, task by task, so that one that diverges spoils no other, and no step spoils
-what it has no part in.
+"""Backpropagation with separate gradients per task, so that NaNs of a diverged task or of a discarded step do
+not spread.
 """
 
 import itertools
@@ -15,17 +15,17 @@ from unspool.steps.unroll import where_tasks
 from unspool.types import PyTree, Theta
 
 DivergenceOfGradients = Literal["mask", "fail"]
-"""What becomes of a task whose loss or gradient is not finite. mask: it contributes nothing, and is counted.
+"""The treatment of a task whose loss or gradient is not finite. mask: it contributes nothing, and is counted.
 fail: the estimate is not finite, and aggregation rejects it."""
 
 
 class UnrollLosses(NamedTuple):
-    """What is differentiated.
+    """The losses to differentiate.
 
     Attributes:
-        loss: `[N]`, of each task.
-        counts: `[N]` bool; a task without any valid step has no loss.
-        aux: whatever else the unroll gave.
+        loss: `[N]`, one loss per task.
+        counts: `[N]` bool; False for tasks without any valid step, which have no loss.
+        aux: other results of the unroll.
     """
 
     loss: jax.Array
@@ -34,14 +34,14 @@ class UnrollLosses(NamedTuple):
 
 
 class MeanGradient(NamedTuple):
-    """Means over the tasks that count.
+    """Means over the tasks with `counts`.
 
     Attributes:
         grad: like theta.
         loss: `[]`.
         counts: `[N]` bool.
         diverged: `[N]` bool.
-        aux: of `UnrollLosses`.
+        aux: as in `UnrollLosses`.
     """
 
     grad: Theta
@@ -57,15 +57,15 @@ def mean_gradient(
     losses: Callable[[Theta], UnrollLosses],
     divergence: DivergenceOfGradients,
 ) -> MeanGradient:
-    """Differentiates the mean of the tasks' losses.
+    """Return the gradient of the mean of the tasks' losses.
 
     Args:
-        theta: for all tasks.
+        theta: shared by all tasks.
         num_tasks: N.
-        losses: of thetas with leaves `[N, ...]`, one for each task.
-        divergence: the policy for tasks that diverge.
+        losses: the function to differentiate, of thetas with leaves `[N, ...]`, one per task.
+        divergence: the treatment of tasks that diverge.
     """
-    # One copy of theta per task: gradients come apart by task.
+    # One copy of theta per task gives one gradient per task.
     thetas = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_tasks, *leaf.shape)), theta)
 
     def total(thetas: Theta) -> tuple[jax.Array, UnrollLosses]:
@@ -88,18 +88,18 @@ def mean_gradient(
 
 
 def _finite_per_task(tree: Theta) -> jax.Array:
-    """`[N]`: whether all numbers of each task's part of `tree` (leaves `[N, ...]`) are finite."""
+    """Return `[N]` bool, whether all numbers of a task in `tree` (leaves `[N, ...]`) are finite."""
     leaves = [jnp.all(jnp.isfinite(leaf), axis=range(1, leaf.ndim)) for leaf in jax.tree.leaves(tree)]
     return jnp.all(jnp.stack(leaves), axis=0)
 
 
 def _sum_over(tasks: jax.Array, leaf: jax.Array) -> jax.Array:
-    """The sum over the tasks `[N]` that are true; those that are not may hold anything."""
+    """Return the sum over the tasks where `tasks` `[N]` is True; values of the others are arbitrary."""
     return jnp.sum(where_tasks(tasks, leaf, jnp.zeros_like(leaf)), axis=0)
 
 
 class FloatingLeaves:
-    """The floating-point leaves of a tree apart from the others, which have no derivatives."""
+    """The floating-point leaves of a tree, separated from the others, which have no derivatives."""
 
     def __init__(self, tree: PyTree) -> None:
         self._leaves, self._treedef = jax.tree.flatten(tree)
@@ -110,7 +110,7 @@ class FloatingLeaves:
         return list(itertools.compress(self._leaves, self._is_floating))
 
     def joined(self, floating: list[jax.Array]) -> PyTree:
-        """The tree with other floating-point leaves."""
+        """Return the tree with other floating-point leaves."""
         replacements = iter(floating)
         leaves = [
             next(replacements) if is_floating else leaf
@@ -123,17 +123,18 @@ Step = Callable[..., tuple[UnrollState, TruncatedUnrollOut]]
 
 
 def resets_harmless(step: Step) -> Step:
-    """`step(thetas, state, *others)`, differentiated in reverse mode, without what a reset throws away.
+    """Return `step(thetas, state, *others)` with NaN-free derivatives where a reset discards its result.
 
     A step that only resets often computes an ordinary step as well and selects the reset. The ordinary step's
-    cotangent is zero, but zero times an infinite derivative is NaN. Whether a step resets is known only when
-    it is over. The backward pass goes the other way: there, the outputs of a step tell its inputs, through
-    the cotangent of a number that passes by the step. Where the cotangents of a reset's outputs are finite
-    and one of its inputs' is not, that one becomes zero. If the initial state depends on the same element of
-    theta, its part is lost with it; a system keeps it by calling `unspool.discarded.not_differentiated`.
+    cotangent is zero, but zero times an infinite derivative is NaN. Whether a step resets is known only from
+    its outputs, which the backward pass visits before its inputs. The flag is passed to the inputs as the
+    cotangent of a dummy number that bypasses the step. If the cotangents of a reset's outputs are finite,
+    non-finite cotangents of its inputs are set to zero. This also drops the contribution of an initial state
+    that depends on the same element of theta; a system keeps it by calling
+    `unspool.discarded.not_differentiated`.
 
     Args:
-        step: with leaves `[N, ...]` of thetas, state and whatever it returns.
+        step: a function for which leaves of thetas, state and results are `[N, ...]`.
     """
 
     def harmless(
@@ -155,7 +156,7 @@ def resets_harmless(step: Step) -> Step:
 
 @jax.custom_vjp
 def _entering(leaves: list[jax.Array]) -> tuple[list[jax.Array], jax.Array]:
-    """The leaves `[N, ...]`, and zeros `[N]` whose cotangent says which steps only reset."""
+    """Return the leaves `[N, ...]`, and zeros `[N]` whose cotangent marks steps that only reset."""
     return leaves, jnp.zeros(leaves[0].shape[:1], leaves[0].dtype)
 
 
@@ -174,7 +175,9 @@ _entering.defvjp(lambda leaves: (_entering(leaves), None), _entering_backward)
 
 @jax.custom_vjp
 def _leaving(leaves: list[jax.Array], told: jax.Array, only_resets: jax.Array) -> list[jax.Array]:
-    """The leaves `[N, ...]`; tells `_entering` `[N]` where a step only resets, with finite cotangents."""
+    """Return the leaves `[N, ...]`; the cotangent of `told` `[N]` marks, for `_entering`, steps that only
+    reset and have finite cotangents.
+    """
     del told, only_resets
     return leaves
 

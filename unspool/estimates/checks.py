@@ -1,4 +1,4 @@
-"""What systems, tasks and theta must be, checked by name while a program is traced: no step pays for it."""
+"""Checks of systems, tasks and theta at trace time, at no cost per step."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -18,11 +18,11 @@ _DTYPES: Final[Mapping[Kind, type]] = MappingProxyType(
 
 
 def check_theta(theta: PyTree) -> None:
-    """Refuse a theta that gradients cannot move, of arrays or of their shapes.
+    """Reject a theta, of arrays or of their shapes, that cannot be learned by gradients.
 
     Raises:
         TypeError: a leaf is not a floating-point array.
-        ValueError: there is not one number in it.
+        ValueError: it holds no number.
     """
     for path, leaf in jax.tree.leaves_with_path(theta):
         if not _is_of_kind(leaf, "floating-point number"):
@@ -40,10 +40,10 @@ def check_theta(theta: PyTree) -> None:
 
 
 def check_arrays(what: str, tree: PyTree, remedy: str) -> None:
-    """Refuse a tree with leaves that are no arrays (nor numbers).
+    """Reject a tree with leaves that are neither arrays nor numbers.
 
     Raises:
-        TypeError: names the leaf and says what it is.
+        TypeError: names the leaf, its type and `remedy`.
     """
     for path, leaf in jax.tree.leaves_with_path(tree):
         if not is_array(leaf):
@@ -52,20 +52,20 @@ def check_arrays(what: str, tree: PyTree, remedy: str) -> None:
 
 
 def check_scalar(what: str, value: Any, kind: Kind, remedy: str) -> None:
-    """Refuse anything but one number of this kind: an array of shape `[]`.
+    """Reject a value that is not one number of this kind, an array of shape `[]`.
 
     Raises:
-        TypeError: says what it is, what it must be, and `remedy`.
+        TypeError: names the type, the required kind and `remedy`.
     """
     if not _is_of_kind(value, kind) or jnp.shape(value):
         raise TypeError(f"{what} is {in_words(value)}: it must be one {kind}, of shape []; {remedy}")
 
 
 def check_unchanged(what: str, before: PyTree, after: PyTree) -> None:
-    """Refuse a carried tree whose structure, shapes or dtypes are not those it had.
+    """Reject a carried tree whose structure, shapes or dtypes changed.
 
     Raises:
-        TypeError: names the first leaf that differs and says what it was and is.
+        TypeError: names the first leaf that differs, with its old and new type.
     """
     old = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(before)}
     new = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(after)}

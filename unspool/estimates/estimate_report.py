@@ -1,4 +1,4 @@
-"""Estimates and their metrics, as evolution strategies and backpropagation return them."""
+"""Estimates and metrics in the form that estimators return."""
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,14 @@ from unspool.types import Theta
 
 
 def _unroll_info(out: TruncatedUnrollOut) -> UnrollInfo:
-    """What an estimator reports of an unroll."""
+    """Return the part of an unroll's output that an estimator reports."""
     return UnrollInfo(out.loss, out.iteration, out.task_param, out.is_done)
 
 
 def is_inner_step(out: TruncatedUnrollOut) -> jax.Array:
-    """Shaped like the loss, int32: 1 for a step with or without a loss, 0 for one that only resets."""
+    """Return int32 in the shape of the loss: 1 for a step with or without a loss, 0 for one that only
+    resets.
+    """
     only_resets = (out.iteration <= 0) & (out.is_done | ~out.mask)
     return (~only_resets).astype(jnp.int32)
 
@@ -34,10 +36,12 @@ def es_estimate(
     with_summary: bool,
     inner_steps: jax.Array | None = None,
 ) -> tuple[GradientEstimatorOut, Metrics]:
-    """An ES estimate and its metrics, from the loss differences behind it and the positive unroll.
+    """Return an ES estimate and its metrics, from the loss differences and the outputs of the positive
+    members.
 
-    The metrics are those of `_unroll_metrics`, the mean size of the loss differences, and how many of them
-    were clipped. `inner_steps` are those of both members, if `pos` does not hold every step.
+    The metrics are those of `_unroll_metrics`, the mean absolute loss difference, and the number of clipped
+    differences. `inner_steps` counts the steps of both members; it is required if `pos` does not hold every
+    step.
     """
     diverged_tasks = jnp.sum(difference.diverged, dtype=jnp.int32)
     if inner_steps is None:
@@ -63,7 +67,9 @@ def differentiated_estimate(
     inner_steps: jax.Array,
     with_summary: bool,
 ) -> tuple[GradientEstimatorOut, Metrics]:
-    """An estimate by backpropagation and its metrics. `inner_steps` has one number for each task, or step."""
+    """Return an estimate by backpropagation and its metrics. `inner_steps` has one number per task, or per
+    step.
+    """
     diverged_tasks = jnp.sum(mean.diverged, dtype=jnp.int32)
     estimate = GradientEstimatorOut(
         mean_loss=mean.loss,
@@ -80,7 +86,9 @@ def differentiated_estimate(
 def _unroll_metrics(
     grad: Theta, out: TruncatedUnrollOut, diverged_tasks: jax.Array, with_summary: bool
 ) -> dict[str, jax.Array]:
-    """Metrics of any estimate; with `with_summary` also the mean size of each leaf of the gradient."""
+    """Return the metrics of any estimate; with `with_summary` also the mean absolute value of each gradient
+    leaf.
+    """
     metrics = {
         "inner_step": jnp.mean(out.iteration[-1].astype(jnp.float32)),
         "finished_tasks": jnp.sum(out.is_done, dtype=jnp.int32),

@@ -1,4 +1,4 @@
-"""Means whose bits do not depend on how a sum is split, and tests of what is finite."""
+"""Means with a fixed order of summation, and tests for finite values."""
 
 import functools
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from unspool.types import PyTree
 
 
 def pairwise_sum(terms: Sequence[jax.Array]) -> jax.Array:
-    """The sum by a balanced tree over the order of `terms`: fixed association, hence fixed bits."""
+    """Return the sum by a balanced tree over the order of `terms`; the fixed association gives fixed bits."""
     if len(terms) == 1:
         return terms[0]
     middle = len(terms) // 2
@@ -18,9 +18,9 @@ def pairwise_sum(terms: Sequence[jax.Array]) -> jax.Array:
 
 
 def weighted_mean(leaves: Sequence[jax.Array], weights: Sequence[jax.Array], total: jax.Array) -> jax.Array:
-    """The mean of `leaves` by `weights`, whose sum is `total`; zero if that is zero.
+    """Return the mean of `leaves` by `weights`, whose sum is `total`; zero if `total` is zero.
 
-    A leaf of weight zero may hold anything.
+    The value of a leaf with weight zero is arbitrary.
     """
     # `where`, not a product: zero times NaN is NaN.
     weighted = [
@@ -30,21 +30,22 @@ def weighted_mean(leaves: Sequence[jax.Array], weights: Sequence[jax.Array], tot
 
 
 def all_finite(tree: PyTree) -> jax.Array:
-    """Whether no leaf of `tree` holds an infinity or NaN."""
+    """Return whether `tree` holds no infinity and no NaN."""
     return _all(jnp.isfinite(leaf) for leaf in _inexact_leaves(tree))
 
 
 def stays_finite(before: PyTree, after: PyTree) -> jax.Array:
-    """Whether every number that is finite in `before` is so in `after`.
+    """Return whether every number that is finite in `before` is finite in `after`.
 
-    Some optimizers start from an infinity on purpose, such as that of the best loss so far.
+    Numbers that start infinite are allowed: some optimizers start so on purpose, for example with the best
+    loss so far.
     """
     pairs = zip(_inexact_leaves(before), _inexact_leaves(after), strict=True)
     return _all(jnp.isfinite(new) | ~jnp.isfinite(old) for old, new in pairs)
 
 
 def _inexact_leaves(tree: PyTree) -> list[jax.Array]:
-    """The leaves that can hold an infinity: neither integers nor typed keys."""
+    """Return the leaves that can hold an infinity: neither integers nor typed keys."""
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
     return [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
 

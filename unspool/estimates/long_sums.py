@@ -1,7 +1,7 @@
 """Sums over the steps of long episodes in float32.
 
-A plain running total loses a term's last bits at every addition, always in the same direction where the terms
-are alike: a hundred thousand losses of about 2 are off by several per cent of their small differences.
+A plain running total rounds at every addition, in the same direction if the terms are similar. Between two
+sums of a hundred thousand losses of about 2, a small difference is off by several per cent.
 """
 
 from collections.abc import Callable
@@ -21,14 +21,14 @@ Inputs = TypeVar("Inputs")
 
 
 class RunningSum(NamedTuple):
-    """A running total in two parts, of which the second holds what the first has rounded away.
+    """A running total in two parts: the rounded sum and its accumulated rounding error.
 
-    The error stays at about two roundings of the total, however many terms there are (Kahan's summation, with
-    the error of each addition by Knuth's formula). Derivatives are those of a plain sum.
+    The error is about two roundings of the total for any number of terms (Kahan summation, with Knuth's
+    formula for the error of each addition). Derivatives are those of a plain sum.
 
     Attributes:
         total: the rounded sum, a pytree of floating-point arrays.
-        lost: what must be added to it.
+        lost: the correction to add to `total`.
     """
 
     total: PyTree
@@ -36,24 +36,24 @@ class RunningSum(NamedTuple):
 
     @classmethod
     def zero_like(cls, term: PyTree) -> Self:
-        """The sum of no terms."""
+        """Return the sum of no terms."""
         nothing = jax.tree.map(jnp.zeros_like, term)
         return cls(nothing, nothing)
 
     def plus(self, term: PyTree) -> Self:
-        """One term more."""
+        """Return the sum with one more term."""
         return type(self)(
             jax.tree.map(jnp.add, self.total, term), jax.tree.map(_lost, self.lost, self.total, term)
         )
 
     @property
     def value(self) -> PyTree:
-        """The sum."""
+        """The corrected sum."""
         return jax.tree.map(jnp.add, self.total, self.lost)
 
 
 def _lost(lost: jax.Array, total: jax.Array, term: jax.Array) -> jax.Array:
-    """What all additions have rounded away, this one included."""
+    """Return the rounding error of all additions, including this one."""
     before, added = jax.lax.stop_gradient((total, term))
     after = before + added
     kept = after - before
@@ -61,7 +61,9 @@ def _lost(lost: jax.Array, total: jax.Array, term: jax.Array) -> jax.Array:
 
 
 def sum_over_steps(terms: jax.Array) -> jax.Array:
-    """The sum over the first axis, by halving it: rounding errors grow with its length's logarithm."""
+    """Return the sum over the first axis by repeated halving; the rounding error grows with the logarithm of
+    its length.
+    """
     while len(terms) > _SUMMED_AT_ONCE:
         half = len(terms) // 2
         halves = terms[:half] + terms[half : 2 * half]
@@ -72,9 +74,9 @@ def sum_over_steps(terms: jax.Array) -> jax.Array:
 def scan_in_blocks(
     step: Callable[[State, Inputs], tuple[State, Out]], state: State, xs: Inputs, num_steps: int
 ) -> tuple[State, Out]:
-    """`jax.lax.scan`, as a scan over blocks of steps where there are many.
+    """Run `jax.lax.scan`, for long scans as a scan over blocks of steps.
 
-    Backpropagation sums the gradient with respect to what all steps share (theta) block by block.
+    Backpropagation then sums the gradient of shared inputs (theta) block by block, with less rounding error.
     """
     num_blocks, rest = divmod(num_steps, _STEPS_IN_BLOCK)
     if num_blocks < 2:

@@ -1,4 +1,4 @@
-"""What estimators that unroll whole episodes, and end them themselves, ask of their schedules."""
+"""Requirements on the schedules of estimators that unroll whole episodes and end them themselves."""
 
 import zlib
 from typing import TYPE_CHECKING
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from unspool.outer_trainers.full_grad import FullGrad
 
 EPISODE_LENGTH_STREAM = zlib.crc32(b"episode length")
-"""The stream that lengths are drawn from, beside the keys that golden values fix by splitting."""
+"""The random stream of episode lengths, separate from the split keys that golden values depend on."""
 
 
 def check_whole_episodes(estimator: "FullES | FullGrad") -> None:
-    """Refuses schedules that do not fit: the step must never end an episode, the estimator must.
+    """Check the schedules: the estimator must end episodes, and the step must not.
 
     Raises:
-        ValueError: names the class and the schedule, and says where it belongs.
-        TypeError: `truncation_schedule` is no schedule.
+        ValueError: names the class, the schedule and a remedy.
+        TypeError: `truncation_schedule` is not a schedule.
     """
     name, schedule = type(estimator).__name__, estimator.truncation_schedule
     if not isinstance(schedule, TruncationSchedule):
@@ -43,10 +43,11 @@ def check_whole_episodes(estimator: "FullES | FullGrad") -> None:
 
 
 def steps_of_whole_episodes(estimator: "FullES | FullGrad") -> int:
-    """Inner steps for which a system that streams its data must provide some at each call.
+    """Return the number of inner steps that a system with streamed data must provide batches for at each
+    call.
 
     Raises:
-        ValueError: they are not known before the length is drawn.
+        ValueError: the number is not known before the length is drawn.
     """
     schedule = estimator.truncation_schedule
     if not isinstance(schedule, ConstantTruncationSchedule):

@@ -137,8 +137,8 @@ class GradientLearner:
         The mean is taken by a fixed pairwise tree over the order of the list, so equal lists give equal bits.
         An entry that is not finite has weight zero. The update is skipped if the total weight is zero, or if
         a finite number in theta or in the optimizer state would become infinite or NaN: then only the
-        iteration changes. Otherwise a gradient whose square overflows would stop Adam for good: its second
-        moment stays infinite and every later step is zero.
+        iteration changes. Without this rule, a gradient whose square overflows would stop Adam for good: its
+        second moment stays infinite and every later step is zero.
 
         Args:
             state: from `init` or the previous update.

@@ -1,7 +1,7 @@
-"""Inner training: what an optimizer does with a task, at its start, at each update and when it is evaluated.
+"""Inner training: initialisation, update and evaluation of a task with an optimizer.
 
-Whoever trains tasks (a learned optimizer's step, training curves) uses these functions, and so hands the same
-keys and the same arguments to tasks and optimizers.
+All code that trains tasks (a learned optimizer's step, training curves) uses these functions, so tasks and
+optimizers always get the same keys and arguments.
 """
 
 from typing import NamedTuple
@@ -18,12 +18,12 @@ _TAKE_THE_MEAN = "take its mean over the batch, say"
 
 
 class TaskLosses(NamedTuple):
-    """The losses of some parameters on a batch.
+    """The losses of parameters on a batch.
 
     Attributes:
-        trained: `[]`, what the optimizer is given the gradient of.
-        reported: `[]`, the same, or an aux value of the task.
-        model_state: the task's next one.
+        trained: `[]`, the loss to differentiate.
+        reported: `[]`, the loss to report: the same, or an aux value of the task.
+        model_state: the task's next model state.
     """
 
     trained: Scalar
@@ -38,7 +38,8 @@ def initial_opt_state(
     optimizer_key: PRNGKey,
     num_steps: ScalarLike,
 ) -> OptState:
-    """The optimizer's state before the first of `num_steps` updates of new parameters. Consumes both keys.
+    """Return the optimizer state with new parameters, before the first of `num_steps` updates. Consumes both
+    keys.
 
     Raises:
         TypeError: the parameters are not floating-point arrays.
@@ -56,18 +57,19 @@ def updated(
     batch: Batch,
     aux_key: str | None = None,
 ) -> tuple[OptState, Scalar]:
-    """One update of the inner parameters: the next state, and the loss to report, from before the update.
+    """Make one update of the inner parameters; return the next state and the loss to report, before the
+    update.
 
     Args:
-        optimizer: what updates.
-        task: what is minimised.
-        opt_state: the optimizer's state, the inner parameters in it.
-        keys: of the loss and of the update; both are consumed.
-        batch: to train on.
-        aux_key: the aux value to report instead of the loss.
+        optimizer: the inner optimizer.
+        task: the task to minimise.
+        opt_state: the optimizer's state, which holds the inner parameters.
+        keys: one for the loss and one for the update; both are consumed.
+        batch: the training batch.
+        aux_key: name of the aux value to report instead of the loss.
 
     Raises:
-        TypeError: a loss is not one number, or a state changes its structure, shapes or dtypes.
+        TypeError: a loss is not one number, or a state changes structure, shapes or dtypes.
     """
     loss_key, update_key = keys
     params, model_state = optimizer.get_params_state(opt_state)
@@ -93,7 +95,7 @@ def evaluated(
     batch: Batch,
     aux_key: str | None = None,
 ) -> Scalar:
-    """The loss, or the aux value, of the inner parameters as they are. Consumes `key`."""
+    """Return the loss, or the aux value, of the current inner parameters. Consumes `key`."""
     params, model_state = optimizer.get_params_state(opt_state)
     return losses_of(task, params, model_state, key, batch, aux_key).reported
 
@@ -101,7 +103,7 @@ def evaluated(
 def losses_of(
     task: Task, params: Params, model_state: ModelState, key: PRNGKey, batch: Batch, aux_key: str | None
 ) -> TaskLosses:
-    """The losses of `params`. Consumes `key`.
+    """Return the losses of `params`. Consumes `key`.
 
     Raises:
         ValueError: the task has no aux value `aux_key`.

@@ -1,4 +1,4 @@
-"""Estimators of learned optimizers, made from the parts of their truncated step."""
+"""Estimators for learned optimizers, built from the parts of their truncated step."""
 
 import dataclasses
 from typing import Any, TypeVar, cast
@@ -33,15 +33,17 @@ def estimator_from_parts(
     trunc_sched: TruncationSchedule | None = None,
     **options: Any,
 ) -> E:
-    """Make an estimator and the truncated step that it unrolls.
+    """Return an estimator with the truncated step that it unrolls.
 
     Args:
-        estimator: its class: a dataclass whose first field is the step.
+        estimator: the class, a dataclass whose first field is the step.
         task_family: the tasks to train on.
-        learned_opt: what theta parametrises.
-        num_tasks: inner training runs side by side.
-        trunc_sched: how long episodes last. Estimators that unroll whole episodes take `unroll_length` too.
-        **options: the step's (`random_initial_iteration_offset`, `meta_loss_split`, ...) and the estimator's.
+        learned_opt: the learned optimizer that theta parametrises.
+        num_tasks: number of parallel inner training runs.
+        trunc_sched: the length of episodes. Estimators that unroll whole episodes accept `unroll_length`
+            instead.
+        **options: options of the step (`random_initial_iteration_offset`, `meta_loss_split`, ...) and of the
+            estimator.
 
     Raises:
         ValueError: the length of episodes is given twice, or not at all.

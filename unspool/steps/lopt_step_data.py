@@ -1,4 +1,4 @@
-"""The batches of a learned optimizer's step: to train on, and for the loss that is reported."""
+"""The batches of a learned optimizer's step, for training and for the reported loss."""
 
 import dataclasses
 
@@ -14,17 +14,17 @@ from unspool.types import Batch, PRNGKey
 
 @dataclasses.dataclass(frozen=True)
 class InnerBatches:
-    """Where the batches of `num_tasks` inner training runs come from.
+    """The source of the batches of `num_tasks` inner training runs.
 
-    A data set that lives on the device is drawn from by key inside the compiled unroll; one of iterators is
+    Batches of a data set on the device are drawn by key inside the compiled unroll; batches of iterators are
     streamed from the host.
 
     Attributes:
-        task_family: whose data it is.
-        num_tasks: inner training runs side by side.
-        meta_loss_split: the split that the reported loss is of, if it has batches of its own; else None.
-        outer_data_split: the split of losses without a step.
-        label: what the step is called, for errors.
+        task_family: the owner of the data.
+        num_tasks: number of parallel inner training runs.
+        meta_loss_split: the split of the reported loss, if it has batches of its own; else None.
+        outer_data_split: the split for losses without a step.
+        label: the name of the step in errors.
     """
 
     task_family: TaskFamily
@@ -34,19 +34,21 @@ class InnerBatches:
     label: str
 
     def from_host(self, steps: int | None) -> Batch:
-        """Training batches; `(train, meta)` if the reported loss has batches of its own."""
+        """Return training batches; `(train, meta)` if the reported loss has batches of its own."""
         train = self.of_split("train", steps)
         if self.task_family.datasets is None or self.meta_loss_split is None:
             return train
         return train, self.of_split(self.meta_loss_split, steps)
 
     def of_split(self, split: str, steps: int | None) -> Batch:
-        """Host batches `[steps, num_tasks, ...]` of a split, without the first axis if `steps` is None."""
+        """Return host batches `[steps, num_tasks, ...]` of a split, without the first axis if `steps` is
+        None.
+        """
         shape = (self.num_tasks,) if steps is None else (steps, self.num_tasks)
         return training.get_batches(self.task_family, shape, split)
 
     def resident(self) -> ResidentData | None:
-        """The splits that are needed, if they live on the device; None if one is streamed."""
+        """Return the required splits, if all are on the device; None if one is streamed."""
         datasets = self.task_family.datasets
         if datasets is None:
             return ResidentData({})
@@ -55,7 +57,9 @@ class InnerBatches:
         return None if splits is None else ResidentData({name: one.arrays for name, one in splits.items()})
 
     def of_step(self, data: Batch, keys: StepKeys) -> tuple[Batch, Batch]:
-        """The training batches of one step and those of the reported loss, leaves `[num_tasks, ...]`."""
+        """Return the training batches of one step and those of the reported loss, leaves
+        `[num_tasks, ...]`.
+        """
         if not isinstance(data, ResidentData):
             return (data, ()) if self.meta_loss_split is None else data
         train = self.drawn("train", data, keys.train_data)
@@ -64,7 +68,7 @@ class InnerBatches:
         return train, self.drawn(self.meta_loss_split, data, keys.outer_data)
 
     def outer_of_step(self, data: Batch) -> Batch:
-        """What of a step's data is of the split `outer_data_split`.
+        """Return the part of a step's data that is of the split `outer_data_split`.
 
         Raises:
             ValueError: the step's batches are streamed, and none is of that split.
@@ -83,7 +87,7 @@ class InnerBatches:
         return of_splits[self.outer_data_split]
 
     def drawn(self, split: str, data: ResidentData, keys: PRNGKey) -> Batch:
-        """A batch of a split for each of `keys` `[num_tasks]`, which are consumed.
+        """Return a batch of a split for each of `keys` `[num_tasks]`, which are consumed.
 
         Raises:
             ValueError: the split is streamed.

@@ -1,4 +1,4 @@
-"""What `VectorizedLOptTruncatedStep` carries from step to step, and what a step of it is given."""
+"""The state of `VectorizedLOptTruncatedStep` and the inputs of its steps."""
 
 import zlib
 from typing import Any, NamedTuple, Self
@@ -7,19 +7,19 @@ import jax
 
 from unspool.types import Batch, PRNGKey, PyTree, TaskParams
 
-# Streams of their own beside those that the golden values fix by splitting the step's key.
+# Random streams separate from the splits of the step's key, which golden values depend on.
 _TRAIN_DATA = zlib.crc32(b"train data")
 _OUTER_DATA = zlib.crc32(b"outer data")
 
 
 class TruncatedUnrollState(NamedTuple):
-    """Where the inner training runs stand; every leaf leads with `[num_tasks]`.
+    """The state of the inner training runs; every leaf leads with `[num_tasks]`.
 
     Attributes:
-        inner_opt_state: state of the optimizer that theta parametrises, the inner parameters in it.
-        inner_step: int32, updates since the episode began (or the random offset it was given).
+        inner_opt_state: state of the optimizer that theta parametrises, with the inner parameters.
+        inner_step: int32, updates since the start of the episode, plus the random initial offset.
         truncation_state: state of the truncation schedule.
-        task_param: what the task family sampled.
+        task_param: the sample of the task family.
         is_done: bool; the last step ended the episode and the next one will reset.
     """
 
@@ -35,15 +35,15 @@ class TruncatedUnrollState(NamedTuple):
 
 
 class StepKeys(NamedTuple):
-    """The keys of one step, one of each for every task `[num_tasks]`. Those that nothing uses cost nothing.
+    """The keys of one step, one of each per task `[num_tasks]`. Unused keys cost nothing once compiled.
 
     Attributes:
-        root: `[]`, what the others are made of; resets and the truncation schedule make theirs when they need
-            any.
-        step: of the training step.
-        meta: of the loss after the update.
-        train_data: of the training batch.
-        outer_data: of the batch of the loss after the update.
+        root: `[]`, the key that the others derive from; resets and the truncation schedule derive theirs on
+            demand.
+        step: for the training step.
+        meta: for the loss after the update.
+        train_data: for the training batch.
+        outer_data: for the batch of the loss after the update.
     """
 
     root: PRNGKey
@@ -54,7 +54,7 @@ class StepKeys(NamedTuple):
 
 
 def step_keys(key: PRNGKey, num_tasks: int) -> StepKeys:
-    """The keys of one step of `num_tasks` tasks. Consumes `key`."""
+    """Return the keys of one step of `num_tasks` tasks. Consumes `key`."""
     _, meta_key = jax.random.split(key)
     return StepKeys(
         root=key,
@@ -66,30 +66,32 @@ def step_keys(key: PRNGKey, num_tasks: int) -> StepKeys:
 
 
 def keys_of_tasks(key: PRNGKey, num_tasks: int) -> PRNGKey:
-    """`[num_tasks, 2]`: of each task's training step, or of its reset, and of its truncation schedule."""
+    """Return keys `[num_tasks, 2]`: one for each task's training step or reset, and one for its truncation
+    schedule.
+    """
     tasks_key, _ = jax.random.split(key)
     return jax.vmap(jax.random.split)(jax.random.split(tasks_key, num_tasks))
 
 
 def outer_data_keys(key: PRNGKey, num_tasks: int) -> PRNGKey:
-    """`[num_tasks]`: of the batches of losses that are not trained on."""
+    """Return keys `[num_tasks]` for the batches of losses that are not trained on."""
     return _stream(key, _OUTER_DATA, num_tasks)
 
 
 def _stream(key: PRNGKey, name: int, num_tasks: int) -> PRNGKey:
-    """One key for each task, independent of those that `key` is split into."""
+    """Return one key per task, independent of the splits of `key`."""
     return jax.random.split(jax.random.fold_in(key, name), num_tasks)
 
 
 class TaskInputs(NamedTuple):
-    """What one step of one task gets that no other task does.
+    """The inputs of one task's step that differ between tasks.
 
     Attributes:
-        task_index: `[]`, which of the tasks it is.
-        step_key: of the training step.
-        meta_key: of the loss after the update.
-        batch: to train on.
-        meta_batch: of the loss after the update.
+        task_index: `[]`, the index of the task.
+        step_key: for the training step.
+        meta_key: for the loss after the update.
+        batch: the training batch.
+        meta_batch: for the loss after the update.
     """
 
     task_index: jax.Array

@@ -1,7 +1,7 @@
-"""The smallest inner training run as an unrolled system: one task, one learned optimizer, one length.
+"""Inner training as a minimal unrolled system: one task, one learned optimizer, one episode length.
 
-`VectorizedLOptTruncatedStep` does the same for whole families of tasks, with any schedule of lengths; this is
-the one to read first, and to copy for a system of one's own.
+`VectorizedLOptTruncatedStep` supports families of tasks and any truncation schedule. Read this file first,
+and copy it to write a new system.
 """
 
 import dataclasses
@@ -30,11 +30,11 @@ from unspool.types import Batch, OuterState, PRNGKey, PyTree, Scalar, Theta
 
 
 class SimpleUnrollState(NamedTuple):
-    """Where an inner training run stands.
+    """The state of an inner training run.
 
     Attributes:
-        inner_opt_state: state of the optimizer that theta parametrises, the inner parameters in it.
-        inner_step: `[]` int32, updates since the episode began.
+        inner_opt_state: state of the optimizer that theta parametrises, with the inner parameters.
+        inner_step: `[]` int32, updates since the start of the episode.
     """
 
     inner_opt_state: PyTree
@@ -47,16 +47,16 @@ class SimpleUnrollState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SimpleLOptTruncatedStep(TruncatedStep):
-    """A learned optimizer trains `task` for `unroll_length` steps, then again from new parameters.
+    """Repeated training of `task` by a learned optimizer, for `unroll_length` steps from new parameters.
 
-    Losses are those of the training batch before the update, normalized by the task. Episodes end after
+    Losses are those of the training batch before the update, normalized by the task. Episodes end by
     convention (b) of `TruncatedStep`: the step that follows the last update only resets, and reports
     `is_done`.
 
     Attributes:
-        task: what is trained.
-        lopt: what theta parametrises.
-        unroll_length: updates in an episode.
+        task: the task to train.
+        lopt: the learned optimizer that theta parametrises.
+        unroll_length: number of updates per episode.
     """
 
     task: Task
@@ -94,7 +94,7 @@ class SimpleLOptTruncatedStep(TruncatedStep):
         outer_state: OuterState,
     ) -> tuple[SimpleUnrollState, TruncatedUnrollOut]:
         resets = unroll_state.inner_step >= self.unroll_length
-        # A reset throws this step's training away; so must backpropagation.
+        # A reset discards this step's training; backpropagation must discard it too.
         trained, loss = self._train(*not_differentiated(resets, (theta, unroll_state)), key, data)
         state = lazy_cond(resets, lambda: self.init_step_state(theta, outer_state, key), trained)
         return state, TruncatedUnrollOut(
@@ -107,7 +107,7 @@ class SimpleLOptTruncatedStep(TruncatedStep):
         )
 
     def get_batch(self, steps: int) -> Batch | None:
-        """Host batches, for iterators and for stepping by hand."""
+        """Return host batches, for streamed data and manual steps."""
         if self.task.datasets is None:
             return None
         return training.get_batches(self.task, (steps,), numpy=True)
@@ -142,7 +142,7 @@ class SimpleLOptTruncatedStep(TruncatedStep):
     def _train(
         self, theta: Theta, state: SimpleUnrollState, key: PRNGKey, data: Batch
     ) -> tuple[SimpleUnrollState, Scalar]:
-        """One update of the inner parameters, and the loss before it."""
+        """Make one update of the inner parameters, and return the loss before it."""
         loss_key, update_key, batch_key = jax.random.split(key, 3)
         batch = self._batch(data, batch_key)
         optimizer = self.lopt.opt_in_training(theta)
@@ -156,8 +156,8 @@ class SimpleLOptTruncatedStep(TruncatedStep):
         return () if splits is None else sample_batch(data.arrays, key, splits["train"].batch_size)
 
 
-def SimpleVecLOptTruncatedStep(  # noqa: N802 (a name that users' code calls as a class)
+def SimpleVecLOptTruncatedStep(  # noqa: N802 (user code calls it as a class)
     task: Task, lopt: LearnedOptimizer, num_tasks: int, unroll_length: int = 5
 ) -> VectorizedTruncatedStep:
-    """`num_tasks` independent runs of `SimpleLOptTruncatedStep` side by side: what estimators take."""
+    """Return `num_tasks` parallel runs of `SimpleLOptTruncatedStep`, as estimators require."""
     return VectorizedTruncatedStep(SimpleLOptTruncatedStep(task, lopt, unroll_length), num_tasks)

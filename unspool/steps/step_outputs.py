@@ -1,4 +1,4 @@
-"""What a step of an unrolled system reports, and what is known of its episodes beforehand."""
+"""The outputs of a step of an unrolled system, and the expected properties of its episodes."""
 
 from typing import Any, NamedTuple, Self
 
@@ -8,7 +8,7 @@ from unspool.types import PyTree
 
 
 class ResidentData(NamedTuple):
-    """Data that stays on the device: every step gets all of it and draws its own batch inside the compiled
+    """Data that stays on the device; every step gets all of it and draws its batch inside the compiled
     unroll.
 
     Attributes:
@@ -19,17 +19,17 @@ class ResidentData(NamedTuple):
 
 
 class TruncatedUnrollOut(NamedTuple):
-    """What one step reports. Leaves have shape `[num_tasks]`, and `[steps, num_tasks]` after an unroll.
+    """The outputs of one step. Leaves have shape `[num_tasks]`, and `[steps, num_tasks]` after an unroll.
 
-    `TruncatedStep` says how `is_done` and `mask` tell of an episode's end.
+    `TruncatedStep` describes how `is_done` and `mask` mark the end of an episode.
 
     Attributes:
-        loss: float32; anything where `mask` is False.
-        is_done: bool; the episode ends with this step.
-        task_param: which task it was, leaves `[num_tasks, ...]`; `()` where there is nothing to tell.
-        iteration: int32, inner steps since the episode began, this one included; 0 at a step that only
-            resets.
-        mask: bool; False marks a step without a loss. One that only resets has none.
+        loss: float32; arbitrary where `mask` is False.
+        is_done: bool; whether the episode ends with this step.
+        task_param: the parameters of the task, leaves `[num_tasks, ...]`; `()` if it has none.
+        iteration: int32, inner steps since the start of the episode, including this one; 0 at a step that
+            only resets.
+        mask: bool; False for a step without a loss. A step that only resets has no loss.
         episode_length: `[num_tasks]` int32, the length of the episode that this step belongs to, or None if
             unknown.
     """
@@ -47,11 +47,12 @@ class TruncatedUnrollOut(NamedTuple):
 
 
 class EpisodesInExpectation(NamedTuple):
-    """What is known beforehand of a system's episodes: constants by which estimates are scaled.
+    """Expected properties of a system's episodes, by which estimates are scaled.
 
     Attributes:
-        mean_length: `[]`, steps of an episode in the mean, without one that only resets; None if unknown.
-        loss_fraction: `[]`, the share of all steps, resets included, that have a loss (`mask`).
+        mean_length: `[]`, mean number of steps of an episode, without a step that only resets; None if
+            unknown.
+        loss_fraction: `[]`, the fraction of all steps, including resets, that have a loss (`mask`).
     """
 
     mean_length: jax.Array | float | None = None
@@ -59,7 +60,9 @@ class EpisodesInExpectation(NamedTuple):
 
 
 def with_a_reset_step(mean_length: jax.Array | float | None) -> EpisodesInExpectation:
-    """Of a system that resets in a step of its own, and whose other steps all have a loss."""
+    """Return the expectations for a system that resets in a step of its own and reports a loss in all other
+    steps.
+    """
     if mean_length is None:
         return EpisodesInExpectation()
     return EpisodesInExpectation(mean_length, mean_length / (mean_length + 1))

@@ -1,4 +1,4 @@
-"""Unrolling a system for some steps: one unroll for each task, or an antithetic pair of them."""
+"""Unrolls of a system: one unroll per task, or an antithetic pair."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, cast
@@ -18,12 +18,12 @@ Tree = TypeVar("Tree")
 
 
 class Inputs(NamedTuple):
-    """What all steps of an unroll get beside theta, their state and a key.
+    """The inputs of all steps of an unroll, besides theta, state and key.
 
     Attributes:
         data: `ResidentData`, or batches with leaves `[num_steps, N, ...]`.
         outer_state: passed to the step.
-        num_steps_override: the episode's length where the step's own schedule has none.
+        num_steps_override: the episode's length, if the step's own schedule has none.
     """
 
     data: Batch
@@ -31,11 +31,11 @@ class Inputs(NamedTuple):
     num_steps_override: jax.Array | int | None = None
 
     def streamed(self) -> Batch | None:
-        """What a scan over steps takes slices of: the batches, or None where data is resident."""
+        """Return the batches that a scan over steps slices; None if data is resident."""
         return None if isinstance(self.data, ResidentData) else self.data
 
     def of_step(self, batch: Batch | None) -> Batch:
-        """The data of one step, from the scan's slice of `streamed()`."""
+        """Return the data of one step, from the scan's slice of `streamed()`."""
         return self.data if isinstance(self.data, ResidentData) else batch
 
 
@@ -49,15 +49,15 @@ def unroll(
     *,
     theta_is_vector: bool,
 ) -> tuple[UnrollState, TruncatedUnrollOut]:
-    """`num_steps` steps of every task; leaves of the output `[num_steps, N, ...]`. Consumes `key`.
+    """Unroll `num_steps` steps of every task; leaves of the output are `[num_steps, N, ...]`. Consumes `key`.
 
     Args:
         step: the system.
-        theta: for all tasks, or with `theta_is_vector` one each.
-        state: where the tasks stand, leaves `[N, ...]`.
+        theta: shared by all tasks, or with `theta_is_vector` one per task.
+        state: the current state, leaves `[N, ...]`.
         key: split once per step.
         num_steps: static.
-        inputs: what all steps get.
+        inputs: the inputs of all steps.
         theta_is_vector: whether leaves of theta lead with `[N]`.
     """
 
@@ -79,14 +79,14 @@ def unroll(
 
 
 class Pair(NamedTuple):
-    """Both members of an antithetic pair."""
+    """The values of both members of an antithetic pair."""
 
     pos: PyTree
     neg: PyTree
 
 
 def antithetic_thetas(theta: Theta, noise: Theta) -> Pair:
-    """`theta + noise` and `theta - noise`, leaves `[N, ...]` like those of `noise`."""
+    """Return `theta + noise` and `theta - noise`, leaves `[N, ...]` like those of `noise`."""
     theta = jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), theta)
     return Pair(jax.tree.map(jnp.add, theta, noise), jax.tree.map(jnp.subtract, theta, noise))
 
@@ -101,10 +101,10 @@ def antithetic_unroll(
     *,
     stacked: bool,
 ) -> tuple[Pair, TruncatedUnrollOut]:
-    """Unrolls both members with the same key and data; leaves of the output `[2, num_steps, N, ...]`.
+    """Unroll both members with the same key and data; leaves of the output are `[2, num_steps, N, ...]`.
 
-    The positive member comes first. With `stacked` they run as one unroll of twice the width, and what does
-    not depend on theta (keys, batches) is computed once; else one after the other, in half the memory.
+    The positive member comes first. With `stacked` they run as one unroll of twice the width, and values that
+    do not depend on theta (keys, batches) are computed once; else one after the other, in half the memory.
     """
 
     def one_member(theta: Theta, state: UnrollState) -> tuple[UnrollState, TruncatedUnrollOut]:
@@ -123,7 +123,9 @@ def antithetic_step(
     *,
     stacked: bool,
 ) -> tuple[Pair, TruncatedUnrollOut]:
-    """One step of both members; `key` is one of `step.keys_of_steps`. Leaves of the output `[2, N, ...]`."""
+    """Make one step of both members; `key` is one of `step.keys_of_steps`. Leaves of the output are
+    `[2, N, ...]`.
+    """
 
     def one_member(theta: Theta, state: UnrollState) -> tuple[UnrollState, TruncatedUnrollOut]:
         return step.unroll_step(theta, state, key, batch, inputs.outer_state, True, inputs.num_steps_override)
@@ -138,8 +140,8 @@ def for_both(
     *,
     stacked: bool,
 ) -> tuple[Pair, TruncatedUnrollOut]:
-    """`member` applied to both, side by side or one after the other; its output is stacked, its state a
-    pair.
+    """Apply `member` to both, in parallel or one after the other; return the states as a pair and the outputs
+    stacked.
     """
     thetas, states = stack_pair(theta), stack_pair(state)
     if stacked:
@@ -150,28 +152,28 @@ def for_both(
 
 
 def stack_pair(pair: Pair) -> PyTree:
-    """Leaves `[2, ...]`, positive first."""
+    """Return the pair as leaves `[2, ...]`, positive first."""
     return jax.tree.map(lambda pos, neg: jnp.stack([pos, neg]), pair.pos, pair.neg)
 
 
 def unstack_pair(tree: PyTree) -> Pair:
-    """The inverse of `stack_pair`."""
+    """Return the pair of a stacked tree, the inverse of `stack_pair`."""
     return Pair(one_side(tree, 0), one_side(tree, 1))
 
 
 def one_side(tree: Tree, side: int) -> Tree:
-    """One member of a stacked pair: 0 is the positive one."""
+    """Return one member of a stacked pair: 0 is the positive one."""
     return cast(Tree, jax.tree.map(lambda leaf: leaf[side], tree))
 
 
 def zeros_like_result(fn: Callable[..., Tree], *args: jax.Array) -> Tree:
-    """Zeros in the structure, shapes and dtypes of `fn(*args)`, which is traced but not computed."""
+    """Return zeros in the structure, shapes and dtypes of `fn(*args)`, which is traced but not computed."""
     shapes = jax.eval_shape(fn, *args)
     return cast(Tree, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))
 
 
 def where_tasks(condition: jax.Array, one: Tree, other: Tree) -> Tree:
-    """`jnp.where` with a condition `[N]` on trees with leaves `[N, ...]`."""
+    """Return `jnp.where` with a condition `[N]` on trees with leaves `[N, ...]`."""
 
     def chosen(one: jax.Array, other: jax.Array) -> jax.Array:
         return jnp.where(condition.reshape(-1, *(1,) * (one.ndim - 1)), one, other)

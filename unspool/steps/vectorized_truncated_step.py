@@ -1,4 +1,4 @@
-"""A system written for one unroll, mapped over many."""
+"""A system written for one unroll, mapped over `num_tasks` unrolls."""
 
 import dataclasses
 from collections.abc import Callable
@@ -20,11 +20,11 @@ _TAKE_THE_MEAN = "take its mean, say; the axis of tasks is added by vmap"
 
 @dataclasses.dataclass(frozen=True)
 class VectorizedTruncatedStep(VectorizedStep):
-    """Maps a `TruncatedStep` over `num_tasks` independent unrolls.
+    """A `TruncatedStep` mapped over `num_tasks` independent unrolls.
 
     Attributes:
         truncated_step: the system, written for one unroll.
-        num_tasks: how many run side by side.
+        num_tasks: number of parallel unrolls.
     """
 
     truncated_step: TruncatedStep
@@ -84,7 +84,7 @@ class VectorizedTruncatedStep(VectorizedStep):
     def resident_data(self) -> ResidentData | None:
         resident = self.truncated_step.resident_data()
         streams = type(self.truncated_step).get_batch is not TruncatedStep.get_batch
-        # A system without any data need not say so.
+        # A system without data need not define `resident_data`.
         return resident if resident is not None or streams else ResidentData(())
 
     def episodes(self, outer_state: OuterState) -> EpisodesInExpectation:
@@ -93,7 +93,7 @@ class VectorizedTruncatedStep(VectorizedStep):
     def label(self) -> str:
         return self.truncated_step.label()
 
-    # Below, everything is about one task; `over_tasks` above adds the axis.
+    # The methods below handle one task; `over_tasks` above adds the axis of tasks.
 
     def _init_one(self, theta: Theta, outer_state: OuterState, key: PRNGKey) -> UnrollState:
         state = self.truncated_step.init_step_state(theta, outer_state, key)

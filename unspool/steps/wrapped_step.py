@@ -1,4 +1,4 @@
-"""A step around another one, of which it changes something."""
+"""The base class of steps that modify another step."""
 
 import dataclasses
 
@@ -9,10 +9,10 @@ from unspool.types import Batch, OuterState, PRNGKey, Theta
 
 @dataclasses.dataclass(frozen=True)
 class WrappedStep(VectorizedStep):
-    """Has the data, the episodes and the initial theta of `step`; a subclass defines how it moves.
+    """A step with the data, episodes and initial theta of `step`; a subclass defines the step itself.
 
     Attributes:
-        step: the step that is wrapped.
+        step: the wrapped step.
     """
 
     step: VectorizedStep
