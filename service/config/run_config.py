@@ -77,9 +77,7 @@ class RunConfig:
         return write_tables(self.training_tables())
 
     def lasting_tables(self) -> Tables:
-        """Return the tables that are fixed for a run: `training_tables` without `outer_steps` and
-        diagnostics.
-        """
+        """Return the tables fixed for a run: `training_tables` without `outer_steps` and diagnostics."""
         tables = {name: table for name, table in self.training_tables().items() if name != "outer_steps"}
         numerics = {key: value for key, value in tables.pop("numerics", {}).items() if key not in DIAGNOSTIC}
         return tables | ({"numerics": numerics} if numerics else {})

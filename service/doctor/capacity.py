@@ -32,9 +32,7 @@ MEASURED: Final = (
     Point(8 * MIB, 13e-3),
     Point(32 * MIB, 42e-3),
 )
-"""Pushes over bidirectional streams into one learner process, on two contended cores: a faster machine
-carries more.
-"""
+"""Pushes over bidirectional streams into a learner on two contended cores; faster machines carry more."""
 
 LOAD: Final = 0.5
 """Cores that a learner should have to spend on messages."""
@@ -68,9 +66,7 @@ def gradients_per_s(theta_bytes: float, load: float = LOAD) -> float:
 
 
 def workers_carried(theta_bytes: float, gradient_s: float) -> int:
-    """Return how many directly connected workers one learner supports at `gradient_s` seconds per
-    gradient.
-    """
+    """Return how many directly connected workers one learner supports at `gradient_s` per gradient."""
     return max(1, min(STREAMS, int(gradients_per_s(theta_bytes) * gradient_s)))
 
 

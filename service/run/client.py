@@ -73,9 +73,7 @@ class AdminClient:
             yield from self._stub.WatchStatus(request, metadata=self._metadata)
 
     def scale(self, wanted: WorkerRange) -> int:
-        """Set the number of workers, or a range for the learner to choose from; return the previous
-        target.
-        """
+        """Set the number of workers, or a range for the learner to choose from; return the old number."""
         request = admin_pb2.ScaleRequest(workers=wanted.most)
         if wanted.fewest < wanted.most:
             bounds = admin_pb2.WorkersRange(min=wanted.fewest, max=wanted.most)

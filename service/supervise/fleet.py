@@ -148,7 +148,7 @@ class Fleet:
     def _wanted(self, status: Status) -> list[str]:
         if status.workers_desired != self._desired:
             self._desired = status.workers_desired
-            self._shortage.forget()
+            self._shortage.forget()  # a new number is tried in full
         return [f"w{number}" for number in range(self._shortage.affordable(status.workers_desired))]
 
     def _slot(self, name: str) -> _Slot:

@@ -91,6 +91,7 @@ class StartedProcess(LocalProcess):
         return Exit.said(code, self._last_words())
 
     def _is_out_of_memory(self, code: int) -> bool:
+        # The kernel's count names no process: take this one if nobody here killed it and the count grew.
         return code == -signal.SIGKILL and not self._was_killed and _oom_kills() > self._oom_kills_before
 
 

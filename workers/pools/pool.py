@@ -120,9 +120,7 @@ class WorkerPool(abc.ABC):
 
     @abc.abstractmethod
     def poll(self) -> Mapping[str, Exit | None]:
-        """Return how each worker ended, None for those alive; ends are listed until the worker is
-        restarted.
-        """
+        """Return how each worker ended, or None; an end is listed until the worker is restarted."""
 
     @abc.abstractmethod
     def kill(self, name: str) -> None:

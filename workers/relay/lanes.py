@@ -26,7 +26,7 @@ class RelayedLane:
     is_revoking: bool = False
 
     def held(self) -> learner_pb2.HeldLane:
-        """Return the lane in the form that heartbeats and Joins list it in."""
+        """Return the lane's entry in heartbeats and Joins."""
         return learner_pb2.HeldLane(
             lane=self.grant.lane, incarnation=self.grant.incarnation, seq=max(self.seq, self.grant.seq)
         )

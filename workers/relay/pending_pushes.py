@@ -9,7 +9,7 @@ from workers.relay.sessions import RelayedWorker
 from workers.relay.state import RelayState
 
 _CUSTODY = 2
-"""Maximum pending pushes of a worker, as a multiple of its share of the learner's credits."""
+"""Maximum pending pushes of a worker, as a multiple of its allowance or its lanes, if more."""
 
 
 class PendingPushes:

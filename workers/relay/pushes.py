@@ -120,6 +120,7 @@ class RelayPushes:
         if not first.can_merge:
             return group
         room = min(self._most_merged, self._session_state.free_credits) - len(first.parts)
+        # Merge only consecutive pushes, so that their order is kept.
         while self._waiting and self._waiting[0].can_merge and len(self._waiting[0].parts) <= room:
             room -= len(self._waiting[0].parts)
             group.append(self._waiting.popleft())

@@ -49,7 +49,7 @@ class RelayedWorker(Session):
         return budget_s is not None and self.heartbeat.phase_age_s > budget_s
 
     def send(self, message: learner_pb2.LearnerMessage) -> None:
-        """Queue a message. Without a stream it is dropped; opening a stream repeats what matters."""
+        """Queue a message, or drop it without a stream: `attach` resends theta and revocations."""
         if self.queue is not None:
             self.queue.put(message)
 

@@ -100,4 +100,5 @@ class RelayState:
         """Return how many pushes of a worker the learner has room for, including those already accepted."""
         own, all_lanes = len(self.lanes.of(worker.worker_id)), len(self.lanes)
         room = self.credits + self.pushes.accepted()
+        # Rounded up, so that every worker with a lane has a share while there is room.
         return -(-room * own // all_lanes) if all_lanes else 0

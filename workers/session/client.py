@@ -134,9 +134,7 @@ class LearnerClient:
             return _assemble_up_to(chunks, max_bytes)
 
     def leave(self, worker_id: str, reason: str, *, is_unfit: bool = False) -> None:
-        """Report that this worker has returned its lanes and leaves, perhaps because it does not match the
-        run.
-        """
+        """Report that this worker has returned its lanes and leaves, perhaps as unfit for the run."""
         request = learner_pb2.LeaveRequest(worker_id=worker_id, reason=reason, unfit=is_unfit)
         with self._typed_errors():
             self._stub.Leave(request, timeout=_LEAVE_S, metadata=self._metadata)

@@ -184,6 +184,7 @@ class LearnerSession:
         request.held.extend(held)
         reply = self._client.join(request)
         self._check_epoch(reply)
+        # Leases survive only within one session, unless a goodbye ended it.
         fresh = self._is_fresh_join or self._reply is None or not _same_session(self._reply, reply)
         self._reply, self._is_fresh_join = reply, False
         self._orphan_ttl_s = reply.orphan_ttl_s or self._orphan_ttl_s

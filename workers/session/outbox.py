@@ -105,7 +105,7 @@ class Outbox:
                 return piece
             self._sending = None
             queued = self._waiting.popleft()
-            if queued.push_id:
+            if queued.push_id:  # a push is kept until its final verdict
                 self._sent[queued.push_id] = queued
         return None
 
@@ -122,8 +122,7 @@ class Outbox:
         self._refused.clear()
 
     def settle(self, verdict: learner_pb2.PushVerdict) -> QueuedMessage | None:
-        """Apply the learner's verdict on a push; return the push, or None if it is accepted and waits to be
-        applied.
+        """Apply the learner's verdict on a push; return the push, or None after ACCEPTED.
 
         A final verdict removes the push. After NO_CREDIT or CORRUPT it is sent again when there is a credit
         for it.

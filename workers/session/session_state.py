@@ -260,7 +260,7 @@ class SessionState:
                 self._changed.wait_for(
                     lambda: self._stream_number != stream_number or not self._outbox.is_empty or self._leaving
                 )
-                if self._stream_number != stream_number:
+                if self._stream_number != stream_number:  # a newer stream sends the rest
                     return
                 message = self._outbox.next_message()
                 if message is None and self._leaving:

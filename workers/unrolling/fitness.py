@@ -1,4 +1,4 @@
-"""Checks before a worker joins that its process reproduces the run's results bit for bit."""
+"""Checks that this process reproduces the run's results bit for bit; otherwise it must not take part."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,8 +23,7 @@ def compute_as(numerics: Numerics, environ: Mapping[str, str]) -> None:
 
 
 def check_devices(wanted: Mapping[str, Any], environ: Mapping[str, str], own: Sequence[Any]) -> None:
-    """Reject devices that differ from the run's: in `sync` mode theta must not depend on which worker
-    estimates.
+    """Reject devices that differ from the run's: in `sync`, theta must not depend on the worker.
 
     Args:
         wanted: the table `workers` of the run's configuration.

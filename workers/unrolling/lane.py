@@ -72,7 +72,7 @@ class LaneUnroll:
         return dataclasses.replace(self, leased=False, snapshot_seq=-1)
 
     def held(self) -> learner_pb2.HeldLane:
-        """Return the lane in the form that heartbeats and Joins list it in."""
+        """Return the lane's entry in heartbeats and Joins."""
         return learner_pb2.HeldLane(lane=self.number, incarnation=self.incarnation, seq=self.seq)
 
     def to_bytes(self) -> bytes:

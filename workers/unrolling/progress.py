@@ -37,6 +37,7 @@ class Progress:
         Each estimate starts a new phase, because the learner detects hangs by the phase's age.
         """
         with self._lock:
+            # Idle time accumulates even if the reason for waiting changes.
             still_idle = phase == self._phase == learner_pb2.Heartbeat.IDLE
             self._phase, self._waiting_for, self._lane = phase, waiting_for, lane
             if not still_idle:
@@ -48,9 +49,7 @@ class Progress:
             self._lanes = tuple(lanes)
 
     def estimated(self, began_s: float, inner_steps: int, *, compiled: bool) -> None:
-        """Count an estimate that began at `began_s`; one that compiled does not count towards the
-        throughput.
-        """
+        """Count an estimate that began at `began_s`; one that compiled is excluded from the throughput."""
         with self._lock:
             self._estimates += 1
             if compiled:
@@ -59,7 +58,7 @@ class Progress:
                 self._recent.append((began_s, inner_steps))
 
     def heartbeat(self) -> learner_pb2.Heartbeat:
-        """Return the heartbeat of this moment."""
+        """Return the current heartbeat."""
         with self._lock:
             now_s = self._clock()
             return learner_pb2.Heartbeat(

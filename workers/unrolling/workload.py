@@ -193,7 +193,7 @@ class Workload:
         if not self._session_state.has_room:
             return False
         if self._reply.exact_versions:
-            return theta.version == lane.seq
+            return theta.version == lane.seq  # estimate seq + 1 uses theta version seq
         return theta.version >= self._outdated_before and self._session_state.free_credits > 0
 
     def _replay(self, lane: LaneUnroll) -> None:
