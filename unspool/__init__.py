@@ -1,10 +1,10 @@
 """Unspool: meta-training of learned optimizers, and of any other unrolled system.
 
-The library is pure functions of arrays. An inner problem is a `Task`, sampled from a `TaskFamily`; an
-`Optimizer` trains it, and a `LearnedOptimizer` turns outer parameters theta into one; a `GradientEstimator`
-says in which direction theta should move. These classes and their implementations are attributes of this
-package (`unspool.TruncatedPES`, `unspool.MLPLOpt`). None is imported before it is used, so that
-`import unspool` is cheap. Type checkers find them in `__init__.pyi`.
+The library consists of pure functions of arrays. An inner problem is a `Task`, sampled from a `TaskFamily`.
+An `Optimizer` trains it, and a `LearnedOptimizer` maps outer parameters theta to an `Optimizer`. A
+`GradientEstimator` estimates the gradient with respect to theta. These classes and their implementations are
+attributes of this package (`unspool.TruncatedPES`, `unspool.MLPLOpt`). They are imported on first use, so
+that `import unspool` is fast. Type checkers find them in `__init__.pyi`.
 """
 
 import importlib
@@ -16,7 +16,7 @@ __all__ = [*PUBLIC_NAMES]  # pyright: ignore[reportUnsupportedDunderAll] (__init
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first asked for."""
+    """Import a public name on first use."""
     if name not in PUBLIC_NAMES:
         remedy = did_you_mean(name, PUBLIC_NAMES)
         raise AttributeError(f"module 'unspool' has no attribute {name!r} ({remedy})")

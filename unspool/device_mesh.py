@@ -1,18 +1,18 @@
-"""Several devices for one lane: its tasks are divided among them, and theta is on each.
+"""Several devices for one lane: its tasks are divided among them, and theta is replicated.
 
-Two mechanisms share the work. The inner steps, and what initialises them, are `jax.shard_map` over tasks
-(`over_tasks`): a device computes the tasks that it has, asks no other for anything, and skips a reset that
-none of its own tasks needs. What an estimator computes around the steps (perturbations, loss differences, the
-gradient) is left to XLA's partitioner, to which it is one program on arrays with a task axis: estimators do
-not know of devices, and their sums over tasks become a few exchanges at the end of an estimate.
+Two mechanisms are combined. The inner steps and their initialisation use `jax.shard_map` over tasks
+(`over_tasks`): each device computes its own tasks without communication, and skips a reset that none of its
+tasks needs. The computations around the steps (perturbations, loss differences, the gradient) are partitioned
+by XLA as one program on arrays with a task axis. Estimators contain no code for devices, and their sums over
+tasks become a few collectives at the end of an estimate.
 
-Either alone is worse. With `shard_map` around whole estimates, every estimator would have to say which of its
-sums go over devices, and which keys belong to which. With the partitioner alone, devices would wait for each
-other at every inner step to learn whether any of them resets, and an estimator that begins each estimate from
-scratch (FullES) would not be divided at all.
+Either mechanism alone is worse. With `shard_map` around whole estimates, every estimator would have to
+specify which sums run over devices and how keys are divided. With the partitioner alone, devices would
+synchronise at every inner step to decide whether any of them resets, and an estimator that starts each
+estimate from scratch (FullES) would not be divided at all.
 
-Random bits do not depend on the mesh (`jax_threefry_partitionable`, JAX's default), so an estimate is that of
-one device up to rounding.
+Random bits do not depend on the mesh (`jax_threefry_partitionable`, JAX's default), so an estimate equals
+that of one device up to rounding.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from unspool.types import PyTree
 
 TASKS = "tasks"
-"""The mesh's one axis."""
+"""The name of the mesh's only axis."""
 
 Tree = TypeVar("Tree")
 
@@ -35,17 +35,17 @@ Tree = TypeVar("Tree")
 def task_mesh(
     devices: Sequence[jax.Device],  # pyright: ignore[reportInvalidTypeForm] (JAX declares a variable)
 ) -> Mesh:
-    """The mesh of `devices` over which tasks are divided."""
+    """Return the mesh of `devices` over which tasks are divided."""
     if not devices:
         raise ValueError("task_mesh(devices=[]): give at least one device")
     return Mesh(np.asarray(devices), (TASKS,))
 
 
 def check_divisible(num_tasks: int, num_devices: int) -> None:
-    """Refuses tasks that cannot be dealt out evenly.
+    """Check that tasks can be divided evenly over devices.
 
     Raises:
-        ValueError: names both numbers and the next ones that fit.
+        ValueError: names both numbers and the nearest valid ones.
     """
     if num_tasks % num_devices:
         fitting = num_devices * -(-num_tasks // num_devices)
@@ -56,25 +56,26 @@ def check_divisible(num_tasks: int, num_devices: int) -> None:
 
 
 def over_tasks(fn: Callable[..., Any], in_axes: Sequence[int | None]) -> Callable[..., Any]:
-    """`jax.vmap(fn, in_axes)` over tasks, each device of the mesh in force mapping over its own.
+    """Return `jax.vmap(fn, in_axes)` over tasks, divided over the devices of the current mesh.
 
     Args:
-        fn: of one task; a pure function.
+        fn: a pure function of one task.
         in_axes: 0 for arguments whose leaves lead with `[num_tasks]`, None for those that all tasks share.
     """
     mapped = jax.vmap(fn, in_axes=tuple(in_axes))
     if TASKS not in jax.sharding.get_abstract_mesh().axis_names:
         return mapped
     in_specs = tuple(_spec() if axis is None else _spec(TASKS) for axis in in_axes)
-    # Unchecked: else a system's own scans would have to mark what differs between devices.
+    # With check_vma, a system's own scans would have to mark values that vary over devices.
     return jax.shard_map(mapped, in_specs=in_specs, out_specs=_spec(TASKS), check_vma=False)
 
 
 def dividing_tasks(num_tasks: int, mesh: Mesh | None) -> contextlib.AbstractContextManager[Any]:
-    """While traced under this, `over_tasks` divides the tasks over `mesh`; None: they stay together.
+    """Return a context in which traced calls of `over_tasks` divide the tasks over `mesh`; None does not
+    divide.
 
     Raises:
-        ValueError: they cannot be divided evenly.
+        ValueError: the tasks cannot be divided evenly.
     """
     if mesh is None:
         return contextlib.nullcontext()
@@ -83,20 +84,20 @@ def dividing_tasks(num_tasks: int, mesh: Mesh | None) -> contextlib.AbstractCont
 
 
 def on_each_device(tree: Tree, mesh: Mesh | None) -> Tree:
-    """Puts all of `tree` on every device of `mesh`, or on the default device."""
+    """Replicate `tree` on every device of `mesh`, or put it on the default device."""
     placed: Tree = jax.device_put(tree, None if mesh is None else shared(mesh))
     return placed
 
 
 def shared(mesh: Mesh) -> NamedSharding:
-    """The layout of what every device has all of."""
+    """Return the sharding of replicated arrays."""
     return NamedSharding(mesh, _spec())
 
 
 def by_task(tree: PyTree, num_tasks: int, mesh: Mesh, axis: int = 0) -> PyTree:
-    """The layouts of the leaves of `tree` that put a task's part where the task is computed.
+    """Return the shardings for the leaves of `tree` that place the data of a task on its device.
 
-    A leaf without a multiple of `num_tasks` along `axis` belongs to all tasks, and is on every device.
+    A leaf whose size along `axis` is not a multiple of `num_tasks` is shared by all tasks and replicated.
 
     Raises:
         ValueError: the tasks cannot be divided evenly over `mesh`.
@@ -112,4 +113,4 @@ def by_task(tree: PyTree, num_tasks: int, mesh: Mesh, axis: int = 0) -> PyTree:
 
 
 def _spec(*axes: str | None) -> PartitionSpec:
-    return PartitionSpec(*axes)  # type: ignore[no-untyped-call]  # JAX has no types for it
+    return PartitionSpec(*axes)  # type: ignore[no-untyped-call]  # no types in JAX

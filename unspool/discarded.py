@@ -1,7 +1,7 @@
-"""Steps that are computed and thrown away, under backpropagation.
+"""Differentiation of steps whose results are discarded.
 
-`jnp.where(discard, other, computed)` hands a cotangent of zero to `computed`, but zero times an infinite
-derivative inside it is NaN, which reaches whatever it was computed from.
+`jnp.where(discard, other, computed)` passes a zero cotangent to `computed`, but zero times an infinite
+derivative is NaN, which propagates to the inputs of `computed`.
 """
 
 from typing import TypeVar, cast
@@ -14,14 +14,14 @@ Tree = TypeVar("Tree")
 
 
 def not_differentiated(discarded: Bool[Array, ""], inputs: Tree) -> Tree:
-    """`inputs` for a computation whose result is thrown away where `discarded` holds.
+    """Return `inputs` for a computation whose result is discarded where `discarded` is True.
 
-    The values are the same. Derivatives with respect to them are exactly zero where `discarded` holds, in
-    forward and in reverse mode, whatever the computation's own derivatives are.
+    The values are unchanged. Derivatives with respect to them are exactly zero where `discarded` is True, in
+    forward and in reverse mode, whatever the derivatives of the computation.
 
     Args:
         discarded: `[]` bool, batched by any number of enclosing `vmap`s.
-        inputs: a pytree of arrays; what is no floating-point array is left alone.
+        inputs: a pytree of arrays; only floating-point arrays are affected.
     """
 
     def guarded(leaf: jax.Array) -> jax.Array:

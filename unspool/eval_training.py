@@ -1,7 +1,7 @@
-"""Train inner problems from their initialisation to their last step and record the learning curves.
+"""Train inner problems from initialisation to the last step and record the learning curves.
 
-In every curve `xs` counts the updates made before a value was measured: 0 is the initialisation, and the last
-evaluation is of the final parameters.
+In every curve `xs` is the number of updates before the measurement: 0 is the initialisation, and the last
+evaluation uses the final parameters.
 """
 
 import dataclasses
@@ -42,21 +42,21 @@ def single_task_training_curves(  # noqa: PLR0913 (the argument names of the API
     """Train one task with one optimizer.
 
     Args:
-        task: What to train.
-        opt: What to train it with.
+        task: The task to train.
+        opt: The optimizer.
         num_steps: Number of updates.
-        key: Consumed; decides the initialisation, the batches and every other random draw.
+        key: Consumed; the source of all randomness.
         eval_every: Updates between two evaluations.
         eval_batches: Batches of each split that an evaluation averages over.
         last_eval_batches: The same, for the evaluation after the last update.
-        eval_task: Task that evaluations measure, where it is not `task`.
-        device: Where to compute; JAX's default device if None.
+        eval_task: The task to evaluate; `task` if None.
+        device: The device to compute on; JAX's default device if None.
 
     Returns:
         `train/xs`, `train/loss` and `train/norm_loss` `[num_steps]`; `eval/xs` `[evaluations]`; and for the
         splits train, outer_valid and test `eval/{split}/loss`, `/norm_loss` and `/aux/{name}`
-        `[evaluations]`. What ends in `/norm_loss` is also there as `/loss_normalized`, the name that code
-        written for the tutorials reads.
+        `[evaluations]`. Every key that ends in `/norm_loss` is duplicated as `/loss_normalized`, the name
+        that the tutorials use.
     """
     run = _TrainingRun(
         task_family=single_task_to_family(task, eval_task=eval_task),
@@ -95,29 +95,31 @@ def multi_task_training_curves(  # noqa: PLR0913 (the argument names of the API 
     with_aux_values: Sequence[str] = (),
     progress: Callable[[int], object] | None = None,
 ) -> Curves:
-    """Train several tasks of a family side by side with the optimizer that `theta` describes.
+    """Train several tasks of a family in parallel with the learned optimizer `learned_opt.opt_fn(theta)`.
 
     Args:
-        task_family: Where tasks come from.
-        learned_opt: What turns `theta` into an optimizer.
-        theta: Outer parameters, the same for every task.
-        n_tasks: How many tasks to train.
-        seed: Makes the key where none is given; 0 if neither is.
-        key: Consumed; decides the tasks and every other random draw.
+        task_family: The distribution of tasks.
+        learned_opt: The learned optimizer that `theta` parametrises.
+        theta: Outer parameters, shared by all tasks.
+        n_tasks: Number of tasks to train.
+        seed: Seed for the key if `key` is None; 0 if neither is given.
+        key: Consumed; the source of all randomness, including the tasks.
         task_params: Tasks to train, stacked to leaves `[n_tasks, ...]`; sampled if None.
         n_eval_batches: Batches of each split that an evaluation averages over.
         last_eval_batches: The same, for the evaluation after the last update.
         eval_every: Updates between two evaluations.
-        steps_per_jit: Updates in one compiled call; affects no value.
-        eval_just_at_end: Evaluate nothing but the final parameters.
+        steps_per_jit: Updates per compiled call; does not affect the results.
+        eval_just_at_end: Whether to evaluate the final parameters only.
         steps: Number of updates.
         splits: Splits to evaluate on.
         with_aux_values: Names of aux values to report.
-        progress: Told the number of updates made so far, every now and then; waits for them.
+        progress: Called with the number of updates made, after each compiled call; this waits for the
+            updates.
 
     Returns:
-        Curves with a leading axis of tasks: `train/xs`, `train/loss` and `train/norm_loss` `[n_tasks,
-        steps]`; and `eval/xs`, `eval/{split}/loss`, `/norm_loss` and `/aux/{name}` `[n_tasks, evaluations]`.
+        Curves with a leading axis of tasks: `train/xs`, `train/loss` and `train/norm_loss`
+        `[n_tasks, steps]`; and `eval/xs`, `eval/{split}/loss`, `/norm_loss` and `/aux/{name}`
+        `[n_tasks, evaluations]`.
 
     Raises:
         ValueError: both `seed` and `key` are given, the task has no aux value of a name in `with_aux_values`,
@@ -139,7 +141,7 @@ def multi_task_training_curves(  # noqa: PLR0913 (the argument names of the API 
 
 @dataclasses.dataclass(frozen=True)
 class _Schedule:
-    """When to evaluate before the end, on how many batches then and at the end, and how to cut the work."""
+    """The evaluation steps and batches, and the division of training into compiled calls."""
 
     num_steps: int
     eval_every: int | None
@@ -154,34 +156,34 @@ class _Schedule:
 
     @property
     def eval_steps(self) -> range:
-        """The updates before which to evaluate."""
+        """The updates that are preceded by an evaluation."""
         return range(0) if self.eval_every is None else range(0, self.num_steps, self.eval_every)
 
     def segments(self) -> Iterator[tuple[int, int]]:
-        """Yield the first step and the length of each stretch of training without an evaluation inside."""
+        """Yield the first step and the length of each segment of training without an evaluation inside."""
         starts = sorted({*range(0, self.num_steps, self.steps_per_call), *self.eval_steps})
         for start, stop in itertools.pairwise([*starts, self.num_steps]):
             yield start, stop - start
 
 
 class _Problem(NamedTuple):
-    """What is traced of the task that one curve is of."""
+    """The traced part of the task of one curve."""
 
     theta: Theta
     task_params: TaskParams
     key: PRNGKey
 
     def keys(self) -> tuple[PRNGKey, PRNGKey, PRNGKey]:
-        """Return the keys of initialisation, of training and of evaluation."""
+        """Return the keys for initialisation, training and evaluation."""
         init_key, train_key, eval_key = jax.random.split(self.key, 3)
         return init_key, train_key, eval_key
 
 
 class _Data(NamedTuple):
-    """What a call reads of the data set, by split.
+    """The data of one call, by split.
 
     Attributes:
-        arrays: of splits that live on the device, from which batches are drawn by key.
+        arrays: splits on the device, from which batches are drawn by key.
         streamed: the batches of splits that are iterators, leaves `[tasks, batches, ...]`.
     """
 
@@ -189,19 +191,19 @@ class _Data(NamedTuple):
     streamed: dict[str, Batch]
 
     def streamed_of(self, split: str) -> Batch:
-        """The batches of a split, or `()` if it is not streamed."""
+        """Return the batches of a split, or `()` if it is not streamed."""
         return self.streamed.get(split, ())
 
 
 class _Source(NamedTuple):
-    """Where the data of all calls comes from; `owner` is whose it is, for errors."""
+    """The source of the data of all calls; `owner` names its owner in errors."""
 
     datasets: Datasets | None
     splits: tuple[str, ...]
     owner: str
 
     def data(self, num_tasks: int, num_batches: int) -> _Data:
-        """What one call reads: `num_batches` of each split for each task."""
+        """Return the data of one call: `num_batches` batches of each split for each task."""
         data = _Data({}, {})
         if self.datasets is None:
             return data
@@ -219,12 +221,12 @@ class _Source(NamedTuple):
 
 
 _DATA_AXES = _Data._make((None, 0))
-_TASK_AXES = _Problem._make((None, 0, 0))  # what to vmap over: theta is shared
+_TASK_AXES = _Problem._make((None, 0, 0))  # theta is shared
 
 
 @dataclasses.dataclass(frozen=True)
 class _TrainingRun:
-    """One task's training, as pure functions: what is static of it."""
+    """The static part of one task's training, with its pure functions."""
 
     task_family: TaskFamily
     learned_opt: LearnedOptimizer
@@ -322,7 +324,7 @@ def _training_curves(
     schedule: _Schedule,
     progress: Callable[[int], object] | None = None,
 ) -> Curves:
-    """Return the curves `[tasks, ...]` of `problems`, whose leaves but for theta's lead with `[tasks]`."""
+    """Return the curves `[tasks, ...]` of `problems`; all leaves except theta's lead with `[tasks]`."""
     train_data = _Source(run.task_family.datasets, ("train",), run.task_family.name)
     eval_data = _Source(run.task_family.eval_datasets, run.splits, run.task_family.name)
     num_tasks = len(problems.key)
@@ -356,13 +358,13 @@ def _joined(
 
 
 def _sample(datasets: Datasets | None, split: str, data: _Data, key: PRNGKey, streamed: Batch) -> Batch:
-    """The batch that was streamed, or one that `key` draws from what is resident."""
+    """Return the streamed batch, or a batch drawn by `key` from resident data."""
     resident = None if datasets is None else datasets.resident([split])
     return streamed if resident is None else sample_batch(data.arrays[split], key, resident[split].batch_size)
 
 
 def _with_aux_values(curves: Curves, names: Sequence[str]) -> Curves:
-    """Return `curves` with no other aux values than `names`."""
+    """Return `curves` with only the aux values in `names`."""
     known = {curve.partition("/aux/")[2] for curve in curves if "/aux/" in curve}
     for name in names:
         if name not in known:

@@ -1,4 +1,4 @@
-"""Everything that decides what theta a run ends with, from the training tables of its configuration."""
+"""The training configuration of a run, which determines the final theta."""
 
 import dataclasses
 import tomllib
@@ -29,7 +29,7 @@ from unspool.types import PRNGKey, PyTree, Theta
 
 @dataclasses.dataclass(frozen=True)
 class _StepInit:
-    """The initial theta of an unrolled system that is no learned optimizer."""
+    """The initial theta of an unrolled system that is not a learned optimizer."""
 
     estimator: GradientEstimator
 
@@ -45,15 +45,16 @@ class _StepInit:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What is meta-trained, on what, how, and for how long: theta is a function of this and of the device.
+    """A training configuration; the final theta is a function of it and of the device.
 
     Attributes:
-        seed: where all randomness of the run comes from, 0 to 2**32 - 1.
-        outer_steps: updates of theta.
-        lanes: gradient estimates that go into each update, one from each lane.
-        learned_optimizer: what theta parametrises; None where estimators unroll another system.
-        outer_optimizer: what updates theta.
-        estimators: lanes take these in turn.
+        seed: the seed of all randomness of the run, 0 to 2**32 - 1.
+        outer_steps: number of updates of theta.
+        lanes: number of gradient estimates per update, one from each lane.
+        learned_optimizer: the learned optimizer that theta parametrises; None if estimators unroll another
+            system.
+        outer_optimizer: the optimizer of theta.
+        estimators: assigned to the lanes in rotation.
     """
 
     seed: int
@@ -68,7 +69,7 @@ class Experiment:
         """Build an experiment from a run's configuration, or from its training tables alone.
 
         Raises:
-            ConfigError: `text` is no TOML, or with every problem of its training tables.
+            ConfigError: `text` is not TOML, or its training tables have problems; lists all of them.
         """
         try:
             tables = tomllib.loads(text)
@@ -78,10 +79,11 @@ class Experiment:
 
     @classmethod
     def from_tables(cls, tables: Table) -> Self:
-        """Build an experiment from `seed`, `outer_steps`, `learned_optimizer`, ...; it reads no other tables.
+        """Build an experiment from the training tables: `seed`, `outer_steps`, `learned_optimizer`, ... Other
+        tables are ignored.
 
         Raises:
-            ConfigError: with every problem of the tables that are read.
+            ConfigError: lists every problem of these tables.
         """
         problems = ProblemList()
         parts: dict[str, Any] = {"learned_optimizer": None}
@@ -104,7 +106,7 @@ class Experiment:
 
     @property
     def init(self) -> MetaInit:
-        """Where theta begins, in the form that `GradientLearner` takes."""
+        """The source of the initial theta, as `GradientLearner` takes it."""
         return self.learned_optimizer or _StepInit(self.estimators[0])
 
     def estimator(self, lane: int) -> GradientEstimator:
@@ -116,10 +118,10 @@ class Experiment:
         return jax.eval_shape(self.init.init, jax.random.key(0))
 
     def check(self) -> None:
-        """Make sure that training can start: the parts fit each other, and the data that they need is there.
+        """Check that training can start: the parts fit each other, and the data exists.
 
         Raises:
-            ConfigError: with everything that stands in the way.
+            ConfigError: lists every problem found.
         """
         problems = ProblemList()
         theta_shape = self.theta_shape()
@@ -138,12 +140,12 @@ class Experiment:
 
 @dataclasses.dataclass(frozen=True)
 class _WholeNumber:
-    """A number of the training tables.
+    """An integer setting of the training tables.
 
     Attributes:
         name: its key.
-        low: the least that is allowed.
-        high: the greatest that is allowed.
+        low: the minimum.
+        high: the maximum.
         table: the table it is in, or empty.
     """
 
@@ -153,7 +155,7 @@ class _WholeNumber:
     table: str = ""
 
     def read(self, tables: Table) -> int:
-        """Return the number that `tables` give.
+        """Return the number in `tables`.
 
         Raises:
             ConfigError: it is missing or not allowed.
@@ -197,7 +199,7 @@ def _build_estimators(
 
 def _check_estimator(estimator: GradientEstimator, theta_shape: PyTree, key: str) -> None:
     if not estimator.is_compiled:
-        return  # a user's own code from end to end: there is nothing to trace
+        return  # user code that cannot be traced
     own_shape = jax.eval_shape(estimator.truncated_step.outer_init, jax.random.key(0))
     if own_shape != theta_shape:
         rule = "this system's theta has another structure than that of the run"
@@ -208,13 +210,13 @@ def _check_estimator(estimator: GradientEstimator, theta_shape: PyTree, key: str
         raise refused(error, {}, f"{key}.task_family") from error
     try:
         _trace_estimate(estimator, theta_shape)
-    except Exception as error:  # whatever code of the user's it comes from, the run would end with it
+    except Exception as error:  # any error of user code would end the run
         rule = f"no estimate can be made: {FailureReport.of(error)}"
         raise ConfigError(Problem(key, None, rule)) from error
 
 
 def _trace_estimate(estimator: GradientEstimator, theta_shape: PyTree) -> None:
-    """Go through everything that an estimate does, with shapes in place of numbers."""
+    """Trace one estimate, with shapes in place of arrays."""
     weights = WorkerWeights(theta_shape, None, OuterState(jnp.zeros((), jnp.int32)))
     unroll_state = lane_state_shape(estimator, weights)
     data = estimator.get_data()

@@ -1,6 +1,6 @@
-"""A trained theta as one file, with all that is needed to use it elsewhere.
+"""A trained theta in one file that can be used without the run.
 
-`unspool export RUN --out theta.safetensors` writes one. It makes the learned optimizer an optax optimizer:
+`unspool export RUN --out theta.safetensors` writes the file. Use it as an optax optimizer:
 
     import optax
     from unspool.exported import load_exported
@@ -37,9 +37,10 @@ class Exported:
 
     Attributes:
         theta: outer parameters, as NumPy arrays.
-        learned_optimizer: what they parametrise; None where they belong to another unrolled system.
-        experiment_toml: the training tables that theta comes from.
-        facts: what else the file says: `run`, `outer_step`, `theta_sha256`.
+        learned_optimizer: the learned optimizer that they parametrise; None if they belong to another
+            unrolled system.
+        experiment_toml: the training tables of the run.
+        facts: other metadata of the file: `run`, `outer_step`, `theta_sha256`.
     """
 
     theta: Theta
@@ -49,7 +50,7 @@ class Exported:
 
 
 def exported_bytes(theta: Theta, experiment_toml: str, facts: Mapping[str, str]) -> bytes:
-    """Return the file of a trained theta."""
+    """Return the contents of the file of a trained theta."""
     return to_bytes(theta, {**facts, _EXPERIMENT: experiment_toml})
 
 
@@ -57,8 +58,8 @@ def load_exported(path: str | Path) -> Exported:
     """Read a trained theta and build the learned optimizer that it belongs to.
 
     Raises:
-        SerializationError: the file was not written by `unspool export`.
-        ConfigError: the learned optimizer cannot be built here.
+        SerializationError: the file is not an export of `unspool export`.
+        ConfigError: the learned optimizer cannot be built on this machine.
     """
     data = Path(path).read_bytes()
     facts = read_metadata(data)

@@ -1,8 +1,8 @@
-"""What an exception says to the person whose code raised it: type, message, and their own innermost line.
+"""Short reports of exceptions: type, message, and the innermost line of user code.
 
-A traceback through JAX ends in JAX, or in a note that JAX appends; one of a callback arrives as the text of
-another exception. The line to look at is the last one that belongs to neither this program, nor an installed
-package, nor the standard library.
+A traceback through JAX ends in JAX, or in a note that JAX appends; the traceback of a callback is part of the
+text of another exception. The relevant line is the last one outside this program, installed packages and the
+standard library.
 """
 
 import re
@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, TypeAlias
 from unspool.config.hidden_module import PACKAGES
 
 MESSAGE_CHARACTERS: Final = 300
-"""A longer message is cut."""
+"""The length at which messages are truncated."""
 
 _ROOT: Final = str(Path(__file__).resolve().parent.parent)
 _STANDARD: Final = tuple({str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib")})
@@ -27,16 +27,16 @@ _FRAMEWORK: Final = re.compile(
 _EMBEDDED: Final = "Traceback (most recent call last):"
 _FRAME: Final = re.compile(r'\s*File "(?P<path>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>.*))?')
 _USERS, _OF_A_PACKAGE, _OF_THIS_PROGRAM, _OF_A_FRAMEWORK = range(4)
-_Rank: TypeAlias = tuple[int, bool]  # of the frame, and whether this program raised below it
+_Rank: TypeAlias = tuple[int, bool]  # rank of the frame, and whether this program raised below it
 
 
 class Frame(NamedTuple):
-    """A place in the code.
+    """A location in the code.
 
     Attributes:
-        path: of the file, as Python has it.
-        line: from 1.
-        function: what the line is in, or empty.
+        path: the file's path, as Python reports it.
+        line: the line number, from 1.
+        function: the name of the enclosing function, or empty.
     """
 
     path: str
@@ -51,7 +51,7 @@ class Frame(NamedTuple):
 
     @property
     def rank(self) -> int:
-        """Whose it is: the lower, the more likely it is the line to look at."""
+        """The owner of the code; a lower rank is more likely the relevant line."""
         if self.path.startswith("<"):
             return _OF_A_FRAMEWORK
         path = str(Path(self.path).resolve())
@@ -63,12 +63,12 @@ class Frame(NamedTuple):
 
 
 class FailureReport(NamedTuple):
-    """An exception in one line.
+    """A one-line summary of an exception.
 
     Attributes:
-        type: its class.
-        message: the first line of what it says, cut to `MESSAGE_CHARACTERS`.
-        frame: the line to look at, or None if it has no traceback.
+        type: the name of its class.
+        message: the first line of its message, truncated to `MESSAGE_CHARACTERS`.
+        frame: the relevant line, or None without a traceback.
     """
 
     type: str
@@ -77,17 +77,16 @@ class FailureReport(NamedTuple):
 
     @classmethod
     def of(cls, error: BaseException) -> "FailureReport":
-        """Return the report of `error`, or of the one behind it in which the user's code appears.
+        """Return the report of `error`, or of the exception in its chain that involves user code.
 
-        Of several exceptions that led to each other it is the last one that the user's own line raised, or
-        else the last one.
+        In a chain of exceptions this is the last one raised from a line of user code, or else the last one.
         """
         reports = [report for one in _chain(error) for report in _reports(one)]
         return min(reports, key=lambda ranked: ranked[0])[1]
 
     @property
     def is_users(self) -> bool:
-        """Whether `frame` is in code that is not this program's, nor one of the packages below it."""
+        """Whether `frame` is outside this program and the frameworks below it."""
         return self.frame is not None and self.frame.rank in (_USERS, _OF_A_PACKAGE)
 
     def __str__(self) -> str:
@@ -101,12 +100,12 @@ def traceback_of(error: BaseException) -> str:
 
 
 def last_line(text: str, characters: int = 500) -> str:
-    """Return the line of a traceback, or of a log, that says what it is about: the last one, cut."""
+    """Return the last line of a traceback or a log, truncated."""
     return text.strip().rpartition("\n")[2].strip()[:characters]
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield `error` and what led to it, the last one raised first."""
+    """Yield `error` and its causes, the last one raised first."""
     seen: set[int] = set()
     waiting = [error]
     while waiting:
@@ -123,7 +122,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _reports(error: BaseException) -> Iterator[tuple[_Rank, FailureReport]]:
-    """Yield what `error` says: what it quotes of a callback's exception, if it does, before its own."""
+    """Yield the ranked reports of `error`: first that of a callback's exception quoted in its text, if
+    any.
+    """
     text = _text_of(error)
     quoted = _quoted(text)
     if quoted is not None:
@@ -138,7 +139,7 @@ def _reports(error: BaseException) -> Iterator[tuple[_Rank, FailureReport]]:
 
 
 def _quoted(text: str) -> tuple[_Rank, FailureReport] | None:
-    """Return the report of an exception whose traceback is part of `text`, or None if there is none."""
+    """Return the ranked report of an exception whose traceback is part of `text`, or None."""
     _, found, rest = text.rpartition(_EMBEDDED)
     if not found:
         return None
@@ -154,7 +155,7 @@ def _quoted(text: str) -> tuple[_Rank, FailureReport] | None:
 
 
 def _ranked(kind: str, text: str, frames: Sequence[Frame]) -> tuple[_Rank, FailureReport]:
-    """Return a report that names the last of the most telling frames, and its rank."""
+    """Return a report with the last frame of the lowest rank, and its rank."""
     ranks = [frame.rank for frame in frames]
     best = min(ranks, default=_OF_A_FRAMEWORK)
     last = len(ranks) - 1 - ranks[::-1].index(best) if ranks else None
@@ -173,7 +174,7 @@ def _rank_of_installed(path: str) -> int:
 def _text_of(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # whatever a user's class does there
+    except Exception:  # user classes may raise anything
         return "(its message cannot be shown)"
 
 

@@ -1,10 +1,10 @@
-"""Lanes: logical gradient estimators whose randomness and state belong to the run and not to a process.
+"""Lanes: logical gradient estimators whose randomness and state belong to the run, not to a process.
 
 A lane is an estimator, its unroll state, and a counter `seq`. Its random streams derive from the run's seed
-alone, so whoever computes estimate `seq` of a lane, from the same state and theta, computes the same bits.
+only, so any process that computes estimate `seq` of a lane from the same state and theta gets the same bits.
 
-The tasks of a lane may be divided among several devices (`unspool.device_mesh`). Its state is the same
-numbers wherever they are.
+The tasks of a lane may be divided among several devices (`unspool.device_mesh`). The values of its state do
+not depend on the division.
 """
 
 import functools
@@ -29,7 +29,7 @@ from unspool.outer_trainers.truncated_step import VectorizedStep
 from unspool.types import Batch, PRNGKey, PyTree, Theta
 
 Seed: TypeAlias = int | UInt32[Array, ""] | PRNGKey
-"""What all randomness of a run derives from: an integer below 2**32, or a key."""
+"""The source of all randomness of a run: an integer below 2**32, or a key."""
 
 _THETA_STREAM = zlib.crc32(b"theta")
 _OPTIMIZER_STREAM = zlib.crc32(b"outer optimizer's updates")
@@ -37,15 +37,15 @@ _INIT_SEQ = 0
 
 
 class LaneInfo(NamedTuple):
-    """What of an unroll is worth reporting.
+    """Summary of an unroll for reports.
 
     Attributes:
-        task_loss: `[num_tasks * pairs_per_task]` float32, mean over the truncation's steps; one that only
-            resets is 0.
-        finished_tasks: `[]` int32, episodes that ended.
-        inner_step_mean: `[]` float32, where in their episodes the tasks stand.
-        inner_steps: `[]` int32, inner steps computed, antithetic ones counted.
-        diverged_tasks: `[]` int32, tasks left out because a loss was not finite.
+        task_loss: `[num_tasks * pairs_per_task]` float32, mean loss over the truncation's steps; a step that
+            only resets counts as 0.
+        finished_tasks: `[]` int32, number of episodes that ended.
+        inner_step_mean: `[]` float32, mean inner step of the tasks within their episodes.
+        inner_steps: `[]` int32, inner steps computed, including antithetic ones.
+        diverged_tasks: `[]` int32, number of tasks excluded because a loss was not finite.
     """
 
     task_loss: jax.Array
@@ -61,9 +61,9 @@ class LaneEstimate(NamedTuple):
     Attributes:
         grad: like theta.
         mean_loss: `[]` float32.
-        weight: `[]` float32, tasks (times pairs per task) behind the means.
-        unroll_state: what estimate `seq + 1` starts from.
-        info: for reports.
+        weight: `[]` float32, number of tasks (times pairs per task) that the means are over.
+        unroll_state: the state for estimate `seq + 1`.
+        info: summary for reports.
     """
 
     grad: Theta
@@ -74,7 +74,7 @@ class LaneEstimate(NamedTuple):
 
 
 def root_key(seed: Seed) -> PRNGKey:
-    """The run's root key: that of an integer seed below 2**32, or `seed` itself if it is a key already."""
+    """Return the run's root key, from an integer seed below 2**32; a key is returned unchanged."""
     if isinstance(seed, int):
         return jax.random.PRNGKey(np.uint32(seed))
     is_integer = seed.ndim == 0 and jnp.issubdtype(seed.dtype, jnp.integer)
@@ -82,7 +82,7 @@ def root_key(seed: Seed) -> PRNGKey:
 
 
 def theta_key(seed: Seed) -> PRNGKey:
-    """The key that theta is initialised with."""
+    """Return the key for the initial theta."""
     return jax.random.fold_in(root_key(seed), _THETA_STREAM)
 
 
@@ -92,13 +92,15 @@ def _optimizer_key(seed: jax.Array, outer_step: jax.Array) -> PRNGKey:
 
 
 def optimizer_key(seed: Seed, outer_step: int) -> PRNGKey:
-    """The key that the outer optimizer gets for the update that makes `outer_step` (from 1)."""
+    """Return the outer optimizer's key for the update to `outer_step` (from 1)."""
     key: PRNGKey = _optimizer_key(_as_argument(seed), outer_step)
     return key
 
 
 def lane_key(seed: Seed, lane: int | jax.Array, seq: int | jax.Array) -> PRNGKey:
-    """`fold_in(fold_in(seed, lane), seq)`: of estimate `seq` (from 1), or of the initial state (0)."""
+    """Return `fold_in(fold_in(seed, lane), seq)`, the key of estimate `seq` (from 1) or of the initial state
+    (0).
+    """
     return jax.random.fold_in(jax.random.fold_in(root_key(seed), lane), seq)
 
 
@@ -109,7 +111,9 @@ def init_lane(
     lane: int,
     mesh: Mesh | None = None,
 ) -> GradientEstimatorState:
-    """The lane's state before its first estimate, by one compiled program; `mesh` as in `estimate_lane`."""
+    """Return the lane's state before its first estimate, by one compiled program; `mesh` as in
+    `estimate_lane`.
+    """
     if not estimator.is_compiled:
         uncompiled_lanes.check_one_device(estimator, mesh)
         check_theta(worker_weights.theta)
@@ -120,7 +124,9 @@ def init_lane(
 def place_state(
     estimator: GradientEstimator, unroll_state: GradientEstimatorState, mesh: Mesh | None = None
 ) -> GradientEstimatorState:
-    """A state from elsewhere (a snapshot's numpy arrays, or another mesh) where `estimate_lane` wants it."""
+    """Return a state (a snapshot's numpy arrays, or one from another mesh) on the devices that
+    `estimate_lane` needs.
+    """
     if mesh is None:
         return jax.device_put(unroll_state)
     if not estimator.is_compiled:
@@ -138,18 +144,18 @@ def estimate_lane(
     seq: int,
     mesh: Mesh | None = None,
 ) -> LaneEstimate:
-    """The lane's estimate `seq`, by one compiled program for all lanes of equal estimators.
+    """Return the lane's estimate `seq`, by one compiled program for all lanes with equal estimators.
 
-    An estimator that defines `compute_gradient_estimate` itself is called as it is.
+    An estimator that overrides `compute_gradient_estimate` is called directly, without compilation.
 
     Args:
-        estimator: of this lane.
-        worker_weights: the theta to estimate at, put in place by `device_mesh.on_each_device`.
+        estimator: the lane's estimator.
+        worker_weights: the theta to estimate at, placed by `device_mesh.on_each_device`.
         unroll_state: the state after estimate `seq - 1`, computed or placed with the same `mesh`.
-        seed: of the run.
-        lane: its number.
-        seq: 1 is the first.
-        mesh: from `device_mesh.task_mesh`, to divide the tasks over; None computes on one device.
+        seed: the run's seed.
+        lane: the lane's number.
+        seq: the number of the estimate, from 1.
+        mesh: from `device_mesh.task_mesh`, over which the tasks are divided; None for one device.
 
     Raises:
         ValueError: the tasks cannot be divided evenly over `mesh`.
@@ -165,14 +171,18 @@ def estimate_lane(
 
 
 def lane_state_shape(estimator: GradientEstimator, worker_weights: WorkerWeights) -> PyTree:
-    """Structure, shapes and dtypes of the lane's state, without computing it where it can be traced."""
+    """Return the structure, shapes and dtypes of the lane's state, without computing it if it can be
+    traced.
+    """
     if not estimator.is_compiled:
         return uncompiled_lanes.state_shape(estimator, worker_weights)
     return jax.eval_shape(estimator.init_worker_state, worker_weights, jax.random.PRNGKey(0))
 
 
 def _as_argument(seed: Seed) -> jax.Array | np.uint32:
-    """A seed as a compiled program takes it: making the key eagerly costs more than a small update."""
+    """Return the seed as an argument of a compiled program; making the key eagerly costs more than a small
+    update.
+    """
     return np.uint32(seed) if isinstance(seed, int) else seed
 
 
@@ -189,7 +199,7 @@ def _data(estimator: GradientEstimator, mesh: Mesh | None) -> Batch:
 
 @functools.cache
 def _resident_data(step: VectorizedStep, mesh: Mesh) -> Batch | None:
-    """On every device, and put there once: a data set is large, and estimates are many."""
+    """Return resident data replicated on every device. The cache avoids a transfer per estimate."""
     resident = step.resident_data()
     return None if resident is None else device_mesh.on_each_device(resident, mesh)
 
@@ -227,7 +237,7 @@ def _compiled_estimate(
 
 
 def _lane_estimate(out: GradientEstimatorOut) -> LaneEstimate:
-    """What of an estimate concerns its lane; means are float32 whatever theta's type, as on the wire."""
+    """Return the lane's part of an estimate; means are float32 for any dtype of theta, as on the wire."""
     mean_loss, weight = (jnp.asarray(figure, jnp.float32) for figure in (out.mean_loss, out.weight))
     return LaneEstimate(out.grad, mean_loss, weight, out.unroll_state, _info(out))
 
@@ -235,7 +245,7 @@ def _lane_estimate(out: GradientEstimatorOut) -> LaneEstimate:
 def _info(out: GradientEstimatorOut) -> LaneInfo:
     unroll = out.unroll_info
     counts = jnp.asarray(out.inner_steps, jnp.int32), jnp.asarray(out.diverged_tasks, jnp.int32)
-    if unroll is None:  # all that is known of it is the mean
+    if unroll is None:  # only the mean is known
         mean_loss = jnp.asarray(out.mean_loss, jnp.float32)
         return LaneInfo(mean_loss[None], jnp.int32(0), jnp.float32(0), *counts)
     return LaneInfo(
@@ -249,7 +259,9 @@ def _info(out: GradientEstimatorOut) -> LaneInfo:
 def _laid_out(
     unroll_state: GradientEstimatorState, estimator: GradientEstimator, mesh: Mesh | None
 ) -> GradientEstimatorState:
-    """In a trace, what `place_state` is outside: the state's layout is the same after every estimate."""
+    """Constrain the state's sharding in a trace, as `place_state` does outside, so that it is the same after
+    every estimate.
+    """
     if mesh is None:
         return unroll_state
     layouts = device_mesh.by_task(unroll_state, estimator.truncated_step.num_tasks, mesh)

@@ -1,8 +1,8 @@
-"""Conditional work that is skipped unless some member of a batch needs it.
+"""A conditional under `vmap` that skips a branch that no member of the batch needs.
 
-Under `jax.vmap` a `lax.cond` with a batched predicate becomes a select that computes both branches. Resets of
-an episode and draws of a new length happen at one step in hundreds, so computing both branches at every step
-is most of the time of a small inner problem.
+Under `jax.vmap`, a `lax.cond` with a batched predicate becomes a select that computes both branches. Resets
+of an episode and draws of a new length happen once in hundreds of steps, so computing both branches at every
+step takes most of the time of a small inner problem.
 """
 
 from collections.abc import Callable
@@ -18,26 +18,26 @@ Tree = TypeVar("Tree")
 
 @jax.custom_batching.custom_vmap
 def _anywhere(pred: jax.Array) -> jax.Array:
-    """`pred`, or-ed over every axis that `vmap` maps: one value for all members of a batch."""
+    """Return the logical or of `pred` over every axis that `vmap` maps: one value for the whole batch."""
     return pred
 
 
 @_anywhere.def_vmap
 def _anywhere_in_batch(axis_size: int, in_batched: list[bool], pred: jax.Array) -> tuple[jax.Array, bool]:
     del axis_size
-    # Called again on the result, for the vmaps around this one.
+    # The recursive call handles the enclosing vmaps.
     return _anywhere(jnp.any(pred, axis=0) if in_batched[0] else pred), False
 
 
 def lazy_cond(pred: jax.Array, make: Callable[[], Tree], otherwise: Tree) -> Tree:
-    """`make()` where `pred` holds, `otherwise` elsewhere; `make` runs only if `pred` holds for some member of
-    the batch.
+    """Return `make()` where `pred` is True, else `otherwise`; `make` runs only if `pred` is True for some
+    member of the batch.
 
     Args:
         pred: boolean `[]`, batched by any number of enclosing `vmap`s.
         make: a pure function with the structure and shapes of `otherwise`; keys it closes over are consumed
-            only where `pred` holds.
-        otherwise: the value where `pred` is false.
+            only where `pred` is True.
+        otherwise: the value where `pred` is False.
     """
 
     def blend() -> Tree:

@@ -1,4 +1,4 @@
-"""What optimizers train: pytrees of floating-point arrays, made of whatever callers give."""
+"""Parameters of optimizers: pytrees of floating-point arrays."""
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +8,11 @@ from unspool.types import Params
 
 
 def as_params(params: Params, what: str = "params") -> Params:
-    """Return `params` with every leaf an array, strongly typed: Python's numbers become arrays too.
+    """Return `params` with every leaf, including Python numbers, as a strongly typed array.
 
     Args:
         params: A pytree of floating-point (or complex) arrays or numbers, or None.
-        what: Whose parameters they are, for the error.
+        what: Name of the parameters in the error.
 
     Raises:
         TypeError: a leaf cannot be differentiated; names its path, its type and the remedy.
@@ -32,7 +32,7 @@ def _is_differentiable(leaf: object) -> bool:
 
 
 def is_array(leaf: object) -> bool:
-    """Whether JAX computes with `leaf`: an array or a Python number."""
+    """Return whether `leaf` is an array or a Python number."""
     try:
         jax.typeof(leaf)
     except TypeError:
@@ -41,7 +41,7 @@ def is_array(leaf: object) -> bool:
 
 
 def in_words(leaf: object) -> str:
-    """`float32[3]`, or for what is no array `a str`."""
+    """Return a description of `leaf` for messages: `float32[3]`, or `a str` if it is not an array."""
     if not is_array(leaf):
         return f"a {type(leaf).__name__}"
     aval = jax.typeof(leaf)

@@ -1,8 +1,9 @@
-"""Pytrees of arrays as safetensors bytes, and the digest that says two of them are the same.
+"""Pytrees of arrays as safetensors bytes, and digests for equality checks.
 
-Arrays and text only: reading a file runs no code, whoever wrote it. Structure is not stored: the reader says
-what it expects (`like`), and every disagreement is an error that names the leaf. The safetensors library has
-the format; ours is what a pytree adds: paths as names, typed PRNG keys, Python scalars.
+Files hold arrays and text only, so reading an untrusted file runs no code. The tree structure is not stored:
+the reader passes the expected tree (`like`), and every mismatch is an error that names the leaf. The
+safetensors library implements the format; this module adds the parts for pytrees: paths as names, typed PRNG
+keys, Python scalars.
 """
 
 import hashlib
@@ -19,8 +20,8 @@ from safetensors.numpy import save as save_safetensors
 Array: TypeAlias = NDArray[Any]
 Tree = TypeVar("Tree")
 
-# One entry, for safetensors writes several in an order that changes from process to process, and equal trees
-# should have equal bytes.
+# All metadata is in one entry: safetensors writes several entries in an order that varies between processes,
+# and equal trees must have equal bytes.
 _ENTRY: Final = "unspool"
 _LENGTH_BYTES: Final = 8  # safetensors: a little-endian length, a JSON header of that length, the arrays
 
@@ -33,7 +34,7 @@ _DTYPES: Final[Mapping[str, str]] = {
 
 
 class SerializationError(ValueError):
-    """A tree that cannot be written, or bytes that are not the tree that was expected."""
+    """A tree that cannot be written, or bytes that do not match the expected tree."""
 
 
 def to_bytes(tree: Any, metadata: Mapping[str, str]) -> bytes:
@@ -42,7 +43,7 @@ def to_bytes(tree: Any, metadata: Mapping[str, str]) -> bytes:
     Typed PRNG keys are stored as their key data. Equal arguments give equal bytes.
 
     Raises:
-        SerializationError: a leaf is not an array of a dtype that the format holds.
+        SerializationError: a leaf is not an array of a dtype that the format supports.
     """
     named = _named_leaves(tree)
     arrays = {name: _stored(name, leaf) for name, leaf in named.items()}
@@ -54,18 +55,18 @@ def to_bytes(tree: Any, metadata: Mapping[str, str]) -> bytes:
 
 
 def from_bytes(data: bytes, like: Tree, *, partial: bool = False) -> Tree:
-    """Return the tree that `to_bytes` wrote, with the structure, shapes and dtypes of `like`.
+    """Return the tree written by `to_bytes`, with the structure, shapes and dtypes of `like`.
 
     Arrays come back as NumPy arrays (JAX would narrow 64-bit ones), typed PRNG keys as JAX key arrays, Python
     scalars as Python scalars. Leaves of `like` may be `jax.ShapeDtypeStruct`s.
 
     Args:
         data: the file's bytes.
-        like: the tree that is expected.
-        partial: `like` is only a part of what the file holds.
+        like: the expected tree.
+        partial: whether `like` may be only a part of the file's tree.
 
     Raises:
-        SerializationError: `data` is not such a file, or a leaf is missing, unexpected or of another kind.
+        SerializationError: `data` is not such a file, or a leaf is missing, unexpected or of another type.
     """
     file = _read(data)
     named = _named_leaves(like)
@@ -78,10 +79,10 @@ def from_bytes(data: bytes, like: Tree, *, partial: bool = False) -> Tree:
 
 
 def read_metadata(data: bytes) -> dict[str, str]:
-    """Return the metadata that `to_bytes` was given, without reading the arrays.
+    """Return the metadata of a file from `to_bytes`, without reading the arrays.
 
     Raises:
-        SerializationError: `data` does not begin as such a file.
+        SerializationError: `data` does not start with the header of such a file.
     """
     metadata: dict[str, str] = _read_header(data)["metadata"]
     return metadata
@@ -100,7 +101,7 @@ def digest(tree: Any) -> str:
 
 
 class _File(NamedTuple):
-    """What a file holds: arrays by leaf name, and which of them are the data of typed keys."""
+    """The contents of a file: arrays by leaf name, and the names of those that hold key data."""
 
     arrays: dict[str, Array]
     prng_keys: dict[str, str]
@@ -116,7 +117,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _stored(name: str, leaf: Any) -> Array:
-    """Return the leaf as the array that stands for it in a file."""
+    """Return the array that represents the leaf in a file."""
     array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf, order="C")
     if str(array.dtype) not in _DTYPES.values():
         raise SerializationError(
@@ -127,7 +128,7 @@ def _stored(name: str, leaf: Any) -> Array:
 
 
 def _restored(name: str, like: Any, file: _File) -> Any:
-    """Return leaf `name` of the file as the kind of thing `like` is."""
+    """Return leaf `name` of the file with the type of `like`."""
     if name not in file.arrays:
         raise SerializationError(f"leaf {name or '.'}: is expected and not in the file")
     array, impl = file.arrays[name], file.prng_keys.get(name)
@@ -144,7 +145,7 @@ def _restored(name: str, like: Any, file: _File) -> Any:
 def _read(data: bytes) -> _File:
     header = _read_header(data)
     try:
-        stored = safetensors.deserialize(data)  # type: ignore[no-untyped-call]  # its stub has no types
+        stored = safetensors.deserialize(data)  # type: ignore[no-untyped-call]  # no types in its stub
     except safetensors.SafetensorError as error:
         raise SerializationError(f"not a whole safetensors file ({len(data)} bytes): {error}") from error
     arrays = {}
@@ -159,7 +160,7 @@ def _read(data: bytes) -> _File:
 
 
 def _read_header(data: bytes) -> dict[str, Any]:
-    """Return the one metadata entry that `to_bytes` writes."""
+    """Return the metadata entry that `to_bytes` writes."""
     length = int.from_bytes(data[:_LENGTH_BYTES], "little")
     if len(data) < _LENGTH_BYTES or length > len(data) - _LENGTH_BYTES:
         raise SerializationError(f"not a safetensors file ({len(data)} bytes): its header is cut off")

@@ -1,6 +1,6 @@
-"""Batches of batches for code that feeds data to its steps by hand.
+"""Stacked batches for code that passes data to its steps explicitly.
 
-Jitted code that samples inside a scan has no need of this: see `unspool.tasks.datasets.base.sample_batch`.
+Jitted code can sample inside a scan instead: see `unspool.tasks.datasets.base.sample_batch`.
 """
 
 import math
@@ -20,10 +20,11 @@ def get_batches(
     """Take the next batches of `split`, stacked to leaves `[*batch_shape, ...]`.
 
     Args:
-        task_family: A task or family; where it has no data the result is `()`.
-        batch_shape: Leading axes of the result, `(steps, tasks)` say; one batch is taken for each position.
+        task_family: A task or family; if it has no data, the result is `()`.
+        batch_shape: Leading axes of the result, for example `(steps, tasks)`; one batch is taken for each
+            position.
         split: Name of a split.
-        numpy: Return numpy arrays instead of arrays on the device.
+        numpy: Whether to return numpy arrays instead of arrays on the device.
 
     Raises:
         EndOfDataError: an iterator of batches has ended.

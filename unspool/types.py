@@ -1,4 +1,4 @@
-"""The names that signatures of the library use for what passes through them."""
+"""Type aliases for the library's signatures."""
 
 from collections.abc import Mapping
 from typing import TypeAlias
@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Key, Shaped, UInt32
 
 PyTree: TypeAlias = jaxtyping.PyTree
-"""Any nesting of containers, with anything at the leaves (arrays, their shapes, their layouts)."""
+"""Any nesting of containers, with leaves of any type (arrays, their shapes, their shardings)."""
 
 Arrays: TypeAlias = jaxtyping.PyTree[ArrayLike]
 """Any nesting of containers with arrays or numbers at the leaves."""
@@ -18,7 +18,7 @@ PRNGKey: TypeAlias = Key[Array, "..."] | UInt32[Array, "... words"]
 """Random keys of either style: `jax.random.key(0)` or `jax.random.PRNGKey(0)`."""
 
 StepKey: TypeAlias = Arrays
-"""A key, or what a step's `keys_of_steps` made of one."""
+"""A key, or an element of a step's `keys_of_steps`."""
 
 Scalar: TypeAlias = Shaped[Array, ""]
 """An array of shape `[]`."""
@@ -27,25 +27,27 @@ ScalarLike: TypeAlias = Shaped[ArrayLike, ""]
 """An array of shape `[]`, or a number."""
 
 Theta: TypeAlias = Arrays
-"""Outer parameters: what meta-training learns. Leaves are floating-point arrays."""
+"""Outer parameters, which meta-training learns. Leaves are floating-point arrays."""
 
 Params: TypeAlias = Arrays
-"""Inner parameters: what a learned optimizer trains."""
+"""Inner parameters, which a learned optimizer trains."""
 
 ModelState: TypeAlias = Arrays
-"""What a task carries from step to step without gradients (running averages, say), or None."""
+"""State that a task carries between steps without gradients (such as running averages), or None."""
 
 Batch: TypeAlias = Arrays
 """One batch of data; `()` for tasks that use none."""
 
 TaskParams: TypeAlias = Arrays
-"""What a task family samples, as a pytree of arrays: the dynamic part of a task's configuration."""
+"""A sample of a task family, as a pytree of arrays: the dynamic part of a task's configuration."""
 
 OuterState: TypeAlias = Arrays
-"""What of outer training a step may depend on: anything with `.outer_iteration`, or None."""
+"""The part of the outer training state that a step may depend on: any object with `.outer_iteration`, or
+None.
+"""
 
 UnrollState: TypeAlias = Arrays
-"""Where an unroll stands: whatever its next step needs."""
+"""The state of an unroll: all inputs of its next step."""
 
 Aux: TypeAlias = Mapping[str, jax.Array]
-"""Named scalars that a task reports beside its loss."""
+"""Named scalars that a task reports besides its loss."""

@@ -1,6 +1,6 @@
-"""Lanes of estimators that are a user's own code from end to end, and not one compiled program.
+"""Lanes of estimators that run user code instead of one compiled program.
 
-Such an estimator defines `compute_gradient_estimate` itself. It may do anything, so nothing here traces it.
+Such an estimator overrides `compute_gradient_estimate`. It may run any code, so it is never traced.
 """
 
 import jax
@@ -17,7 +17,7 @@ from unspool.types import PRNGKey, PyTree
 
 
 def check_one_device(estimator: GradientEstimator, mesh: Mesh | None) -> None:
-    """Refuse several devices.
+    """Reject several devices.
 
     Raises:
         ValueError: `mesh` is not None.
@@ -32,14 +32,14 @@ def check_one_device(estimator: GradientEstimator, mesh: Mesh | None) -> None:
 def initial_state(
     estimator: GradientEstimator, worker_weights: WorkerWeights, key: PRNGKey
 ) -> GradientEstimatorState:
-    """The state before the first estimate, its numbers as arrays. Consumes `key`."""
+    """Return the state before the first estimate, with numbers as arrays. Consumes `key`."""
     return _as_arrays(estimator.init_worker_state(worker_weights, key))
 
 
 def estimated(
     estimator: GradientEstimator, worker_weights: WorkerWeights, state: GradientEstimatorState, key: PRNGKey
 ) -> GradientEstimatorOut:
-    """One estimate, with arrays for everything that it left to the defaults. Consumes `key`."""
+    """Return one estimate, with arrays in place of default values. Consumes `key`."""
     out, _ = estimator.compute_gradient_estimate(worker_weights, key, state, False)
     check_estimate(estimator, worker_weights, out)
     return out._replace(
@@ -53,10 +53,10 @@ def estimated(
 
 
 def check_estimate(estimator: GradientEstimator, worker_weights: WorkerWeights, out: object) -> None:
-    """Refuse what is no estimate of the gradient of theta.
+    """Check that a result is an estimate of the gradient of theta.
 
     Raises:
-        TypeError: `out` is no `GradientEstimatorOut`, or its gradient is not like theta.
+        TypeError: `out` is not a `GradientEstimatorOut`, or its gradient is not like theta.
     """
     name = type(estimator).__name__
     if not isinstance(out, GradientEstimatorOut):
@@ -73,7 +73,7 @@ def check_estimate(estimator: GradientEstimator, worker_weights: WorkerWeights, 
 
 
 def state_shape(estimator: GradientEstimator, worker_weights: WorkerWeights) -> PyTree:
-    """Structure, shapes and dtypes of the state; of `worker_weights` only the shapes are used."""
+    """Return the structure, shapes and dtypes of the state; only the shapes of `worker_weights` are used."""
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), worker_weights)
     state = initial_state(estimator, zeros, jax.random.PRNGKey(0))
     return jax.eval_shape(lambda: state)
