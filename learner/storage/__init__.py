@@ -1,1 +1,1 @@
-"""What a learner keeps on disk: checkpoints, snapshots, events, the table of updates, and who owns them."""
+"""The learner's files: checkpoints, snapshots, events, metrics, and the ownership of the run directory."""

@@ -1,7 +1,7 @@
-"""Checkpoints: theta, the outer optimizer, thetas for replays, and how far every lane is, as one file.
+"""Checkpoints: theta, the outer optimizer's state, thetas for replays, and all lanes' progress in one file.
 
-Theta and the lanes' watermarks are in it together, which is what makes each gradient count exactly once: of
-the theta that survives a crash, the file says which estimates made it; all others are acceptable again.
+Saving theta and the lanes' watermarks together makes each gradient count exactly once: after a crash, the
+file states which estimates the restored theta contains; all others are acceptable again.
 """
 
 import dataclasses
@@ -22,19 +22,19 @@ from unspool.serialization import SerializationError, from_bytes, read_metadata,
 from unspool.types import PyTree
 
 _FORMAT: Final = "1"
-_UNSIGNED: Final = "0" * 64  # what stands where the file's own digest goes, while that is computed
+_UNSIGNED: Final = "0" * 64  # the placeholder for the file's own digest while the digest is computed
 _LENGTH_BYTES: Final = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class LaneMark:
-    """How far a lane is in a checkpoint.
+    """A lane's progress in a checkpoint.
 
     Attributes:
-        lane: its number.
-        watermark: the last estimate that theta contains.
-        fencing_token: of its last lease.
-        snapshot: the newest state not ahead of the watermark, or None.
+        lane: the lane's number.
+        watermark: the seq of the last estimate that theta contains.
+        fencing_token: the fencing token of its last lease.
+        snapshot: its newest state at or before the watermark, or None.
     """
 
     lane: int
@@ -45,20 +45,20 @@ class LaneMark:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """Everything that a learner needs to continue.
+    """The state that a learner needs to resume.
 
     Attributes:
         run_id: the run's name.
-        term: of the learner process that wrote it.
-        config_sha256: of the configuration that trains this theta.
-        seed: the run's.
-        theta: as a tree.
-        learner_state: of the outer optimizer.
-        thetas: the published ones, the last of which is `theta`.
-        lanes: in order.
-        inner_steps: computed so far.
-        elapsed_s: the run's time so far.
-        moved_at: outer step of the last update that moved theta; 0 if none has.
+        term: the term of the learner process that wrote it.
+        config_sha256: the digest of the configuration that trains this theta.
+        seed: the run's seed.
+        theta: the current theta, as a tree.
+        learner_state: the outer optimizer's state.
+        thetas: the kept published thetas; the last one is `theta`.
+        lanes: the progress of each lane, in order.
+        inner_steps: the number of inner steps computed so far.
+        elapsed_s: the run's elapsed time in seconds.
+        moved_at: the outer step of the last update that moved theta; 0 if none has.
     """
 
     run_id: str
@@ -75,21 +75,21 @@ class Checkpoint:
 
     @property
     def outer_step(self) -> int:
-        """Outer updates behind theta."""
+        """The number of outer updates that led to theta."""
         return self.thetas[-1].outer_step
 
     @property
     def theta_sha256(self) -> str:
-        """Theta's digest."""
+        """The digest of theta."""
         return self.thetas[-1].sha256
 
     def snapshots(self) -> list[SnapshotRef]:
-        """Return the lane states without which the checkpoint cannot be resumed from."""
+        """Return the lane states that resuming from this checkpoint needs."""
         return [mark.snapshot for mark in self.lanes if mark.snapshot is not None]
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
-    """Return a checkpoint's file."""
+    """Return a checkpoint as the content of its file."""
     bodies = b"".join(published.body for published in checkpoint.thetas)
     arrays = {
         "theta": checkpoint.theta,
@@ -101,10 +101,10 @@ def encode(checkpoint: Checkpoint) -> bytes:
 
 
 def verify(data: bytes) -> dict[str, str]:
-    """Return a checkpoint's metadata, once it is certain that every byte of its file is what was written.
+    """Return a checkpoint's metadata after verifying the digest over the whole file.
 
     Raises:
-        CorruptCheckpointError: with the reason.
+        CorruptCheckpointError: the file is corrupt; the error contains the reason.
     """
     metadata = _metadata(data)
     signed = metadata["file_sha256"]
@@ -115,15 +115,15 @@ def verify(data: bytes) -> dict[str, str]:
 
 
 def decode(data: bytes, metadata: dict[str, str], like: PyTree) -> Checkpoint:
-    """Return the checkpoint of a file that was verified.
+    """Return the checkpoint in a verified file.
 
     Args:
-        data: the file.
-        metadata: from `verify`.
-        like: shapes of `{"theta": ..., "learner_state": ...}`.
+        data: the content of the file.
+        metadata: the result of `verify`.
+        like: the shapes of `{"theta": ..., "learner_state": ...}`.
 
     Raises:
-        ConfigChangedError: the file's arrays are those of another configuration.
+        ConfigChangedError: the file's arrays do not match `like`.
     """
     outer_steps = json.loads(metadata["ring_versions"])
     body_bytes = sum(leaf.size * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(like["theta"]))
@@ -144,17 +144,17 @@ def decode(data: bytes, metadata: dict[str, str], like: PyTree) -> Checkpoint:
         lanes=_lane_marks(metadata["lanes"]),
         inner_steps=int(metadata["inner_steps"]),
         elapsed_s=float(metadata["elapsed_s"]),
-        # Files of earlier versions do not say: their theta counts as one that moves.
+        # Files of earlier versions lack this entry; assume that their last update moved theta.
         moved_at=int(metadata.get("moved_at", metadata["version"])),
     )
 
 
 def load_theta(path: Path, like: PyTree) -> PyTree:
-    """Return the theta of a checkpoint file; `like` has its structure, shapes and dtypes.
+    """Return the theta in a checkpoint file; `like` has its structure, shapes and dtypes.
 
     Raises:
-        CorruptCheckpointError: the file is not what was written.
-        ConfigChangedError: it holds another theta than that.
+        CorruptCheckpointError: the file is corrupt.
+        ConfigChangedError: its theta does not match `like`.
     """
     data = path.read_bytes()
     verify(data)
@@ -162,10 +162,10 @@ def load_theta(path: Path, like: PyTree) -> PyTree:
 
 
 def read_header(path: Path) -> dict[str, str]:
-    """Return a checkpoint file's metadata without reading its arrays, and so without verifying them.
+    """Return a checkpoint file's metadata without reading or verifying its arrays.
 
     Raises:
-        CorruptCheckpointError: the file does not begin like a checkpoint.
+        CorruptCheckpointError: the file does not start with the header of a checkpoint.
     """
     with path.open("rb") as file:
         length = file.read(_LENGTH_BYTES)
@@ -248,4 +248,4 @@ _ENTRIES: Final[Mapping[str, Callable[[str], Any]]] = MappingProxyType(
         "elapsed_s": float,
     }
 )
-"""What a file says about itself, and what must be able to read it: a header may be looked at unverified."""
+"""The required metadata entries and their parsers, which check headers that are read without verification."""

@@ -1,4 +1,4 @@
-"""A directory of checkpoints, of which the newest that verifies counts; and whether they reach the disk."""
+"""The directory of checkpoints, of which the newest valid one is resumed, and the health of saving them."""
 
 import contextlib
 import dataclasses
@@ -25,12 +25,12 @@ _RETRY_S: Final = 10.0
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointFile:
-    """A checkpoint on disk, as far as its header says.
+    """A checkpoint on disk, without its content.
 
     Attributes:
-        path: of the file.
-        outer_step: of its theta.
-        theta_sha256: its theta's digest.
+        path: the file's path.
+        outer_step: the outer step of its theta.
+        theta_sha256: the digest of its theta.
     """
 
     path: Path
@@ -39,11 +39,11 @@ class CheckpointFile:
 
 
 class CheckpointStore:
-    """The files `step-<outer step>.safetensors` of a run directory's `checkpoints`.
+    """The files `step-<outer step>.safetensors` in a run directory's `checkpoints`.
 
     Args:
-        directory: where they are.
-        keep: how many.
+        directory: the directory of the files.
+        keep: how many checkpoints to keep.
         fence: raises `FencedError` once a later learner process owns the directory.
     """
 
@@ -57,15 +57,15 @@ class CheckpointStore:
         return sorted(self._directory.glob(f"step-*{_SUFFIX}"))
 
     def path(self, outer_step: int) -> Path:
-        """Return where the checkpoint of an outer step is or would be."""
+        """Return the path for the checkpoint of an outer step."""
         return self._directory / f"step-{outer_step:08d}{_SUFFIX}"
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint durably, and delete those that are no longer kept.
 
         Raises:
-            FencedError: the directory is another learner's now; the checkpoint does not count.
-            OSError: the disk refused; earlier checkpoints are untouched.
+            FencedError: another learner owns the directory; the checkpoint is discarded.
+            OSError: the checkpoint could not be written; earlier ones are unchanged.
         """
         path = self.path(checkpoint.outer_step)
         data = checkpoint_format.encode(checkpoint)
@@ -75,7 +75,7 @@ class CheckpointStore:
         return path
 
     def remove_partial(self) -> None:
-        """Delete what earlier learners had only begun to write, so that none of them can finish it."""
+        """Delete the unfinished files of earlier learners, so that none of them can complete one."""
         remove_partial(self._directory)
 
     def load_newest(
@@ -85,19 +85,19 @@ class CheckpointStore:
         check_snapshots: Callable[[Checkpoint], None],
         report: Callable[[str], None],
     ) -> Checkpoint | None:
-        """Return the newest checkpoint that can be resumed from, or None if there is none at all.
+        """Return the newest checkpoint that can be resumed from, or None if there are no checkpoints.
 
-        Newer ones that cannot are set aside under another name, loudly.
+        Newer, corrupt files are reported and renamed to `*.corrupt`.
 
         Args:
-            like: shapes of `{"theta": ..., "learner_state": ...}`.
-            config_sha256: of the configuration that is to go on.
-            check_snapshots: raises `CorruptSnapshotError` where a lane state that a checkpoint needs is gone.
-            report: is told of each file that is passed over, and why.
+            like: the shapes of `{"theta": ..., "learner_state": ...}`.
+            config_sha256: the digest of the configuration that is to be resumed.
+            check_snapshots: raises `CorruptSnapshotError` if a checkpoint's lane state is missing or corrupt.
+            report: called with a text for each file that is skipped.
 
         Raises:
-            NoValidCheckpointError: there are files, and none is whole. They stay where they are.
-            ConfigChangedError: the newest whole one trains something else.
+            NoValidCheckpointError: there are checkpoints, but none is valid. They are not renamed.
+            ConfigChangedError: the newest valid checkpoint belongs to a different configuration.
         """
         passed_over: list[Path] = []
         for path in reversed(self.paths()):
@@ -119,7 +119,7 @@ class CheckpointStore:
         return None
 
     def referenced_snapshots(self) -> set[tuple[int, int]]:
-        """Return `(lane, seq)` of the lane states that the files need, as far as they can be read."""
+        """Return `(lane, seq)` of the lane states that the readable checkpoints need."""
         referenced = set()
         for path in self.paths():
             with contextlib.suppress(CorruptCheckpointError):
@@ -130,10 +130,10 @@ class CheckpointStore:
 
 @dataclasses.dataclass
 class CheckpointHealth:
-    """What became of the checkpoints lately. All times are the learner's monotonic clock.
+    """The success of saving checkpoints. All times are on the learner's monotonic clock.
 
     Attributes:
-        give_up_s: how long the run continues although none can be written.
+        give_up_s: how long the run continues while no checkpoint can be written.
     """
 
     give_up_s: float
@@ -142,28 +142,28 @@ class CheckpointHealth:
 
     @property
     def is_failing(self) -> bool:
-        """Whether the last one could not be written."""
+        """Whether the last checkpoint could not be written."""
         return self._failing_since_s < math.inf
 
     def succeeded(self) -> None:
-        """Record one that is on the disk."""
+        """Record a checkpoint that was written."""
         self._failing_since_s = self._retry_at_s = math.inf
 
     def failed(self, now_s: float) -> None:
-        """Record one that could not be written."""
+        """Record a checkpoint that could not be written."""
         self._failing_since_s = min(self._failing_since_s, now_s)
         self._retry_at_s = now_s + _RETRY_S
 
     def retry_due(self, now_s: float) -> bool:
-        """Whether to try again: the disk may have room, and the next checkpoint be far away."""
+        """Return whether to retry now, because the next scheduled checkpoint may be far away."""
         return now_s >= self._retry_at_s
 
     def retrying(self) -> None:
-        """Record that it is being tried again."""
+        """Record that a retry has started."""
         self._retry_at_s = math.inf
 
     def given_up(self, now_s: float) -> bool:
-        """Whether it has lasted too long: what is computed now may never be kept."""
+        """Return whether saving has failed for longer than `give_up_s`, so that training on may be futile."""
         return now_s - self._failing_since_s > self.give_up_s
 
 

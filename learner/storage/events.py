@@ -1,4 +1,4 @@
-"""What happened, in words: a bounded list for status and one JSON line each for the log."""
+"""The event log: a bounded list in memory, and one JSON line per event on disk."""
 
 import contextlib
 import json
@@ -20,19 +20,19 @@ _TAIL_BYTES: Final = 64 * 1024
 
 
 class EventLog:
-    """Numbered events; numbers continue those of the log on disk. Safe to use from any thread."""
+    """Numbered events; the numbers continue those of the log on disk. Thread-safe."""
 
     def __init__(self, path: Path, wall_clock: Callable[[], float] = time.time) -> None:
         self._lock = threading.Lock()
         self._wall_clock = wall_clock
         self._events: deque[Event] = deque(_tail(path), maxlen=_KEPT)
         self._number = self._events[-1].number if self._events else 0
-        # A crash may have cut the last line off.
+        # A crash may have truncated the last line.
         self._separator = b"\n" if path.exists() and path.read_bytes()[-1:] not in (b"", b"\n") else b""
         self._file = AppendFile(path)
 
     def add(self, level: Level, kind: str, text: str) -> None:
-        """Record an event; a log that cannot be written does not stop the run."""
+        """Record an event; errors in writing the log are ignored."""
         with self._lock:
             self._number += 1
             event = Event(
@@ -42,7 +42,7 @@ class EventLog:
             self._write(event)
 
     def after(self, number: int, limit: int) -> list[Event]:
-        """Return up to `limit` events with larger numbers, oldest first."""
+        """Return up to `limit` events with numbers larger than `number`, oldest first."""
         with self._lock:
             return [event for event in self._events if event.number > number][:limit]
 
@@ -52,7 +52,7 @@ class EventLog:
             return list(self._events)[-count:]
 
     def close(self) -> None:
-        """Close the file; later events are in memory only."""
+        """Close the file; later events are kept in memory only."""
         with self._lock:
             self._file.close()
 
@@ -70,7 +70,7 @@ class EventLog:
 
 
 def _tail(path: Path) -> list[Event]:
-    """Return the events at the end of a log file; a line cut off by a crash is left out."""
+    """Return the events at the end of a log file, without lines truncated by a crash."""
     if not path.exists():
         return []
     with path.open("rb") as file:

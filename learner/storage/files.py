@@ -1,4 +1,4 @@
-"""Files that a crash or a full disk leaves whole: replaced at once, grown by whole records, locked."""
+"""Crash-safe files: atomic replacement, appending of complete records, and locks."""
 
 import contextlib
 import errno
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 PARTIAL = ".partial"
-"""What the names of files end with that are not whole yet."""
+"""The name suffix of unfinished files."""
 
 
 def write_durably(
@@ -20,22 +20,23 @@ def write_durably(
     mode: int | None = None,
     before_rename: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write `data` to `path`, and return when it would survive a power cut.
+    """Write `data` to `path` atomically; return after it is durable.
 
     Args:
-        path: of the file.
-        data: all of it.
-        writer: part of the temporary name, where two processes may write the same file.
-        mode: the file's permissions, from its first byte on; by default those that the process gives.
-        before_rename: called when only the rename is left; what it raises, leaves everything as it was.
+        path: the file's path.
+        data: the complete content.
+        writer: a part of the temporary name, for files that two processes may write at the same time.
+        mode: the file's permissions, in effect before the first byte is written; by default, the process's
+            umask applies.
+        before_rename: called right before the rename; if it raises, the file stays unchanged.
 
     Raises:
-        OSError: the disk refused; what was there before is untouched, and what was begun is gone.
+        OSError: the data could not be written; the old file is unchanged and the temporary one removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}{writer and f'.{writer}'}{PARTIAL}")
     try:
-        partial.unlink(missing_ok=True)  # what a crash left has permissions of its own
+        partial.unlink(missing_ok=True)  # a file left by a crash may have other permissions
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT, 0o666 if mode is None else 0o600)
         with os.fdopen(descriptor, "wb") as file:
             if mode is not None:
@@ -46,20 +47,20 @@ def write_durably(
         before_rename()
         partial.replace(path)
     except BaseException:
-        # A disk that is full has no room for a file that will not be read.
+        # Free the space, which a full disk needs.
         partial.unlink(missing_ok=True)
         raise
     flush_to_disk(path.parent)
 
 
 def remove_partial(directory: Path) -> None:
-    """Delete unfinished files in `directory` and its folders, so that no process can finish them."""
+    """Delete unfinished files in `directory` and its subfolders, so that no process can finish them."""
     for path in [*directory.glob(f"*{PARTIAL}"), *directory.glob(f"*/*{PARTIAL}")]:
         path.unlink(missing_ok=True)
 
 
 def flush_to_disk(path: Path) -> None:
-    """Make a file's content, or a directory's names, durable."""
+    """Make a file's content, or a directory's entries, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -68,7 +69,7 @@ def flush_to_disk(path: Path) -> None:
 
 
 def try_lock(file: IO[bytes], *, shared: bool = False) -> bool:
-    """Take the lock of an open file, which ends with the process; return False if another process has it."""
+    """Lock an open file until it is closed or the process exits; return False if another holds the lock."""
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -77,17 +78,17 @@ def try_lock(file: IO[bytes], *, shared: bool = False) -> bool:
 
 
 class AppendFile:
-    """Appends without a buffer, so that the caller learns what could not be written."""
+    """A file for unbuffered appends, so that write errors reach the caller."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("ab", buffering=0)
 
     def append(self, record: bytes) -> None:
-        """Write a record, all of it or nothing.
+        """Append a record completely or not at all.
 
         Raises:
-            OSError: the disk refused.
+            OSError: the record could not be written.
             ValueError: the file is closed.
         """
         size = os.fstat(self._file.fileno()).st_size
@@ -100,5 +101,5 @@ class AppendFile:
             raise
 
     def close(self) -> None:
-        """Close the file; what is appended from now on is refused."""
+        """Close the file; later appends raise ValueError."""
         self._file.close()

@@ -1,10 +1,10 @@
-"""Which process may write to a run directory: the one that holds its lock and has the highest epoch.
+"""Ownership of a run directory: only the process with its lock and the highest epoch may write to it.
 
-The lock (an flock on `LOCK`) keeps learners apart that can see each other's. It cannot move one that hangs,
-or sits on a machine that is cut off. The epoch can: a number in the directory that every learner process
-raises when it starts. A learner that finds it higher than its own is outdated, and checks this right before
-each rename that would make a file of its own count. A new process raises the epoch first and then removes
-unfinished files, so that no file of an outdated learner can take its name later.
+The lock (an flock on `LOCK`) excludes learners whose locks are visible to each other. It cannot displace a
+learner that hangs or whose machine is disconnected. The epoch, a fencing number in the directory, can: every
+learner process increments it when it starts. A learner that reads a higher epoch than its own is fenced; it
+checks this right before each rename that completes a file. A new process increments the epoch first and then
+removes unfinished files, so that no fenced learner can complete a file later.
 """
 
 import contextlib
@@ -27,13 +27,13 @@ _COUNTING_S: Final = 5.0
 
 
 class Ownership:
-    """One learner's hold on a run directory.
+    """One learner's ownership of a run directory.
 
     Args:
-        directory: of the run.
-        clock: monotonic seconds.
-        wait: lets seconds pass.
-        lease_s: a holder that has not renewed `LOCK` for so long is not waited for in a takeover.
+        directory: the run directory.
+        clock: returns monotonic seconds.
+        wait: sleeps for a number of seconds.
+        lease_s: a takeover does not wait for a holder that has not renewed `LOCK` for this many seconds.
     """
 
     def __init__(
@@ -55,14 +55,14 @@ class Ownership:
 
     @contextlib.contextmanager
     def held(self, *, takeover: bool = False) -> Iterator[None]:
-        """Hold the directory. The lock ends with the process, however that ends.
+        """Hold the directory's lock. The operating system releases it when the process exits.
 
         Args:
-            takeover: take it from a learner that holds it: by its leave, or without once it is outdated and
-                has not renewed its lease.
+            takeover: fence a learner that holds the directory, and take the directory once that learner has
+                released it or has not renewed its lease.
 
         Raises:
-            RunInUseError: naming the process that holds it.
+            RunInUseError: another process holds it; the error names the process.
         """
         self._file = self._locked(_PROBES_S) or (self._taken_over() if takeover else None)
         if self._file is None:
@@ -75,10 +75,10 @@ class Ownership:
             yield
 
     def begin_epoch(self) -> int:
-        """Raise the epoch, from 1; returns it. Earlier learner processes are outdated from now on.
+        """Increment the epoch, which starts at 1, and return it. This fences earlier learner processes.
 
         Raises:
-            RunInUseError: another process does the same at this moment and does not finish.
+            RunInUseError: another process is incrementing it and does not finish in time.
         """
         with self._alone():
             self.epoch = self._epoch_on_disk() + 1
@@ -86,10 +86,10 @@ class Ownership:
         return self.epoch
 
     def check(self) -> None:
-        """Make sure that no later learner process has started.
+        """Check that no later learner process has started.
 
         Raises:
-            FencedError: one has.
+            FencedError: a later one has started.
             OSError: the directory cannot be read.
         """
         latest = self._epoch_on_disk()
@@ -99,26 +99,26 @@ class Ownership:
             )
 
     def renew(self) -> None:
-        """Write into `LOCK` that its holder is alive.
+        """Renew the lease by writing the current time to `LOCK`.
 
         Raises:
-            OSError: the disk refused.
+            OSError: the file could not be written.
         """
         if self._file is not None:
             _sign(self._file)
 
     def keep(self) -> None:
-        """Check and renew; called about once a second. A disk that does not answer is no reason to give up.
+        """Check and renew, ignoring disk errors; called about once a second.
 
         Raises:
-            FencedError: another learner owns the directory now.
+            FencedError: another learner owns the directory.
         """
         with contextlib.suppress(OSError):
             self.check()
             self.renew()
 
     def _locked(self, patience_s: float) -> IO[bytes] | None:
-        """Return the locked file. A process that checks if the run is in use also holds it for a moment."""
+        """Return the locked file, or None. Retry, because checks for a run in use also lock it briefly."""
         give_up_at = self._clock() + patience_s
         while (file := self._try_lock()) is None and self._clock() < give_up_at:
             self._wait(_POLL_S)
@@ -132,14 +132,14 @@ class Ownership:
         return None
 
     def _is_current(self, file: IO[bytes]) -> bool:
-        """Whether the locked file is the one that others find, and was not replaced since."""
+        """Return whether the locked file is still the one at its path and was not replaced."""
         try:
             return os.path.samestat(os.fstat(file.fileno()), self._path.stat())
         except FileNotFoundError:
             return False
 
     def _taken_over(self) -> IO[bytes]:
-        """Outdate the holder; return its file, locked, once it has left, or else a new one in its place."""
+        """Fence the holder; return its file, locked, after it exits, or a new one if its lease expires."""
         raised = self.begin_epoch()
         began_s = seen_s = self._clock()
         seen = self._content()
@@ -158,7 +158,7 @@ class Ownership:
         return file
 
     def _replace(self) -> IO[bytes]:
-        """Put another locked file in the place of the one that a process holds which cannot be reached."""
+        """Replace the lock file of an unreachable process with a new, locked file."""
         begun = self._path.with_name(f".{self._path.name}.{socket.gethostname()}.{os.getpid()}")
         file = _open(begun)
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -174,7 +174,7 @@ class Ownership:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep others, who may not hold the lock, from counting at the same time."""
+        """Serialize increments of the epoch, which do not require holding the directory's lock."""
         give_up_at = self._clock() + _COUNTING_S
         with _open(self._directory / ".epoch.lock") as file:
             while not try_lock(file):
@@ -198,7 +198,7 @@ class Ownership:
 
 
 def _open(path: Path) -> IO[bytes]:
-    """Open a file that may not be there yet. It is not truncated: until it is locked, it is another's."""
+    """Open or create a file without truncating it, because another process may hold its lock."""
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
 
 
@@ -206,6 +206,7 @@ def _sign(file: IO[bytes]) -> None:
     holder: dict[str, Any] = {"pid": os.getpid(), "host": socket.gethostname()}
     holder["renewed_unix_time_s"] = round(time.time(), 3)
     text = json.dumps(holder)
-    # In place and as long as what is there: a full disk has room for it, and no reader sees halves of two.
+    # Overwrite in place with at least the old length, so that a full disk does not matter and readers never
+    # see parts of two versions.
     size = os.fstat(file.fileno()).st_size
     os.pwrite(file.fileno(), text.ljust(size).encode(), 0)

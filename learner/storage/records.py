@@ -1,4 +1,4 @@
-"""The records of a run's updates: as a table that pandas reads, as TensorBoard event files, as curves."""
+"""Update records as a CSV table, as TensorBoard event files, and as curves for the status page."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from learner.storage.files import AppendFile, write_durably
 from learner.storage.tensorboard import TensorBoardFile
 from learner.storage.update_record import UpdateRecord
 
-_PLOT_INTERVAL_S: Final = 0.2  # a point in an event file costs as much as the update; the table has them all
+_PLOT_INTERVAL_S: Final = 0.2  # writing a point may cost as much as the update; the table has every update
 _WAITING: Final = 20_000
 _POINTS: Final = 2000
 _COLUMNS: Final = (
@@ -29,14 +29,14 @@ _COLUMNS: Final = (
 
 
 class Records:
-    """The table `outer.csv` and the event files of one directory. One thread uses it.
+    """The table `outer.csv` and the event files of one directory. Not thread-safe.
 
-    Rows that the disk refused wait for the next attempt, up to a bound: a run that survives a full disk has a
-    table without a gap.
+    Up to `_WAITING` rows that could not be written are retried with the next one, so that the table of a run
+    that survives a full disk has no gap.
     """
 
     def __init__(self, directory: Path, outer_step: int) -> None:
-        """Continue after `outer_step`: later rows belong to updates that a crash undid, and are removed."""
+        """Continue after `outer_step`; remove later rows, which belong to updates lost in a crash."""
         path = directory / "outer.csv"
         _truncate(path, outer_step)
         self._table = AppendFile(path)
@@ -45,10 +45,10 @@ class Records:
         self._tensorboard = TensorBoardFile(directory, outer_step + 1)
 
     def write(self, record: UpdateRecord) -> None:
-        """Append an update, after those that wait.
+        """Append an update, after the rows that wait.
 
         Raises:
-            OSError: the disk refused; the table has whole rows all the same.
+            OSError: the rows could not be written; the table contains only complete rows.
         """
         self._waiting.append(record)
         self._flush()
@@ -65,7 +65,7 @@ class Records:
         """Close the files.
 
         Raises:
-            OSError: the disk refused rows that waited for it.
+            OSError: the waiting rows could not be written.
         """
         try:
             self._flush()
@@ -79,7 +79,7 @@ class Records:
 
 
 class Series:
-    """The run's curves: every so many updates, and the newest. One thread appends, any other reads."""
+    """The run's curves: every n-th update, and the newest. One thread appends; any thread may read."""
 
     def __init__(self, records: Iterable[UpdateRecord] = ()) -> None:
         self._kept: tuple[UpdateRecord, ...] = ()
@@ -89,7 +89,7 @@ class Series:
             self.append(record)
 
     def append(self, record: UpdateRecord) -> None:
-        """Add an update; when there are too many, every second one goes."""
+        """Add an update; when there are more than `_POINTS`, drop every second one."""
         self._newest = record
         if record.outer_step % self._stride:
             return
@@ -100,14 +100,14 @@ class Series:
         self._kept = kept
 
     def columns(self) -> dict[str, list[Any]]:
-        """Return the curves by name, numbers that are none as null."""
+        """Return the curves by name, with None for non-finite values."""
         kept, newest = self._kept, self._newest
         rows = kept if newest is None or (kept and kept[-1] is newest) else (*kept, newest)
         return {name: [_plain(getattr(row, name)) for row in rows] for name in _COLUMNS}
 
 
 def read_records(path: Path) -> list[UpdateRecord]:
-    """Return the rows of a table; one that a crash cut off is left out."""
+    """Return the rows of a table, without rows truncated by a crash."""
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -122,13 +122,13 @@ def read_records(path: Path) -> list[UpdateRecord]:
 
 
 def _parse(heading: list[str], row: list[str]) -> UpdateRecord:
-    """Return a row as a record. Tables of earlier versions lack the columns that have a default."""
+    """Return a row as a record. Tables of earlier versions lack the columns with a default."""
     types = UpdateRecord.__annotations__
     return UpdateRecord(**{name: types[name](text) for name, text in zip(heading, row, strict=True)})
 
 
 def _truncate(path: Path, outer_step: int) -> None:
-    """Rewrite the table up to `outer_step`; what a crash undid is removed, and the heading is there."""
+    """Rewrite the table up to `outer_step`, with a heading, and without updates lost in a crash."""
     kept = [record for record in read_records(path) if record.outer_step <= outer_step]
     write_durably(path, _rows([UpdateRecord._fields, *kept]))
 

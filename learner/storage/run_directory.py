@@ -1,4 +1,4 @@
-"""Small files of a run directory: where the learner listens, its last ports, status and scale."""
+"""Small files of a run directory: the learner's endpoints, last ports, status and scale."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ from learner.storage.files import write_durably
 
 
 class Ports(NamedTuple):
-    """Where the learner's three servers listen; 0 is any port that is free."""
+    """The ports of the learner's three servers; 0 stands for any free port."""
 
     learner: int = 0
     admin: int = 0
@@ -19,7 +19,7 @@ class Ports(NamedTuple):
 
 
 class LearnerDirectory:
-    """The files of a run directory that belong to no other part of the learner."""
+    """The paths in a run directory, and the small files that no other part of the learner manages."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,33 +33,33 @@ class LearnerDirectory:
         self._scale = path / "workers.json"
 
     def clear_endpoints(self) -> None:
-        """Remove the endpoints: a learner that was killed has left its own."""
+        """Remove the endpoints; a killed learner leaves its file behind."""
         self.endpoints.unlink(missing_ok=True)
 
     def write_endpoints(self, endpoints: Mapping[str, Any]) -> None:
-        """Write where the learner listens, once it does."""
+        """Write the endpoints, once the learner listens."""
         write_durably(self.endpoints, json.dumps(endpoints).encode())
 
     def last_ports(self) -> Ports:
-        """Return where the last learner process listened: its workers look for a learner there."""
+        """Return the ports of the last learner process, where its workers try to reconnect."""
         with contextlib.suppress(OSError, ValueError, TypeError):
             return Ports(**json.loads(self._ports.read_text()))
         return Ports()
 
     def remember_ports(self, ports: Ports) -> None:
-        """Let the next learner process listen at the same ports."""
+        """Save the ports for the next learner process."""
         write_durably(self._ports, json.dumps(ports._asdict()).encode())
 
     def write_status(self, status: Mapping[str, Any]) -> None:
-        """Keep the status, for when no learner runs that could answer."""
+        """Save the status for queries while no learner runs."""
         write_durably(self.status, json.dumps(status).encode())
 
     def remember_scale(self, configured: Scale, wanted: Scale) -> None:
-        """Let a scale command outlive the learner."""
+        """Save a scale command across restarts of the learner."""
         write_durably(self._scale, json.dumps({"configured": configured, "wanted": wanted}).encode())
 
     def scale(self, configured: Scale) -> Scale:
-        """Return how many workers are wanted: as last commanded, unless the configuration changed since."""
+        """Return the scale of the last command; `configured` if there is none, or if it has changed since."""
         if not self._scale.exists():
             return configured
         remembered = json.loads(self._scale.read_text())

@@ -1,7 +1,7 @@
-"""Lane snapshots on disk: `lanes/<lane>/seq-<n>.safetensors`, written as some worker sent them.
+"""Lane snapshots on disk, `lanes/<lane>/seq-<n>.safetensors`, stored as received from a worker.
 
-The learner never looks inside. A snapshot arrives in chunks that go straight to a temporary file, so that
-memory does not grow with its size, and it takes its name only when its digest is right.
+The learner never parses them. The chunks of a snapshot go straight to a temporary file, so memory use does
+not depend on its size; the file is renamed to its final name only after its digest has been verified.
 """
 
 import contextlib
@@ -21,12 +21,12 @@ _READ_BYTES = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class SnapshotRef:
-    """A lane's unroll state after estimate `seq`, as a file.
+    """A reference to the file with a lane's unroll state after estimate `seq`.
 
     Attributes:
-        lane: whose state it is.
-        seq: estimates behind it.
-        sha256: hex digest of the file.
+        lane: the lane's number.
+        seq: the number of estimates that led to the state.
+        sha256: the hex digest of the file.
     """
 
     lane: int
@@ -35,10 +35,10 @@ class SnapshotRef:
 
 
 class SnapshotStore:
-    """The files of all lanes. Safe to use from several threads: each file is written by one of them.
+    """The snapshot files of all lanes. Thread-safe, as each file is written by one thread.
 
     Args:
-        directory: where they are.
+        directory: the directory of the files.
         fence: raises `FencedError` once a later learner process owns the directory.
     """
 
@@ -47,20 +47,20 @@ class SnapshotStore:
         self._fence = fence
 
     def path(self, lane: int, seq: int) -> Path:
-        """Return where the snapshot of `lane` at `seq` is or would be."""
+        """Return the path for the snapshot of `lane` at `seq`."""
         return self._directory / str(lane) / f"seq-{seq:08d}.safetensors"
 
     def receive(self, ref: SnapshotRef, transfer: int, size: int) -> "SnapshotReceiver":
-        """Begin to write a snapshot of `size` bytes that comes as the chunks of `transfer`."""
+        """Start to write a snapshot of `size` bytes that arrives as the chunks of `transfer`."""
         path = self.path(ref.lane, ref.seq)
         path.parent.mkdir(parents=True, exist_ok=True)
         return SnapshotReceiver(ref, path, transfer, size, self._fence)
 
     def read(self, ref: SnapshotRef, chunk_bytes: int) -> Iterator[bytes]:
-        """Return the file's bytes in pieces.
+        """Yield the file's bytes in pieces of `chunk_bytes`.
 
         Raises:
-            CorruptSnapshotError: before the first piece, if it is not what was stored.
+            CorruptSnapshotError: the file is missing or corrupt; raised before the first piece.
         """
         self.verify(ref)
         with self.path(ref.lane, ref.seq).open("rb") as file:
@@ -71,7 +71,7 @@ class SnapshotStore:
         """Compare a file with its digest.
 
         Raises:
-            CorruptSnapshotError: it is missing or differs.
+            CorruptSnapshotError: the file is missing or its digest differs.
         """
         path = self.path(ref.lane, ref.seq)
         sha256 = hashlib.sha256()
@@ -85,28 +85,28 @@ class SnapshotStore:
             raise CorruptSnapshotError(f"{path}: sha256 {sha256.hexdigest()}, expected {ref.sha256}")
 
     def make_durable(self, refs: list[SnapshotRef]) -> None:
-        """Flush files to the disk, before a checkpoint that needs them is."""
+        """Flush files to disk; called before a checkpoint that needs them is written."""
         for ref in refs:
             path = self.path(ref.lane, ref.seq)
             flush_to_disk(path)
             flush_to_disk(path.parent)
 
     def remove(self, lane: int, seq: int) -> None:
-        """Delete a file, if it is there."""
+        """Delete a file if it exists."""
         self.path(lane, seq).unlink(missing_ok=True)
 
     def stored(self) -> Iterator[tuple[int, int]]:
-        """Return `(lane, seq)` of every file."""
+        """Yield `(lane, seq)` of every file."""
         for path in sorted(self._directory.glob("*/seq-*.safetensors")):
             yield int(path.parent.name), int(path.stem.removeprefix("seq-"))
 
     def remove_partial(self) -> None:
-        """Delete what earlier learners had only begun to write, so that none of them can finish it."""
+        """Delete the unfinished files of earlier learners, so that none of them can complete one."""
         remove_partial(self._directory)
 
 
 class SnapshotReceiver:
-    """One snapshot on its way in."""
+    """A snapshot that is being received."""
 
     def __init__(
         self, ref: SnapshotRef, path: Path, transfer: int, size: int, fence: Callable[[], None]
@@ -122,15 +122,15 @@ class SnapshotReceiver:
 
     @property
     def complete(self) -> bool:
-        """Whether every byte has come."""
+        """Whether every byte has been received."""
         return self._received == self._size
 
     def add(self, chunk: Chunk) -> None:
         """Write the next chunk.
 
         Raises:
-            CodecError: it does not continue the file; the receiver is of no further use.
-            OSError: the disk refused; likewise.
+            CodecError: the chunk does not continue the file; the receiver must be aborted.
+            OSError: the chunk could not be written; the receiver must be aborted.
         """
         codec.check_chunk(chunk, self._transfer, self._received, self._size)
         self._file.write(chunk.data)
@@ -138,12 +138,12 @@ class SnapshotReceiver:
         self._received += len(chunk.data)
 
     def commit(self) -> None:
-        """Give the whole file its name.
+        """Verify the digest of the complete file and rename it to its final name.
 
         Raises:
-            CorruptSnapshotError: its digest is not the one announced; nothing is kept.
-            FencedError: the directory is another learner's now.
-            OSError: the disk refused.
+            CorruptSnapshotError: the digest is not the announced one; the file is deleted.
+            FencedError: another learner owns the directory.
+            OSError: the file could not be written or renamed.
         """
         self._file.close()
         if self._sha256.hexdigest() != self.ref.sha256:
@@ -156,7 +156,7 @@ class SnapshotReceiver:
         Path(self._file.name).replace(self._path)
 
     def abort(self) -> None:
-        """Drop what has come."""
-        with contextlib.suppress(OSError):  # a full disk refuses what is still in the file's buffer
+        """Delete what has been received."""
+        with contextlib.suppress(OSError):  # closing flushes the buffer, which fails on a full disk
             self._file.close()
         Path(self._file.name).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""A run's figures as TensorBoard reads them: an event file for each learner process.
+"""A writer of TensorBoard event files, one for each learner process.
 
-It is written here and not by tensorboardX's own writer, whose thread ends when the disk is full; a caller
-that adds a figure then never returns.
+It replaces tensorboardX's own writer, whose thread ends when the disk is full; calls that add a value then
+block forever.
 """
 
 import socket
@@ -19,17 +19,17 @@ from learner.storage.files import AppendFile
 
 _VERSION: Final = "brain.Event:2"
 _CRC_DELTA: Final = 0xA282EAD8
-# By their descriptors: the generated modules tell no type checker what is in them.
+# Looked up by descriptor, because type checkers cannot see the content of the generated modules.
 _Event: Any = GetMessageClass(event_pb2.DESCRIPTOR.message_types_by_name["Event"])
 _SessionLog: Any = GetMessageClass(event_pb2.DESCRIPTOR.message_types_by_name["SessionLog"])
 _Summary: Any = GetMessageClass(summary_pb2.DESCRIPTOR.message_types_by_name["Summary"])
 
 
 class TensorBoardFile:
-    """An event file. One thread uses it."""
+    """An event file. Not thread-safe."""
 
     def __init__(self, directory: Path, first_step: int) -> None:
-        """Begin a file whose figures replace what earlier ones have from `first_step` on."""
+        """Create a file whose values replace those of earlier files from `first_step` on."""
         now_s = time.time()
         self._file = AppendFile(directory / f"events.out.tfevents.{now_s:.0f}.{socket.gethostname()}")
         self._append(_Event(wall_time=now_s, file_version=_VERSION))
@@ -37,10 +37,10 @@ class TensorBoardFile:
         self._append(_Event(wall_time=now_s, step=first_step, session_log=start))
 
     def add(self, figures: Mapping[str, float], step: int, unix_time_s: float) -> None:
-        """Add a point to each of some curves.
+        """Add one point to each curve, given values by tag.
 
         Raises:
-            OSError: the disk refused.
+            OSError: the values could not be written.
         """
         values = [_Summary.Value(tag=tag, simple_value=value) for tag, value in figures.items()]
         self._append(_Event(wall_time=unix_time_s, step=step, summary=_Summary(value=values)))
@@ -56,6 +56,9 @@ class TensorBoardFile:
 
 
 def _checksum(data: bytes) -> bytes:
-    """The format's "masked" CRC-32C: rotated and shifted, for data that holds checksums itself."""
+    """Return the TFRecord format's masked CRC-32C, ((crc >> 15) | (crc << 17)) + 0xA282EAD8 mod 2^32.
+
+    The mask avoids the problems of computing the CRC of data that contains CRCs.
+    """
     crc = crc32c(data)
     return struct.pack("<I", (((crc >> 15) | (crc << 17)) + _CRC_DELTA) & 0xFFFFFFFF)

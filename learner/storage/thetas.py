@@ -1,4 +1,4 @@
-"""Published thetas: the newest, and the older ones that the replay of a lane may still need."""
+"""Published thetas: the newest, and older ones that the replay of a lane may need."""
 
 import dataclasses
 import hashlib
@@ -8,12 +8,12 @@ from typing import Self
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """One theta, as it travels.
+    """One theta in serialized form.
 
     Attributes:
-        outer_step: updates behind it.
-        body: its leaves' raw bytes in canonical order.
-        sha256: hex digest of `body`, which is theta's.
+        outer_step: the number of updates that led to it.
+        body: the raw bytes of its leaves in canonical order.
+        sha256: the hex digest of `body`, by which a theta is identified.
     """
 
     outer_step: int
@@ -27,7 +27,7 @@ class Published:
 
 
 class ThetaHistory:
-    """Thetas of consecutive outer steps, the newest last. Never empty."""
+    """Thetas of consecutive outer steps, at least one, the newest last."""
 
     def __init__(self, thetas: Sequence[Published]) -> None:
         self._thetas = {published.outer_step: published for published in thetas}
@@ -49,7 +49,7 @@ class ThetaHistory:
         """Append the next theta.
 
         Raises:
-            ValueError: it is not the next.
+            ValueError: its outer step is not the next one.
         """
         if published.outer_step != self._newest.outer_step + 1:
             raise ValueError(
@@ -59,11 +59,11 @@ class ThetaHistory:
         self._newest = published
 
     def trim(self, oldest: int) -> None:
-        """Forget the thetas before `oldest`, never the newest."""
+        """Discard the thetas before `oldest`, but never the newest."""
         for outer_step in [outer_step for outer_step in self._thetas if outer_step < oldest]:
             if outer_step != self._newest.outer_step:
                 del self._thetas[outer_step]
 
     def kept(self) -> tuple[Published, ...]:
-        """Return what is kept, oldest first."""
+        """Return all kept thetas, oldest first."""
         return tuple(self._thetas.values())

@@ -1,4 +1,4 @@
-"""What one outer update did: to theta, and in figures for status, table, curves and TensorBoard."""
+"""The result of an outer update: its effect on theta, and its values for status, table and TensorBoard."""
 
 import dataclasses
 import enum
@@ -9,27 +9,27 @@ from unspool.types import PyTree
 
 
 class Effect(enum.StrEnum):
-    """What an update did to theta."""
+    """The effect of an update on theta."""
 
     MOVED = "moved"
     EMPTY = "empty"
-    """No gradient had any weight; theta stayed."""
+    """No gradient had weight; theta is unchanged."""
     REVERTED = "reverted"
-    """Theta or the optimizer's state would not have stayed finite; both stayed as they were."""
+    """Theta or the optimizer's state would have become non-finite; both are unchanged."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """The next theta, and the figures of the arithmetic that made it.
+    """The result of applying a batch.
 
     Attributes:
-        published: theta as it travels; also where it did not move, for outer steps count updates.
-        theta: as a tree.
-        learner_state: of the outer optimizer, as a tree.
-        effect: on theta.
-        loss: weighted mean loss, or None where nothing had weight.
-        grad_norm: of the mean gradient.
-        update_norm: of theta's movement.
+        published: the next theta, serialized; present even if unchanged, because outer steps count updates.
+        theta: the next theta, as a tree.
+        learner_state: the outer optimizer's state, as a tree.
+        effect: the effect on theta.
+        loss: the weighted mean loss, or None if no gradient had weight.
+        grad_norm: the norm of the mean gradient.
+        update_norm: the norm of the change in theta.
     """
 
     published: Published
@@ -42,23 +42,23 @@ class Outcome:
 
 
 class UpdateRecord(NamedTuple):
-    """The figures of an outer update, one row of the table.
+    """The record of an outer update, one row of the table.
 
     Attributes:
-        outer_step: theta's, after it.
-        unix_time_s: when.
-        elapsed_s: of the run, over all restarts of the learner.
-        loss: weighted mean loss; NaN where nothing had weight.
-        grad_norm: of the mean gradient.
-        update_norm: of theta's movement.
-        staleness_mean: outer steps that the gradients were behind.
-        staleness_max: the most of them.
-        contributions: gradients in it.
-        weight: their sum of weights.
-        inner_steps: inner training steps behind them.
-        wait_s: from the update before until the batch was complete.
-        apply_s: from then until the new theta was announced.
-        diverged_tasks: tasks whose loss was not finite, over all gradients.
+        outer_step: theta's outer step after the update.
+        unix_time_s: the time of the update.
+        elapsed_s: the run's elapsed time, across all restarts of the learner.
+        loss: the weighted mean loss; NaN if no gradient had weight.
+        grad_norm: the norm of the mean gradient.
+        update_norm: the norm of the change in theta.
+        staleness_mean: the mean number of outer steps that the gradients were behind.
+        staleness_max: the maximum number of outer steps that a gradient was behind.
+        contributions: the number of estimates in the batch.
+        weight: the sum of their weights.
+        inner_steps: the number of inner steps computed for them.
+        wait_s: the time from the previous update until the batch was complete.
+        apply_s: the time from then until the new theta was announced.
+        diverged_tasks: the number of tasks whose loss was not finite.
     """
 
     outer_step: int
