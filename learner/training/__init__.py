@@ -1,1 +1,1 @@
-"""The update thread: what moves theta, and what it writes."""
+"""The update thread, the outer optimizer, restoring, and writing to disk."""

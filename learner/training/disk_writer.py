@@ -1,6 +1,6 @@
-"""The thread that writes: rows of the table, and checkpoints, in the order of the updates they belong to.
+"""The disk writer thread, which writes metrics rows and checkpoints in the order of their updates.
 
-One queue for both, so that the rows up to a checkpoint's outer step are on disk before the checkpoint is.
+Both share one queue, so that the rows up to a checkpoint's outer step are on disk before the checkpoint.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from learner.storage.update_record import UpdateRecord
 from learner.threads import OwnedThread
 from protos.exit_codes import FencedError
 
-_QUEUED: Final = 4096  # updates may run this far ahead of a disk that stalls
+_QUEUED: Final = 4096  # the number of jobs by which updates may run ahead of a stalled disk
 _JOIN_S: Final = 300.0
 
 _Job: TypeAlias = UpdateRecord | SaveJob | None
 
 
 class Saver:
-    """Puts checkpoints on the disk, and deletes the lane states that no checkpoint needs any longer."""
+    """Writes checkpoints, and deletes the lane states that no checkpoint needs anymore."""
 
     def __init__(self, updates: Updates, checkpoints: CheckpointStore, snapshots: SnapshotStore) -> None:
         self._updates = updates
@@ -34,10 +34,10 @@ class Saver:
         self._snapshots = snapshots
 
     def save(self, job: SaveJob) -> None:
-        """Write a checkpoint. A disk that refuses is a problem that is reported, not the end of the run.
+        """Write a checkpoint; report disk errors instead of raising them.
 
         Raises:
-            FencedError: another learner has the run directory now.
+            FencedError: another learner owns the run directory.
         """
         checkpoint = job.checkpoint
         try:
@@ -55,10 +55,10 @@ class Saver:
         job.done.set_result(file)
 
     def _prune_snapshots(self, checkpoint: Checkpoint) -> None:
-        """Delete the lane states that are older than this checkpoint's and part of no other.
+        """Delete the lane states that are older than this checkpoint's and that no other checkpoint needs.
 
-        Newer ones stay, superseded or not: the next checkpoint may be under way already, and needs those that
-        are not ahead of it.
+        Newer ones are kept, because the next checkpoint may already be captured and needs those at or before
+        its watermarks.
         """
         oldest = {ref.lane: ref.seq for ref in checkpoint.snapshots()}
         referenced = self._checkpoints.referenced_snapshots()
@@ -73,12 +73,12 @@ class Saver:
 
 
 class DiskWriter:
-    """Owns the table and the checkpoint directory while it runs."""
+    """The thread that alone writes the metrics table and the checkpoint directory."""
 
     def __init__(
         self, updates: Updates, records: Records, saver: Saver, report: Callable[[BaseException], None]
     ) -> None:
-        """Write with `records` and `saver`; `report` gets what they raise other than an OSError."""
+        """Write with `records` and `saver`; call `report` with exceptions other than OSError."""
         self._updates = updates
         self._records = records
         self._saver = saver
@@ -88,25 +88,25 @@ class DiskWriter:
         self._thread = OwnedThread("disk-writer", self._work, report)
 
     def start(self) -> None:
-        """Start to take jobs."""
+        """Start the thread."""
         self._thread.start()
 
     def record(self, record: UpdateRecord) -> None:
-        """Append an update to the table, soon."""
+        """Queue an update for the table."""
         self._jobs.put(record)
 
     @property
     def busy(self) -> bool:
-        """Whether a checkpoint is on its way to the disk."""
+        """Whether a checkpoint is queued or being written."""
         return self._saving is not None and not self._saving.done()
 
     def save(self, job: SaveJob) -> None:
-        """Write a checkpoint, soon."""
+        """Queue a checkpoint."""
         self._saving = job.done
         self._jobs.put(job)
 
     def close(self) -> None:
-        """Write what is queued, and end the thread."""
+        """Write all queued jobs and end the thread."""
         self._jobs.put(None)
         self._thread.join(_JOIN_S)
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""The outer loop's arithmetic: a batch in, the next theta out."""
+"""The computation of an outer update: from a batch of gradients to the next theta."""
 
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from unspool.types import PyTree
 
 
 class OuterLearner:
-    """Theta and the outer optimizer. One thread uses it; what it has published is immutable."""
+    """Theta and the outer optimizer. Not thread-safe; published thetas are immutable."""
 
     def __init__(self, experiment: Experiment, batch: int) -> None:
         self._learner = GradientLearner(experiment.init, experiment.outer_optimizer, experiment.outer_steps)
@@ -33,7 +33,7 @@ class OuterLearner:
         self.state: GradientLearnerState | None = None
 
     def initialise(self) -> Published:
-        """Start with the theta of outer step 0."""
+        """Initialise theta for outer step 0 and return it."""
         self.state = self._learner.init(theta_key(self._seed))
         return Published.of(0, self._body())
 
@@ -41,7 +41,7 @@ class OuterLearner:
         """Continue from a checkpoint.
 
         Raises:
-            CorruptCheckpointError: the state's theta is not the one that was published last.
+            CorruptCheckpointError: the theta in `state` differs from the last published one.
         """
         self.state = state
         if Published.of(newest.outer_step, self._body()).sha256 != newest.sha256:
@@ -56,10 +56,10 @@ class OuterLearner:
         return self._learner.get_meta_params(self._ready())
 
     def warm_up(self) -> None:
-        """Compile the update with gradients of zero, so that the first real one need not wait.
+        """Compile the update with zero gradients, so that the first real update does not wait for it.
 
-        Nothing changes. They have a weight, for the mean loss of none is NaN, at which
-        `numerics.debug_nans` raises.
+        The state does not change. The gradients have weight 1, because the mean loss without any weight is
+        NaN, at which `numerics.debug_nans` raises.
         """
         model_state = self._learner.get_meta_model_state(self._ready())
         entry = self._aggregated(self._zeros, model_state, mean_loss=0.0, weight=1.0)
@@ -68,10 +68,10 @@ class OuterLearner:
         metrics["used"].block_until_ready()
 
     def apply(self, outer_step: int, batch: Batch) -> Outcome:
-        """Make the theta of `outer_step + 1` from `batch`.
+        """Apply `batch` to theta and return the result, the theta of `outer_step + 1`.
 
-        Entries keep their order, which decides the bits of the mean. An update by which theta or the
-        optimizer's state would not stay finite is refused: both stay as they were, and the step counts.
+        The order of the entries determines the mean bit for bit. An update that would make theta or the
+        optimizer's state non-finite is reverted: both stay unchanged, but the step counts.
         """
         key = optimizer_key(self._seed, outer_step + 1)
         self.state, metrics = self._learner.update(self._ready(), self._entries(batch), key=key)
@@ -100,7 +100,7 @@ class OuterLearner:
         return [self._entry(item, model_state) for item in batch]
 
     def _entry(self, item: BufferedPush | None, model_state: PyTree) -> AggregatedGradient:
-        """Return a batch's entry; what is missing or was not finite is zeros of no weight."""
+        """Return a gradient of the batch; a missing or non-finite one becomes zeros with weight 0."""
         if item is None or item.grad is None:
             return self._aggregated(self._zeros, model_state, mean_loss=0.0, weight=0.0)
         return self._aggregated(list(item.grad), model_state, item.mean_loss, item.weight)
@@ -109,10 +109,10 @@ class OuterLearner:
         self, leaves: list[NDArray[Any]], model_state: PyTree, mean_loss: float, weight: float
     ) -> AggregatedGradient:
         grads = jax.tree.unflatten(self._treedef, leaves)
-        # The dtypes that an estimate has in a single process: the same program, and so the same bits.
+        # Use the dtypes of the single-process trainer, so that both run the same program, bit for bit.
         return AggregatedGradient(grads, model_state, _scalar(mean_loss), _scalar(weight))
 
 
 def _scalar(value: float) -> jax.Array:
-    """Return a float32 for a jitted function, which takes NumPy's at a tenth of the cost of JAX's own."""
+    """Return a NumPy float32, which costs a tenth of a JAX array as an argument of a jitted function."""
     return cast(jax.Array, np.float32(value))

@@ -1,4 +1,4 @@
-"""Where a learner starts: at its newest checkpoint, or at the beginning."""
+"""Restoring a run from its newest checkpoint, or starting it at outer step 0."""
 
 from collections.abc import Callable
 
@@ -24,15 +24,15 @@ def restore(
     events: EventLog,
     clock: Callable[[], float],
 ) -> Run:
-    """Return the run as the newest checkpoint has it, or as it is before the first outer step.
+    """Return the run of the newest checkpoint, or a new run if there is none; restore `outer` likewise.
 
-    `outer` is set to the same. What came after the checkpoint is undone: lanes are free at their watermarks,
-    nothing is buffered, and lane states that no checkpoint knows are deleted.
+    Progress after the checkpoint is discarded: lanes are free at their watermarks, the buffer is empty, and
+    lane states that no checkpoint refers to are deleted.
 
     Raises:
-        CheckpointError: there are checkpoints, and this configuration cannot continue from any.
+        CheckpointError: checkpoints exist, but this configuration cannot resume from them.
     """
-    # First: what an outdated learner could still finish must not appear after the newest has been chosen.
+    # Remove unfinished files first, so that a fenced learner cannot complete one after the choice below.
     checkpoints.remove_partial()
     snapshots.remove_partial()
     checkpoint = _newest(settings, outer, checkpoints, snapshots, events)
@@ -90,7 +90,7 @@ def _remove_undone(checkpoints: CheckpointStore, snapshots: SnapshotStore) -> No
 
 
 def _place(lanes: LaneTable, marks: tuple[LaneMark, ...]) -> None:
-    """Put each lane where the checkpoint has it."""
+    """Set each lane to its progress in the checkpoint."""
     if len(marks) != len(lanes):
         raise ConfigChangedError(
             f"the checkpoint has {len(marks)} lanes, the configuration {len(lanes)}; "

@@ -1,4 +1,4 @@
-"""The thread that moves theta: it waits for a batch, applies it, publishes, and then does its bookkeeping."""
+"""The update thread's loop: wait for a batch, apply it, publish theta, and save."""
 
 from typing import Final
 
@@ -13,7 +13,7 @@ _LAST_SAVE_S: Final = 300.0
 
 
 class UpdateLoop:
-    """Owns the outer learner. `run` is the body of its thread."""
+    """The body of the update thread, which alone uses the outer learner."""
 
     def __init__(self, updates: Updates, outer: OuterLearner, writer: DiskWriter, series: Series) -> None:
         self._updates = updates
@@ -22,11 +22,11 @@ class UpdateLoop:
         self._series = series
 
     def run(self) -> RunState:
-        """Apply batches until the run ends for whatever reason; its last theta is in a checkpoint then.
+        """Apply batches until the run ends, and save the last theta; return the final state.
 
         Raises:
-            CheckpointError: that checkpoint could not be written.
-            BrokenRunError: this process cannot continue; a new one can.
+            CheckpointError: the last checkpoint could not be written.
+            BrokenRunError: this process cannot continue, but a new one can.
         """
         while True:
             self._updates.wait()
@@ -40,7 +40,7 @@ class UpdateLoop:
             self._save()
 
     def _save(self) -> None:
-        """Hand over the checkpoints that are due. The queue may block, so not under the core's lock."""
+        """Queue the checkpoints that are due, outside the core's lock, because the queue may block."""
         for job in self._updates.take_saves():
             if self._writer.busy and not job.requested:
                 self._updates.save_skipped(job)
@@ -55,7 +55,7 @@ class UpdateLoop:
             try:
                 job.done.result(_LAST_SAVE_S)
             except (OSError, TimeoutError) as error:
-                if not self._updates.given_up():  # else the run ends because of that
+                if not self._updates.given_up():  # otherwise, the run ends for this very reason
                     raise CheckpointError(f"the last checkpoint could not be written: {error!r}") from error
         self._updates.end(final)
         return final
