@@ -1,5 +1,5 @@
-"""The gRPC service of admins, on a port of its own: it answers when the workers' server is full."""
-# ruff: noqa: N802  # gRPC names the methods
+"""The admin gRPC service, on its own port, so that it answers even if the workers' server is full."""
+# ruff: noqa: N802  # gRPC determines the method names
 
 import contextlib
 import threading
@@ -28,11 +28,11 @@ _CODES: Final = MappingProxyType(
         OSError: grpc.StatusCode.INTERNAL,
     }
 )
-"""What a caller gets for an error of a command; of two that fit, the first counts."""
+"""The gRPC status for each error of a command; the first matching type applies."""
 
 
 class AdminServicer(admin_pb2_grpc.AdminServicer):
-    """Serves `unspool.v1.Admin`: it translates, and the core does."""
+    """Serves `unspool.v1.Admin` by translating calls to the core's admin commands."""
 
     def __init__(self, core: LearnerCore) -> None:
         self._core = core
@@ -45,7 +45,7 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
         return self._core.status()
 
     def WatchStatus(self, request: admin_pb2.WatchStatusRequest, context: Any) -> Iterator[admin_pb2.Status]:
-        """Return the status again and again, so that a watcher needs one call."""
+        """Yield the status at an interval until the caller or the learner ends."""
         if not self._places.acquire(blocking=False):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_WATCHERS} are watching already")
         context.add_callback(self._places.release)
@@ -55,11 +55,11 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
             yield self._core.status()
             if closing:
                 return
-            # The last status of a learner that ends says how it ended.
+            # After `close`, send one last status, which contains the outcome of the run.
             closing = self._closing.wait(interval_s)
 
     def Scale(self, request: admin_pb2.ScaleRequest, context: Any) -> admin_pb2.ScaleReply:
-        """Set how many workers are wanted; their supervisor follows."""
+        """Set the desired number of workers; their supervisor starts or stops workers accordingly."""
         with _errors_answered(context):
             if request.HasField("range"):
                 before, wanted = self._admin.scale_between(request.range.min, request.range.max)
@@ -68,25 +68,25 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
         return admin_pb2.ScaleReply(workers_before=before.workers, workers=wanted.workers)
 
     def Drain(self, request: admin_pb2.DrainRequest, context: Any) -> admin_pb2.DrainReply:
-        """Let one worker return its lanes and leave."""
+        """Ask one worker to return its lanes and leave."""
         with _errors_answered(context):
             reason = request.reason or "asked to by an admin"
             self._admin.drain(request.worker_name, reason, request.deadline_s or _DRAIN_S)
         return admin_pb2.DrainReply()
 
     def Evict(self, request: admin_pb2.EvictRequest, context: Any) -> admin_pb2.EvictReply:
-        """End one worker's session, whatever it is doing."""
+        """End one worker's session immediately."""
         with _errors_answered(context):
             self._admin.evict(request.worker_name, request.reason or "asked to by an admin")
         return admin_pb2.EvictReply()
 
     def GetStack(self, request: admin_pb2.GetStackRequest, context: Any) -> admin_pb2.GetStackReply:
-        """Return what every thread of a worker is doing."""
+        """Return the stack traces of all threads of a worker."""
         with _errors_answered(context):
             return admin_pb2.GetStackReply(text=self._admin.stack(request.worker_name))
 
     def ResetLane(self, request: admin_pb2.ResetLaneRequest, context: Any) -> admin_pb2.ResetLaneReply:
-        """Let a lane out of quarantine."""
+        """Release a lane from quarantine."""
         with _errors_answered(context):
             self._admin.reset_lane(request.lane, fresh=request.fresh)
         return admin_pb2.ResetLaneReply()
@@ -104,7 +104,7 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
     def SaveCheckpoint(
         self, request: admin_pb2.SaveCheckpointRequest, context: Any
     ) -> admin_pb2.CheckpointInfo:
-        """Write a checkpoint now, and return when it is durable."""
+        """Write a checkpoint now; return after it is durable."""
         with _errors_answered(context):
             file = self._admin.save_checkpoint(_SAVE_S)
         return admin_pb2.CheckpointInfo(
@@ -112,7 +112,7 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
         )
 
     def ListEvents(self, request: admin_pb2.ListEventsRequest, context: Any) -> admin_pb2.ListEventsReply:
-        """Return events after a number."""
+        """Return the events after a given number."""
         events = self._admin.events_after(request.after, min(request.limit or _EVENTS, _EVENTS))
         return admin_pb2.ListEventsReply(events=events)
 
@@ -122,18 +122,18 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
         return admin_pb2.StopReply(outer_step=outer_step)
 
     def NoteSupervision(self, request: admin_pb2.SupervisionNote, context: Any) -> admin_pb2.SupervisionReply:
-        """Keep what the supervisor of the workers reports."""
+        """Store the report of the workers' supervisor."""
         self._admin.note_supervision(request)
         return admin_pb2.SupervisionReply()
 
     def close(self) -> None:
-        """End the streams of those who watch."""
+        """End all `WatchStatus` streams."""
         self._closing.set()
 
 
 @contextlib.contextmanager
 def _errors_answered(context: Any) -> Iterator[None]:
-    """Abort a call with the code and the text of the error that a command raises."""
+    """Abort the call with the status and text of the error that a command raises."""
     try:
         yield
     except tuple(_CODES) as error:

@@ -1,4 +1,4 @@
-"""Who may read over HTTP: on loopback, this machine under its own name; beyond it and over TLS, viewers."""
+"""HTTP access control: a localhost Host header on plain loopback; otherwise the viewer role."""
 
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -18,10 +18,10 @@ _CERTIFIED: Final = "unspool.certified"
 
 
 class Guard:
-    """ASGI middleware that refuses what must not be answered, before any body is read."""
+    """ASGI middleware that rejects unauthorized requests and all requests with a body, without reading it."""
 
     def __init__(self, app: ASGIApp, access: Access, *, is_private: bool) -> None:
-        """Guard an app; `is_private` if only this machine reaches it, and nothing is encrypted."""
+        """Guard an app; `is_private` if it listens on loopback without TLS."""
         self._app = app
         self._access = access
         self._is_private = is_private
@@ -34,10 +34,10 @@ class Guard:
         headers = Headers(scope=scope)
         if _announces_body(headers):
             self._access.count_denial(DenialReason.TOO_LARGE, f"HTTP: {scope['path']} with a body")
-            # What follows is not read, so the connection cannot be used again.
+            # The body stays unread, so the connection cannot be reused.
             return PlainTextResponse("nothing here takes a body", 413, headers={"Connection": "close"})
         if self._is_private:
-            # A page elsewhere could resolve its own name to this address and read what this machine may.
+            # Prevent DNS rebinding: a web page could resolve its own host name to this address and read.
             host = _hostname(headers.get("host", ""))
             if is_loopback(host):
                 return None
@@ -61,10 +61,10 @@ class Guard:
 
 
 class CertifiedConnection(H11Protocol):
-    """uvicorn's protocol, which also tells the app by what names a client's certificate calls it."""
+    """uvicorn's protocol with the URIs of the client's certificate added to the ASGI scope."""
 
     def connection_made(self, transport: Any) -> None:
-        """Look at the certificate that TLS has verified, if there is one."""
+        """Read the URIs of the certificate that TLS has verified, if any."""
         super().connection_made(transport)
         names = (transport.get_extra_info("peercert") or {}).get("subjectAltName", ())
         uris, app = tuple(name for kind, name in names if kind == "URI"), self.app

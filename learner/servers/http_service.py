@@ -1,4 +1,4 @@
-"""The HTTP plane: a live page for people, JSON for programs, metrics for Prometheus. It only ever reads."""
+"""The read-only HTTP server: a status page, JSON, and Prometheus metrics."""
 
 import importlib.resources
 import socket
@@ -36,7 +36,7 @@ _HEADERS: Final = {
 
 
 class HttpPlane:
-    """A server in a thread of its own."""
+    """The HTTP server, in its own thread."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class HttpPlane:
         access: Access,
         tls: ServerTls | None,
     ) -> None:
-        """Serve on the socket `listening`, to whom `access` lets in."""
+        """Serve on the socket `listening`, with access control by `access`."""
         self._core = core
         self._series = series
         self._socket = listening
@@ -68,11 +68,11 @@ class HttpPlane:
         self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
 
     def start(self) -> None:
-        """Begin to serve."""
+        """Start serving."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the server and its thread."""
+        """Stop the server and its thread."""
         self._server.should_exit = True
         if self._thread.ident is not None:
             self._thread.join(_JOIN_S)
@@ -101,7 +101,7 @@ class HttpPlane:
         return JSONResponse([facts_of(event) for event in events])
 
     def _healthz(self, request: Request) -> Response:
-        # In a thread of its own, since it waits: a learner whose lock cannot be taken does not work.
+        # Not async, so Starlette runs it in a thread: waiting for the core's lock must not block the server.
         is_alive = self._core.responds(_HEALTH_S)
         return JSONResponse({"alive": is_alive}, status_code=200 if is_alive else 503)
 
@@ -129,10 +129,10 @@ def _configured(app: Starlette, tls: ServerTls | None) -> uvicorn.Config:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take a port, so that what serves there later cannot fail to get it; 0 is any that is free.
+    """Bind a port before the server starts, so that a port in use is detected early; 0 is any free port.
 
     Raises:
-        PortInUseError: it is taken.
+        PortInUseError: the address cannot be bound.
     """
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""The Prometheus view of a run, computed when it is scraped, so that it costs the run nothing."""
+"""Prometheus metrics of a run, computed from the status on each scrape."""
 
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -16,21 +16,21 @@ _STALENESS_BUCKETS: Final = (0, 1, 2, 4, 8, 16, 32)
 
 
 class RunMetrics(Collector):
-    """Turns a status into metrics. No worker is ever a label: their number and names are unbounded."""
+    """Converts a status to metrics. Workers are not labels, because their number and names are unbounded."""
 
     def __init__(self, status: Callable[[], Status], staleness: Callable[[], dict[int, int]]) -> None:
-        """Read the run's `status`, and how often gradients of each `staleness` were applied."""
+        """Call `status` for the run's status and `staleness` for the applied gradients by staleness."""
         self._status = status
         self._staleness = staleness
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
     def text(self) -> bytes:
-        """Return the metrics as Prometheus reads them."""
+        """Return the metrics in the Prometheus text format."""
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """Return the metrics of this moment."""
+        """Yield the current metrics."""
         status = self._status()
         yield from _gauges(status)
         yield from _counters(status)
@@ -62,7 +62,7 @@ def _gauges(status: Status) -> Iterator[Metric]:
 
 
 def _counters(status: Status) -> Iterator[Metric]:
-    # Over all restarts of the learner: a restart sets them back to its checkpoint at most, not to zero.
+    # These two span all restarts: a restart sets them back to its checkpoint, not to zero.
     yield CounterMetricFamily("unspool_updates", "Outer updates applied", status.outer_step)
     yield CounterMetricFamily("unspool_inner_steps", "Inner training steps applied", status.inner_steps)
     pushes = CounterMetricFamily("unspool_pushes", "Verdicts on pushes", labels=["verdict"])

@@ -1,4 +1,4 @@
-"""The learner as workers connect to it: their calls and messages become calls to the core."""
+"""The workers' gRPC service: translates their calls and messages to calls of the core."""
 
 import zlib
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ _VERBS: Final[dict[str, Callable[[LearnerCore, str, Any], None]]] = {
 
 
 class LearnerHost(SessionHost):
-    """Serves workers from the core, and their snapshots from disk."""
+    """Serves workers with the core, and snapshots from disk."""
 
     def __init__(self, core: LearnerCore, snapshots: SnapshotStore) -> None:
         self._core = core
@@ -105,17 +105,17 @@ class LearnerSessionEvents(SessionEvents):
         _VERBS[kind](self._core, self._worker_id, message)
 
     def snapshot_stored(self, fencing_token: int, ref: SnapshotRef) -> None:
-        """Tell the core of a snapshot that is on disk; one that it does not want any more is removed."""
+        """Report a stored snapshot to the core; delete it if its lease has ended in between."""
         if not self._core.snapshot_stored(self._worker_id, fencing_token, ref):
             self._snapshots.remove(ref.lane, ref.seq)
 
     def snapshot_lost(self, error: Exception) -> None:
-        """Record why a snapshot could not be kept."""
+        """Report to the core why a snapshot could not be stored."""
         self._core.snapshot_lost(self._worker_id, error)
 
 
 class _SnapshotToDisk(IncomingSnapshot):
-    """Chunks go straight to a temporary file, so memory does not grow with a snapshot's size."""
+    """Writes chunks straight to a temporary file, so memory use does not depend on a snapshot's size."""
 
     def __init__(self, events: LearnerSessionEvents, fencing_token: int, receiver: SnapshotReceiver) -> None:
         self._events = events
