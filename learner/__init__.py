@@ -1,1 +1,1 @@
-"""The process that holds theta: it leases lanes to workers, applies their gradients, and says how it goes."""
+"""The learner process: it owns theta, leases lanes to workers, applies their gradients and serves status."""

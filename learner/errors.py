@@ -1,23 +1,23 @@
-"""What can go wrong with a learner's run and its checkpoints, beside the errors of `protos.exit_codes`."""
+"""Errors of a learner's run and its checkpoints, in addition to those of `protos.exit_codes`."""
 
 from protos.exit_codes import CheckpointError, FailedError
 
 
 class BrokenRunError(FailedError):
-    """This learner process cannot continue; the next one, which starts at a checkpoint, can."""
+    """Raised when this learner process cannot continue, but a new one can resume from a checkpoint."""
 
 
 class CorruptCheckpointError(CheckpointError):
-    """A checkpoint file is not what was written."""
+    """Raised for a checkpoint file that differs from what was written."""
 
 
 class NoValidCheckpointError(CheckpointError):
-    """There are checkpoints, and none of them verifies."""
+    """Raised if there are checkpoints, but none is valid."""
 
 
 class ConfigChangedError(CheckpointError):
-    """A checkpoint was made by a configuration that trains something else."""
+    """Raised for a checkpoint of a configuration that trains a different theta."""
 
 
 class CorruptSnapshotError(CheckpointError):
-    """A lane's snapshot is not what its worker sent."""
+    """Raised for a lane snapshot that is missing or differs from what the worker sent."""

@@ -1,4 +1,4 @@
-"""Where the learner listens, and how connections are encrypted: the tables `[learner]` and `[tls]`."""
+"""The tables `[learner]` and `[tls]`: the learner's addresses and the encryption of connections."""
 
 import dataclasses
 from pathlib import Path
@@ -15,16 +15,16 @@ _ANY_PORT = range(65536)
 
 @dataclasses.dataclass(frozen=True)
 class ListenTable:
-    """Where the process that holds theta listens; port 0 takes any free one.
+    """The addresses that the learner listens on; port 0 selects any free port.
 
     Attributes:
-        host: address to bind. Beyond loopback it needs TLS.
-        advertise: the name or address by which others reach it, which certificates are for; None: `host`, or
-            what this machine calls itself where that is every address.
+        host: the address to bind. An address beyond loopback requires TLS.
+        advertise: the name or address that clients use and certificates contain; None for `host`, or for
+            this machine's own address if `host` is a wildcard.
         insecure: allow connections beyond loopback without TLS, on a trusted network.
-        port: of the data plane, for workers.
-        admin_port: of the admin server, for `unspool`.
-        http_port: of the status page.
+        port: the port of the data plane, for workers.
+        admin_port: the port of the admin server, for `unspool`.
+        http_port: the port of the status page.
     """
 
     host: str = "127.0.0.1"
@@ -54,12 +54,12 @@ class ListenTable:
 
 @dataclasses.dataclass(frozen=True)
 class TlsTable:
-    """How connections are encrypted.
+    """The encryption of connections.
 
     Attributes:
-        directory: holds a folder for each party, `server`, `worker` and `admin`, each with `ca.crt`,
-            `tls.crt` and `tls.key`, as a Kubernetes TLS secret has them; None: connections are not encrypted.
-        mutual: whether workers and operators must show certificates too, named `unspool://RUN/ROLE`.
+        directory: a directory with a folder for each party, `server`, `worker` and `admin`, each with
+            `ca.crt`, `tls.crt` and `tls.key` as in a Kubernetes TLS secret; None for unencrypted connections.
+        mutual: whether clients must present certificates too, with a URI `unspool://RUN/ROLE`.
     """
 
     directory: str | None = None
@@ -74,18 +74,18 @@ class TlsTable:
         )
 
     def settled(self) -> "TlsTable":
-        """Return the same with a path that means the same wherever the run is resumed from."""
+        """Return a copy with an absolute path, which stays valid if the run is resumed from elsewhere."""
         if self.directory is None:
             return self
         return dataclasses.replace(self, directory=str(Path(self.directory).expanduser().absolute()))
 
     @property
     def server(self) -> Identity | None:
-        """The learner's files."""
+        """The learner's TLS files."""
         return self._identity("server")
 
     def of(self, role: Role) -> Identity | None:
-        """Return the files of those who call the learner in a role."""
+        """Return the TLS files of clients in a role."""
         return self._identity(role.value)
 
     def _identity(self, name: str) -> Identity | None:
@@ -93,10 +93,10 @@ class TlsTable:
 
 
 def check_exposure(learner: ListenTable, tls: TlsTable) -> None:
-    """Refuse to send tokens and gradients over a network without encryption, unless that was asked for.
+    """Check that connections beyond loopback are encrypted, unless `insecure` is set.
 
     Raises:
-        ConfigError: naming the remedies.
+        ConfigError: they are not; the error contains the remedies.
     """
     if is_loopback(learner.host) or tls.directory is not None or learner.insecure:
         return

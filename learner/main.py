@@ -1,4 +1,4 @@
-"""A learner process: lock the run directory, restore, listen, move theta until the run ends, shut down."""
+"""The learner process: lock the run directory, restore, listen, apply updates to the end, shut down."""
 
 import contextlib
 import functools
@@ -60,27 +60,28 @@ _Bound = TypeVar("_Bound")
 
 
 def serve(settings: LearnerSettings, *, takeover: bool = False) -> ExitCode:
-    """Be the learner of a run directory until the run ends.
+    """Run the learner of a run directory until the run ends.
 
-    SIGTERM or SIGINT stop it after the current outer step, or after a minute if that takes longer; a second
-    one does not wait for the step. Either way its last theta is in a checkpoint. A third one ends it at once.
+    A first SIGTERM or SIGINT stops it after the current outer step, or after a minute if the step takes
+    longer; a second one stops it without waiting for the step. In both cases, the last theta is saved in a
+    checkpoint. A third signal kills the process.
 
     Args:
-        settings: everything else.
-        takeover: take the run directory from a learner that has it.
+        settings: the learner's settings.
+        takeover: take the run directory over from a learner that holds it.
 
     Returns:
-        How the run ended: `OK` for one that finished or was stopped, `RUN_FAILED` for one that failed,
-        `UNTRAINED` for one in which no update ever moved theta.
+        `OK` if the run finished or was stopped, `RUN_FAILED` if it failed, `UNTRAINED` if no update ever
+        moved theta.
 
     Raises:
-        RunInUseError: another learner has the run directory.
-        FencedError: another learner has taken it over.
-        PortInUseError: a port is taken.
-        CheckpointError: what is there cannot be resumed from, or the last checkpoint could not be written.
+        RunInUseError: another learner holds the run directory.
+        FencedError: another learner has taken the run over.
+        PortInUseError: a port is in use.
+        CheckpointError: no checkpoint can be resumed from, or the last one could not be written.
     """
     reuse_large_blocks()
-    # The outer update is small, and its bits must not depend on which accelerator the learner's machine has.
+    # The outer update is small, and its result must not depend on the accelerator of the learner's machine.
     jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]  # jax has no types here
     inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
     directory, ownership = LearnerDirectory(settings.run_dir), Ownership(settings.run_dir)
@@ -90,7 +91,7 @@ def serve(settings: LearnerSettings, *, takeover: bool = False) -> ExitCode:
 
 
 class _Learner:
-    """The parts of a learner process and their order: what starts last ends first."""
+    """The parts of a learner process, shut down in reverse order of their start."""
 
     def __init__(
         self,
@@ -115,7 +116,7 @@ class _Learner:
         self._access = Access(
             settings.tokens.by_role(), settings.run_id, self._denials, is_mutual=settings.tls.mutual
         )
-        # Ports first: a learner that cannot listen should not have begun an epoch.
+        # Bind the ports before incrementing the epoch, so that a port in use does not fence another learner.
         places = settings.workers.max_count + _SPARE_THREADS
         self._data = GrpcServer("data-plane", places, self._access, self._tls)
         cleanup.callback(self._data.stop, 0)
@@ -131,7 +132,7 @@ class _Learner:
         self._checkpoints = CheckpointStore(directory.checkpoints, settings.checkpoint.keep, ownership.check)
 
     def run(self) -> RunState:
-        """Serve until the run ends."""
+        """Serve until the run ends; return its final state."""
         run, outer = self._restore()
         core = LearnerCore(
             run, functools.partial(self._directory.remember_scale, self._settings.workers.scale)
@@ -166,7 +167,7 @@ class _Learner:
         return run, outer
 
     def _warn_of_large_thetas(self, run: Run, theta_bytes: int) -> None:
-        """Report where the thetas that replays may need are large in memory and in checkpoints."""
+        """Warn if the thetas kept for replays will be large, in memory and in checkpoints."""
         kept_bytes = 2 * self._settings.checkpoint.every * theta_bytes
         if run.aggregation.exact_versions and kept_bytes > _LARGE_THETAS_BYTES:
             text = (
@@ -183,7 +184,7 @@ class _Learner:
         return writer
 
     def _start_tickers(self, core: LearnerCore) -> None:
-        # A disk that stalls must not keep the learner from noticing that workers are silent: two threads.
+        # Use two threads, so that a stalled disk does not delay the detection of silent workers.
         for ticker in (
             Ticker("ticker", _TICK_S, core.tick, self._inbox.put),
             Ticker("owner", _KEEP_S, self._ownership.keep, self._inbox.put),
@@ -209,7 +210,7 @@ class _Learner:
         self._cleanup.callback(core.hang_up)
 
     def _announce(self, core: LearnerCore, term: int) -> None:
-        """Write where the learner listens, now that it does on all three ports."""
+        """Write the endpoints, once the learner listens on all three ports."""
         host = advertised_host(self._settings.listen.host, self._settings.listen.advertise)
         scheme = "" if self._tls is None else "https://"
         endpoints = {
@@ -225,7 +226,7 @@ class _Learner:
         self._cleanup.callback(self._withdraw)
 
     def _wait(self, core: LearnerCore) -> RunState:
-        """Wait for the end of the update thread, and pass signals on until then."""
+        """Wait for the end of the update thread; turn signals and timeouts into stop commands."""
         stops = 0
         while True:
             try:
@@ -238,7 +239,7 @@ class _Learner:
                 if isinstance(message, BaseException):
                     is_fenced = isinstance(message, FencedError)
                     if is_fenced:
-                        self._events.close()  # the file belongs to another learner now
+                        self._events.close()  # the other learner owns the file
                     core.crashed(message, is_fenced=is_fenced)
                     raise message
                 reason = f"received {message.name}"
@@ -246,13 +247,13 @@ class _Learner:
             core.admin.stop(now=stops > 1, reason=reason)
 
     def _withdraw(self) -> None:
-        """Remove the endpoints of this learner; those of another learner stay."""
+        """Remove this learner's endpoints, but not those of a later learner."""
         with contextlib.suppress(OSError, FencedError):
             self._ownership.check()
             self._directory.clear_endpoints()
 
     def _write_last_status(self, core: LearnerCore) -> None:
-        """Keep the last status, for when the learner no longer answers."""
+        """Save the last status for queries after the learner has exited."""
         status = core.status()
         with contextlib.suppress(OSError, FencedError):
             self._ownership.check()
@@ -260,7 +261,7 @@ class _Learner:
 
 
 def _bound(bind: Callable[[str, int], _Bound], host: str, configured: int, last: int) -> _Bound:
-    """Take the configured port; where that is left open, the port of the last process if it is free."""
+    """Bind the configured port; if it is 0, prefer the port of the last learner process if it is free."""
     if configured == 0 and last != 0:
         with contextlib.suppress(PortInUseError):
             return bind(host, last)
@@ -282,10 +283,10 @@ def _add_health_and_reflection(server: GrpcServer) -> None:
 
 
 def _server_tls(settings: LearnerSettings, denials: Denials) -> ServerTls | None:
-    """Return how the learner encrypts, once it is sure that callers will accept what it shows.
+    """Return the learner's TLS setup, or None; check that clients will accept its certificate.
 
     Raises:
-        UsageError: they would not.
+        UsageError: clients would reject the certificate, or a file cannot be used.
     """
     if settings.tls.server is None:
         return None

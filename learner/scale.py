@@ -1,4 +1,4 @@
-"""How many workers are wanted: a number, or a range within which the run chooses."""
+"""The desired number of workers: fixed, or within a range for autoscaling."""
 
 from typing import Any, NamedTuple, Self
 
@@ -7,24 +7,24 @@ class WorkerRange(NamedTuple):
     """Bounds on the number of workers.
 
     Attributes:
-        fewest: at least so many.
-        most: at most so many.
+        fewest: the minimum, inclusive.
+        most: the maximum, inclusive.
     """
 
     fewest: int
     most: int
 
     def nearest(self, workers: int, lanes: int) -> int:
-        """Return what is nearest to `workers` in the range and of use in a run of `lanes` lanes."""
+        """Return `workers` clipped to the range and to `lanes`; the minimum takes precedence over `lanes`."""
         return max(self.fewest, min(workers, self.most, lanes))
 
 
 class Scale(NamedTuple):
-    """The wanted number of workers.
+    """The desired number of workers.
 
     Attributes:
-        workers: how many; at the start, if there is a range.
-        bounds: within which the run chooses, or None if it does not.
+        workers: the current desired number; the initial one in a configuration with a range.
+        bounds: the range for autoscaling, or None for a fixed number.
     """
 
     workers: int
@@ -32,7 +32,7 @@ class Scale(NamedTuple):
 
     @classmethod
     def of(cls, remembered: Any) -> Self | None:
-        """Return what was written as JSON, or None if it was something else."""
+        """Return the scale of a decoded JSON value, or None if the value is not a scale."""
         match remembered:
             case [int(workers), None]:
                 return cls(workers)

@@ -1,4 +1,4 @@
-"""Everything a learner process is started with."""
+"""The settings of a learner process."""
 
 import dataclasses
 from pathlib import Path
@@ -12,30 +12,30 @@ if TYPE_CHECKING:
     from unspool.experiment import Experiment  # imports JAX
 
 BUFFERED_BATCHES: Final = 5
-"""Updates whose gradients may wait at the learner."""
+"""The capacity of the learner's buffer, in batches."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LearnerSettings:
-    """A learner's settings; `serve` takes nothing else.
+    """The settings of a learner.
 
     Attributes:
-        run_dir: the run directory, which exists.
+        run_dir: the run directory, which must exist.
         run_id: the run's name.
-        experiment: what decides theta.
-        experiment_toml: the same as text; workers build their lanes from it.
-        config_sha256: digest of the part of the configuration that decides theta. A checkpoint of another one
-            is not resumed.
-        tokens: what callers must present, each role its own.
-        aggregation: the configuration's table of that name, as the five below.
-        workers: how many workers there are.
+        experiment: the experiment, which determines theta.
+        experiment_toml: the experiment as text, from which workers build their lanes.
+        config_sha256: the digest of the part of the configuration that determines theta. A checkpoint with
+            another digest is not resumed.
+        tokens: the secrets that callers must present, one for each role.
+        aggregation: the configuration's table `[aggregation]`.
+        workers: the table `[workers]`.
         listen: the table `[learner]`.
-        tls: whether connections are encrypted, and with which files.
-        checkpoint: when theta is saved.
-        liveness: when a silent worker counts as lost.
-        gather_s: how long the first lanes wait, so that `workers.count` workers share them from the start.
-        chunk_bytes: largest piece of a body in one message.
-        max_snapshot_bytes: largest lane snapshot accepted.
+        tls: the table `[tls]`.
+        checkpoint: the table `[checkpoint]`.
+        liveness: the table `[liveness]`.
+        gather_s: seconds to wait for the desired workers before leasing the first lanes.
+        chunk_bytes: the maximum number of bytes of a body in one message.
+        max_snapshot_bytes: the maximum size of a lane snapshot.
     """
 
     run_dir: Path
@@ -55,11 +55,11 @@ class LearnerSettings:
     max_snapshot_bytes: int = 1 << 30
 
     def __post_init__(self) -> None:
-        """Refuse what the tables cannot see each for itself.
+        """Check the rules that involve more than one table.
 
         Raises:
-            ConfigError: a key of the configuration.
-            ValueError: another field; naming it, its value and the rule.
+            ConfigError: a key of the configuration breaks a rule.
+            ValueError: another field breaks a rule; the error contains the field, its value and the rule.
         """
         check_exposure(self.listen, self.tls)
         lanes = self.experiment.lanes
@@ -74,5 +74,5 @@ class LearnerSettings:
 
     @property
     def buffer_items(self) -> int:
-        """Gradients that may wait at the learner, over all workers."""
+        """The capacity of the learner's buffer, in estimates."""
         return BUFFERED_BATCHES * self.aggregation.batch_size

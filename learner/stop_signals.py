@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the first asks the learner to end, the second to end now, the third kills it."""
+"""SIGTERM and SIGINT: the first stops the learner gracefully, the second faster, the third kills it."""
 
 import contextlib
 import os
@@ -16,10 +16,10 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 @contextlib.contextmanager
 def stop_signals(put: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Hand the first two signals to `put`; a third ends the process at once, without a checkpoint.
+    """Pass the first two signals to `put`; a third ends the process at once, without a checkpoint.
 
-    `put` is called in the middle of anything, so it must take no lock: `SimpleQueue.put` is made for this.
-    Only a main thread can catch signals; in another one they stay what they were.
+    `put` runs inside a signal handler, so it must be reentrant, as `SimpleQueue.put` is. Only the main thread
+    can handle signals; in other threads, this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

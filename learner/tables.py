@@ -1,7 +1,7 @@
-"""The tables of a configuration that say how a run is run: types, defaults and rules of each key.
+"""The operational tables of a configuration: type, default and rules of each key.
 
-The reader of configuration files, the learner and whatever starts workers use these classes as they are. The
-module does not import JAX: a supervisor that did would hold devices that its workers need.
+The configuration reader, the learner and the workers' supervisor share these classes. The module does not
+import JAX, because a supervisor that did would occupy devices that its workers need.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from unspool.config.toml_values import as_toml
 
 
 def require(section: str, table: Any, *rules: tuple[str, bool, str]) -> None:
-    """Raise a `ConfigError` with every rule `(key, holds, rule)` of `table` that does not hold."""
+    """Raise a `ConfigError` with every rule `(key, holds, text)` of `table` that does not hold."""
     broken = [
         Problem(f"{section}.{key}", as_toml(getattr(table, key)), rule)
         for key, holds, rule in rules
@@ -27,21 +27,22 @@ def require(section: str, table: Any, *rules: tuple[str, bool, str]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class AggregationTable:
-    """How gradients become updates of theta.
+    """The aggregation of gradients to updates of theta.
 
     Attributes:
-        lanes: logical gradient estimators; the batch is defined by them, not by workers.
-        mode: "sync" waits for every lane and is reproducible; "async" takes what has arrived; "quorum" waits
-            for a share of the lanes, and for a while for the others.
-        batch: gradients per update; all lanes if None. Only "async" may differ from that.
-        max_staleness: updates by which theta may be ahead of a gradient's own; None for the mode's default.
-        credits: unapplied gradients that a worker may have per lane; None for the mode's default.
+        lanes: the number of logical gradient estimators, which define the batch independently of workers.
+        mode: "sync" waits for every lane and is reproducible; "async" applies gradients as they arrive;
+            "quorum" waits for a share of the lanes, and for a limited time for the others.
+        batch: gradients per update; None for the number of lanes, which only "async" may change.
+        max_staleness: the maximum number of updates that a gradient may be behind; None for the mode's
+            default.
+        credits: the maximum number of unapplied gradients per lane; None for the mode's default.
         quorum: the share of the lanes that "quorum" waits for; None for its default.
-        grace_s: seconds for which it then waits for the others; None: as long as lanes usually take.
-        staleness_weighting: "inverse" weighs a gradient that is s updates old by 1 / (1 + s).
-        on_rollback: what lanes continue from after the learner has gone back to a checkpoint: "keep" the
-            states that workers have, "restore" those of the checkpoint, "reset" them. "sync" always
-            restores them.
+        grace_s: seconds that "quorum" then waits for the others; None for the usual arrival times.
+        staleness_weighting: "inverse" multiplies the weight of a gradient s updates behind by 1 / (1 + s).
+        on_rollback: the lane states after the learner was rolled back to a checkpoint: "keep" continues from
+            those in workers' memories, "restore" from those in the checkpoint, "reset" restarts the unrolls.
+            "sync" always restores.
     """
 
     lanes: int
@@ -79,35 +80,35 @@ class AggregationTable:
 
     @property
     def batch_size(self) -> int:
-        """Gradients per update."""
+        """The number of gradients per update."""
         return self.lanes if self.batch is None else self.batch
 
     @property
     def staleness_window(self) -> int:
-        """Updates by which theta may be ahead of a gradient's own."""
+        """The maximum number of updates that a gradient may be behind."""
         by_default = {"sync": 0, "quorum": 1, "async": 5}[self.mode]
         return by_default if self.max_staleness is None else self.max_staleness
 
     @property
     def credits_per_lane(self) -> int:
-        """Unapplied gradients that a worker may have per lane."""
+        """The maximum number of unapplied gradients per lane."""
         by_default = 1 if self.mode == "sync" else 2
         return by_default if self.credits is None else self.credits
 
     @property
     def share_needed(self) -> float:
-        """The share of the lanes without which there is no update."""
+        """The minimum share of the lanes in an update."""
         by_default = 0.75 if self.mode == "quorum" else 1.0
         return by_default if self.quorum is None else self.quorum
 
     @property
     def lanes_after_rollback(self) -> Literal["keep", "restore", "reset"]:
-        """What lanes continue from after the learner has gone back to a checkpoint."""
+        """The source of lane states after a rollback to a checkpoint."""
         by_default: Literal["keep", "restore"] = "restore" if self.mode == "sync" else "keep"
         return self.on_rollback or by_default
 
     def settled(self) -> "AggregationTable":
-        """Return the same with the mode's defaults in place of None."""
+        """Return a copy with the mode's defaults in place of None."""
         return dataclasses.replace(
             self,
             batch=self.batch_size,
@@ -119,7 +120,10 @@ class AggregationTable:
         )
 
     def deciding(self) -> dict[str, Any]:
-        """Return what theta depends on. Keys newer than digests of old runs are left out at their default."""
+        """Return the keys that theta depends on, as the configuration's digest contains them.
+
+        Keys that did not exist when older runs computed their digests are omitted at their defaults.
+        """
         keys = dataclasses.asdict(self.settled())
         left_out = {
             "grace_s": None,
@@ -131,18 +135,18 @@ class AggregationTable:
 
 @dataclasses.dataclass(frozen=True)
 class WorkersTable:
-    """The processes that unroll.
+    """The worker processes.
 
     Attributes:
-        count: how many at the start; `unspool scale` changes it during the run.
-        min_count: if given, the run itself chooses how many there are, from min_count to max_count.
-        max_count: how many there may ever be.
-        num_cpus: what each asks of Ray.
-        num_gpus: what each asks of Ray; may be a fraction.
-        resources: custom resources that each asks of Ray.
-        cpu_threads: cores that XLA uses in each process. Results on a CPU depend on it, bit by bit.
-        platform: where JAX computes; "cpu" unless GPUs are asked for.
-        devices: how many devices each divides a lane's tasks among; None: the GPUs that it asks for, or one.
+        count: the number at the start; `unspool scale` changes it during the run.
+        min_count: if set, the run scales itself between min_count and max_count.
+        max_count: the maximum number at any time.
+        num_cpus: the CPUs that each requests from Ray.
+        num_gpus: the GPUs that each requests from Ray; may be a fraction.
+        resources: the custom resources that each requests from Ray.
+        cpu_threads: the cores that XLA uses in each process. Results on a CPU depend on it, bit for bit.
+        platform: the platform of JAX; None for "cuda" if GPUs are requested, else "cpu".
+        devices: the devices that each splits a lane's tasks across; None for its number of GPUs, at least 1.
     """
 
     count: int = 2
@@ -157,7 +161,7 @@ class WorkersTable:
 
     def __post_init__(self) -> None:
         fits_count = 0 <= (self.min_count or 0) <= self.count
-        # Ray hides the GPUs that were not asked for.
+        # Ray hides the GPUs that were not requested.
         fits_gpus = self.platform == "cpu" or not 0 < math.ceil(self.num_gpus) < self.device_count
         require(
             "workers",
@@ -176,31 +180,31 @@ class WorkersTable:
 
     @property
     def device_count(self) -> int:
-        """Devices that each divides a lane's tasks among."""
+        """The number of devices that each worker splits a lane's tasks across."""
         on_gpus = self.platform != "cpu" and self.num_gpus >= 1
         by_default = int(self.num_gpus) if on_gpus else 1
         return by_default if self.devices is None else self.devices
 
     @property
     def scale(self) -> Scale:
-        """How many workers are wanted at the start, and within which range the run may choose."""
+        """The initial number of workers, and the range for autoscaling."""
         bounds = None if self.min_count is None else WorkerRange(self.min_count, self.max_count)
         return Scale(self.count, bounds)
 
     def settled(self) -> "WorkersTable":
-        """Return the same with the platform and the devices decided."""
+        """Return a copy with defaults in place of None for the platform and the devices."""
         platform = self.platform or ("cpu" if self.num_gpus == 0 else "cuda")
         return dataclasses.replace(self, platform=platform, devices=self.device_count)
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointTable:
-    """When theta, and every lane's unroll state, is saved.
+    """The schedule of checkpoints, with theta and every lane's unroll state.
 
     Attributes:
-        every: outer steps from one to the next.
-        keep: how many of the newest are kept.
-        give_up_s: seconds for which training continues although none can be written, as on a full disk.
+        every: the number of outer steps between checkpoints.
+        keep: the number of newest checkpoints that are kept.
+        give_up_s: seconds for which training continues if none can be written, as on a full disk.
     """
 
     every: int = 20
@@ -219,12 +223,12 @@ class CheckpointTable:
 
 @dataclasses.dataclass(frozen=True)
 class LivenessTable:
-    """When a silent worker counts as lost.
+    """The detection of lost workers and learners.
 
     Attributes:
-        heartbeat_s: seconds from one heartbeat to the next.
-        patience: how many times two missed heartbeats are forgiven before a worker's lanes go to others.
-        orphan_ttl_s: seconds after which a worker without a learner ends itself.
+        heartbeat_s: seconds between heartbeats.
+        patience: a worker's lanes are reassigned after `2 * patience` missed heartbeats.
+        orphan_ttl_s: seconds after which a worker without a learner exits.
     """
 
     heartbeat_s: float = 5.0
@@ -242,7 +246,7 @@ class LivenessTable:
 
     @property
     def lease_ttl_s(self) -> float:
-        """Seconds of silence after which a worker's lanes go to others."""
+        """Seconds of silence after which a worker's lanes are reassigned."""
         return 2 * self.patience * self.heartbeat_s
 
 

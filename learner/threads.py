@@ -1,4 +1,4 @@
-"""Threads that cannot fail unseen, and those that call a function periodically."""
+"""Threads that report their exceptions, and periodic calls of a function."""
 
 import threading
 from collections.abc import Callable
@@ -8,27 +8,27 @@ _JOIN_S: Final = 5.0
 
 
 class OwnedThread:
-    """A named thread whose exception reaches its owner."""
+    """A named thread that reports its exception to its owner."""
 
     def __init__(self, name: str, body: Callable[[], None], report: Callable[[BaseException], None]) -> None:
-        """Run `body` once started; `report` gets the exception if it raises one."""
+        """Run `body` once started; if it raises, call `report` with the exception."""
         self._body = body
         self._report = report
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def join(self, timeout_s: float) -> None:
-        """Wait for the end of the body."""
+        """Wait up to `timeout_s` for the thread to end."""
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
         try:
             self._body()
-        except BaseException as error:  # whatever it is, the owner must know
+        except BaseException as error:  # report every exception, including SystemExit
             self._report(error)
 
 
@@ -38,18 +38,18 @@ class Ticker:
     def __init__(
         self, name: str, period_s: float, tick: Callable[[], None], report: Callable[[BaseException], None]
     ) -> None:
-        """Call `tick` every `period_s` once started; `report` gets the exception that ends that, if any."""
+        """Call `tick` every `period_s` once started; if it raises, stop and call `report`."""
         self._period_s = period_s
         self._tick = tick
         self._stopping = threading.Event()
         self._thread = OwnedThread(name, self._run, report)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
+        """Stop the thread and wait for it."""
         self._stopping.set()
         self._thread.join(_JOIN_S)
 
