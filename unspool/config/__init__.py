@@ -1,1 +1,1 @@
-"""Objects from the tables of a configuration, and what is wrong with a table or an argument, in words."""
+"""Objects built from configuration tables, and error messages for invalid tables and arguments."""

@@ -1,7 +1,7 @@
-"""Constructor arguments that cannot be used are refused by name, before any work is done with them.
+"""Checks of constructor arguments.
 
-A message reads `Class(field=value): rule`; configuration files learn from it which of their keys is wrong.
-Values that JAX or NumPy hold in arrays are let through unseen: under a trace there is nothing to look at.
+Messages have the form `Class(field=value): rule`, which the configuration reader parses to name the invalid
+key. Values in JAX or NumPy arrays are not checked, because traced arrays have no values.
 """
 
 import math
@@ -14,12 +14,12 @@ import numpy as np
 
 
 def refusal(owner: object, field: str, rule: str) -> ValueError:
-    """The error that says which argument of `owner` breaks which rule."""
+    """Return the error for the argument `field` of `owner` that violates `rule`."""
     return ValueError(_message(owner, field, repr(getattr(owner, field)), rule))
 
 
 def check_whole_number(owner: object, field: str, at_least: int = 1) -> None:
-    """Refuse anything but an integer, neither a bool nor 2.0, of at least `at_least`.
+    """Reject values other than integers (no bools, no 2.0) of at least `at_least`.
 
     Raises:
         ValueError: names the class, the argument, the value and the rule.
@@ -35,7 +35,7 @@ def check_whole_number(owner: object, field: str, at_least: int = 1) -> None:
 
 
 def check_positive(owner: object, field: str, reason: str = "") -> None:
-    """Refuse anything but a finite number above 0; `reason` ends the message.
+    """Reject values other than finite numbers above 0; `reason` ends the message.
 
     Raises:
         ValueError: names the class, the argument, the value and the rule.
@@ -46,7 +46,7 @@ def check_positive(owner: object, field: str, reason: str = "") -> None:
 
 
 def check_not_negative(owner: object, field: str) -> None:
-    """Refuse anything but a finite number of at least 0.
+    """Reject values other than finite numbers of at least 0.
 
     Raises:
         ValueError: names the class, the argument, the value and the rule.
@@ -57,7 +57,7 @@ def check_not_negative(owner: object, field: str) -> None:
 
 
 def check_decay(owner: object, field: str) -> None:
-    """Refuse anything but a number in [0, 1): how much of an average is kept at each step.
+    """Reject values other than numbers in [0, 1), such as the decay of a moving average.
 
     Raises:
         ValueError: names the class, the argument, the value and the rule.
@@ -68,7 +68,7 @@ def check_decay(owner: object, field: str) -> None:
 
 
 def check_finite(owner: object, field: str) -> None:
-    """Refuse anything but a finite number.
+    """Reject values other than finite numbers.
 
     Raises:
         ValueError: names the class, the argument, the value and the rule.
@@ -77,7 +77,7 @@ def check_finite(owner: object, field: str) -> None:
 
 
 def check_choice(owner: object, field: str, choices: Collection[Any]) -> None:
-    """Refuse a value that is not among `choices`.
+    """Reject a value that is not in `choices`.
 
     Raises:
         ValueError: names the class, the argument, the value and the choices.
@@ -87,10 +87,10 @@ def check_choice(owner: object, field: str, choices: Collection[Any]) -> None:
 
 
 def check_instance(owner: object, field: str, kind: type, remedy: str) -> None:
-    """Refuse what is not an instance of `kind`, a class in its place above all.
+    """Reject a value that is not an instance of `kind`, such as the class itself.
 
     Raises:
-        TypeError: names the class, the argument, what it is and what to give instead.
+        TypeError: names the class, the argument, its type and the remedy.
     """
     value = getattr(owner, field)
     if not isinstance(value, kind):
@@ -99,7 +99,7 @@ def check_instance(owner: object, field: str, kind: type, remedy: str) -> None:
 
 
 def check_hashable(owner: object, field: str) -> None:
-    """Refuse a value that cannot be part of a compiled program's identity.
+    """Reject a value that cannot be part of the key of a compiled program.
 
     Raises:
         TypeError: names the class, the argument, its type and the remedy.
@@ -114,7 +114,7 @@ def check_hashable(owner: object, field: str) -> None:
 
 
 def _number(owner: object, field: str) -> float | None:
-    """The argument, or None where an array holds it."""
+    """Return the argument, or None if it is an array."""
     value = getattr(owner, field)
     if isinstance(value, jax.Array | np.ndarray):
         return None

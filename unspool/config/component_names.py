@@ -1,8 +1,8 @@
-"""The library's registry: the names of its components, and where each is found.
+"""The library's registry: the names and locations of its components.
 
-By these names a configuration calls a component, and `import unspool` offers it (`unspool.TruncatedPES`). The
-modules are imported only when a name is used. Components of other packages need no entry: a configuration
-calls them `package.module:Class`.
+Configurations use these names, and so do the attributes of the package (`unspool.TruncatedPES`). Modules are
+imported only when a name is used. Components of other packages need no entry: configurations refer to them as
+`package.module:Class`.
 """
 
 from collections.abc import Mapping
@@ -70,12 +70,12 @@ NAMES_BY_KIND: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         "Task": _TASKS,
     }
 )
-"""`"module:attribute"` by component name, by the name of the abstract class that the component implements."""
+"""`"module:attribute"` by component name, grouped by the name of the abstract class."""
 
 NAMES: Final[Mapping[str, str]] = MappingProxyType(
     {name: place for names in NAMES_BY_KIND.values() for name, place in names.items()}
 )
-"""`"module:attribute"` by component name, of every kind."""
+"""`"module:attribute"` by component name, for all components."""
 
 PUBLIC_NAMES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -97,4 +97,4 @@ PUBLIC_NAMES: Final[Mapping[str, str]] = MappingProxyType(
         **_in("tasks.datasets.base", "Datasets", "Split"),
     }
 )
-"""What `import unspool` offers: all components, the classes to implement, and what makes and uses them."""
+"""The public names of `unspool`: all components, abstract classes, and related functions."""

@@ -1,9 +1,8 @@
-"""Components of a run from tables: `{type = "TruncatedPES", trunc_length = 50, ...}` becomes an object.
+"""Components built from tables such as `{type = "TruncatedPES", trunc_length = 50, ...}`.
 
 `type` is a name of the library (`unspool.config.component_names`) or `package.module:Class` for code outside
-it; the other keys are constructor arguments, tables with a `type` among them are components themselves.
-Whatever is wrong is a `ConfigError` that names the key, and all that can be known to be wrong is reported
-together.
+it; the other keys are constructor arguments, and nested tables with a `type` are components themselves. A
+`ConfigError` names the key of each problem and reports all detectable problems together.
 """
 
 import contextlib
@@ -32,7 +31,7 @@ from unspool.config.toml_values import (
 Table = Mapping[str, Any]
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
-# How constructors of this project word their errors: "TruncatedPES(std=-0.1): std must be positive".
+# The form of constructor errors in this project: "TruncatedPES(std=-0.1): std must be positive".
 _CONSTRUCTOR_ERROR = re.compile(r"\w+\((?P<name>\w+)=(?P<values>.*?)\): (?P<rule>.*)", re.DOTALL)
 
 
@@ -42,11 +41,11 @@ def build(table: Any, key: str, kind: Any = Any, given: Mapping[str, Any] = _NOT
     Args:
         table: a table with a `type`.
         key: its path in the configuration, for messages.
-        kind: the class that it must be an instance of, or any annotation.
-        given: constructor arguments that do not come from the table.
+        kind: the required class of the component, or any annotation.
+        given: constructor arguments that are not in the table.
 
     Raises:
-        ConfigError: with every problem of this table and of those nested in it.
+        ConfigError: lists every problem of this table and of nested tables.
     """
     with nested_problems(table, key):
         target = component_type(table, key, kind)
@@ -58,9 +57,9 @@ def build(table: Any, key: str, kind: Any = Any, given: Mapping[str, Any] = _NOT
 
 @contextlib.contextmanager
 def nested_problems(table: Any, key: str) -> Iterator[None]:
-    """Add to a `ConfigError` about the type of `table` what is wrong with the components nested in it.
+    """Extend a `ConfigError` about the type of `table` by the problems of nested components.
 
-    Which arguments a type that is not known takes cannot be said, but its components can be built.
+    The arguments of an unknown type cannot be checked, but its nested components can be built.
     """
     try:
         yield
@@ -82,10 +81,10 @@ def _build_nested(value: Any, key: str) -> None:
 
 
 def component_type(table: Any, key: str, kind: Any = Any) -> Callable[..., Any]:
-    """Return what the `type` of `table` names.
+    """Return the class or function that the `type` of `table` names.
 
     Raises:
-        ConfigError: `table` is no table with a `type`, or the type is unknown.
+        ConfigError: `table` is not a table with a `type`, or the type is unknown.
     """
     if not isinstance(table, Mapping):
         raise ConfigError(Problem(key, as_toml(table), "must be a table with a `type`"))
@@ -98,10 +97,10 @@ def component_type(table: Any, key: str, kind: Any = Any) -> Callable[..., Any]:
 
 
 def call(target: Callable[..., Any], arguments: Table, key: str, given: Mapping[str, Any] = _NOTHING) -> Any:
-    """Call `target` with the values of a table, checked against its signature, and with those of `given`.
+    """Call `target` with the values of a table, checked against its signature, and with `given`.
 
     Raises:
-        ConfigError: an argument is unknown, missing, or of the wrong type, or `target` itself refused it.
+        ConfigError: an argument is unknown, missing, or of the wrong type, or `target` raised an error.
     """
     known = {name: one for name, one in parameters(target).items() if name not in given}
     values = checked(arguments, known, key, name_of(target))
@@ -109,7 +108,7 @@ def call(target: Callable[..., Any], arguments: Table, key: str, given: Mapping[
 
 
 def checked(arguments: Table, known: Mapping[str, Parameter], key: str, owner: str) -> dict[str, Any]:
-    """Return the values of a table as `owner`, who knows the arguments `known`, takes them.
+    """Return the converted values of a table for `owner`, which takes the arguments `known`.
 
     Raises:
         ConfigError: an argument is unknown, missing, or of the wrong type.
@@ -126,10 +125,10 @@ def checked(arguments: Table, known: Mapping[str, Parameter], key: str, owner: s
 
 
 def check_names(arguments: Table, known: Mapping[str, Parameter], key: str, owner: str) -> None:
-    """Refuse arguments that `owner` does not know, and the lack of those it cannot do without.
+    """Reject unknown and missing arguments of `owner`.
 
     Raises:
-        ConfigError: naming each of them, and the nearest that is known.
+        ConfigError: names each of them, and the closest known argument.
     """
     problems = ProblemList()
     for name, value in arguments.items():
@@ -144,13 +143,13 @@ def check_names(arguments: Table, known: Mapping[str, Parameter], key: str, owne
 
 
 def convert(value: Any, annotation: Any, key: str) -> Any:
-    """Return `value` as an argument annotated with `annotation` takes it.
+    """Return `value` converted to the type `annotation` of an argument.
 
-    Lists become tuples, which are hashable; integers become floats where only a float is meant; tables with a
-    `type` become components; a task becomes the family of that one task where a family is meant.
+    Lists become tuples, which are hashable; integers become floats if only a float is allowed; tables with a
+    `type` become components; a task becomes a family of that single task if a family is required.
 
     Raises:
-        ConfigError: it does not fit.
+        ConfigError: the value does not match.
     """
     kinds = alternatives(annotation)
     if isinstance(value, Mapping) and "type" in value:
@@ -166,10 +165,10 @@ def convert(value: Any, annotation: Any, key: str) -> Any:
 
 
 def called(target: Callable[..., Any], values: Mapping[str, Any], arguments: Table, key: str) -> Any:
-    """Call `target` with converted values; its own complaints become problems of the table at `key`.
+    """Call `target` with converted values; its errors become problems of the table at `key`.
 
     Raises:
-        ConfigError: `target` refused the values, or a file that it needs is missing.
+        ConfigError: `target` rejected the values, or a file that it needs is missing.
     """
     try:
         return target(**values)
@@ -178,7 +177,7 @@ def called(target: Callable[..., Any], values: Mapping[str, Any], arguments: Tab
 
 
 def refused(error: Exception, arguments: Table, key: str) -> ConfigError:
-    """Return what a component's own `error` says of the table at `key`, or of the argument that it names."""
+    """Return a component's `error` as a problem of the table at `key`, or of the argument that it names."""
     if isinstance(error, ConfigError):
         return error
     match = _CONSTRUCTOR_ERROR.fullmatch(str(error))
@@ -190,10 +189,10 @@ def refused(error: Exception, arguments: Table, key: str) -> ConfigError:
 
 
 def checked_kind(component: Any, table: Table, key: str, kind: Any) -> Any:
-    """Return `component` if `kind` admits it, or what it stands for: a task may stand for its family.
+    """Return `component` if it matches `kind`, or the family of a single task if `kind` is a family.
 
     Raises:
-        ConfigError: it is something else.
+        ConfigError: the component does not match `kind`.
     """
     kinds = alternatives(kind)
     if any(_is_a(component, one) for one in kinds):
@@ -255,12 +254,12 @@ def _is_a(component: Any, kind: Any) -> bool:
     if wanted is None:
         return True
     if getattr(wanted, "_is_protocol", False):
-        return callable(component)  # the library's protocols are all of functions
+        return callable(component)  # all protocols of the library describe functions
     return isinstance(component, wanted)
 
 
 def _may_make(target: type, kind: Any) -> bool:
-    """Whether instances of `target` may be what `kind` wants: what cannot be is not even called."""
+    """Return whether results of `target` may match `kind`, to avoid calls that cannot succeed."""
     from unspool.tasks.base import Task, TaskFamily  # reading tables needs no JAX
 
     wanted = [_class_of(one) for one in alternatives(kind)]
@@ -271,7 +270,7 @@ def _may_make(target: type, kind: Any) -> bool:
 
 
 def _class_of(kind: Any) -> type | None:
-    """The class that instances are asked to be of; None if anything will do."""
+    """Return the class that instances must have; None for any."""
     wanted = typing.get_origin(kind) or kind
     return wanted if isinstance(wanted, type) and wanted is not Any else None
 
@@ -283,5 +282,5 @@ def _family_of(component: Any) -> Any | None:
 
 
 def name_of(target: Callable[..., Any]) -> str:
-    """Return what messages call `target`."""
+    """Return the name of `target` in messages."""
     return getattr(target, "__name__", repr(target))

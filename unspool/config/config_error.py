@@ -1,4 +1,4 @@
-"""What is wrong with a configuration: all of it at once, each with key, value, rule and remedy."""
+"""Configuration errors, which list all problems with key, value, rule and remedy."""
 
 import contextlib
 import dataclasses
@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a configuration.
+    """One problem of a configuration.
 
     Attributes:
         key: path of the offending value, `estimators[0].trunc_length`.
-        given: the value as it was written; None if nothing was.
-        rule: what does not hold.
-        remedy: what to write instead; empty where the rule says it all.
+        given: the value as written; None if it is missing.
+        rule: the violated rule.
+        remedy: the suggested fix; empty if the rule is sufficient.
     """
 
     key: str
@@ -31,7 +31,7 @@ class ConfigError(ValueError):
     """A configuration that cannot be used.
 
     Attributes:
-        problems: all that is known to be wrong, in the order of the configuration.
+        problems: all known problems, in the order of the configuration.
     """
 
     def __init__(self, *problems: Problem) -> None:
@@ -40,18 +40,18 @@ class ConfigError(ValueError):
 
 
 class ProblemList:
-    """Gathers the problems of several independent parts, so that a person sees all of them at once."""
+    """A collector for the problems of independent parts, so that all are reported together."""
 
     def __init__(self) -> None:
         self._problems: dict[str, Problem] = {}
 
     def add(self, problem: Problem) -> None:
-        """Note `problem` and go on; of several that concern one key, the first stands for all."""
+        """Add `problem`; only the first problem of a key is kept."""
         self._problems.setdefault(problem.key, problem)
 
     @contextlib.contextmanager
     def gathered(self) -> Iterator[None]:
-        """Run a block; note the problems of a `ConfigError` that ends it instead of passing it on."""
+        """Run a block, and collect the problems of a `ConfigError` that it raises."""
         try:
             yield
         except ConfigError as error:
@@ -59,17 +59,19 @@ class ProblemList:
                 self.add(problem)
 
     def raise_if_any(self) -> None:
-        """Raise one `ConfigError` with everything noted so far.
+        """Raise one `ConfigError` with all collected problems.
 
         Raises:
-            ConfigError: something was noted.
+            ConfigError: there are problems.
         """
         if self._problems:
             raise ConfigError(*self._problems.values())
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a remedy that names the member of `known` nearest to `name`, or all of them if none is near."""
+    """Return a remedy that names the closest match of `name` in `known`, or all of `known` if none is
+    close.
+    """
     known = sorted(known)
     by_lower_case = {candidate.lower(): candidate for candidate in known}
     near = difflib.get_close_matches(name.lower(), by_lower_case, n=1)

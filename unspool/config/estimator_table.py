@@ -1,8 +1,8 @@
-"""A gradient estimator from its table.
+"""Gradient estimators from configuration tables.
 
-The table is flat: beside the estimator's own arguments it holds those of the unrolled system, which is a
-learned optimizer that trains `num_tasks` tasks of `task_family`, each for as long as `truncation_schedule`
-says. Any other system is a table of its own, `truncated_step`.
+The table is flat: it holds the arguments of the estimator and of the unrolled system, a learned optimizer
+that trains `num_tasks` tasks of `task_family` with episodes of `truncation_schedule`. Any other system has a
+table of its own, `truncated_step`.
 """
 
 from collections.abc import Mapping
@@ -29,16 +29,16 @@ def build_estimator(table: Any, key: str, learned_optimizer: LearnedOptimizer | 
     Args:
         table: one `[[estimators]]` table.
         key: its path, for messages.
-        learned_optimizer: what trains the tasks of a flat table.
+        learned_optimizer: the optimizer that trains the tasks of a flat table.
 
     Raises:
-        ConfigError: with every problem of the table.
+        ConfigError: lists every problem of the table.
     """
     with nested_problems(table, key):
         estimator_type = component_type(table, key, GradientEstimator)
     own = parameters(estimator_type)
     arguments = {name: value for name, value in table.items() if name != "type"}
-    if own.pop("truncated_step", None) is None:  # of a user's own, which needs no step
+    if own.pop("truncated_step", None) is None:  # a user-defined estimator, which needs no step
         values = checked(arguments, own, key, name_of(estimator_type))
         users: GradientEstimator = called(estimator_type, values, arguments, key)
         return users
@@ -64,7 +64,7 @@ def _learned_optimizer_parameters(own: Mapping[str, Parameter]) -> dict[str, Par
 def _learned_optimizer_step(
     values: Mapping[str, Any], arguments: Table, key: str, learned_optimizer: LearnedOptimizer | None
 ) -> VectorizedStep:
-    # An estimator that unrolls whole episodes keeps the schedule to itself, and its step never ends one.
+    # An estimator that unrolls whole episodes uses the schedule itself; its step never ends an episode.
     schedule = values.get("truncation_schedule", NeverEndingTruncationSchedule())
     step_values = {name: value for name, value in values.items() if name != "truncation_schedule"}
     given = {"learned_opt": learned_optimizer, "trunc_sched": schedule}

@@ -1,4 +1,4 @@
-"""Modules that cannot be imported because another one, found earlier on the search path, has their name."""
+"""Modules shadowed by a module of the same name that is earlier on the search path."""
 
 import importlib.util
 import sys
@@ -6,11 +6,13 @@ from importlib.machinery import ModuleSpec, PathFinder
 from typing import Final
 
 PACKAGES: Final = ("unspool", "protos", "learner", "workers", "service")
-"""Those of this program."""
+"""The packages of this program."""
 
 
 def hidden_module(name: str) -> str:
-    """Return which module called `name`, without a dot, is hidden, and by what; empty if none is."""
+    """Return a description of the shadowed top-level module `name` and of its shadow; empty if none is
+    shadowed.
+    """
     taken = getattr(sys.modules.get(name), "__spec__", None) or PathFinder.find_spec(name)
     if taken is None:
         return ""
@@ -23,13 +25,13 @@ def hidden_module(name: str) -> str:
 
 
 def reserve_standard_names(directory: str) -> None:
-    """Let no module in `directory`, which is not yet on the search path, pass for the standard library's.
+    """Prevent modules in `directory`, which is not yet on the search path, from posing as standard modules.
 
-    That of another system has modules which this one lacks: `import msvcrt` must go on to fail here.
+    Some standard modules exist on other systems only: `import msvcrt` must still fail here.
     """
     for name in sys.stdlib_module_names:
         if PathFinder.find_spec(name, [directory]) and not _is_there(name):
-            sys.modules[name] = None  # type: ignore[assignment]  # which is how an import is made to fail
+            sys.modules[name] = None  # type: ignore[assignment]  # None makes imports fail
 
 
 def _is_there(name: str) -> bool:

@@ -1,6 +1,6 @@
-"""The settings of JAX, and of what JAX is built on, that the bits of theta depend on.
+"""The settings of JAX and of its libraries that affect the bits of theta.
 
-Declarations only: JAX is imported by `Numerics.apply` and nowhere else, so that a supervisor can read them.
+The module does not import JAX before `Numerics.apply`, so that a supervisor can read the settings.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ OPTIONS: Final[Mapping[str, str]] = types.MappingProxyType(
 """JAX's option for each key of `Numerics` but `environment`."""
 
 DIAGNOSTIC: Final = frozenset({"dtype_promotion", "rank_promotion", "debug_nans", "debug_infs"})
-"""Keys with which a program raises, or gives the bits that it gives without them."""
+"""Keys that only make a program raise errors, and do not change its results."""
 
 _LIBRARY_VARIABLES: Final = frozenset(
     {
@@ -62,26 +62,26 @@ _REPORTS: Final = ("_LOG", "VERBOSE", "_DUMP")
 
 
 def is_library_variable(name: str) -> bool:
-    """Whether XLA, or a library below it, reads from the variable `name` how it computes."""
+    """Return whether the variable `name` configures the computations of XLA or of a library below it."""
     reports = any(part in name for part in _REPORTS)
     return name in _LIBRARY_VARIABLES or (name.startswith(_LIBRARY_PREFIXES) and not reports)
 
 
 @dataclasses.dataclass(frozen=True)
 class Numerics:
-    """How every process of a run computes; the defaults are JAX's own.
+    """The numerical settings of every process of a run; the defaults are JAX's own.
 
     Attributes:
-        threefry_partitionable: which of its two streams the threefry generator gives.
+        threefry_partitionable: which of the two random streams the threefry generator produces.
         prng_impl: the random number generator.
-        enable_x64: whether there are 64-bit types.
-        matmul_precision: of matrix products and convolutions; None: the device's own.
-        dtype_promotion: "strict" refuses operations between types that differ.
-        rank_promotion: "raise" refuses operations between arrays of different rank, "warn" tells of them.
-        debug_nans: raise where a NaN comes up.
-        debug_infs: raise where an infinity comes up.
-        environment: variables that XLA and the libraries below it read, such as `XLA_FLAGS`; those that are
-            not here are unset in the processes of a run.
+        enable_x64: whether 64-bit types are enabled.
+        matmul_precision: precision of matrix products and convolutions; None for the device's default.
+        dtype_promotion: "strict" rejects operations between different types.
+        rank_promotion: "raise" rejects operations between arrays of different rank, "warn" warns.
+        debug_nans: whether to raise on NaNs.
+        debug_infs: whether to raise on infinities.
+        environment: environment variables of XLA and the libraries below it, such as `XLA_FLAGS`; variables
+            not listed here are unset in the processes of a run.
     """
 
     threefry_partitionable: bool = True
@@ -114,10 +114,10 @@ class Numerics:
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any]) -> Self:
-        """Return what the table `numerics` of a configuration says; the defaults where there is none.
+        """Return the settings of the table `numerics` of a configuration; the defaults if there is none.
 
         Raises:
-            ConfigError: with everything that is wrong with that table.
+            ConfigError: lists every problem of the table.
         """
         table = tables.get("numerics", {})
         if not isinstance(table, Mapping):
@@ -127,7 +127,7 @@ class Numerics:
         return made
 
     def deciding(self) -> dict[str, Any]:
-        """Return what differs from the defaults: nothing for runs from before there was this table."""
+        """Return the settings that differ from the defaults; empty for runs that predate this table."""
         default = Numerics()
         fields = dataclasses.asdict(self)
         return {name: value for name, value in fields.items() if value != getattr(default, name)}
@@ -137,10 +137,10 @@ class Numerics:
         return {option: getattr(self, key) for key, option in OPTIONS.items()}
 
     def check_applied(self) -> None:
-        """Make sure that nobody has changed JAX's options since `apply`, as a component's module might.
+        """Check that JAX's options have not changed since `apply`, for example by a component's module.
 
         Raises:
-            ConfigError: naming the key of every option that has another value.
+            ConfigError: names the key of every option with a different value.
         """
         import jax
 
@@ -158,12 +158,12 @@ class Numerics:
             raise ConfigError(*problems)
 
     def apply(self) -> None:
-        """Make JAX compute like this in this process, from the next program on.
+        """Set JAX's options in this process, for all programs compiled from now on.
 
-        `environment` is read by XLA when it makes its first device; it must be set before.
+        XLA reads `environment` when it creates its first device, so the variables must be set before.
         """
         import jax
 
         for option, value in self.options().items():
             if getattr(jax.config, option) != value:
-                jax.config.update(option, value)  # type: ignore[no-untyped-call]  # jax has no types here
+                jax.config.update(option, value)  # type: ignore[no-untyped-call]  # no types in jax

@@ -1,4 +1,4 @@
-"""The outer optimizer from its table: any optax optimizer by name, its schedules, and clipping before it."""
+"""The outer optimizer from its table: any optax optimizer by name, with schedules and gradient clipping."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +28,7 @@ def build_outer_optimizer(table: Any, key: str) -> optax.GradientTransformation:
     gradient and `clip_norm` its global norm.
 
     Raises:
-        ConfigError: with every problem of the table.
+        ConfigError: lists every problem of the table.
     """
     problems = ProblemList()
     clipping, given = [], {}
@@ -49,14 +49,14 @@ def build_outer_optimizer(table: Any, key: str) -> optax.GradientTransformation:
 
 
 def check_outer_optimizer(optimizer: optax.GradientTransformation, theta: PyTree, key: str) -> None:
-    """Refuse an optimizer that cannot update `theta`, a pytree of arrays or shapes, from a gradient alone.
+    """Reject an optimizer that cannot update `theta`, a pytree of arrays or shapes, from a gradient alone.
 
     Raises:
-        ConfigError: it needs something else, such as the loss as a function.
+        ConfigError: the optimizer needs other inputs, such as the loss function.
     """
     try:
         jax.eval_shape(lambda theta: optimizer.update(theta, optimizer.init(theta), theta), theta)
-    except Exception as error:  # whatever an optimizer trips over, it cannot be used
+    except Exception as error:  # an optimizer that raises any error cannot be used
         rule = f"cannot be used as an outer optimizer: {error}"
         raise ConfigError(
             Problem(f"{key}.type", None, rule, "choose one that needs gradients only")
@@ -95,7 +95,7 @@ def _optimizers() -> Iterator[tuple[str, Callable[..., Any]]]:
 
 
 def _schedules() -> Iterator[tuple[str, Callable[..., Any]]]:
-    """The functions of optax that return a schedule of numbers, whatever they are called."""
+    """Return the functions of optax that are annotated to return a schedule."""
     return (
         (name, function)
         for name, function in _functions(optax)

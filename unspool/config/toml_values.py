@@ -1,4 +1,4 @@
-"""Values of a TOML file against the annotations of what they are meant for."""
+"""Checks of TOML values against type annotations."""
 
 import dataclasses
 import inspect
@@ -16,11 +16,11 @@ _ANYTHING: tuple[object, ...] = (Any, object, inspect.Parameter.empty)
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """One argument of something that a table describes.
+    """One argument of the target of a table.
 
     Attributes:
-        annotation: its type, as far as it can be resolved.
-        is_required: it has no default.
+        annotation: its type, if it can be resolved.
+        is_required: whether it has no default.
     """
 
     annotation: Any
@@ -28,14 +28,12 @@ class Parameter:
 
 
 def parameters(target: Callable[..., Any]) -> dict[str, Parameter]:
-    """Return the arguments that `target` can be given by keyword."""
+    """Return the arguments that `target` accepts by keyword."""
     function, is_method = _implementation(target)
     try:
         signature = inspect.signature(function, eval_str=True)
     except (NameError, TypeError, AttributeError):
-        signature = inspect.signature(
-            function
-        )  # with annotations for type checkers only: values go unchecked
+        signature = inspect.signature(function)  # annotations for type checkers only; values are not checked
     by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {
         name: Parameter(parameter.annotation, parameter.default is inspect.Parameter.empty)
@@ -45,15 +43,15 @@ def parameters(target: Callable[..., Any]) -> dict[str, Parameter]:
 
 
 def _implementation(target: Callable[..., Any]) -> tuple[Callable[..., Any], bool]:
-    """The function whose signature `target` has, and whether it begins with `self`."""
-    # A metaclass may take any arguments on its way to `__init__`, which is the one that knows.
+    """Return the function that defines the signature of `target`, and whether it starts with `self`."""
+    # A metaclass may accept any arguments and pass them to `__init__`, whose signature counts.
     initializer = typing.cast(Any, target).__init__
     has_own = isinstance(target, type) and initializer is not object.__init__
     return (initializer, True) if has_own else (target, False)
 
 
 def alternatives(annotation: Any) -> tuple[Any, ...]:
-    """Return the members of a union, however nested; other annotations are their own only member."""
+    """Return the members of a (nested) union, or the annotation itself as the only member."""
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
         return alternatives(typing.get_args(annotation)[0])
@@ -63,7 +61,7 @@ def alternatives(annotation: Any) -> tuple[Any, ...]:
 
 
 def fits_plain(value: Any, annotation: Any) -> bool:
-    """Whether `value`, a TOML string, number or boolean, may be passed where `annotation` stands."""
+    """Return whether `value`, a TOML string, number or boolean, matches `annotation`."""
     if annotation in _ANYTHING or isinstance(annotation, str | typing.TypeVar):
         return True
     if typing.get_origin(annotation) is typing.Literal:
@@ -74,7 +72,7 @@ def fits_plain(value: Any, annotation: Any) -> bool:
 
 
 def item_annotation(annotation: Any) -> Any | None:
-    """Return what `annotation` says of the items of a list; None if a list does not fit."""
+    """Return the annotation of a list's items under `annotation`; None if a list does not match."""
     if annotation in _ANYTHING:
         return Any
     origin = typing.get_origin(annotation) or annotation
@@ -85,18 +83,18 @@ def item_annotation(annotation: Any) -> Any | None:
 
 
 def is_mapping(annotation: Any) -> bool:
-    """Whether a table may be passed as it is where `annotation` stands."""
+    """Return whether a table matches `annotation` without conversion."""
     origin = typing.get_origin(annotation) or annotation
     return annotation in _ANYTHING or (isinstance(origin, type) and issubclass(origin, Mapping))
 
 
 def in_words(annotation: Any) -> str:
-    """Say what may be written where `annotation` stands: "an integer or a string"."""
+    """Return a description of the values that match `annotation`: "an integer or a string"."""
     return " or ".join(dict.fromkeys(map(_one_in_words, filter(_is_writable, alternatives(annotation)))))
 
 
 def _is_writable(annotation: Any) -> bool:
-    # Unions of what JAX takes for an array list many types; their numbers are all that a file can hold.
+    # JAX's unions of array-like types have many members, of which a file can hold only the numbers.
     from_arrays = getattr(annotation, "__module__", "").split(".")[0] in ("jax", "jaxlib", "numpy")
     return not from_arrays and annotation not in (types.NoneType, complex)
 
@@ -116,12 +114,12 @@ def _one_in_words(annotation: Any) -> str:
 
 
 def as_toml(value: Any) -> str:
-    """Write `value` as TOML writes it, tables and lists inline."""
+    """Return `value` in TOML syntax, with inline tables and lists."""
     match value:
         case bool():
             return "true" if value else "false"
         case str():
-            # JSON's escapes are TOML's, but JSON leaves DEL as it is.
+            # JSON's escapes are valid in TOML, but JSON does not escape DEL.
             return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
         case Mapping():
             return (
@@ -132,10 +130,10 @@ def as_toml(value: Any) -> str:
         case list() | tuple():
             return "[" + ", ".join(map(as_toml, value)) + "]"
         case _:
-            return str(value)  # numbers, inf and nan included, and dates look the same
+            return str(value)  # the same for numbers, including inf and nan, and dates
 
 
 def as_toml_key(name: str) -> str:
-    """Write the name of a value as TOML does: quoted only if it must be."""
+    """Return a key in TOML syntax, quoted only if necessary."""
     is_bare = name.isascii() and name.replace("-", "_").isidentifier()
     return name if is_bare else as_toml(name)

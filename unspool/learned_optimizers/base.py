@@ -1,4 +1,4 @@
-"""What a learned optimizer is, and the smallest ones: hand-designed rules with learned hyper-parameters."""
+"""The base class of learned optimizers, and hand-designed rules with learned hyper-parameters."""
 
 import abc
 import dataclasses
@@ -19,16 +19,17 @@ _ADAM_EPSILON_ROOT = 1e-8  # as in `unspool.optimizers.base.Adam`: keeps outer g
 class LearnedOptimizer(abc.ABC):
     """A family of optimizers indexed by theta.
 
-    Configured by plain values, it is best a frozen dataclass: equal ones then share one compilation.
+    One with plain configuration values is best written as a frozen dataclass: equal instances then share one
+    compilation.
     """
 
     @abc.abstractmethod
     def init(self, key: PRNGKey) -> Theta:
-        """Sample the theta from which meta-training starts; consumes `key`."""
+        """Sample the initial theta; consumes `key`."""
 
     @abc.abstractmethod
     def opt_fn(self, theta: Theta, is_training: bool = False) -> Optimizer:
-        """Return the optimizer that `theta`, possibly traced, describes; cheap and transformable.
+        """Return the optimizer with outer parameters `theta`, which may be traced; cheap and transformable.
 
         Args:
             theta: Outer parameters.
@@ -37,7 +38,7 @@ class LearnedOptimizer(abc.ABC):
         """
 
     def opt_in_training(self, theta: Theta) -> Optimizer:
-        """Return `opt_fn(theta, is_training=True)`, or `opt_fn(theta)` where it knows no training.
+        """Return `opt_fn(theta, is_training=True)`, or `opt_fn(theta)` if it has no such argument.
 
         Some of the tutorials' optimizers define `opt_fn(self, theta)`.
         """
@@ -47,7 +48,7 @@ class LearnedOptimizer(abc.ABC):
 
     @property
     def name(self) -> str:
-        """What reports call this learned optimizer."""
+        """The name of the learned optimizer in reports."""
         return type(self).__name__
 
 
@@ -90,7 +91,7 @@ class LearnableSGDM(LearnedOptimizer):
 class LearnableAdam(LearnedOptimizer):
     """Adam; theta holds the logarithms of the learning rate, of one minus each beta, and of epsilon.
 
-    `use_summary` is accepted because code written for the tutorials may give it; it has no effect.
+    `use_summary` has no effect; it is accepted for code written for the tutorials.
     """
 
     initial_lr: float = 0.001
@@ -126,7 +127,7 @@ class LearnableAdam(LearnedOptimizer):
 
 @dataclasses.dataclass(frozen=True)
 class FixedOptimizer(LearnedOptimizer):
-    """`opt` with nothing to learn; theta is None."""
+    """The fixed optimizer `opt`; theta is None."""
 
     opt: Optimizer
 
@@ -146,7 +147,7 @@ class FixedOptimizer(LearnedOptimizer):
 
 
 def learned_optimizer_from_opt(opt: Optimizer) -> LearnedOptimizer:
-    """Return `opt` where a learned optimizer is asked for, as a baseline with an empty theta."""
+    """Return `opt` as a learned optimizer with an empty theta, for baselines."""
     return FixedOptimizer(opt)
 
 

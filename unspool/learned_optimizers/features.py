@@ -1,8 +1,8 @@
-"""What per-parameter learned optimizers look at: momenta, normalised tensors and the time.
+"""Input features of per-parameter learned optimizers: momenta, normalised tensors and time.
 
-Features of a tensor are rows: axis 0 counts the features and the last axes are the tensor's own, so that the
-per-parameter network is a matrix product over long contiguous rows: on a CPU core a step then takes a quarter
-less time than with features last.
+Axis 0 is the axis of features, followed by the axes of the tensor, so that the per-parameter network is a
+matrix product over long contiguous rows. On a CPU core a step takes a quarter less time than with features
+last.
 """
 
 from typing import Final
@@ -45,5 +45,7 @@ def second_moment_normalized(
 
 
 def tanh_step_embedding(iteration: ScalarLike) -> Float[Array, "11"]:
-    """Return tanh(t / timescale - 1) for the 11 `STEP_TIMESCALES`: which of them lie in the past."""
+    """Return tanh(t / timescale - 1) for the 11 `STEP_TIMESCALES`; it is positive for timescales shorter than
+    t.
+    """
     return jnp.tanh(jnp.asarray(iteration, jnp.float32) / jnp.asarray(STEP_TIMESCALES) - 1.0)

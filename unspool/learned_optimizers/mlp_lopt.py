@@ -1,4 +1,4 @@
-"""MLPLOpt: one small MLP, applied to every parameter by itself, that reads gradients, momenta and the time.
+"""MLPLOpt: one small MLP of gradients, momenta and time, applied to each parameter separately.
 
 Source: L. Metz et al., "Understanding and correcting pathologies in the training of learned optimizers", ICML
 2019.
@@ -33,10 +33,10 @@ _NUM_TENSOR_FEATURES = 2 + len(_DECAYS)  # the gradient, the parameter, its mome
 _NUM_INPUTS = _NUM_TENSOR_FEATURES + len(STEP_TIMESCALES)
 _NUM_OUTPUTS = 2  # direction and log magnitude
 
-# Tensors share one product of matrices until together they have this many elements: below it the overhead of
-# a product dominates, above it the memory of the hidden layers (`hidden_size` floats for each element).
+# Tensors share one matrix product up to this total number of elements. Below it the overhead of a product
+# dominates, above it the memory of the hidden layers (`hidden_size` floats per element).
 _MAX_SHARED_ELEMENTS = 1 << 17
-# Rows of a whole number of SIMD vectors: 7 % faster on CPU.
+# Rows are padded to a multiple of SIMD vectors, which is 7 % faster on CPU.
 _ROW_MULTIPLE = 16
 
 
@@ -58,15 +58,15 @@ class MLPLOpt(LearnedOptimizer):
     """An MLP from 19 features of a parameter to its step; theta has 1762 weights at the default sizes.
 
     A parameter's features are its gradient, its value and six momenta, each divided by its root mean square
-    over the tensor, and eleven tanh features of the iteration. With outputs d and m, a step subtracts
-    d exp(m `exp_mult`) `step_mult`.
+    over the tensor, and eleven tanh features of the iteration. With outputs d and m, a step subtracts d exp(m
+    `exp_mult`) `step_mult`.
 
     Args:
         exp_mult: How strongly the second output scales the step.
         step_mult: Size of a step whose outputs are of order one.
         hidden_size: Width of the hidden layers.
         hidden_layers: Number of hidden layers.
-        compute_summary: Accepted because configurations written for the tutorials give it; has no effect.
+        compute_summary: No effect; accepted for configurations written for the tutorials.
     """
 
     exp_mult: float = 0.001
@@ -155,7 +155,7 @@ class _MLPOptimizer(Optimizer):
     def _layers(self, iteration: Scalar) -> list[tuple[Arrays, Arrays]]:
         """Return weights `[in, out]` and biases `[out]` of the network as a function of tensor features.
 
-        All parameters share the step features, so their part of the first layer is one vector: a bias.
+        All parameters share the step features, so their contribution to the first layer is one bias vector.
         """
         modules = [self.theta[f"mlp/~/linear_{index}"] for index in range(self.config.hidden_layers + 1)]
         layers = [(module["w"], module["b"]) for module in modules]
@@ -165,7 +165,7 @@ class _MLPOptimizer(Optimizer):
 
 
 def _moved(param: Float[Array, "*shape"], step: Float[Array, " elements"]) -> Float[Array, "*shape"]:
-    """`param` less `step` `[elements]`, in the wider of their two types."""
+    """Return `param` minus `step` `[elements]`, in the wider of their two types."""
     wide = max(param.dtype, step.dtype, key=lambda dtype: dtype.itemsize)
     return param.astype(wide) - step.reshape(param.shape).astype(wide)
 
@@ -177,12 +177,14 @@ def _tensor_features(
     size = math.prod(param.shape)
     grad, param = (tensor.astype(jnp.float32).reshape(1, size) for tensor in (grad, param))
     blocks = (grad, param, momenta.reshape(len(_DECAYS), size))
-    # Normalised block by block: XLA then fuses the statistics of the momenta into their update.
+    # Blocks are normalised separately, so that XLA fuses the statistics of the momenta into their update.
     return jnp.concatenate([second_moment_normalized(block) for block in blocks])
 
 
 def _groups(rows: Sequence[jax.Array]) -> Iterator[list[jax.Array]]:
-    """Yield consecutive tensors in groups of at most `_MAX_SHARED_ELEMENTS`, a larger tensor by itself."""
+    """Yield consecutive tensors in groups of at most `_MAX_SHARED_ELEMENTS` elements; a larger tensor is its
+    own group.
+    """
     group: list[jax.Array] = []
     elements = 0
     for tensor in rows:
@@ -196,7 +198,7 @@ def _groups(rows: Sequence[jax.Array]) -> Iterator[list[jax.Array]]:
 
 
 def _mlp(layers: Sequence[tuple[Arrays, Arrays]], rows: jax.Array) -> jax.Array:
-    """Apply a relu MLP to each column of `rows` `[in, elements]`; returns `[out, elements]`."""
+    """Apply a relu MLP to each column of `rows` `[in, elements]`; return `[out, elements]`."""
     for index, (weight, bias) in enumerate(layers):
         if index > 0:
             rows = jax.nn.relu(rows)

@@ -1,4 +1,4 @@
-"""The optimizers of the library, under the module path by which users' code knows them."""
+"""The optimizers of the library, under the module path that user code imports."""
 
 from unspool.optimizers.gradient_clip import GradientClipOptimizer
 from unspool.optimizers.nadamw import NAdamW

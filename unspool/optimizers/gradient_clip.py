@@ -1,4 +1,4 @@
-"""Clip gradients before another optimizer sees them."""
+"""Gradient clipping in front of another optimizer."""
 
 import dataclasses
 from typing import Any
@@ -13,7 +13,9 @@ from unspool.types import ModelState, Params
 
 @dataclasses.dataclass(frozen=True)
 class GradientClipOptimizer(Optimizer):
-    """`opt` on gradients whose every element is clipped to [-grad_clip, grad_clip]; the state is `opt`'s."""
+    """`opt` with each element of the gradient clipped to [-grad_clip, grad_clip]; the state is that of
+    `opt`.
+    """
 
     opt: Optimizer
     grad_clip: float = 3.0

@@ -14,7 +14,7 @@ from unspool.types import Params, PyTree, Scalar
 
 
 class NAdamWState(NamedTuple):
-    """Moments of the gradient, of the structure of the parameters."""
+    """Moments of the gradient, with the structure of the parameters."""
 
     iteration: Int[Array, ""]
     mu: Params

@@ -1,4 +1,4 @@
-"""Use any `Optimizer`, a trained learned optimizer above all, where optax is spoken."""
+"""Any `Optimizer`, such as a trained learned optimizer, as an optax transformation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,13 +14,13 @@ from unspool.types import Params, PyTree
 def opt_to_optax_opt(opt: Optimizer, num_steps: int | None = None) -> optax.GradientTransformationExtraArgs:
     """Return `opt` as an optax transformation, e.g. `opt_to_optax_opt(learned_opt.opt_fn(theta))`.
 
-    Its `update` needs `params`, and hands extra arguments on to `opt.update`, whether given as keywords or,
-    for callers that collect them, as one mapping `extra_args`: `loss` (also called `value`, optax's word for
-    it), `key`, and so on. Its state is `opt`'s without the parameters, which optax's callers hold.
+    Its `update` requires `params`, and passes extra arguments to `opt.update`, given as keywords or as one
+    mapping `extra_args`: `loss` (or `value`, its name in optax), `key`, and so on. Its state is that of `opt`
+    without the parameters, which optax's callers hold.
 
     Args:
         opt: The optimizer to wrap.
-        num_steps: How many updates are planned, for optimizers that need to know.
+        num_steps: Number of updates planned, for optimizers that use it.
     """
 
     def init(params: Params) -> OptState:

@@ -33,11 +33,11 @@ class OptaxState(NamedTuple):
 
 
 class OptaxBackedOptimizer(Optimizer):
-    """An optimizer that is known by its optax transformation."""
+    """An optimizer defined by an optax transformation."""
 
     @abc.abstractmethod
     def transformation(self) -> optax.GradientTransformation:
-        """Return the transformation that turns gradients into updates."""
+        """Return the transformation of gradients to updates."""
 
     def init(
         self, params: Params, model_state: ModelState = None, *_: object, **unused: object
@@ -69,7 +69,7 @@ class OptaxBackedOptimizer(Optimizer):
 
 @dataclasses.dataclass(frozen=True)
 class OptaxOptimizer(OptaxBackedOptimizer):
-    """Any optax transformation as an `Optimizer`; transformations that ask for `value` are given the loss."""
+    """Any optax transformation as an `Optimizer`; transformations that take `value` get the loss."""
 
     opt: optax.GradientTransformation
 
@@ -119,8 +119,8 @@ class SGDM(OptaxBackedOptimizer):
 class Adam(OptaxBackedOptimizer):
     """Adam (Kingma & Ba 2015), with `epsilon_root` inside the square root.
 
-    `epsilon_root` is not optax's 0: it keeps the derivative of an update finite where the second moment is
-    zero, and outer gradients are taken through updates.
+    Unlike in optax, the default of `epsilon_root` is not 0: outer gradients are taken through updates, and it
+    keeps the derivative of an update finite if the second moment is zero.
     """
 
     learning_rate: LearningRate = 0.01
@@ -187,7 +187,7 @@ class RMSProp(OptaxBackedOptimizer):
 
 
 def check_learning_rate(optimizer: Any) -> None:
-    """Refuse a learning rate that is neither a schedule nor a finite number of at least 0.
+    """Reject a learning rate that is neither a schedule nor a finite number of at least 0.
 
     Raises:
         ValueError: names the class, the value and the rule.

@@ -1,4 +1,4 @@
-"""What an inner or outer optimizer is: four functions of a state that holds the whole training run."""
+"""The base class of inner and outer optimizers: functions of a state that holds the whole training run."""
 
 import abc
 import dataclasses
@@ -9,16 +9,16 @@ from unspool.stable_types import typed_like
 from unspool.types import ModelState, Params, PRNGKey, PyTree, ScalarLike
 
 OptState: TypeAlias = PyTree
-"""An optimizer's state: parameters and model state included; has `.iteration`, an int32 scalar."""
+"""An optimizer's state, including parameters and model state; has `.iteration`, an int32 scalar."""
 
 
 class Optimizer(abc.ABC):
-    """Trains parameters by gradients.
+    """An optimizer of parameters by gradients.
 
-    The state holds the parameters and the task's model state beside the optimizer's own accumulators, so that
-    it is the whole state of a training run; it is a pytree whose structure and dtypes no update changes.
-    Everything after `params` and `grad` is passed by keyword, and an optimizer ignores what it has no use
-    for.
+    The state holds the parameters, the task's model state and the optimizer's accumulators, so it is the
+    whole state of a training run. It is a pytree whose structure and dtypes updates do not change. All
+    arguments after `params` and `grad` are passed by keyword, and an optimizer ignores those that it does not
+    use.
     """
 
     @abc.abstractmethod
@@ -30,12 +30,12 @@ class Optimizer(abc.ABC):
         key: PRNGKey | None = None,
         **kwargs: Any,
     ) -> OptState:
-        """Return the state from which training starts.
+        """Return the initial state.
 
         Args:
             params: Initial parameters.
             model_state: The task's initial model state, or None.
-            num_steps: How many updates are planned, for optimizers that schedule by it; may be traced.
+            num_steps: Number of updates planned, for optimizers with schedules; may be traced.
             key: Consumed by optimizers that start from a random state.
             **kwargs: Whatever else a caller knows; ignored unless the optimizer says otherwise.
         """
@@ -55,15 +55,15 @@ class Optimizer(abc.ABC):
         Args:
             opt_state: The state before the step.
             grad: Gradient of the loss at `get_params(opt_state)`, of the same structure.
-            loss: The loss at which `grad` was taken, for optimizers that look at it.
-            model_state: The task's model state after that loss, to be carried; None leaves it as it is.
+            loss: The loss that `grad` is the gradient of, for optimizers that use it.
+            model_state: The task's model state after that loss; None leaves the state's unchanged.
             key: Consumed by optimizers that are random.
             **kwargs: Whatever else a caller knows; ignored unless the optimizer says otherwise.
         """
 
     @property
     def name(self) -> str:
-        """What reports call this optimizer."""
+        """The name of the optimizer in reports."""
         return type(self).__name__
 
     def get_params(self, state: OptState) -> Params:
@@ -79,7 +79,7 @@ class Optimizer(abc.ABC):
         return self.get_params(state), self.get_state(state)
 
     def set_params(self, state: OptState, params: Params) -> OptState:
-        """Return `state`, a NamedTuple or a dataclass, with its parameters replaced and nothing else.
+        """Return `state`, a NamedTuple or a dataclass, with only its parameters replaced.
 
         Raises:
             TypeError: a leaf of `params` is not floating-point.
@@ -91,5 +91,5 @@ class Optimizer(abc.ABC):
 
 
 def carried_model_state(old: ModelState, new: ModelState) -> ModelState:
-    """Return the model state to carry on when an update was given `new`: `old` if that is None."""
+    """Return the next model state after an update with `new`: `old` if `new` is None."""
     return old if new is None else typed_like(new, old)

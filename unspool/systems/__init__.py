@@ -1,3 +1,1 @@
-"""Unrolled systems that are no learned optimizers: benchmarks of the literature, and examples to write one's
-own by.
-"""
+"""Unrolled systems other than learned optimizers: benchmarks from the literature and examples."""

@@ -1,4 +1,4 @@
-"""When the episodes of a system end, for systems whose episodes all have the same length.
+"""Step counters for systems whose episodes all have the same length.
 
 A step that ends an episode reports its loss and returns the start of the next episode, so an episode of `T`
 steps takes exactly `T` steps, and truncations whose length divides `T` stay aligned with episodes.
@@ -16,11 +16,11 @@ from unspool.types import PRNGKey, Scalar
 
 
 class EpisodeClock(NamedTuple):
-    """Where an unroll stands in its episode.
+    """The position of an unroll in its episode.
 
     Attributes:
-        step: `[]` int32, steps taken since the episode began.
-        length: `[]` int32, steps that the episode has; None if it never ends.
+        step: `[]` int32, steps since the start of the episode.
+        length: `[]` int32, the number of steps of the episode; None if it never ends.
     """
 
     step: Int[Array, ""]
@@ -28,13 +28,13 @@ class EpisodeClock(NamedTuple):
 
 
 def first_clock(episode_length: int | None, stagger: int, key: PRNGKey) -> EpisodeClock:
-    """At the start of the first episode. Consumes `key`.
+    """Return the clock at the start of the first episode. Consumes `key`.
 
     Args:
-        episode_length: of all episodes; None if they never end.
-        stagger: 0, or the first episode is shortened to a random multiple of this: unrolls that began
-            together come to stand at different steps of their episodes, without skipping any.
-        key: of the random multiple.
+        episode_length: the length of all episodes; None if they never end.
+        stagger: if not 0, the first episode is shortened to a random multiple of this, so that unrolls are at
+            different steps of their episodes.
+        key: for the random multiple.
     """
     clock = _restarted(episode_length)
     if episode_length is None or not stagger:
@@ -44,7 +44,7 @@ def first_clock(episode_length: int | None, stagger: int, key: PRNGKey) -> Episo
 
 
 def next_clock(clock: EpisodeClock, episode_length: int | None) -> tuple[EpisodeClock, Scalar]:
-    """One step later: the clock, at the start of the next episode if this one is over, and whether it is."""
+    """Return the clock after one step, reset if the episode has ended, and whether it has ended."""
     moved = clock._replace(step=clock.step + 1)
     if clock.length is None:
         return moved, jnp.zeros((), bool)
@@ -56,7 +56,7 @@ def next_clock(clock: EpisodeClock, episode_length: int | None) -> tuple[Episode
 def step_out(
     loss: Scalar, is_done: Scalar, clock: EpisodeClock, mask: Scalar | None = None
 ) -> TruncatedUnrollOut:
-    """What a step reports, `clock` being the one from before the step. All steps count if `mask` is None."""
+    """Return a step's output, given the clock before the step. If `mask` is None, every step has a loss."""
     mask = jnp.ones((), bool) if mask is None else mask
     return TruncatedUnrollOut(
         loss=jnp.where(mask, loss, 0.0),
@@ -69,12 +69,12 @@ def step_out(
 
 
 def episodes_of(episode_length: int | None, loss_fraction: float = 1.0) -> EpisodesInExpectation:
-    """What a system with these episodes knows of them beforehand; the first, staggered ones left out."""
+    """Return the expected properties of the episodes, ignoring the first, staggered ones."""
     return EpisodesInExpectation(None if episode_length is None else float(episode_length), loss_fraction)
 
 
 def check_episodes(system: Any) -> None:
-    """Refuses impossible values of the `episode_length` and `stagger` that systems have in common.
+    """Check the `episode_length` and `stagger` of a system.
 
     Raises:
         ValueError: names the class, the argument, the value and the rule.

@@ -31,11 +31,11 @@ from unspool.types import Batch, PRNGKey, Scalar, Theta
 
 
 class InfluenceBalancingState(NamedTuple):
-    """Where an unroll stands.
+    """The state of an unroll.
 
     Attributes:
         units: `[num_units]`.
-        clock: of the episode.
+        clock: the position in the episode.
     """
 
     units: Float[Array, " units"]
@@ -46,24 +46,24 @@ class InfluenceBalancingState(NamedTuple):
 class InfluenceBalancing(TruncatedStep):
     """`s <- A s + theta * sign`, with the loss `(s[0] - 1)^2 / 2`.
 
-    `A` has 1/2 on its diagonal and just above it: each unit passes half of itself on to the one before it.
+    `A` has 1/2 on its diagonal and superdiagonal: each unit passes half of its value to the previous unit.
     `sign` is 1 for the first `num_positive` units and -1 for the others. In the long run
-    `s[0] = 2 theta (2 num_positive - num_units)`, which is -6 theta by default, but the units that are near
-    to the one that is measured push it the other way. The loss is quadratic in theta, so antithetic estimates
+    `s[0] = 2 theta (2 num_positive - num_units)`, which is -6 theta by default, but the units closest to the
+    measured one have the opposite short-term effect. The loss is quadratic in theta, so antithetic estimates
     have no smoothing bias.
 
     Theta is `{"drive": []}`, or `{"drive": [num_units]}` with `per_unit_theta`.
 
     Attributes:
         num_units: length of the chain.
-        num_positive: units that theta drives up.
-        initial_unit: of every unit at the start of an episode.
-        initial_drive: where theta begins.
-        per_unit_theta: each unit has its own drive.
-        loss_every: only every so many steps have a loss, the others are masked. Set to the length of the
-            truncation, each estimate is of its last loss, as in the papers.
-        episode_length: steps from reset to reset; None if the system is never reset.
-        stagger: 0, or the first episode is shortened to a random multiple of this.
+        num_positive: number of units with a positive sign.
+        initial_unit: the value of every unit at the start of an episode.
+        initial_drive: the initial theta.
+        per_unit_theta: whether each unit has its own drive.
+        loss_every: the interval between steps with a loss; the others are masked. If it is the truncation
+            length, each estimate uses the last loss only, as in the papers.
+        episode_length: steps between resets; None if the system is never reset.
+        stagger: if not 0, the first episode is shortened to a random multiple of this.
     """
 
     num_units: int = 23
@@ -84,7 +84,7 @@ class InfluenceBalancing(TruncatedStep):
         check_episodes(self)
         if self.num_positive > self.num_units:
             raise refusal(self, "num_positive", f"there are no more than num_units={self.num_units} units")
-        # An episode must end with a loss, or its end would pass for the reset of a system that masks resets.
+        # An episode must end with a loss, because a masked last step would be taken for a reset.
         for name in ("episode_length", "stagger"):
             if (getattr(self, name) or 0) % self.loss_every:
                 raise refusal(self, name, f"{name} must be a multiple of loss_every={self.loss_every}")
@@ -122,13 +122,13 @@ class InfluenceBalancing(TruncatedStep):
         return InfluenceBalancingState(next_units, following), out
 
     def moved(self, theta: Theta, units: Float[Array, " units"]) -> Float[Array, " units"]:
-        """The units `[num_units]` one step later."""
+        """Return the units `[num_units]` after one step."""
         sign = jnp.where(jnp.arange(self.num_units) < self.num_positive, 1.0, -1.0)
         from_next = jnp.append(units[1:], 0.0)
         return 0.5 * (units + from_next) + jnp.asarray(theta["drive"]) * sign
 
     def loss(self, units: Float[Array, " units"]) -> Scalar:
-        """Of the units `[num_units]`."""
+        """Return the loss of the units `[num_units]`."""
         return 0.5 * (units[0] - 1.0) ** 2
 
     def _initial_units(self) -> Float[Array, " units"]:

@@ -1,8 +1,8 @@
-"""A learning rate that goes from one value to another: two outer parameters, and many local minima.
+"""A linear learning-rate ramp: two outer parameters and an outer loss with many local minima.
 
 The toy problem of Vicol, Metz and Sohl-Dickstein, ICML 2021, https://arxiv.org/abs/2112.13835. Exact
-gradients are stuck in one of the outer loss's local minima at once; smoothed by perturbations of theta it
-has a single one.
+gradients get stuck in a local minimum of the outer loss; smoothed by perturbations of theta, the loss has a
+single minimum.
 """
 
 import dataclasses
@@ -32,11 +32,11 @@ _INITIAL_POINT = (1.0, 1.0)
 
 
 class LearningRateRampState(NamedTuple):
-    """Where an unroll stands.
+    """The state of an unroll.
 
     Attributes:
-        point: `[2]`, what is optimized.
-        clock: of the episode.
+        point: `[2]`, the inner parameters.
+        clock: the position in the episode.
     """
 
     point: Float[Array, "2"]
@@ -47,12 +47,12 @@ class LearningRateRampState(NamedTuple):
 class LearningRateRamp(TruncatedStep):
     """Gradient descent on `sqrt(x^2 + 5) - sqrt(5) + sin(y)^2 exp(-5 x^2) + |y - 100| / 4` from (1, 1).
 
-    The learning rate goes in a line from `exp(log_start)` at the first step towards `exp(log_end)` at the end
-    of the episode. Theta is `{"log_start": [], "log_end": []}`, and begins at (-4, -4).
+    The learning rate changes linearly from `exp(log_start)` at the first step towards `exp(log_end)` at the
+    end of the episode. Theta is `{"log_start": [], "log_end": []}`, initially (-4, -4).
 
     Attributes:
-        episode_length: steps from reset to reset.
-        stagger: 0, or the first episode is shortened to a random multiple of this.
+        episode_length: steps between resets.
+        stagger: if not 0, the first episode is shortened to a random multiple of this.
     """
 
     episode_length: int = 100
@@ -94,7 +94,7 @@ class LearningRateRamp(TruncatedStep):
 
 
 def height(point: Float[Array, "2"]) -> Scalar:
-    """The inner loss at `point` `[2]`."""
+    """Return the inner loss at `point` `[2]`."""
     x, y = point
     bowl = jnp.sqrt(x**2 + 5) - jnp.sqrt(5.0)
     return bowl + jnp.sin(y) ** 2 * jnp.exp(-5 * x**2) + 0.25 * jnp.abs(y - 100)

@@ -1,8 +1,8 @@
-"""Fitting the Lorenz system: an outer loss that is chaotic, and simple once it is smoothed.
+"""Parameter fitting of the Lorenz system: a chaotic outer loss that is simple when smoothed.
 
 Li, Harrison, Sohl-Dickstein, Smith and Metz, "Variance-Reduced Gradient Estimation via Noise-Reuse in Online
 Evolution Strategies", NeurIPS 2023, https://arxiv.org/abs/2304.12180. Backpropagation through the unroll,
-truncated or not, does not find the parameters that made the trajectory.
+truncated or not, does not find the parameters that generated the trajectory.
 """
 
 import dataclasses
@@ -39,11 +39,11 @@ _FIRST_LOG_A, _FIRST_LOG_R = 3.116, 3.7
 
 
 class LorenzState(NamedTuple):
-    """Where an unroll stands.
+    """The state of an unroll.
 
     Attributes:
         position: `[3]`, x, y and z.
-        clock: of the episode.
+        clock: the position in the episode.
     """
 
     position: Float[Array, "3"]
@@ -52,15 +52,15 @@ class LorenzState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LorenzFit(TruncatedStep):
-    """Euler steps of `x' = a (y - x)`, `y' = x (r - z) - y`, `z' = x y - 8/3 z`; the loss of a step is the
-    squared distance of z to that of the true system at the same time.
+    """Euler steps of `x' = a (y - x)`, `y' = x (r - z) - y`, `z' = x y - 8/3 z`. The loss of a step is the
+    squared difference between z and that of the true system at the same time.
 
-    Theta is `{"log_a": [], "log_r": []}`, and begins at (3.116, 3.7). The truth is `a = 10`, `r = 28`, which
-    is (2.303, 3.332).
+    Theta is `{"log_a": [], "log_r": []}`, initially (3.116, 3.7). The true values are `a = 10`, `r = 28`,
+    which is (2.303, 3.332).
 
     Attributes:
-        episode_length: steps of 0.005 from reset to reset.
-        stagger: 0, or the first episode is shortened to a random multiple of this.
+        episode_length: steps of 0.005 between resets.
+        stagger: if not 0, the first episode is shortened to a random multiple of this.
     """
 
     episode_length: int = 2000
@@ -74,7 +74,7 @@ class LorenzFit(TruncatedStep):
         return {"log_a": jnp.float32(_FIRST_LOG_A), "log_r": jnp.float32(_FIRST_LOG_R)}
 
     def true_theta(self) -> Theta:
-        """The theta that the trajectory to be fitted was made with."""
+        """Return the theta that generated the trajectory."""
         return {"log_a": jnp.float32(math.log(_TRUE_A)), "log_r": jnp.float32(math.log(_TRUE_R))}
 
     def episodes(self, outer_state: OuterState) -> EpisodesInExpectation:
@@ -104,7 +104,7 @@ class LorenzFit(TruncatedStep):
 
 @functools.cache
 def _true_z(num_steps: int) -> npt.NDArray[np.float32]:
-    """`[num_steps]`: z of the true system after each step, in the float32 of the unrolls."""
+    """Return z of the true system after each step, `[num_steps]`, in float32 like the unrolls."""
     position = np.array(_INITIAL_POSITION, np.float32)
     z_of_step = np.empty(num_steps, np.float32)
     for step in range(num_steps):

@@ -1,9 +1,10 @@
-"""A pendulum that a small network is to swing up and hold: a control problem, theta being the policy.
+"""Pendulum swing-up: a control problem in which theta is a small policy network.
 
-The dynamics are those of the pendulum of Gymnasium, without its bound on the speed:
-https://gymnasium.farama.org/environments/classic_control/pendulum/. The motor is too weak to lift it at
-once. They are smooth, so that estimates can be compared with exact gradients. With the sparse cost the loss
-is piecewise constant in theta: its gradient is zero almost everywhere, and only evolution strategies learn.
+The dynamics are those of Gymnasium's pendulum without its speed limit:
+https://gymnasium.farama.org/environments/classic_control/pendulum/. The motor is too weak to lift the
+pendulum directly. The dynamics are smooth, so that estimates can be compared with exact gradients. With the
+sparse cost the loss is piecewise constant in theta: its gradient is zero almost everywhere, and only
+evolution strategies learn.
 """
 
 import dataclasses
@@ -32,8 +33,9 @@ from unspool.systems.episode_clock import (
 from unspool.types import Batch, PRNGKey, Scalar, Theta
 
 Cost = Literal["smooth", "sparse"]
-"""Of a step. smooth: `(1 - cos(angle)) / 2`, and a little for speed and torque. sparse: 0 where the pendulum
-points up, else 1."""
+"""The cost of a step. smooth: `(1 - cos(angle)) / 2`, plus small terms for speed and torque. sparse: 0 if the
+pendulum points up, else 1.
+"""
 
 _TIME_STEP = 0.05
 _GRAVITY = 10.0
@@ -43,12 +45,12 @@ _UPRIGHT_COSINE = 0.95
 
 
 class PendulumState(NamedTuple):
-    """Where an unroll stands.
+    """The state of an unroll.
 
     Attributes:
         angle: `[]`, 0 is upright.
-        speed: `[]`, of the angle.
-        clock: of the episode.
+        speed: `[]`, the angular speed.
+        clock: the position in the episode.
     """
 
     angle: Scalar
@@ -60,16 +62,16 @@ class PendulumState(NamedTuple):
 class PendulumSwingUp(TruncatedStep):
     """`speed' = 15 sin(angle) + 3 torque`, `angle' = speed`, in semi-implicit Euler steps of 0.05.
 
-    The torque is `2 tanh(policy)`, the policy a tanh network of one hidden layer that sees the cosine and
-    sine of the angle and the speed. Each episode starts at a random angle, almost at rest.
+    The torque is `2 tanh(policy)`. The policy is a tanh network with one hidden layer; its inputs are the
+    cosine and sine of the angle, and the speed. Each episode starts at a random angle, almost at rest.
 
     Theta is `{"hidden": {"weight": [3, h], "bias": [h]}, "out": {"weight": [h], "bias": []}}`.
 
     Attributes:
         hidden_size: `h`.
-        cost: what the loss of a step is, smooth or sparse.
-        episode_length: steps from reset to reset.
-        stagger: 0, or the first episode is shortened to a random multiple of this.
+        cost: the loss of a step, smooth or sparse.
+        episode_length: steps between resets.
+        stagger: if not 0, the first episode is shortened to a random multiple of this.
     """
 
     hidden_size: int = 8
@@ -126,13 +128,13 @@ class PendulumSwingUp(TruncatedStep):
 
 
 def policy(theta: Theta, angle: Scalar, speed: Scalar) -> Scalar:
-    """What the network says of a state; its tanh is the share of the greatest torque."""
+    """Return the output of the network; its tanh is the fraction of the maximum torque."""
     seen = jnp.stack([jnp.cos(angle), jnp.sin(angle), speed / _SPEED_SCALE])
     hidden = jnp.tanh(seen @ theta["hidden"]["weight"] + theta["hidden"]["bias"])
     return jnp.dot(hidden, theta["out"]["weight"]) + jnp.asarray(theta["out"]["bias"])
 
 
 def _start(key: PRNGKey) -> tuple[Scalar, Scalar]:
-    """Angle and speed at the start of an episode: any angle, almost at rest. Consumes `key`."""
+    """Return the angle and speed at the start of an episode: any angle, almost at rest. Consumes `key`."""
     angle, speed = jax.random.uniform(key, (2,), jnp.float32, -1.0, 1.0)
     return math.pi * angle, speed

@@ -1,8 +1,8 @@
-"""Inner problems: a `Task` is one loss to minimise, a `TaskFamily` a distribution of tasks of one shape.
+"""Inner problems: a `Task` is a loss to minimise, a `TaskFamily` a distribution of tasks of equal shapes.
 
-Randomness has two levels. What changes the compiled program (an architecture, a batch size, a data set) is
-the family's own configuration; what does not (a target, a scale) is sampled inside it, as a pytree of arrays
-that `vmap` can batch.
+Properties that change the compiled program (an architecture, a batch size, a data set) are the family's
+static configuration. Other properties (a target, a scale) are sampled as a pytree of arrays that `vmap` can
+batch.
 """
 
 import abc
@@ -24,18 +24,17 @@ _INITS = ("init", "init_with_state")
 class Task(abc.ABC):  # noqa: B024 (abstract, but which of its forms a task defines is the task's choice)
     """One inner problem.
 
-    Define `init` and `loss`; or, where there is more to say, one of their fuller forms: `_with_state` for a
-    task that carries a model state (running averages, say) and `_and_aux` for one that reports named scalars.
-    The fullest forms are made of whichever is defined, and all others are made of the fullest. Callers
-    differentiate `loss_with_state` and read aux values from `loss_with_state_and_aux`.
+    Define `init` and `loss`, or one of their extended forms: `_with_state` for a task with a model state
+    (such as running averages), and `_and_aux` for one that reports named scalars. The most general form calls
+    the one that is defined, and the others call the most general form. Callers differentiate
+    `loss_with_state` and read aux values from `loss_with_state_and_aux`.
 
-    A task that is configured by plain values is best a frozen dataclass: equal tasks then share one
-    compilation. Data never belongs to its fields; `datasets` is where it is reached.
+    A task with plain configuration values is best written as a frozen dataclass: equal tasks then share one
+    compilation. Data must not be in its fields; it is accessed through `datasets`.
     """
 
-    # A read-only property to type checkers, so that a property, a class attribute or an assignment in
-    # `__init__` may each provide it; a plain attribute at run time, because a property could not be assigned
-    # to.
+    # Type checkers see a read-only property, so that a property, a class attribute or an assignment in
+    # `__init__` may define it. At run time it is a plain attribute, because a property could not be assigned.
     if TYPE_CHECKING:
 
         @property
@@ -45,7 +44,7 @@ class Task(abc.ABC):  # noqa: B024 (abstract, but which of its forms a task defi
         datasets = None
 
     def __init_subclass__(cls, **kwargs: object) -> None:
-        """Refuse a class that would answer differently depending on which form its caller asks for."""
+        """Reject a class whose forms of `init` or `loss` would give different results."""
         super().__init_subclass__(**kwargs)
         for group in (_LOSSES, _INITS):
             own = [name for name in group if name in vars(cls)]
@@ -58,7 +57,7 @@ class Task(abc.ABC):  # noqa: B024 (abstract, but which of its forms a task defi
 
     @property
     def name(self) -> str:
-        """What reports call this task."""
+        """The name of the task in reports."""
         return type(self).__name__
 
     def init(self, key: PRNGKey) -> Params:
@@ -81,12 +80,12 @@ class Task(abc.ABC):  # noqa: B024 (abstract, but which of its forms a task defi
     def loss_with_state(
         self, params: Params, state: ModelState, key: PRNGKey, data: Batch
     ) -> tuple[Scalar, ModelState]:
-        """Return the loss and the next model state: what the inner loop differentiates; consumes `key`."""
+        """Return the loss, which the inner loop differentiates, and the next model state; consumes `key`."""
         loss, state, _ = self.loss_with_state_and_aux(params, state, key, data)
         return loss, state
 
     def loss_and_aux(self, params: Params, key: PRNGKey, data: Batch) -> tuple[Scalar, Aux]:
-        """Return the loss and named scalars to report beside it; consumes `key`."""
+        """Return the loss and named scalars to report; consumes `key`."""
         loss, _, aux = self.loss_with_state_and_aux(params, None, key, data)
         return loss, aux
 
@@ -108,7 +107,9 @@ class Task(abc.ABC):  # noqa: B024 (abstract, but which of its forms a task defi
         return loss, state, aux
 
     def normalizer(self, loss: Scalar) -> Scalar:
-        """Map a loss to the scale on which meta-training compares tasks; the place to bound divergence."""
+        """Map a loss to the scale on which meta-training compares tasks; overrides may bound diverged
+        losses.
+        """
         return loss
 
 
@@ -119,7 +120,7 @@ def _is_overridden(task_type: type[Task], method: str) -> bool:
 class TaskFamily(abc.ABC):
     """A distribution of tasks that share one compiled program.
 
-    `sample` draws the part of a task that may be traced and batched, `task_fn` turns it into a `Task`.
+    `sample` draws the part of a task that may be traced and batched; `task_fn` maps it to a `Task`.
     """
 
     if TYPE_CHECKING:  # as in Task
@@ -137,19 +138,19 @@ class TaskFamily(abc.ABC):
 
     @property
     def name(self) -> str:
-        """What reports call this family."""
+        """The name of the family in reports."""
         return type(self).__name__
 
     @abc.abstractmethod
     def sample(self, key: PRNGKey) -> TaskParams:
-        """Sample what distinguishes one task from another, as a pytree of arrays; consumes `key`."""
+        """Sample the parameters of one task, a pytree of arrays; consumes `key`."""
 
     @abc.abstractmethod
     def task_fn(self, task_params: TaskParams) -> Task:
-        """Return the task that `task_params`, possibly traced, describe."""
+        """Return the task with the parameters `task_params`, which may be traced."""
 
     def eval_task_fn(self, task_params: TaskParams) -> Task:
-        """Return the task on which evaluation measures; the training task unless overridden."""
+        """Return the task for evaluation; the training task unless overridden."""
         return self.task_fn(task_params)
 
     def sample_task(self, key: PRNGKey) -> Task:
@@ -159,7 +160,7 @@ class TaskFamily(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class SingleTaskFamily(TaskFamily):
-    """The family whose every sample is `task`."""
+    """The family that consists of `task` only."""
 
     task: Task
     label: str | None = None
@@ -194,12 +195,12 @@ class SingleTaskFamily(TaskFamily):
 
 
 def single_task_to_family(task: Task, name: str | None = None, eval_task: Task | None = None) -> TaskFamily:
-    """Return the family that always samples `task`, measured by evaluation on `eval_task` if one is given."""
+    """Return the family that always samples `task`, evaluated on `eval_task` if given."""
     return SingleTaskFamily(task, name, eval_task)
 
 
 def sample_single_task_family(key: PRNGKey, task_family: TaskFamily | Task) -> TaskFamily:
-    """Return the one given family, or that of the one given task, where families are sampled.
+    """Return `task_family`, or the family of a single task; for code that samples families.
 
     Raises:
         TypeError: `task_family` is neither a `TaskFamily` nor a `Task`.

@@ -1,4 +1,4 @@
-"""Quadratic tasks: inner problems small enough to check by hand and to meta-train in seconds."""
+"""Quadratic tasks: small inner problems for manual checks and fast meta-training."""
 
 import dataclasses
 import functools
@@ -34,7 +34,7 @@ class QuadraticTask(Task):
 
 @dataclasses.dataclass(frozen=True)
 class NoisyMeanQuadraticTask(Task):
-    """Minimise an ill-conditioned quadratic form around a mean that is drawn anew for every loss.
+    """Minimise an ill-conditioned quadratic form around a mean that is redrawn for every loss.
 
     The loss is (params - n)ᵀ H (params - n) with n ~ N(0, noise_stdev²) and H = A Aᵀ for one fixed Gaussian
     A.
@@ -149,7 +149,7 @@ class NoisyTargetQuadraticTask(Task):
 class FixedDimQuadraticFamilyData(TaskFamily):
     """`FixedDimQuadraticFamily` whose losses carry noise from a data set, with the aux values `l1` and `l2`.
 
-    These are the means of |params| and of params^2. Its normalizer clips to [0, 1000] and takes NaN for 1000.
+    These are the means of |params| and of params^2. The normalizer clips to [0, 1000] and maps NaN to 1000.
     """
 
     dim: int = 10
@@ -170,7 +170,7 @@ class FixedDimQuadraticFamilyData(TaskFamily):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NoisyQuadraticTask(Task):
-    """The sum of (`scale` (`center` - params))^2, both `[dim]`, with noise in the gradient alone."""
+    """The sum of (`scale` (`center` - params))^2, both `[dim]`, with noise in the gradient only."""
 
     center: Float[Array, " dim"]
     scale: Float[Array, " dim"]
@@ -181,7 +181,7 @@ class NoisyQuadraticTask(Task):
 
     def loss(self, params: Params, key: PRNGKey, data: Batch) -> Scalar:
         noise = self.cov * jax.random.normal(key, params.shape)
-        # Zero in value and `noise` in gradient: a noisy measurement of the slope, not of the height.
+        # The value is zero and the gradient is `noise`.
         measurement = jnp.sum(noise * (params - jax.lax.stop_gradient(params)))
         return jnp.sum(jnp.square(self.scale * (self.center - params))) + measurement
 
@@ -190,7 +190,7 @@ class NoisyQuadraticTask(Task):
 class NoisyQuadraticFamily(TaskFamily):
     """Sums of (scale (center - params))^2 with center ~ N(0, 1), scale ~ U(0, 25) and noise in the gradient.
 
-    To each component of the gradient `cov` n is added, n ~ N(0, 1); losses are exact.
+    The noise `cov` n, n ~ N(0, 1), is added to each component of the gradient; losses are exact.
     """
 
     dim: int = 10

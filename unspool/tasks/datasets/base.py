@@ -1,4 +1,4 @@
-"""Data sets that live on the device: a host-side iterator for notebooks, pure sampling for scans."""
+"""Data sets on the device: a host-side iterator for notebooks, pure sampling for scans."""
 
 import functools
 import threading
@@ -16,17 +16,17 @@ SPLITS: Final = ("train", "inner_valid", "outer_valid", "test")
 
 
 class Split(Iterator[Batch]):
-    """The examples of one split, in two forms that do not disturb each other.
+    """The examples of one split, in two independent forms.
 
-    `next(split)` gives shuffled batches for ever, epoch after epoch, as numpy arrays: the same sequence in
-    each process, and safe to call from several threads. `split.arrays` is the whole split on the device, for
+    `next(split)` returns shuffled batches without end, epoch after epoch, as numpy arrays. The sequence is
+    the same in each process, and calls are thread-safe. `split.arrays` is the whole split on the device, for
     `sample_batch` inside jitted code.
 
     Args:
         load: Returns the split as a pytree of numpy arrays with one leading axis of examples. Called on first
-            use and again after a failure, so nothing is read or allocated before it is needed.
-        batch_size: Examples in each batch; not more than the split has.
-        seed: Seed of the order in which `next` walks through the examples.
+            use, and again after a failure.
+        batch_size: Examples per batch; at most the size of the split.
+        seed: Seed of the order of examples in `next`.
     """
 
     def __init__(self, load: Callable[[], PyTree], batch_size: int, seed: int = 0) -> None:
@@ -39,7 +39,7 @@ class Split(Iterator[Batch]):
 
     @functools.cached_property
     def host_arrays(self) -> PyTree:
-        """The whole split as numpy arrays, one leading axis of examples."""
+        """The whole split as numpy arrays with one leading axis of examples."""
         arrays = self._load()
         num_examples = _num_examples(arrays)
         if num_examples < self.batch_size:
@@ -51,8 +51,8 @@ class Split(Iterator[Batch]):
 
     @functools.cached_property
     def arrays(self) -> PyTree:
-        """The whole split on the default device, put there on first use."""
-        # The first use may be under a trace, whose tracers must not outlive it in this cache.
+        """The whole split on the default device, transferred on first use."""
+        # The first use may be under a trace, and tracers must not remain in this cache.
         with jax.ensure_compile_time_eval():
             return jax.device_put(self.host_arrays)
 
@@ -66,27 +66,27 @@ class Split(Iterator[Batch]):
             return next(self._batches)
 
     def peek(self) -> Batch:
-        """A batch like those that `next` gives, without taking one."""
+        """Return a batch like those of `next`, without consuming one."""
         return jax.tree.map(lambda leaf: leaf[: self.batch_size], self.host_arrays)
 
 
 def sample_batch(arrays: PyTree, key: PRNGKey, batch_size: int) -> Batch:
-    """Draw `batch_size` examples uniformly, with replacement, from `arrays`; pure, and consumes `key`.
+    """Return `batch_size` examples drawn uniformly, with replacement, from `arrays`. Pure; consumes `key`.
 
     Args:
         arrays: A pytree of arrays with one leading axis of examples, as `Split.arrays`.
         key: Chooses the examples.
-        batch_size: Leading axis of the result, hence static under jit.
+        batch_size: Leading axis of the result; static under jit.
     """
     indices = jax.random.randint(key, (batch_size,), 0, _num_examples(arrays))
     return jax.tree.map(lambda leaf: leaf.at[indices].get(mode="promise_in_bounds"), arrays)
 
 
 class Stream(Iterator[Batch]):
-    """The batches of an iterator that some code of the user's feeds: one after the other, from any thread.
+    """A thread-safe wrapper of a user's iterator of batches.
 
     Args:
-        batches: Yields batches, pytrees of arrays of the same shapes, preferably for ever.
+        batches: An iterator of batches, pytrees of arrays of equal shapes, preferably endless.
     """
 
     def __init__(self, batches: Iterator[Batch]) -> None:
@@ -105,7 +105,7 @@ class Stream(Iterator[Batch]):
             return batch
 
     def peek(self) -> Batch:
-        """The next batch, without taking it.
+        """Return the next batch without consuming it.
 
         Raises:
             StopIteration: there is none.
@@ -119,24 +119,24 @@ class Stream(Iterator[Batch]):
 class Datasets:
     """The four splits of a data set.
 
-    Inner training reads `train`; `inner_valid` is for what an inner optimizer may look at, `outer_valid` for
+    `train` is for inner training, `inner_valid` for validation by an inner optimizer, `outer_valid` for
     meta-losses and model selection, `test` for reports.
 
-    A split is a `Split`, which lives on the device and is sampled there by key, or any iterator of batches.
-    Batches of an iterator are streamed: each process takes them in the order in which it needs them, so that
-    theta is then no function of the seed.
+    A split is either a `Split`, which is on the device and sampled there by key, or any iterator of batches.
+    Batches of an iterator are streamed: each process takes them in the order in which it needs them, so theta
+    is not a function of the seed.
 
     Args:
-        train: as all four, a `Split` or an iterator.
+        train: a `Split` or an iterator of batches.
         inner_valid: as above.
         outer_valid: as above.
         test: as above.
-        extra_info: What else is known of the data, `num_classes` say.
-        abstract_batch: Shapes and dtypes of a training batch, as `jax.ShapeDtypeStruct`; found out from the
-            data where it is None.
+        extra_info: Other properties of the data, such as `num_classes`.
+        abstract_batch: Shapes and dtypes of a training batch, as `jax.ShapeDtypeStruct`; derived from the
+            data if None.
 
     Raises:
-        TypeError: a split is neither.
+        TypeError: a split is neither a `Split` nor an iterator.
     """
 
     def __init__(
@@ -155,26 +155,26 @@ class Datasets:
 
     @property
     def train(self) -> Split | Stream:
-        """What inner training reads."""
+        """The split for inner training."""
         return self._splits["train"]
 
     @property
     def inner_valid(self) -> Split | Stream:
-        """What an inner optimizer may look at."""
+        """The split for validation by an inner optimizer."""
         return self._splits["inner_valid"]
 
     @property
     def outer_valid(self) -> Split | Stream:
-        """For meta-losses and model selection."""
+        """The split for meta-losses and model selection."""
         return self._splits["outer_valid"]
 
     @property
     def test(self) -> Split | Stream:
-        """For reports."""
+        """The split for reports."""
         return self._splits["test"]
 
     def split(self, name: str) -> Split | Stream:
-        """Return the split called `name`.
+        """Return the split `name`.
 
         Raises:
             ValueError: there is no such split.
@@ -184,12 +184,15 @@ class Datasets:
         return self._splits[name]
 
     def resident(self, names: Iterable[str]) -> dict[str, Split] | None:
-        """The splits `names`, if every one of them lives on the device; else None: they must be streamed."""
+        """Return the splits `names` if all of them are on the device; else None, and they must be
+        streamed.
+        """
         resident = {name: split for name in names if isinstance(split := self.split(name), Split)}
         return resident if len(resident) == len(set(names)) else None
 
     def next_batches(self, name: str, number: int, owner: str) -> list[Batch]:
-        """Take `number` batches of the split `name`, as host arrays; `owner` is whose data it is, for errors.
+        """Take `number` batches of the split `name`, as host arrays; `owner` names the owner of the data in
+        errors.
 
         Raises:
             EndOfDataError: the split's iterator has ended.
@@ -202,10 +205,10 @@ class Datasets:
 
     @property
     def abstract_batch(self) -> PyTree:
-        """Shapes and dtypes of a training batch; takes no batch.
+        """The shapes and dtypes of a training batch; consumes no batch.
 
         Raises:
-            EndOfDataError: it was not given, and the training split's iterator has ended.
+            EndOfDataError: they were not given, and the training split's iterator has ended.
         """
         if self._abstract_batch is not None:
             return self._abstract_batch
@@ -217,14 +220,14 @@ class Datasets:
 
 
 class EndOfDataError(ValueError):
-    """An iterator of batches ended before training did."""
+    """An iterator of batches ended before training finished."""
 
 
 def stacked(batches: Sequence[Batch], what: str) -> Batch:
-    """Batches side by side: numpy leaves `[len(batches), ...]`.
+    """Return the batches stacked as numpy leaves `[len(batches), ...]`.
 
     Raises:
-        ValueError: they differ in structure or shapes; `what` says whose they are.
+        ValueError: the batches differ in structure or shapes; `what` names their owner.
     """
     shapes = {str(jax.tree.map(np.shape, batch)) for batch in batches}
     if len(shapes) > 1:
@@ -261,7 +264,7 @@ def datasets_from(
     batch_size: int,
     extra_info: Mapping[str, Any] | None = None,
 ) -> Datasets:
-    """Return `Datasets` whose splits are loaded, each when first used, by `load_split(name)`."""
+    """Return `Datasets` whose splits are loaded on first use by `load_split(name)`."""
     splits = {
         name: Split(functools.partial(load_split, name), batch_size, seed) for seed, name in enumerate(SPLITS)
     }
@@ -269,7 +272,7 @@ def datasets_from(
 
 
 def _num_examples(arrays: PyTree) -> int:
-    """Return the length of the leading axis that all of `arrays` must share."""
+    """Return the length of the leading axis, which must be the same for all of `arrays`."""
     lengths = {leaf.shape[0] for leaf in jax.tree.leaves(arrays)}
     if len(lengths) != 1:
         raise ValueError(f"arrays of one split must share their leading axis, got lengths {sorted(lengths)}")
@@ -278,7 +281,7 @@ def _num_examples(arrays: PyTree) -> int:
 
 
 def _shuffled_batches(arrays: PyTree, batch_size: int, seed: int) -> Iterator[Batch]:
-    """Yield batches for ever; each epoch is a fresh permutation without its incomplete last batch."""
+    """Yield batches without end; each epoch is a new permutation without its incomplete last batch."""
     generator = np.random.default_rng(seed)
     num_examples = _num_examples(arrays)
     while True:

@@ -1,7 +1,7 @@
-"""The 1,797 real 8x8 images of handwritten digits that are installed with scikit-learn.
+"""The 1,797 real 8x8 images of handwritten digits that are included in scikit-learn.
 
-The default data set: it needs no download and no disk space of its own.
-Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI (1998), its test part.
+This is the default data set: it needs no download. Source: E. Alpaydin, C. Kaynak, "Optical Recognition of
+Handwritten Digits", UCI (1998), its test part.
 """
 
 import functools
@@ -50,7 +50,8 @@ def _load() -> dict[str, PyTree]:
 
 
 def _path() -> Path:
-    # `sklearn.datasets.load_digits` reads the same file, at the cost of 75 MB and a second in every worker.
+    # `sklearn.datasets.load_digits` reads the same file, but importing it costs 75 MB and a second in every
+    # worker.
     path = Path(str(metadata.distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")))
     if not path.is_file():
         raise FileNotFoundError(

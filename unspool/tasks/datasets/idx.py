@@ -1,9 +1,9 @@
-"""MNIST and Fashion-MNIST from the standard IDX files that their authors publish.
+"""MNIST and Fashion-MNIST from the authors' IDX files.
 
-The four files of a data set, gzipped or not, are sought in `$UNSPOOL_DATA_DIR/mnist` and
-`$UNSPOOL_DATA_DIR/fashion_mnist`. Nothing is downloaded and nothing is substituted: a file that is missing or
-malformed is an error when the data is first needed.
-Source of the format: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits".
+The four files of a data set, gzipped or not, must be in `$UNSPOOL_DATA_DIR/mnist` or
+`$UNSPOOL_DATA_DIR/fashion_mnist`. Nothing is downloaded: a missing or malformed file is an error on first use
+of the data. Source of the format: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten
+digits".
 """
 
 import functools
@@ -100,8 +100,8 @@ def read_idx(path: Path, num_axes: int) -> UInt8Array:
     """Read an IDX file of unsigned bytes, gzipped if its name ends in `.gz`.
 
     Raises:
-        ValueError: the file is not an IDX file of unsigned bytes with `num_axes` axes, is cut short, or holds
-            more than its header says.
+        ValueError: the file is not an IDX file of unsigned bytes with `num_axes` axes, is truncated, or is
+            longer than its header states.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
@@ -119,8 +119,7 @@ def _parse(file: io.BufferedIOBase, num_axes: int) -> UInt8Array:
         raise ValueError("its header is cut short")
     shape = tuple(int(length) for length in np.frombuffer(header, ">u4", offset=4))
     promised_bytes = math.prod(shape)
-    # Grown piece by piece: a size in a header is a claim, and must not become an allocation before it is
-    # checked.
+    # Read in chunks: the size in an untrusted header must not determine an allocation.
     payload = bytearray()
     while piece := file.read(_PIECE_BYTES):
         payload += piece
@@ -135,8 +134,8 @@ def _parse(file: io.BufferedIOBase, num_axes: int) -> UInt8Array:
 def resize_by_area(images: UInt8Array, image_size: tuple[int, int]) -> Float32Array:
     """Scale `images` `[n, height, width]` to [0, 1] and to `[n, *image_size]`.
 
-    Each new pixel is the mean of the area that it covers, with partly covered pixels weighted by their share,
-    so that sizes need not divide each other.
+    Each new pixel is the mean of the area that it covers, with partly covered pixels weighted by their
+    covered fraction, so sizes need not divide each other.
     """
     _, height, width = images.shape
     rows, columns = _area_weights(height, image_size[0]), _area_weights(width, image_size[1])
@@ -148,7 +147,7 @@ def resize_by_area(images: UInt8Array, image_size: tuple[int, int]) -> Float32Ar
 
 
 def _area_weights(old: int, new: int) -> Float32Array:
-    """Return `[new, old]` weights: the share that each old cell has in the interval of each new one."""
+    """Return the weights `[new, old]`: the fraction of each new cell's interval that each old cell covers."""
     edges = np.linspace(0, old, new + 1)
     cells = np.arange(old)
     overlap = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)

@@ -1,1 +1,1 @@
-"""Tasks whose configuration is fixed and is their name."""
+"""Tasks with a fixed configuration that is part of their name."""

@@ -1,4 +1,4 @@
-"""Image classification by multilayer perceptrons: the standard small inner problems of the field."""
+"""Image classification by multilayer perceptrons, a standard small inner problem."""
 
 import dataclasses
 import math
@@ -39,14 +39,14 @@ _DATASETS: Final[Mapping[str, Callable[[int, tuple[int, int]], Datasets]]] = Map
 class ImageMLP(Task):
     """Classify small grey images of ten classes with a relu MLP, under the mean cross entropy of the batch.
 
-    The normalizer clips to [0, 1.5 ln 10] and takes NaN for the upper end: a diverged model counts as half
-    again as bad as one that has learned nothing.
+    The normalizer clips to [0, 1.5 ln 10] and maps NaN to the upper bound, 1.5 times the loss of uniform
+    predictions.
 
     Args:
         data: `Digits`, `FashionMnist` or `Mnist`.
         image_size: Height and width to which images are resized, in pixels.
         hidden_sizes: Widths of the hidden layers.
-        batch_size: Examples in a batch.
+        batch_size: Examples per batch.
     """
 
     data: str
@@ -93,8 +93,10 @@ class ImageMLP(Task):
         return hk.without_apply_rng(hk.transform(forward))
 
 
-def ImageMLP_Digits8_Relu32() -> ImageMLP:  # noqa: N802 (a name by which configurations know a task)
-    """One hidden layer of 32 on scikit-learn's digits; batches of 64, as there are only 1,149 to train on."""
+def ImageMLP_Digits8_Relu32() -> ImageMLP:  # noqa: N802 (configurations use this name)
+    """One hidden layer of 32 on scikit-learn's digits; batches of 64, because there are only 1,149 training
+    examples.
+    """
     return ImageMLP(data="Digits", image_size=8, hidden_sizes=(32,), batch_size=64)
 
 
