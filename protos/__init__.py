@@ -1,1 +1,1 @@
-"""The wire: the messages, the code generated from them, and the one codec."""
+"""The wire protocol: message definitions, generated code, the codec, and shared gRPC code."""

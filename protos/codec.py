@@ -1,8 +1,8 @@
-"""The single place where bytes meet arrays: pytrees to and from what the messages carry.
+"""The codec: conversion of pytrees to and from the bodies of messages.
 
-A body is the raw little-endian bytes of a schema's leaves, one after another in canonical order. The schema
-is agreed before any body is read, and every size comes from it (or from the receiver's own limit), never from
-the message at hand: a hostile or broken peer can make a receiver refuse, not allocate.
+A body is the concatenation of the raw little-endian bytes of a schema's leaves in canonical order. The schema
+is agreed on before any body is read. Every size is derived from the schema or from the receiver's own limit,
+never from a message, so that a hostile or broken peer cannot cause large allocations.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from protos.unspool.v1.common_pb2 import Chunk, Leaf, Schema, Tensors
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 Array: TypeAlias = NDArray[Any]
-TreeDef: TypeAlias = Any  # jax.tree_util.PyTreeDef, which is no type to a type checker
+TreeDef: TypeAlias = Any  # jax.tree_util.PyTreeDef, which type checkers do not accept as a type
 
 DTYPES: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
     {
@@ -34,34 +34,34 @@ DTYPES: Final[Mapping[str, np.dtype[Any]]] = MappingProxyType(
         )
     }
 )  # fmt: skip
-"""The dtypes that may travel. Every platform JAX runs on is little-endian, as the wire is."""
+"""The supported dtypes. The wire format is little-endian, as is every platform that JAX runs on."""
 
 
 class CodecError(ValueError):
-    """A body, or a tree to be sent, is not what the schema says."""
+    """Base of the errors for bodies and trees that do not match the schema."""
 
 
 class SchemaMismatchError(CodecError):
-    """Shapes, dtypes or sizes disagree with the schema."""
+    """Raised if shapes, dtypes or sizes differ from the schema."""
 
 
 class CorruptBodyError(CodecError):
-    """The bytes are not those that were sent."""
+    """Raised if the bytes differ from those that were sent."""
 
 
 class TooLargeError(CodecError):
-    """More bytes than the receiver has room for; they were not kept."""
+    """Raised for more bytes than the receiver allows; they are discarded."""
 
 
 class OutOfOrderError(CodecError):
-    """A chunk that does not continue its body."""
+    """Raised for a chunk that does not continue its body, or for an incomplete body."""
 
 
 def schema_of(tree: Any) -> Schema:
-    """Describe `tree` (arrays or `jax.ShapeDtypeStruct`s) as the schema its bodies are read against.
+    """Return the schema of `tree`, a pytree of arrays or `jax.ShapeDtypeStruct`s.
 
     Raises:
-        SchemaMismatchError: a leaf has a dtype that does not travel.
+        SchemaMismatchError: a leaf has an unsupported dtype.
     """
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     leaves = [_describe(jax.tree_util.keystr(path), leaf) for path, leaf in flat]
@@ -69,15 +69,15 @@ def schema_of(tree: Any) -> Schema:
 
 
 def body_bytes(schema: Schema) -> int:
-    """Return the exact size of a body of `schema`."""
+    """Return the exact size of a body of `schema` in bytes."""
     return sum(_leaf_bytes(leaf) for leaf in schema.leaves)
 
 
 def encode(tree: Any, schema: Schema) -> bytes:
-    """Return the body of `tree`: its leaves' raw bytes in canonical order. Nothing is cast.
+    """Return the body of `tree`: the raw bytes of its leaves in canonical order, without any cast.
 
     Raises:
-        SchemaMismatchError: naming the first leaf that disagrees with the schema.
+        SchemaMismatchError: a leaf differs from the schema; the error contains the first such leaf.
     """
     leaves = jax.tree.leaves(tree)
     if len(leaves) != len(schema.leaves):
@@ -86,11 +86,11 @@ def encode(tree: Any, schema: Schema) -> bytes:
 
 
 def decode(data: Buffer, schema: Schema) -> list[Array]:
-    """Return the leaves of a body as read-only views of `data`, which stays alive with them.
+    """Return the leaves of a body as read-only views of `data`; they keep `data` in memory.
 
     Raises:
         TooLargeError: `data` is longer than the schema's body.
-        SchemaMismatchError: it is shorter.
+        SchemaMismatchError: `data` is shorter than the schema's body.
         CorruptBodyError: a bool leaf holds a byte that is neither 0 nor 1.
     """
     expected = body_bytes(schema)
@@ -108,10 +108,10 @@ def decode(data: Buffer, schema: Schema) -> list[Array]:
 
 
 def decode_tree(data: Buffer, schema: Schema, treedef: TreeDef) -> Any:
-    """Return the tree of a body; `treedef` is the receiver's own, since structure never travels.
+    """Return the tree of a body; `treedef` is the receiver's own, because bodies do not contain structure.
 
     Raises:
-        CodecError: as `decode`; `SchemaMismatchError` also where `treedef` has another number of leaves.
+        CodecError: as `decode`; `SchemaMismatchError` also if `treedef` has a different number of leaves.
     """
     if treedef.num_leaves != len(schema.leaves):
         raise SchemaMismatchError(f"tree of {treedef.num_leaves} leaves: the schema has {len(schema.leaves)}")
@@ -119,10 +119,10 @@ def decode_tree(data: Buffer, schema: Schema, treedef: TreeDef) -> Any:
 
 
 def tensors(body: bytes, transfer: int, chunk_bytes: int) -> Tensors:
-    """Wrap a body for a message: inline where one chunk would do, else a reference to `transfer`'s chunks.
+    """Wrap a body for a message: inline if it fits into one chunk, else a reference to `transfer`'s chunks.
 
-    The checksum is an inline body's. Chunks have their own, and come in order and complete or not at all:
-    another pass over a large body, at either end, would find nothing that those do not.
+    Only an inline body gets a checksum here. Chunks have their own checksums and arrive in order and complete
+    or not at all, so a checksum over a whole large body would cost time at both ends and detect nothing more.
     """
     if len(body) <= chunk_bytes:
         return Tensors(inline=body, crc32=zlib.crc32(body))
@@ -130,10 +130,10 @@ def tensors(body: bytes, transfer: int, chunk_bytes: int) -> Tensors:
 
 
 def check_body(data: Buffer, crc32: int) -> None:
-    """Refuse a whole body whose CRC-32 is not the one its sender stated.
+    """Check the CRC-32 of a complete body.
 
     Raises:
-        CorruptBodyError: with both sums.
+        CorruptBodyError: the checksum differs from `crc32`; the error contains both.
     """
     if zlib.crc32(data) != crc32:
         raise CorruptBodyError(
@@ -142,7 +142,7 @@ def check_body(data: Buffer, crc32: int) -> None:
 
 
 def chunks(body: Buffer, transfer: int, chunk_bytes: int) -> Iterator[Chunk]:
-    """Cut a body into the messages that carry it, in order. An empty body has none."""
+    """Yield a body as chunks of up to `chunk_bytes`, in order; none for an empty body."""
     if chunk_bytes < 1:
         raise ValueError(f"chunks(chunk_bytes={chunk_bytes}): must be positive")
     view = memoryview(body)
@@ -152,14 +152,14 @@ def chunks(body: Buffer, transfer: int, chunk_bytes: int) -> Iterator[Chunk]:
 
 
 def check_chunk(chunk: Chunk, transfer: int, received: int, size: int) -> bytes:
-    """Return a chunk's bytes; refuse one that does not continue a body of `size`, of which `received` came.
+    """Return a chunk's bytes after checking that it continues a body of `size` bytes at offset `received`.
 
     Raises:
-        OutOfOrderError: it belongs to another transfer, starts elsewhere or carries nothing.
-        TooLargeError: it reaches beyond the body.
-        CorruptBodyError: its CRC-32 is wrong.
+        OutOfOrderError: the chunk belongs to another transfer, has another offset, or is empty.
+        TooLargeError: the chunk extends beyond the body.
+        CorruptBodyError: the chunk's CRC-32 does not match.
     """
-    data: bytes = chunk.data  # once: protobuf makes another copy each time that it is asked
+    data: bytes = chunk.data  # read once, because protobuf copies the bytes on each access
     where = f"Chunk(transfer={chunk.transfer}, offset={chunk.offset}, {len(data)} bytes)"
     if chunk.transfer != transfer or chunk.offset != received or not data:
         raise OutOfOrderError(f"{where}: expected transfer {transfer} at offset {received}")
@@ -171,24 +171,24 @@ def check_chunk(chunk: Chunk, transfer: int, received: int, size: int) -> bytes:
 
 
 class Assembler:
-    """Puts a chunked body together in one buffer, allocated once from the size the receiver knows.
+    """Assembles a chunked body in one buffer, allocated once with the size that the receiver expects.
 
-    After an error the transfer is dead: its sender starts the whole body again.
+    After an error, the sender must restart the transfer.
     """
 
     def __init__(self, transfer: int, size: int) -> None:
         self.transfer = transfer
-        # Not zeroed: for a large body that would cost as much as a copy, and `body` is whole or an error.
+        # Not zeroed, which would cost as much as a copy; `body` returns only a completely written buffer.
         self._buffer = np.empty(size, np.uint8).data
         self._received = 0
 
     @property
     def complete(self) -> bool:
-        """Whether every byte has come; an empty body is complete from the start."""
+        """Whether every byte has been received; an empty body is complete from the start."""
         return self._received == len(self._buffer)
 
     def add(self, chunk: Chunk) -> None:
-        """Take the next chunk.
+        """Append the next chunk.
 
         Raises:
             CodecError: as `check_chunk`.
@@ -201,7 +201,7 @@ class Assembler:
         """Return the body.
 
         Raises:
-            OutOfOrderError: chunks are still missing.
+            OutOfOrderError: the body is incomplete.
         """
         if not self.complete:
             raise OutOfOrderError(
@@ -218,7 +218,7 @@ def _describe(path: str, leaf: Any) -> Leaf:
 
 
 def _schema_sha256(leaves: Iterable[Leaf]) -> str:
-    # Not protobuf's own bytes: those are promised to be the same only within one version of it.
+    # Do not hash protobuf's serialization, which is not guaranteed to be stable across protobuf versions.
     text = json.dumps([[leaf.path, leaf.dtype, list(leaf.shape)] for leaf in leaves], separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -1,22 +1,22 @@
-"""How a process of this program ends: its exit codes, and the errors that lead to them.
+"""Exit codes of the program's processes, and the errors that lead to them.
 
-Every class of the tree knows the exit code of the process that it ends:
+Each error class has the exit code of the process that it ends:
 
 ```
 UnspoolError
-├── UsageError               2  the command line or the configuration cannot be used
+├── UsageError               2  the command line or the configuration is invalid
 ├── RunFailedError          65  theta could not be updated any further
 ├── RunNotFoundError        66  no such run or file
-├── UntrainedError          67  the run is at its end and theta has never moved
+├── UntrainedError          67  the run has ended, and no update has moved theta
 ├── LearnerUnreachableError 69  the run's learner, or its Ray cluster, does not answer
-├── FailedError             70  this program failed, or all of the workers
-├── PortInUseError          71  another process listens there
-├── SystemRefusalError      72  the operating system refused a file, a folder or something else
-├── RunInUseError           73  another learner has this run directory
+├── FailedError             70  an internal error, or all workers fail
+├── PortInUseError          71  another process listens on the port
+├── SystemRefusalError      72  an operation on a file, a folder or another system resource failed
+├── RunInUseError           73  another learner holds the run directory
 ├── CheckpointError         74  no checkpoint of the run can be resumed from
 ├── InterruptedRunError     75  the run ended early; launch it again
 ├── FencedError             76  another learner has taken the run over
-└── RefusedError            77  the learner refuses this caller or request, or TLS does
+└── RefusedError            77  the learner or TLS denies this caller or request
 ```
 """
 
@@ -25,12 +25,12 @@ from typing import ClassVar
 
 
 class ExitCode(enum.IntEnum):
-    """What an exit status means, with the text for people; numbers as in sysexits.h where it has one."""
+    """The exit codes with their descriptions; the numbers follow sysexits.h where it defines one."""
 
     meaning: str
 
     def __new__(cls, number: int, meaning: str = "") -> "ExitCode":
-        """Return the member for `number`, with its text."""
+        """Return the member for `number`, with its description."""
         member = int.__new__(cls, number)
         member._value_ = number
         member.meaning = meaning
@@ -56,96 +56,96 @@ class ExitCode(enum.IntEnum):
 
 
 def exit_code_table() -> str:
-    """Return all exit codes with their meanings, for help texts."""
+    """Return a table of all exit codes with their descriptions, for help texts."""
     return "\n".join(f"  {code.value:>3}  {code.meaning}" for code in ExitCode)
 
 
 class UnspoolError(Exception):
-    """An error that ends a process with one message, without a traceback."""
+    """Base of the errors that end a process with a message and an exit code, without a traceback."""
 
     exit_code: ClassVar[ExitCode] = ExitCode.FAILED
 
 
 class UsageError(UnspoolError):
-    """The command line or the configuration cannot be used."""
+    """Raised if the command line or the configuration is invalid."""
 
     exit_code = ExitCode.USAGE
 
 
 class RunFailedError(UnspoolError):
-    """Theta could not be updated any further."""
+    """Raised if theta could not be updated any further."""
 
     exit_code = ExitCode.RUN_FAILED
 
 
 class UntrainedError(UnspoolError):
-    """The run is at its last outer step, and no update has ever moved theta."""
+    """Raised if the run reached its last outer step, but no update has ever moved theta."""
 
     exit_code = ExitCode.UNTRAINED
 
 
 class RunNotFoundError(UnspoolError):
-    """There is no such run or file."""
+    """Raised if the run or file does not exist."""
 
     exit_code = ExitCode.NOT_FOUND
 
 
 class LearnerUnreachableError(UnspoolError):
-    """The run's learner, or the Ray cluster for its workers, does not answer."""
+    """Raised if the run's learner, or the Ray cluster for its workers, does not answer."""
 
     exit_code = ExitCode.UNREACHABLE
 
 
 class FailedError(UnspoolError):
-    """This program failed, or all of the workers."""
+    """Raised for internal errors, or if all workers fail."""
 
     exit_code = ExitCode.FAILED
 
 
 class PortInUseError(UnspoolError):
-    """Another process listens on a port of the configuration."""
+    """Raised if another process listens on a port of the configuration."""
 
     exit_code = ExitCode.PORT_IN_USE
 
 
 class SystemRefusalError(UnspoolError):
-    """The operating system refused something; the message names the path."""
+    """Raised if an operation of the operating system failed; the message contains the path."""
 
     exit_code = ExitCode.SYSTEM
 
 
 class RunInUseError(UnspoolError):
-    """Another learner has this run directory."""
+    """Raised if another learner holds the run directory."""
 
     exit_code = ExitCode.RUN_IN_USE
 
 
 class CheckpointError(UnspoolError):
-    """No checkpoint of the run can be used."""
+    """Raised if no checkpoint of the run can be used."""
 
     exit_code = ExitCode.CHECKPOINT
 
 
 class InterruptedRunError(UnspoolError):
-    """The run ended early and can be launched again."""
+    """Raised if the run ended early and can be launched again."""
 
     exit_code = ExitCode.TEMPORARY
 
 
 class FencedError(UnspoolError):
-    """Another learner has taken the run over: nothing that this one writes counts any more."""
+    """Raised if another learner has taken the run over, so that this one must not write anymore."""
 
     exit_code = ExitCode.FENCED
 
 
 class RefusedError(UnspoolError):
-    """The learner refuses this caller or request and would again, or one end refuses the certificate."""
+    """Raised if the learner permanently denies this caller or request, or if a certificate is rejected."""
 
     exit_code = ExitCode.REFUSED
 
 
 def error_for(exit_code: int, message: str) -> UnspoolError:
-    """Return the error that ends this process with the `exit_code` of another one of the run."""
+    """Return the error with the `exit_code` of another process of the run, to end this process likewise."""
     for error_type in UnspoolError.__subclasses__():
         if error_type.exit_code == exit_code:
             return error_type(message)

@@ -1,6 +1,6 @@
-"""Messages as plain values: what `/status.json` and `--json` say.
+"""Conversion of messages to plain values, for `/status.json` and `--json`.
 
-Not protobuf's own JSON, which writes 64-bit integers as strings that every reader would have to undo.
+Protobuf's own JSON format is not used, because it writes 64-bit integers as strings.
 """
 
 import math
@@ -12,12 +12,12 @@ FieldDescriptor: TypeAlias = Any
 
 
 def facts_of(message: Message) -> Facts:
-    """Return a message as plain values under its own field names; None for what is absent or not finite."""
+    """Return a message as a dict by field name; absent optional fields and non-finite floats are None."""
     return {field.name: _value_of(message, field) for field in message.DESCRIPTOR.fields}
 
 
 def _value_of(message: Message, field: FieldDescriptor) -> Any:
-    # Only of an optional field can one say that it is absent; another message stands for its defaults.
+    # Only optional fields can be absent; an unset message field is converted with its defaults.
     if field.containing_oneof is not None and not message.HasField(field.name):
         return None
     value = getattr(message, field.name)

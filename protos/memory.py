@@ -1,4 +1,4 @@
-"""How a process that receives large bodies keeps their memory from one to the next."""
+"""Reuse of memory in processes that receive large bodies."""
 
 import contextlib
 import ctypes
@@ -12,10 +12,10 @@ _KEPT_BYTES: Final = 512 << 20
 
 
 def reuse_large_blocks() -> None:
-    """Let glibc reuse large blocks, where it would give each back and take its pages again one by one.
+    """Configure glibc to reuse large blocks instead of returning each to the system.
 
-    For a body of 32 MiB those page faults cost more than everything else that happens to it. Up to half a
-    gigabyte that was once used stays with the process. Where there is no glibc nothing happens.
+    By default, every large block is mapped anew, and the page faults of a 32 MiB body cost more than all its
+    processing. In exchange, the process keeps up to 512 MiB of freed memory. No-op without glibc.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,1 +1,1 @@
-"""What servers and clients of the wire share, at the learner, at relays and at workers."""
+"""Code of gRPC servers and clients shared by learner, relays and workers."""

@@ -1,6 +1,6 @@
 """Access control of gRPC and HTTP servers: tokens and, under mutual TLS, client certificates.
 
-A token and a certificate each stand for a role, and each method needs one (`protos.rpc.roles`).
+Tokens and certificates each stand for a role, and each method requires a role (`protos.rpc.roles`).
 """
 
 import dataclasses
@@ -24,9 +24,9 @@ class Tokens:
     """The secrets of a run, one for each role.
 
     Attributes:
-        admin: grants everything.
-        worker: for workers and relays.
-        viewer: for reading the status.
+        admin: grants all access.
+        worker: grants the access of workers and relays.
+        viewer: grants read access to status, events and metrics.
     """
 
     admin: str = dataclasses.field(repr=False)
@@ -37,7 +37,7 @@ class Tokens:
         """Check the secrets.
 
         Raises:
-            ValueError: one is empty, or two are equal.
+            ValueError: a secret is empty, or two are equal.
         """
         for role, secret in self.by_role().items():
             if not secret:
@@ -55,9 +55,9 @@ class AccessDenied:
     """Why a call is denied.
 
     Attributes:
-        reason: as it is counted.
-        text: for the caller: what is missing.
-        is_unauthenticated: whether the caller is unknown; otherwise it is known and lacks the role.
+        reason: the reason in the counts of denials.
+        text: the message for the caller.
+        is_unauthenticated: whether the caller is unauthenticated; otherwise it lacks the required role.
     """
 
     reason: DenialReason
@@ -73,7 +73,7 @@ class AccessDenied:
 
 
 class Access:
-    """Decides which calls are let in, the same way for every server of a process."""
+    """The access rules of a process, shared by all its servers."""
 
     def __init__(
         self, tokens: Mapping[Role, str], run_id: str | None, denials: Denials, *, is_mutual: bool
@@ -81,9 +81,9 @@ class Access:
         """Require one of `tokens` and, if TLS `is_mutual`, a client certificate.
 
         Args:
-            tokens: those that are accepted, by role.
-            run_id: the run that certificates must name; None while it is not known: any run.
-            denials: counts the calls that are denied.
+            tokens: the accepted tokens, by role.
+            run_id: the run that certificates must name; None, if it is not known yet, accepts any run.
+            denials: counts denied calls.
             is_mutual: whether client certificates are required.
         """
         self.run_id = run_id
@@ -92,7 +92,7 @@ class Access:
         self.is_mutual = is_mutual
 
     def check_token(self, header: str, needed: Role, method: str) -> AccessDenied | None:
-        """Check an `Authorization` header for a method that needs a role; None if it suffices."""
+        """Check an `Authorization` header for the role `needed`; return None if it is sufficient."""
         role = self._role_of(header)
         if role is not None and role.covers(needed):
             return None
@@ -104,7 +104,7 @@ class Access:
         return self._counted(AccessDenied(reason, text, is_unauthenticated=True))
 
     def check_certificate(self, uris: Iterable[str], needed: Role, method: str) -> AccessDenied | None:
-        """Check the URIs of a certificate that TLS has verified; None if they suffice."""
+        """Check a verified certificate's URIs for the role `needed`; return None if they are sufficient."""
         names = [name for name in map(certified, uris) if name is not None]
         run_id = self.run_id
         if not names:
@@ -120,15 +120,15 @@ class Access:
         return self._counted(AccessDenied(DenialReason.WRONG_ROLE, text, is_unauthenticated=False))
 
     def note_call(self, peer: str) -> None:
-        """Note that `peer` has completed its handshake and called."""
+        """Record a call of `peer`, which shows that its TLS handshake succeeded."""
         self._denials.called(peer)
 
     def count_denial(self, reason: DenialReason, text: str) -> None:
-        """Count a denial that was decided elsewhere."""
+        """Count a denial decided by the caller of this method."""
         self._denials.add(reason, text)
 
     def _role_of(self, header: str) -> Role | None:
-        # Every token is compared, in constant time: how long it takes must not tell how wrong a token is.
+        # Compare all tokens in constant time, so that timing does not reveal how much of a token is right.
         presented = header.removeprefix(_SCHEME) if header.startswith(_SCHEME) else ""
         found: Role | None = None
         for role, token in self._tokens.items():
@@ -142,20 +142,20 @@ class Access:
 
 
 class AccessInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc ships no types
-    """Checks every gRPC call before its request is parsed; health checks are open."""
+    """Checks the access of every gRPC call, except health checks, before its request is parsed."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
-        """Return the method's handler behind a check, as a handler of the same kind."""
+        """Return the method's handler with a preceding check, as a handler of the same kind."""
         handler, method = continuation(handler_call_details), handler_call_details.method
         header = dict(handler_call_details.invocation_metadata).get("authorization", "")
         denied = None
         if method not in _OPEN_METHODS:
             denied = self._access.check_token(header, needed_role(method), method)
         if handler is None and denied is None:
-            return None  # gRPC answers that there is no such method
+            return None  # gRPC replies UNIMPLEMENTED
 
         def check(context: Any) -> None:
             self._access.note_call(context.peer())
@@ -173,9 +173,9 @@ class AccessInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc s
 
 
 def _guarded(handler: Any, check: Callable[[Any], None], *, is_parsed: bool) -> Any:
-    """Return a handler of the same kind as `handler` that calls `check` first; None counts as unary.
+    """Return a handler of the same kind as `handler` that calls `check` first; None is treated as unary.
 
-    The request of a caller that is already denied is not even parsed.
+    With `is_parsed` False, for a caller that is already denied, the request is not parsed.
     """
     if handler is None:
         return grpc.unary_unary_rpc_method_handler(lambda request, context: check(context))

@@ -1,4 +1,4 @@
-"""How a channel to another process of a run is opened."""
+"""Opening gRPC channels between the processes of a run."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -10,19 +10,19 @@ from protos.rpc.tls import Identity
 
 _CHANNEL_OPTIONS: Final = (
     *CONNECTION_OPTIONS,
-    # Without this gRPC sends even what goes to 127.0.0.1 through `http_proxy`, `https_proxy` or `grpc_proxy`.
-    # A proxy is for the way out of a network; the processes of a run reach each other directly.
+    # Without this option, gRPC routes even connections to 127.0.0.1 through `http_proxy`, `https_proxy` or
+    # `grpc_proxy`. The processes of a run always connect directly.
     ("grpc.enable_http_proxy", 0),
 )
 
 
 def open_channel(address: str, identity: Identity | None, options: Sequence[tuple[str, int]] = ()) -> Any:
-    """Open a channel to `address`, whatever proxies the environment names.
+    """Open a channel to `address`, ignoring proxies in the environment.
 
     Args:
-        address: "host:port" of a learner or relay.
+        address: the "host:port" of a learner or relay.
         identity: this process's TLS files; None for a connection without TLS.
-        options: further channel arguments of gRPC.
+        options: additional gRPC channel arguments.
 
     Raises:
         TlsError: the TLS files cannot be used.

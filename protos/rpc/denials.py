@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 HANDSHAKE_S: Final = 10.0
-"""How long a TLS handshake may take. gRPC ends slower ones."""
+"""The time limit for TLS handshakes, which gRPC enforces."""
 
 _PEERS: Final = 256
 _TEXT_CHARACTERS: Final = 500
@@ -25,30 +25,30 @@ class DenialReason(enum.StrEnum):
     WRONG_RUN = "wrong_run"
     WRONG_PROTOCOL = "wrong_protocol"
     WRONG_SCHEMA = "wrong_schema"
-    """A gradient of another shape."""
+    """A gradient with a different schema."""
     UNFIT_WORKER = "unfit_worker"
-    """A worker that saw at its Join that its theta, its code or its CPUs are not those of the run."""
+    """A worker that found at its Join that its theta, its code or its CPUs do not match the run."""
     WRONG_HOST = "wrong_host"
-    """HTTP under a name that is not this machine's."""
+    """An HTTP request whose Host header is not a loopback name."""
     BAD_NAME = "bad_name"
-    """A worker whose name or incarnation cannot be one."""
+    """A worker with an invalid name or incarnation."""
     NO_ROOM = "no_room"
     EXCLUDED_HOST = "excluded_host"
-    """A worker on a host where estimates fail that do not fail elsewhere."""
+    """A worker on a host that was excluded because estimates fail only there."""
     NO_SESSION = "no_session"
     """A stream without the secret of a Join."""
     NO_CERTIFICATE = "no_certificate"
-    """None that says `unspool://RUN/ROLE`."""
+    """No client certificate with a URI `unspool://RUN/ROLE`."""
     TLS_HANDSHAKE = "tls_handshake"
-    """Expired, of another authority, or none: what TLS itself refuses."""
+    """A failed TLS handshake: a missing or expired certificate, or one of another authority."""
     TOO_LARGE = "too_large"
 
 
 class Denials:
-    """Counts since a server's start. Safe to use from any thread.
+    """Counts of denials since a server's start. Thread-safe.
 
-    gRPC does not tell which handshakes failed, only that one begins. One that no call from a new peer has
-    followed within `HANDSHAKE_S` counts as refused.
+    gRPC reports the start of a handshake but not its failure. A handshake counts as failed if no call from a
+    new peer follows within `HANDSHAKE_S`.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Denials:
         clock: Callable[[], float] = time.monotonic,
         report: Callable[[DenialReason, str], None] = lambda reason, text: None,
     ) -> None:
-        """Count on `clock`; `report` gets the first refusal of each reason, so that a flood fills no log."""
+        """Use `clock` for times; call `report` only for the first denial of each reason, to bound logs."""
         self._lock = threading.Lock()
         self._clock = clock
         self._report = report
@@ -65,7 +65,7 @@ class Denials:
         self._peers: OrderedDict[str, None] = OrderedDict()
 
     def add(self, reason: DenialReason, text: str) -> None:
-        """Count a refusal; `text` says whose it was."""
+        """Count a denial; `text` describes it and the caller."""
         with self._lock:
             self._counts[reason] += 1
             is_first = self._counts[reason] == 1
@@ -73,13 +73,13 @@ class Denials:
             self._report(reason, text[:_TEXT_CHARACTERS])
 
     def handshake_began(self) -> None:
-        """Take note that somebody has connected to a gRPC server."""
+        """Record the start of a TLS handshake on a gRPC server."""
         with self._lock:
             self._settle()
             self._handshakes.append(self._clock())
 
     def called(self, peer: str) -> None:
-        """Take note of a call; the first one of `peer` ends its handshake."""
+        """Record a call; the first call of `peer` completes a handshake."""
         with self._lock:
             self._settle()
             if peer not in self._peers and self._handshakes:
@@ -90,7 +90,7 @@ class Denials:
                 self._peers.popitem(last=False)
 
     def counts(self) -> dict[str, int]:
-        """Return how many callers were refused, by reason; reasons that did not occur are left out."""
+        """Return the number of denials by reason, without reasons that did not occur."""
         with self._lock:
             self._settle()
             return {str(reason): count for reason, count in self._counts.items()}

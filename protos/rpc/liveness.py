@@ -1,4 +1,4 @@
-"""When a worker counts as silent or stuck by its heartbeats, at the learner and at a relay alike."""
+"""Rules for silent and stuck workers, used by learner and relay."""
 
 import statistics
 from collections.abc import Collection
@@ -7,10 +7,10 @@ from typing import Final
 from protos.unspool.v1.learner_pb2 import Heartbeat
 
 SUSPECT_HEARTBEATS: Final = 2
-"""Intervals of silence after which nothing new is given to a worker."""
+"""The number of heartbeat intervals of silence after which a worker gets no new work."""
 
 COMPUTE_TIMES: Final = 32
-"""How many estimates the latest ones are."""
+"""The number of latest estimates whose compute times are kept."""
 
 _COMPILING_BUDGET_S: Final = 15 * 60.0
 _COMPUTING_BUDGET_S: Final = 60.0
@@ -18,11 +18,11 @@ _COMPUTING_MEDIANS: Final = 10.0
 
 
 def phase_budget_s(heartbeat: Heartbeat, compute_times_s: Collection[float]) -> float | None:
-    """Return how long a heartbeat's phase may take; None: as long as it likes.
+    """Return the time limit for a heartbeat's phase in seconds, or None if it has no limit.
 
     Args:
-        heartbeat: the last of a worker.
-        compute_times_s: of the latest estimates. While there are none, one may take as long as compiling.
+        heartbeat: the worker's last heartbeat.
+        compute_times_s: the compute times of the latest estimates. If empty, the limit for compiling applies.
     """
     if heartbeat.phase in (Heartbeat.COMPILING, Heartbeat.RESTORING):
         return _COMPILING_BUDGET_S
@@ -34,5 +34,5 @@ def phase_budget_s(heartbeat: Heartbeat, compute_times_s: Collection[float]) -> 
 
 
 def gets_on(before: Heartbeat, now: Heartbeat, stuck_at: int) -> bool:
-    """Whether work that was stuck at progress `stuck_at` moves again: an estimate is done, or a phase."""
+    """Return whether work stuck at progress `stuck_at` has resumed: an estimate or a phase is finished."""
     return bool(now.progress > stuck_at or now.phase_age_s < before.phase_age_s)

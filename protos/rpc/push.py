@@ -1,4 +1,4 @@
-"""A push and its gradient as they arrive at a learner or a relay."""
+"""Receiving pushes and their gradients, for learner and relay."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -15,19 +15,19 @@ _VERDICTS: Final = {
 
 
 class IncomingPush:
-    """A push whose body arrives in chunks. The schema bounds what is held."""
+    """A push whose body arrives in chunks. The schema bounds its memory use."""
 
     def __init__(self, push: GradientEstimatorOut, body_bytes: int) -> None:
-        """Wait for the `body_bytes` of the transfer that `push` names."""
+        """Expect `body_bytes` bytes in the transfer that `push` refers to."""
         self.push = push
         self._assembler = codec.Assembler(push.grad.transfer, body_bytes)
 
     def is_continued_by(self, chunk: Chunk) -> bool:
-        """Whether a chunk belongs to it."""
+        """Return whether a chunk belongs to this push."""
         return bool(chunk.transfer == self._assembler.transfer)
 
     def add(self, chunk: Chunk) -> codec.Buffer | codec.CodecError | None:
-        """Take the next chunk; return the body if that was the last, or the error that ends the transfer."""
+        """Append a chunk; return the body if it is complete, an error if the transfer failed, else None."""
         try:
             self._assembler.add(chunk)
         except codec.CodecError as error:
@@ -36,7 +36,7 @@ class IncomingPush:
 
 
 def checksum_of(push: GradientEstimatorOut) -> int | None:
-    """Return the checksum of a push's inline gradient; None if it comes in chunks, which have their own."""
+    """Return the CRC-32 of a push's inline gradient; None if it is sent in chunks, which have their own."""
     return None if push.grad.WhichOneof("body") == "transfer" else int(push.grad.crc32)
 
 
@@ -44,7 +44,7 @@ def leaves_of(body: codec.Buffer, crc32: int | None, schema: Schema) -> list[cod
     """Return the leaves of a gradient, after checking it against `crc32` unless that is None.
 
     Raises:
-        CodecError: the body does not match the schema, or is not what was sent.
+        CodecError: the body does not match the schema or the checksum.
     """
     leaves = codec.decode(body, schema)
     if crc32 is not None:
@@ -58,7 +58,7 @@ def verdict_on(error: codec.CodecError) -> learner_pb2.Verdict:
 
 
 def parts_of(push: GradientEstimatorOut) -> Sequence[Part]:
-    """Return the estimates in a push: those that a relay has merged, or the push itself as the only one."""
+    """Return the estimates in a push: the parts that a relay has merged, or the push itself as one part."""
     return push.parts or [
         Part(
             lane=push.lane,

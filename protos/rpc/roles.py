@@ -1,4 +1,4 @@
-"""Who may call what: three roles, and the one that each method of the wire needs."""
+"""Authorization: the roles of callers, and the role that each gRPC method requires."""
 
 import enum
 from typing import Final
@@ -8,17 +8,17 @@ _SCHEME: Final = "unspool://"
 
 
 class Role(enum.StrEnum):
-    """What a caller is. Its token says so, and under mutual TLS its certificate as well."""
+    """The role of a caller, given by its token and, under mutual TLS, by its certificate too."""
 
     WORKER = "worker"
     """Joins, fetches thetas, pushes gradients."""
     VIEWER = "viewer"
-    """Reads the status, events and metrics, and changes nothing."""
+    """Reads the status, events and metrics."""
     ADMIN = "admin"
-    """The run's owner: may do everything."""
+    """Has full access, as the owner of the run."""
 
     def covers(self, needed: "Role") -> bool:
-        """Whether a caller in this role may do what `needed` may."""
+        """Return whether this role includes the rights of `needed`."""
         return self in (Role.ADMIN, needed)
 
 
@@ -33,18 +33,18 @@ _NEEDED: Final = {
 
 
 def needed_role(method: str) -> Role:
-    """Return the role that a method, "/package.Service/Method", needs; admin where nothing else is said."""
+    """Return the role that a method "/package.Service/Method" requires; admin by default."""
     service = method.rpartition("/")[0] + "/"
     return _NEEDED.get(method) or _NEEDED.get(service, Role.ADMIN)
 
 
 def certificate_name(run: str, role: Role) -> str:
-    """Return the URI by which a certificate says what its holder is, in `run` or, with "*", in every run."""
+    """Return the URI that certifies `role` in `run`, or in every run if `run` is "*"."""
     return f"{_SCHEME}{run}/{role}"
 
 
 def certified(uri: str) -> tuple[str, Role] | None:
-    """Return the run and the role of such a URI, or None if it is none."""
+    """Return the run and role of a URI made by `certificate_name`, or None for any other URI."""
     run, _, role = uri.removeprefix(_SCHEME).rpartition("/")
     if not uri.startswith(_SCHEME) or not run or role not in set(Role):
         return None

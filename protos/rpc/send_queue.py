@@ -1,4 +1,4 @@
-"""What waits to be sent to one worker: bounded, and never more than one theta."""
+"""The bounded queue of messages to one worker, with at most one theta announcement."""
 
 import threading
 from collections import deque
@@ -11,7 +11,7 @@ _CAPACITY: Final = 1024
 
 
 class SendQueue:
-    """The serving side of one open stream. Any thread puts; one thread iterates until it is closed."""
+    """The outgoing messages of one open stream. Any thread may put; one thread iterates until the close."""
 
     def __init__(self, capacity: int = _CAPACITY) -> None:
         self._capacity = capacity
@@ -26,7 +26,7 @@ class SendQueue:
             return len(self._messages)
 
     def put(self, message: LearnerMessage) -> None:
-        """Queue a message; a goodbye is the last. A worker so slow that it overflows is cut off."""
+        """Queue a message. A goodbye closes the queue; so does an overflow, which drops all messages."""
         with self._changed:
             if self._closed:
                 return
@@ -41,13 +41,13 @@ class SendQueue:
             self._changed.notify()
 
     def close(self) -> None:
-        """End the iteration once what is queued has been taken."""
+        """Close the queue; the iteration ends after the queued messages."""
         with self._changed:
             self._closed = True
             self._changed.notify()
 
     def __iter__(self) -> Iterator[LearnerMessage]:
-        """Take messages, oldest first, until the mailbox is closed and empty."""
+        """Yield messages, oldest first, until the queue is closed and empty."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._messages or self._closed)
@@ -59,7 +59,7 @@ class SendQueue:
             yield message
 
     def _replace_theta(self, message: LearnerMessage) -> None:
-        # Of several thetas only the newest is of use; keeping them all would make a slow reader costly.
+        # Only the newest theta is useful, and keeping more would cost memory if the worker reads slowly.
         if self._theta is not None:
             self._messages = deque(waiting for waiting in self._messages if waiting is not self._theta)
         self._theta = message

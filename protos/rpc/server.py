@@ -1,4 +1,4 @@
-"""The gRPC server of learners and relays: a bounded thread pool, access control, a port of its own."""
+"""The gRPC server of learners and relays, with a bounded thread pool, access control and TLS."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -18,7 +18,7 @@ _OPTIONS: Final = (
 
 
 class GrpcServer:
-    """A server and its thread pool. Calls beyond the pool's size are refused at once instead of queued."""
+    """A server with its own thread pool. Calls beyond the pool's size are rejected instead of queued."""
 
     def __init__(self, name: str, threads: int, access: Access, tls: ServerTls | None = None) -> None:
         self._name = name
@@ -32,10 +32,10 @@ class GrpcServer:
         )
 
     def bind(self, host: str, port: int) -> int:
-        """Bind an address; return the port, which the system chooses if `port` is 0.
+        """Bind an address and return the port; for port 0, the system chooses a free one.
 
         Raises:
-            PortInUseError: the port is taken, or the machine has no such address.
+            PortInUseError: the port is in use, or the machine does not have the address.
         """
         try:
             bound = self._add_port(address_of(host, port))
@@ -50,7 +50,7 @@ class GrpcServer:
         self.server.start()
 
     def stop(self, grace_s: float) -> None:
-        """Refuse new calls, let running ones finish for `grace_s` seconds, and join the threads."""
+        """Reject new calls, let running calls finish for up to `grace_s` seconds, and join the threads."""
         self.server.stop(grace_s).wait()
         self._pool.shutdown()
 

@@ -1,4 +1,4 @@
-"""TLS on the learner's ports. Certificates that are renewed on disk are used from the next connection on."""
+"""TLS for the learner's ports. Renewed certificate files take effect with the next connection."""
 
 import ssl
 import threading
@@ -13,10 +13,10 @@ _HTTP: Final = ["http/1.1"]
 
 
 class ServerTls:
-    """One identity for every port of a learner."""
+    """The TLS identity of all ports of a learner."""
 
     def __init__(self, identity: Identity, refusals: Denials, *, is_mutual: bool) -> None:
-        """Show `identity`; where TLS `is_mutual`, callers show a certificate of the same authority.
+        """Present `identity`; if `is_mutual`, clients must present a certificate of the same authority.
 
         Raises:
             TlsError: a file is missing or cannot be used.
@@ -30,13 +30,13 @@ class ServerTls:
         self._http = self._http_context()
 
     def grpc_credentials(self) -> Any:
-        """Return gRPC's credentials for a server."""
+        """Return gRPC credentials for a server."""
         return grpc.dynamic_ssl_server_credentials(
             self._configuration, self._on_handshake, require_client_authentication=self._is_mutual
         )
 
     def http_context(self) -> ssl.SSLContext:
-        """Return the context of the HTTP server. Probes bring no certificate, so TLS does not insist."""
+        """Return the HTTP server's SSL context. Client certificates are optional: probes have none."""
         self._http.sni_callback = self._on_http_handshake
         return self._http
 
@@ -54,7 +54,7 @@ class ServerTls:
             connection.context = self._http
 
     def _renew(self) -> None:
-        """Take over files that have changed, unless they are half written: then at the next connection."""
+        """Load changed files; if they are only partly written, retry at the next connection."""
         try:
             revision = self._identity.revision()
             if revision != self._revision:
@@ -74,7 +74,7 @@ class ServerTls:
 
 
 def _counting(refusals: Denials) -> type[ssl.SSLObject]:
-    """Return a class of connections that count handshakes which fail: asyncio keeps them to itself."""
+    """Return an SSL connection class that counts failed handshakes, which asyncio does not report."""
 
     class CountingConnection(ssl.SSLObject):
         def do_handshake(self) -> None:

@@ -1,8 +1,8 @@
 """The gRPC service `unspool.v1.Learner`, which learners and relays offer to workers.
 
-The servicer decodes calls and carries streams; a `SessionHost` decides what happens.
+The servicer handles calls and streams; a `SessionHost` implements the behaviour.
 """
-# ruff: noqa: N802  # gRPC names the methods
+# ruff: noqa: N802  # gRPC determines the method names
 
 import abc
 import re
@@ -24,7 +24,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class CallFailedError(Exception):
-    """A call that cannot be answered, with its gRPC status."""
+    """Raised to abort a call with a gRPC status."""
 
     def __init__(self, status: grpc.StatusCode, text: str) -> None:
         super().__init__(text)
@@ -32,7 +32,7 @@ class CallFailedError(Exception):
 
 
 class JoinDeniedError(CallFailedError):
-    """A worker is not admitted."""
+    """Raised if a worker may not join."""
 
     def __init__(
         self,
@@ -40,16 +40,21 @@ class JoinDeniedError(CallFailedError):
         text: str,
         status: grpc.StatusCode = grpc.StatusCode.FAILED_PRECONDITION,
     ) -> None:
-        """Deny for good, or with another `status` for the moment."""
+        """Deny a join; the default `status` is permanent, others may ask the worker to retry."""
         super().__init__(status, text)
         self.reason = reason
 
 
 def check_join(request: learner_pb2.JoinRequest, run_id: str, host: str) -> None:
-    """Check that a worker fits what it joins, called `host` in the message.
+    """Check the protocol, run and name in a Join request.
+
+    Args:
+        request: the request.
+        run_id: the id of the run that is served.
+        host: what serves it, "learner" or "relay", for the error message.
 
     Raises:
-        JoinDeniedError: another protocol, another run, or an impossible name.
+        JoinDeniedError: the protocol or run does not match, or the name is invalid.
     """
     if not request.protocol_min <= PROTOCOL <= request.protocol_max:
         raise JoinDeniedError(
@@ -74,10 +79,10 @@ class OpenStream(NamedTuple):
     """A session's stream.
 
     Attributes:
-        name: of its reading thread.
-        events: receives what the worker sends.
-        queue: holds what is sent to the worker.
-        token: the host's own mark of this stream.
+        name: the name of its reading thread.
+        events: handles the worker's messages.
+        queue: the messages to the worker.
+        token: a value by which the host identifies the stream.
     """
 
     name: str
@@ -87,19 +92,19 @@ class OpenStream(NamedTuple):
 
 
 class SessionHost(abc.ABC):
-    """What workers connect to: a learner or a relay. Its methods are called from the server's threads."""
+    """The behaviour of a learner or relay towards workers. The server's threads call its methods."""
 
     @abc.abstractmethod
     def join(self, request: learner_pb2.JoinRequest) -> learner_pb2.JoinReply:
         """Admit a worker.
 
         Raises:
-            CallFailedError: it is not admitted.
+            CallFailedError: the worker may not join.
         """
 
     @abc.abstractmethod
     def open_stream(self, secret: str, peer: str) -> OpenStream | None:
-        """Open the stream of the session that `secret` belongs to; None if there is no such session."""
+        """Open the stream of the session with `secret`; return None if no session has it."""
 
     @abc.abstractmethod
     def close_stream(self, stream: OpenStream) -> None:
@@ -107,27 +112,27 @@ class SessionHost(abc.ABC):
 
     @abc.abstractmethod
     def theta(self, version: int) -> Iterator[Chunk]:
-        """Yield a published theta.
+        """Yield a published theta as chunks.
 
         Raises:
-            CallFailedError: it is not available.
+            CallFailedError: this theta is not available.
         """
 
     @abc.abstractmethod
     def snapshot(self, lane: int, seq: int) -> Iterator[Chunk]:
-        """Yield a lane's stored state.
+        """Yield a lane's stored snapshot as chunks.
 
         Raises:
-            CallFailedError: it is not available.
+            CallFailedError: this snapshot is not available.
         """
 
     @abc.abstractmethod
     def leave(self, request: learner_pb2.LeaveRequest) -> None:
-        """End a worker's session at its own request."""
+        """End a worker's session at the worker's request."""
 
 
 class SessionServicer(learner_pb2_grpc.LearnerServicer):
-    """Serves `unspool.v1.Learner`. A stream has two threads: the pool's sends, one of its own receives."""
+    """Serves `unspool.v1.Learner`. For each stream, a pool thread sends and an extra thread receives."""
 
     def __init__(self, host: SessionHost) -> None:
         self._host = host
@@ -145,7 +150,7 @@ class SessionServicer(learner_pb2_grpc.LearnerServicer):
     def Session(
         self, request_iterator: Iterator[learner_pb2.WorkerMessage], context: Any
     ) -> Iterator[learner_pb2.LearnerMessage]:
-        """Carry the messages of one session in both directions until either side ends."""
+        """Transfer the messages of one session in both directions until either side ends the stream."""
         secret = str(dict(context.invocation_metadata()).get(SESSION_METADATA, ""))
         stream = self._host.open_stream(secret, context.peer())
         if stream is None:
@@ -153,7 +158,7 @@ class SessionServicer(learner_pb2_grpc.LearnerServicer):
             return
         try:
             if not context.add_callback(stream.queue.close):
-                stream.queue.close()  # the call ended before it began
+                stream.queue.close()  # the call has already been cancelled
             self._start_reading(stream, request_iterator)
             yield from stream.queue
         finally:
@@ -164,7 +169,7 @@ class SessionServicer(learner_pb2_grpc.LearnerServicer):
         yield from _sent(self._host.theta(request.version), context)
 
     def GetSnapshot(self, request: learner_pb2.GetSnapshotRequest, context: Any) -> Iterator[Chunk]:
-        """Send a lane's state as a worker once sent it."""
+        """Send a lane's snapshot as a worker sent it."""
         yield from _sent(self._host.snapshot(request.lane, request.seq), context)
 
     def Leave(self, request: learner_pb2.LeaveRequest, context: Any) -> learner_pb2.LeaveReply:
@@ -173,7 +178,7 @@ class SessionServicer(learner_pb2_grpc.LearnerServicer):
         return learner_pb2.LeaveReply()
 
     def join_readers(self) -> None:
-        """Wait for the reading threads, once the server has ended their streams."""
+        """Wait for the reading threads; call this after the server has ended their streams."""
         with self._lock:
             threads = list(self._threads)
         for thread in threads:
@@ -191,7 +196,7 @@ class SessionServicer(learner_pb2_grpc.LearnerServicer):
             for message in messages:
                 reader.take(message)
         except grpc.RpcError:
-            pass  # the stream broke, which is handled like its end
+            pass  # treat a broken stream like a closed one
         finally:
             reader.close()
             stream.queue.close()

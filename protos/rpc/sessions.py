@@ -1,7 +1,7 @@
-"""Sessions of workers, as learners and relays keep them alike.
+"""Worker sessions, for learners and relays.
 
-A broken stream does not mean a dead worker: silence for the lease's time to live does. All times are the
-host's own monotonic clock.
+A session survives a broken stream; it expires after silence for the lease's time to live. All times are on
+the host's monotonic clock.
 """
 
 import dataclasses
@@ -16,16 +16,16 @@ from protos.unspool.v1 import learner_pb2
 
 @dataclasses.dataclass
 class Session:
-    """One worker process, from its Join on. Learner and relay each add what they need to know.
+    """The session of one worker process. Learner and relay extend it with their own fields.
 
     Attributes:
-        worker_id: the host's name for this session; new for each process, and after an expiry.
-        introduction: its last Join.
-        secret: binds a stream to the last Join.
-        last_heard_s: when anything came from it.
-        heartbeat: its last.
+        worker_id: the host's id of this session; new for each process and after an expiry.
+        introduction: its last Join request.
+        secret: the secret returned by the last Join, which authenticates a stream.
+        last_heard_s: the time of its last message.
+        heartbeat: its last heartbeat.
         draining: whether it was asked to return its lanes and leave.
-        stuck_at: the progress at which it is stuck, or None.
+        stuck_at: the progress counter at which it is stuck, or None.
     """
 
     worker_id: str
@@ -38,7 +38,7 @@ class Session:
 
     @property
     def name(self) -> str:
-        """The worker's own name, stable over its processes."""
+        """The worker's name, which is stable across restarts."""
         return str(self.introduction.worker_name)
 
     @property
@@ -47,16 +47,16 @@ class Session:
         return bool(self.introduction.relay and not self.heartbeat.workers)
 
     def is_silent(self, now_s: float, heartbeat_s: float) -> bool:
-        """Whether it has been silent for so long that nothing new is given to it."""
+        """Return whether it has been silent for too long to be given new work."""
         return now_s - self.last_heard_s > SUSPECT_HEARTBEATS * heartbeat_s
 
     def rejoin(self, introduction: learner_pb2.JoinRequest, now_s: float) -> None:
-        """Take a Join, which brings a new secret."""
+        """Store a new Join request and create a new secret."""
         self.introduction, self.last_heard_s = introduction, now_s
         self.secret = secrets.token_urlsafe(32)
 
     def take_heartbeat(self, heartbeat: learner_pb2.Heartbeat) -> None:
-        """Take a heartbeat; work that moves again is not stuck any more."""
+        """Store a heartbeat; if it shows progress, the session is no longer stuck."""
         if self.stuck_at is not None and gets_on(self.heartbeat, heartbeat, self.stuck_at):
             self.stuck_at = None
         self.heartbeat = heartbeat
@@ -69,7 +69,7 @@ class SessionTable(Generic[S]):
     """The sessions that have not ended, in order of joining."""
 
     def __init__(self, new_session: Callable[[str, learner_pb2.JoinRequest, str, float], S]) -> None:
-        """Create sessions by `new_session(worker_id, introduction, secret, now_s)`."""
+        """Create sessions with `new_session(worker_id, introduction, secret, now_s)`."""
         self._new_session = new_session
         self._sessions: dict[str, S] = {}
         self._opened = 0
@@ -89,23 +89,23 @@ class SessionTable(Generic[S]):
         return session
 
     def close(self, session: S) -> None:
-        """Forget a session."""
+        """Remove a session."""
         self._sessions.pop(session.worker_id, None)
 
     def clear(self) -> None:
-        """Forget every session. Their numbers are not used again."""
+        """Remove all sessions; their numbers are not reused."""
         self._sessions.clear()
 
     def get(self, worker_id: str) -> S | None:
-        """Return a session by its id."""
+        """Return a session by its id, or None."""
         return self._sessions.get(worker_id)
 
     def named(self, name: str) -> S | None:
-        """Return a worker's session by the worker's own name."""
+        """Return a session by the worker's name, or None."""
         return next((session for session in self if session.name == name), None)
 
     def with_secret(self, secret: str) -> S | None:
-        """Return the session that a stream belongs to. Every secret is compared, in constant time."""
+        """Return the session with a secret, or None. Compare all secrets in constant time."""
         found = None
         for session in self:
             if hmac.compare_digest(session.secret.encode(), secret.encode()):

@@ -1,4 +1,4 @@
-"""Reads one session's stream: assembles pushes and snapshots from chunks, and passes the rest on."""
+"""Reading of one session's stream: assembles pushes and snapshots, and dispatches other messages."""
 
 import abc
 from typing import Any, Final
@@ -12,47 +12,47 @@ _SINGLE_MESSAGES: Final = frozenset({"heartbeat", "lane_return", "lane_failure",
 
 
 class IncomingSnapshot(abc.ABC):
-    """A snapshot as it arrives."""
+    """A snapshot that is being received."""
 
     @abc.abstractmethod
     def add(self, chunk: Chunk) -> bool:
-        """Take the next chunk; True once nothing more is expected, because it is whole or has failed."""
+        """Append the next chunk; return True if the snapshot is complete or has failed."""
 
     @abc.abstractmethod
     def abort(self) -> None:
-        """Drop what has arrived."""
+        """Discard the received data."""
 
 
 class SessionEvents(abc.ABC):
-    """What a worker's messages do at a learner or a relay. Nothing that a worker sends makes these raise."""
+    """The handlers of a worker's messages at a learner or relay. They must not raise on any message."""
 
     @property
     @abc.abstractmethod
     def body_bytes(self) -> int:
-        """The size of a gradient by the schema."""
+        """The size of a gradient in bytes, by the schema."""
 
     @abc.abstractmethod
     def wants_body(self, push: GradientEstimatorOut) -> bool:
-        """Whether the body that will follow `push` is to be received; if not, the push is answered."""
+        """Return whether to receive the body that follows `push`; if not, answer the push."""
 
     @abc.abstractmethod
     def push(self, push: GradientEstimatorOut, body: codec.Buffer | codec.CodecError) -> None:
-        """Take a push with its body, or with the reason why there is none."""
+        """Handle a push with its body, or with the error that prevented receiving the body."""
 
     @abc.abstractmethod
     def receive_snapshot(self, snapshot: Snapshot) -> IncomingSnapshot | None:
-        """Prepare to receive a snapshot; None if it is not wanted."""
+        """Prepare to receive a snapshot; return None to ignore it."""
 
     @abc.abstractmethod
     def message(self, kind: str, message: Any) -> None:
-        """Take a message that consists of one part, by the name of its field in `WorkerMessage`."""
+        """Handle any other message; `kind` is the name of its field in `WorkerMessage`."""
 
 
 class StreamReader:
-    """Takes the messages of one stream in order. At most one push and one snapshot are open at a time.
+    """Processes the messages of one stream in order, with at most one push and one snapshot open at a time.
 
-    Memory is bounded by the schema (a push) and by the host's limit (a snapshot). Chunks of a body that was
-    not wanted, or that has failed, are dropped.
+    Memory use is bounded by the schema (for a push) and by the host's limit (for a snapshot). Chunks of an
+    ignored or failed body are dropped.
     """
 
     def __init__(self, events: SessionEvents) -> None:
@@ -61,7 +61,7 @@ class StreamReader:
         self._snapshot: tuple[int, IncomingSnapshot] | None = None
 
     def take(self, message: WorkerMessage) -> None:
-        """Act on a message."""
+        """Process a message."""
         match message.WhichOneof("body"):
             case "push":
                 self._take_push(message.push)
@@ -73,7 +73,7 @@ class StreamReader:
                 self._events.message(kind, getattr(message, kind))
 
     def close(self) -> None:
-        """Drop what has been received only in part; its sender sends it again over the next stream."""
+        """Discard incomplete bodies; the worker sends them again over its next stream."""
         self._push = None
         if self._snapshot is not None:
             self._snapshot[1].abort()

@@ -1,7 +1,7 @@
-"""TLS from files: what a party shows and whom it trusts, and in words why a handshake would fail.
+"""TLS identities from files, and diagnosis of failing handshakes.
 
-gRPC only says that a connection was closed. So handshakes are rehearsed with Python's own TLS, which names
-a certificate's fault: with the other end, or, where that would not say, in memory.
+gRPC reports only that a connection was closed. So handshakes are tried with Python's own TLS, which reports
+what is wrong with a certificate: against the other end, or in memory if the other end would not reveal it.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ _H2: Final = ["h2"]
 
 
 class TlsError(Exception):
-    """The files of an identity cannot be used, or the other end would refuse them."""
+    """Raised if an identity's files cannot be used, or if the other end would reject them."""
 
 
 @dataclass(frozen=True)
@@ -30,43 +30,43 @@ class Identity:
     """The files of one party, named as in a Kubernetes TLS secret.
 
     Attributes:
-        directory: holds `ca.crt`, the authorities that it trusts; and `tls.crt` and `tls.key`, what it shows.
-            A client that need not show anything can do without those two.
+        directory: contains `ca.crt`, the trusted authorities, and `tls.crt` and `tls.key`, the party's own
+            certificate and key. A client that needs no certificate can omit these two.
     """
 
     directory: Path
 
     @property
     def authority(self) -> Path:
-        """Certificates of the authorities that this party trusts."""
+        """The file with the certificates of the trusted authorities."""
         return self.directory / "ca.crt"
 
     @property
     def certificate(self) -> Path:
-        """The certificate that it shows, and what is between that and the authority."""
+        """The file with the party's certificate and any intermediate certificates."""
         return self.directory / "tls.crt"
 
     @property
     def key(self) -> Path:
-        """The certificate's private key."""
+        """The file with the certificate's private key."""
         return self.directory / "tls.key"
 
     @property
     def has_certificate(self) -> bool:
-        """Whether it has one to show."""
+        """Whether the party has a certificate."""
         return self.certificate.exists()
 
     def revision(self) -> tuple[int, ...]:
-        """Return what changes when the files are replaced, as they are before certificates expire."""
+        """Return a value that changes when the files are replaced, as on renewal of a certificate."""
         numbers: list[int] = []
         for path in (self.authority, self.certificate, self.key):
-            with contextlib.suppress(OSError):  # not all need be there, nor at this moment
+            with contextlib.suppress(OSError):  # files may be missing, permanently or during a renewal
                 found = path.stat()
                 numbers += (found.st_mtime_ns, found.st_ino)
         return tuple(numbers)
 
     def channel_credentials(self) -> Any:
-        """Return gRPC's credentials for a client.
+        """Return gRPC credentials for a client.
 
         Raises:
             TlsError: a file is missing or cannot be used.
@@ -78,7 +78,7 @@ class Identity:
         return grpc.ssl_channel_credentials(_read(self.authority), key, certificate)
 
     def server_configuration(self) -> Any:
-        """Return gRPC's certificates for a server.
+        """Return gRPC's certificate configuration for a server.
 
         Raises:
             TlsError: a file is missing or cannot be used.
@@ -88,7 +88,7 @@ class Identity:
         return grpc.ssl_server_certificate_configuration(pairs, _read(self.authority))
 
     def client_context(self) -> ssl.SSLContext:
-        """Return Python's context for a client, which checks the server's name.
+        """Return a Python SSL context for a client, which checks the server's name.
 
         Raises:
             TlsError: a file is missing or cannot be used.
@@ -98,7 +98,7 @@ class Identity:
         return context
 
     def server_context(self, *, is_mutual: bool) -> ssl.SSLContext:
-        """Return Python's context for a server.
+        """Return a Python SSL context for a server.
 
         Raises:
             TlsError: a file is missing or cannot be used.
@@ -122,13 +122,13 @@ class Identity:
 
 
 def check_server(identity: Identity, host: str) -> float:
-    """Refuse files that clients which know the server as `host` would refuse.
+    """Check that clients which connect to `host` would accept a server with these files.
 
     Returns:
-        When the certificate expires, in seconds of Unix time.
+        The expiry time of the certificate, in seconds of Unix time.
 
     Raises:
-        TlsError: with the reason: an expired certificate, another name, another authority, another key.
+        TlsError: they would not; the reason is an expired certificate or a wrong name, authority or key.
     """
     server, client = identity.server_context(is_mutual=False), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.load_verify_locations(identity.authority)
@@ -137,13 +137,13 @@ def check_server(identity: Identity, host: str) -> float:
 
 
 def check_client(identity: Identity) -> float:
-    """Refuse files that a server which trusts the same authority would refuse.
+    """Check that a server which trusts the same authority would accept a client with these files.
 
     Returns:
-        When the certificate expires, in seconds of Unix time; inf if there is none to show.
+        The expiry time of the certificate, in seconds of Unix time; inf if there is no certificate.
 
     Raises:
-        TlsError: with the reason.
+        TlsError: it would not; the error contains the reason.
     """
     client = identity.client_context()
     if not identity.has_certificate:
@@ -154,9 +154,9 @@ def check_client(identity: Identity) -> float:
 
 
 def handshake_problem(address: str, identity: Identity | None) -> str:
-    """Return why clients with these files cannot talk to the gRPC server at `address`, "host:port".
+    """Return why the TLS handshake of clients with these files fails at `address`, "host:port".
 
-    Empty if they can, and if nobody answers there: that is another problem.
+    Empty if the handshake succeeds, or if the server cannot be reached, which is not a TLS problem.
     """
     try:
         if identity is not None:
@@ -169,7 +169,7 @@ def handshake_problem(address: str, identity: Identity | None) -> str:
 def _rehearse(
     server: ssl.SSLContext, client: ssl.SSLContext, host: str | None, about: Identity
 ) -> tuple[ssl.SSLObject, ssl.SSLObject]:
-    """Shake hands in memory; return the client's end and the server's."""
+    """Perform a TLS handshake in memory; return the client's and the server's ends."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = (
         client.wrap_bio(to_client, to_server, server_hostname=host),
@@ -185,7 +185,7 @@ def _rehearse(
 
 
 def _expiry(end: ssl.SSLObject) -> float:
-    """When the certificate expires that the other end has shown."""
+    """Return when the other end's certificate expires, in seconds of Unix time; inf if it has none."""
     shown = end.getpeercert() or {}
     return float(ssl.cert_time_to_seconds(str(shown["notAfter"]))) if "notAfter" in shown else math.inf
 
@@ -210,7 +210,7 @@ def _problem_on_the_wire(address: str, identity: Identity | None) -> str:
         ):
             if identity is None:
                 return "it speaks TLS, and no folder with the certificate of its authority was named"
-            # A server that will not have the client's certificate says so by hanging up, and not before now.
+            # In TLS 1.3, a server rejects the client's certificate only after the client's handshake is done.
             return "" if connection.recv(1) else _UNWANTED
     except ssl.SSLCertVerificationError as error:
         return f"its certificate is not accepted: {_in_words(error)}"
