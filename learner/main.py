@@ -46,13 +46,13 @@ from protos.rpc.tls import TlsError, check_server
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc, learner_pb2, learner_pb2_grpc
 
 _EXIT_CODES: Final = {RunState.FAILED: ExitCode.RUN_FAILED, RunState.UNTRAINED: ExitCode.UNTRAINED}
-_SPARE_THREADS: Final = 32
+_SPARE_THREADS: Final = 32  # for calls other than the streams of the maximum number of workers
 _ADMIN_THREADS: Final = 32
-_GOODBYE_S: Final = 3.0
+_GOODBYE_S: Final = 3.0  # time for the last messages to be sent at shutdown
 _JOIN_S: Final = 10.0
-_DRAIN_S: Final = 60.0
+_DRAIN_S: Final = 60.0  # the longest wait for an outer step after the first stop signal
 _TICK_S: Final = 0.25
-_KEEP_S: Final = 1.0
+_KEEP_S: Final = 1.0  # the interval of ownership checks and lease renewals
 _LARGE_THETAS_BYTES: Final = 1 << 30
 
 _Message: TypeAlias = RunState | BaseException | signal.Signals

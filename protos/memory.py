@@ -4,7 +4,7 @@ import contextlib
 import ctypes
 from typing import Final
 
-_TRIM_THRESHOLD: Final = -1
+_TRIM_THRESHOLD: Final = -1  # parameter numbers of glibc's mallopt, as in malloc.h
 _MMAP_THRESHOLD: Final = -3
 _ARENA_MAX: Final = -8
 _REUSED_BYTES: Final = 128 << 20

@@ -5,7 +5,7 @@ import math
 from collections.abc import Collection, Sequence
 from typing import Final
 
-_WORTH_A_MOVE: Final = 0.8
+_WORTH_A_MOVE: Final = 0.8  # see `_Loads.move`
 
 
 @dataclasses.dataclass(frozen=True)

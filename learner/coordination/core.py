@@ -35,7 +35,7 @@ from protos.unspool.v1 import admin_pb2, learner_pb2
 from protos.unspool.v1.common_pb2 import Schema
 from protos.unspool.v1.learner_pb2 import Goodbye, GradientEstimatorOut
 
-_LOG_LINES: Final = 1000
+_LOG_LINES: Final = 1000  # limits of a session's log lines, so that a worker cannot flood the event log
 _LOG_CHARACTERS: Final = 8000
 _LOG_LEVELS: Final[dict[str, Level]] = {"warning": "warning", "error": "error"}
 _SNAPSHOTS: Final = "snapshots"

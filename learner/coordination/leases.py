@@ -12,7 +12,7 @@ from learner.state.run_state import RunState
 from learner.state.sessions import SessionStatus, WorkerSession
 from protos.unspool.v1.learner_pb2 import Goodbye, HeldLane
 
-_SPEEDS_S: Final = 20.0
+_SPEEDS_S: Final = 20.0  # the lifetime of cached worker speeds
 _ENDINGS: Final = {RunState.FINISHED: Goodbye.FINISHED, RunState.STOPPED: Goodbye.STOPPED}
 
 

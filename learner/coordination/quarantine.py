@@ -51,7 +51,10 @@ class Quarantine:
             self._run.report("error", "lane_quarantined", text)
 
     def estimated(self, lane: Lane, *, finite: bool) -> None:
-        """Record an accepted estimate. Reset a diverging lane, except in `sync`, where theta needs it."""
+        """Record an accepted estimate, and reset a lane whose estimates are repeatedly non-finite.
+
+        In `sync`, such a lane is only reported, because theta depends on its state.
+        """
         lane.nonfinite_in_a_row = 0 if finite else lane.nonfinite_in_a_row + 1
         if lane.nonfinite_in_a_row != NONFINITE_TO_RESET:
             return
@@ -69,6 +72,8 @@ class Quarantine:
         self._run.lanes.lift_quarantine(lane)
 
     def _is_hosts_fault(self, failure: Failure) -> bool:
+        # Blame the host if several lanes fail there, while an active worker elsewhere succeeds and never
+        # failed in this way.
         failures = self._run.failures
         lanes = failures.lanes_failing(failure.host, failure.digest)
         if len(lanes) < IDENTICAL or len(set(lanes)) < 2:
@@ -88,6 +93,7 @@ class Quarantine:
         self._run.excluded_hosts[host] = why
         self._run.report("error", "host_excluded", f"{host}: {why}\n{failure.traceback}")
         self._run.failures.forget_host(host)
+        # Release the lanes that were in quarantine only because of failures on this host.
         for lane in self._run.lanes:
             if lane.state is LaneState.QUARANTINED and self._run.failures.repeats(lane.number) < IDENTICAL:
                 self._run.lanes.lift_quarantine(lane)

@@ -14,7 +14,7 @@ from protos.unspool.v1.admin_pb2 import Status
 from unspool.failure_report import last_line
 
 _LANES_NAMED: Final = 4
-_PROBLEMS_CHARACTERS: Final = 256 * 1024
+_PROBLEMS_CHARACTERS: Final = 256 * 1024  # over all lanes; must fit into one message
 
 
 def build_status(run: Run) -> Status:

@@ -4,9 +4,9 @@ import statistics
 from collections import deque
 from typing import Final, NamedTuple
 
-_STEPS: Final = 8
-_KEPT_STEPS: Final = 256
-_DEVIATIONS: Final = 3.0
+_STEPS: Final = 8  # outer steps over which the statistics are computed
+_KEPT_STEPS: Final = 256  # start times are kept longer, for stale gradients
+_DEVIATIONS: Final = 3.0  # the k in median + k MAD
 
 
 class _Arrival(NamedTuple):

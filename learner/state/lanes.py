@@ -9,7 +9,7 @@ from typing import Final
 from learner.storage.snapshots import SnapshotRef
 from protos.rpc.liveness import COMPUTE_TIMES
 
-_TERM_SHIFT: Final = 32
+_TERM_SHIFT: Final = 32  # fencing token: term in the high bits, number of leases in the low 32 bits
 
 
 class LaneState(enum.StrEnum):

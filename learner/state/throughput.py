@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Final, NamedTuple
 
 _KEPT: Final = 16
-_ENOUGH: Final = 4
+_ENOUGH: Final = 4  # a worker with fewer times has no known speed
 _APART_S: Final = 1.0
 
 

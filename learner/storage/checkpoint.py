@@ -23,7 +23,7 @@ from unspool.types import PyTree
 
 _FORMAT: Final = "1"
 _UNSIGNED: Final = "0" * 64  # the placeholder for the file's own digest while the digest is computed
-_LENGTH_BYTES: Final = 8
+_LENGTH_BYTES: Final = 8  # a safetensors file starts with the length of its header as a uint64
 
 
 @dataclasses.dataclass(frozen=True)

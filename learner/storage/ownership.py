@@ -21,9 +21,9 @@ from learner.storage.files import try_lock, write_durably
 from protos.exit_codes import FencedError, RunInUseError
 
 _POLL_S: Final = 0.1
-_PROBES_S: Final = 0.5
-_YIELD_S: Final = 60.0
-_COUNTING_S: Final = 5.0
+_PROBES_S: Final = 0.5  # checks whether a run is in use hold the lock for less time
+_YIELD_S: Final = 60.0  # the longest wait in a takeover for a holder that keeps renewing its lease
+_COUNTING_S: Final = 5.0  # the longest wait for another process that increments the epoch
 
 
 class Ownership:

@@ -14,7 +14,7 @@ from learner.storage.update_record import UpdateRecord
 
 _PLOT_INTERVAL_S: Final = 0.2  # writing a point may cost as much as the update; the table has every update
 _WAITING: Final = 20_000
-_POINTS: Final = 2000
+_POINTS: Final = 2000  # the maximum length of the curves on the status page
 _COLUMNS: Final = (
     "outer_step",
     "elapsed_s",

@@ -9,7 +9,7 @@ from learner.training.disk_writer import DiskWriter
 from learner.training.outer import OuterLearner
 from protos.exit_codes import CheckpointError
 
-_LAST_SAVE_S: Final = 300.0
+_LAST_SAVE_S: Final = 300.0  # the last checkpoint may have to wait for a slow disk
 
 
 class UpdateLoop:

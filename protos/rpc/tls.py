@@ -17,7 +17,7 @@ import grpc
 from protos.rpc.connection import host_of
 
 _PROBE_S: Final = 5.0
-_FLIGHTS: Final = 8
+_FLIGHTS: Final = 8  # more rounds of messages than any TLS handshake needs
 _H2: Final = ["h2"]
 
 
