@@ -298,7 +298,7 @@ def test_what_a_run_directory_says_of_itself(tmp_path: Path) -> None:
 
     def endpoints(data: bytes) -> None:
         (tmp_path / "endpoints.json").write_bytes(data)
-        run.telemetry.endpoints()
+        run.endpoints()
 
     def status(data: bytes) -> None:
         (tmp_path / "status.json").write_bytes(data)
