@@ -1,4 +1,4 @@
-"""The parts of a learner as tests need them: small, quick, and on a clock that stands still."""
+"""Builders of learner components for tests: small, fast, and on a manual clock."""
 
 import dataclasses
 from collections.abc import Callable
@@ -67,7 +67,7 @@ LEARNER_STATE = {"count": np.zeros((), np.int32)}
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """A manual clock in seconds."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -80,7 +80,7 @@ class Clock:
 
 
 class WatchedCore(LearnerCore):
-    """A core whose state a test may look at."""
+    """A core that exposes its state to tests."""
 
     def __init__(self, run: Run, remember_scale: Callable[[Scale], None] = lambda wanted: None) -> None:
         super().__init__(run, remember_scale)
@@ -98,7 +98,7 @@ _TABLES: dict[str, Any] = {
 
 
 def settings_of(**values: Any) -> LearnerSettings:
-    """Settings in which every value stands in the table that has a key of its name."""
+    """Return settings with each value in the table that has a field of its name."""
     tables = {}
     for name, table in _TABLES.items():
         keys = [field.name for field in dataclasses.fields(table) if field.name in values]
@@ -107,7 +107,7 @@ def settings_of(**values: Any) -> LearnerSettings:
 
 
 def make_settings(run_dir: Path, **changes: Any) -> LearnerSettings:
-    """Three lanes in `sync`, on ports that the system picks."""
+    """Return settings for three lanes in `sync`, on ports that the system picks."""
     lanes = changes.get("lanes", EXPERIMENT.lanes)
     outer_steps = changes.pop("outer_steps", EXPERIMENT.outer_steps)
     values: dict[str, Any] = {
@@ -132,13 +132,13 @@ def make_settings(run_dir: Path, **changes: Any) -> LearnerSettings:
 
 
 def published(version: int, value: float = 0.0) -> Published:
-    """A theta whose bytes tell versions and values apart."""
+    """Return a published theta whose bytes are distinct for each version and value."""
     words = np.array([version, value], np.float32).tobytes()
     return Published.of(version, (words * BODY_BYTES)[:BODY_BYTES])
 
 
 def make_core(run_dir: Path, clock: Clock | None = None, term: int = 1, **changes: Any) -> WatchedCore:
-    """A core at outer step 0 of which no worker knows."""
+    """Return a core at outer step 0 without workers."""
     settings = make_settings(run_dir, **changes)
     clock = clock or Clock()
     run = Run(
@@ -158,7 +158,7 @@ def make_core(run_dir: Path, clock: Clock | None = None, term: int = 1, **change
 
 
 class Peer:
-    """A worker as the core sees it: what it does is a method, what it is told is kept."""
+    """A worker that calls the core's methods directly and stores the messages it receives."""
 
     def __init__(
         self,
@@ -216,7 +216,7 @@ class Peer:
         self.core.heartbeat(self.worker_id, learner_pb2.Heartbeat(**fields))
 
     def listen(self) -> list[LearnerMessage]:
-        """Take what the core has sent to this worker; it is kept and returned."""
+        """Receive, store and return the core's pending messages to this worker."""
         new = []
         while self.stream is not None and len(self.stream):
             new.append(next(iter(self.stream)))
@@ -224,7 +224,7 @@ class Peer:
         return new
 
     def told(self, kind: str) -> list[Any]:
-        """What of one kind it has heard."""
+        """Return the received messages of one kind."""
         self.listen()
         return [getattr(message, kind) for message in self.heard if message.HasField(kind)]
 
@@ -235,7 +235,7 @@ class Peer:
         return [lane.number for lane in self.core.run.lanes.held_by(self.worker_id)]
 
     def push(self, lane: int, seq: int, **fields: Any) -> GradientEstimatorOut:
-        """Send an estimate of ones."""
+        """Push an estimate whose gradient is all ones."""
         message, body = self.estimate(lane, seq, **fields)
         self.core.push(self.worker_id, message, body)
         return message
@@ -260,25 +260,25 @@ class Peer:
 
 
 def gradient_body(value: float) -> bytes:
-    """The bytes of a gradient whose elements are all `value`."""
+    """Return the bytes of a gradient whose elements are all `value`."""
     return codec.encode(
         jax.tree.map(lambda leaf: np.full(leaf.shape, value, leaf.dtype), THETA_SHAPE), SCHEMA
     )
 
 
 def update(core: WatchedCore, effect: Effect = Effect.MOVED) -> None:
-    """Apply the batch that is complete, without arithmetic."""
+    """Apply the complete batch without computing an update."""
     assert core.updates.take_batch() is not None
     core.updates.applied(outcome(core.run.outer_step + 1, effect))
 
 
 def outcome(version: int, effect: Effect = Effect.MOVED) -> Outcome:
-    """What an update that makes `version` did."""
+    """Return the outcome of an update to `version`."""
     return Outcome(published(version), THETA, LEARNER_STATE, effect, loss=1.5, grad_norm=1.0, update_norm=0.1)
 
 
 def run_one_step(core: WatchedCore, *peers: Peer) -> None:
-    """Let every lane be estimated once by whoever holds it, and apply."""
+    """Push one estimate of each lane from its worker, and apply the update."""
     seq = core.run.outer_step + 1
     for peer in peers:
         for lane in peer.lanes():
@@ -287,5 +287,5 @@ def run_one_step(core: WatchedCore, *peers: Peer) -> None:
 
 
 def stream_reader(core: LearnerCore, worker_id: str, snapshots: SnapshotStore) -> StreamReader:
-    """Reads the stream of a session, as the learner's server does."""
+    """Return a reader of a session's stream, as in the learner's server."""
     return StreamReader(LearnerSessionEvents(core, worker_id, snapshots))

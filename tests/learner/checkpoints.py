@@ -1,4 +1,4 @@
-"""Checkpoints of a theta of three numbers that all are its version."""
+"""Checkpoints of a theta of three numbers, each equal to its version."""
 
 import dataclasses
 from typing import Any

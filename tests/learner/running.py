@@ -1,4 +1,4 @@
-"""A learner that really listens, and a worker that speaks to it in hand-written messages."""
+"""A learner that listens on real ports, and a worker that sends hand-written messages."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,7 @@ PATIENCE_S = 180.0
 
 
 class RunningLearner:
-    """`serve` in a thread of this process, until the end of the `with` block at the latest."""
+    """`serve` in a thread of this process, stopped at the end of the `with` block."""
 
     def __init__(self, settings: LearnerSettings, *, takeover: bool = False) -> None:
         self.settings = settings
@@ -35,7 +35,7 @@ class RunningLearner:
         self._thread = threading.Thread(target=self._serve, name="learner-under-test", daemon=True)
 
     def __enter__(self) -> "RunningLearner":
-        before = self._announced()  # by a learner that is taken over
+        before = self._announced()  # endpoints of a learner to take over
         self._thread.start()
         while (endpoints := self._announced()) is None or endpoints == before:
             if self._over.wait(0.01):
@@ -65,14 +65,14 @@ class RunningLearner:
         return self._channels[-1]
 
     def ask(self, method: str, request: Any) -> Any:
-        """Call a method of the operator's plane."""
+        """Call a method of the admin service."""
         return getattr(self.admin, method)(request, metadata=self.metadata, timeout=PATIENCE_S)
 
     def status(self) -> admin_pb2.Status:
         return self.ask("GetStatus", admin_pb2.GetStatusRequest())
 
     def get(self, path: str, **headers: str) -> tuple[int, bytes]:
-        """Ask the HTTP plane."""
+        """Send a GET request to the HTTP service; return the status and the body."""
         host, _, port = self.endpoints["http"].rpartition(":")
         connection = http.client.HTTPConnection(host, int(port), timeout=PATIENCE_S)
         connection.request("GET", path, headers=headers)
@@ -88,14 +88,14 @@ class RunningLearner:
     def _serve(self) -> None:
         try:
             self.exit_code = serve(self.settings, takeover=self._takeover)
-        except BaseException as error:  # handed to the test
+        except BaseException as error:  # raised in the test
             self.error = error
         self._over.set()
 
 
 @dataclasses.dataclass
 class HandWrittenWorker:
-    """A worker whose every message a test writes."""
+    """A worker whose messages are written by the test."""
 
     running: RunningLearner
     name: str = "w0"
@@ -139,7 +139,7 @@ class HandWrittenWorker:
         self.outgoing.put(None)
 
     def next(self, kind: str) -> Any:
-        """The next message of a kind; what comes before it is kept in `heard`."""
+        """Return the next message of a kind; messages up to it are stored in `heard`."""
         for message in self.call:
             self.heard.append(message)
             if message.HasField(kind):
@@ -153,7 +153,7 @@ class HandWrittenWorker:
     def push(
         self, grant: learner_pb2.LaneGrant, seq: int, version: int, body: bytes, **fields: Any
     ) -> learner_pb2.GradientEstimatorOut:
-        """Send an estimate, in chunks where it is large."""
+        """Send an estimate, in chunks if it is large."""
         transfer = grant.lane * 1000 + seq
         defaults: dict[str, Any] = {
             "push_id": transfer,
@@ -186,7 +186,7 @@ class HandWrittenWorker:
 
 
 def assemble(chunks: Iterator[Any], size: int) -> bytes:
-    """Put a body together from a stream of chunks."""
+    """Assemble a body from a stream of chunks."""
     assembler: codec.Assembler | None = None
     for chunk in chunks:
         assembler = assembler or codec.Assembler(chunk.transfer, size)

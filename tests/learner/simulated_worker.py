@@ -1,8 +1,8 @@
-"""A worker without a process: what it remembers and says, and when it acts is the simulation's to choose.
+"""A worker without a process: its state and messages; the simulation schedules its actions.
 
-An estimate is a function of (lane, seq, theta, the lane's state), and the state remembers every theta it was
-made with. So a replay with a wrong theta, an estimate applied twice, or a lane restored from the wrong state
-changes theta's bits.
+An estimate is a function of (lane, seq, theta, the lane's state), and the state depends on all earlier
+thetas. A replay with a wrong theta, an estimate applied twice, or a lane restored from a wrong state
+therefore changes theta's bits.
 """
 
 import dataclasses
@@ -28,12 +28,12 @@ _CHUNK_BYTES = 8
 
 
 def init_state(lane: int, theta: bytes) -> State:
-    """The state of a lane before its first estimate."""
+    """Return the state of a lane before its first estimate."""
     return _mix(np.zeros(4, np.float32), theta, lane, 0)
 
 
 def estimate(lane: int, seq: int, theta: bytes, state: State) -> tuple[bytes, State]:
-    """A gradient's body, and the state after it."""
+    """Return the body of a gradient and the next state."""
     state = _mix(state, theta, lane, seq)
     return gradient_body(float(state.sum())), state
 
@@ -45,7 +45,7 @@ def _mix(state: State, theta: bytes, lane: int, seq: int) -> State:
 
 @dataclasses.dataclass
 class HeldLane:
-    """A lane in a worker's memory."""
+    """A lane that a worker holds."""
 
     lane: int
     incarnation: int
@@ -55,7 +55,7 @@ class HeldLane:
 
 
 class SimulatedWorker:
-    """A worker's process: its memory is gone when it is killed, its messages wait in two queues."""
+    """A simulated worker with a queue of messages in each direction."""
 
     def __init__(self, simulation: "Simulation", name: str, incarnation: str) -> None:
         self.simulation = simulation
@@ -74,7 +74,7 @@ class SimulatedWorker:
         self.gone = False
 
     def connect(self) -> None:
-        """Join and open a stream; what has no last word yet is said again."""
+        """Join and open a stream; resend pushes without a final verdict."""
         held = [
             learner_pb2.HeldLane(lane=lane.lane, incarnation=lane.incarnation, seq=lane.seq)
             for lane in self.lanes.values()
@@ -98,7 +98,7 @@ class SimulatedWorker:
         self.stream = self.downlink = attached[1]
 
     def disconnect(self) -> None:
-        """Lose the stream, and with it everything that was under way."""
+        """Close the stream and drop all messages in transit to the learner."""
         if self.stream is not None:
             self.inbound.close()
             self.simulation.core.detach(self.worker_id, self.stream)
@@ -106,7 +106,7 @@ class SimulatedWorker:
         self.uplink.clear()
 
     def hear(self) -> None:
-        """Act on the learner's next message."""
+        """Handle the learner's next message."""
         message = next(iter(self.downlink))
         match message.WhichOneof("body"):
             case "theta":
@@ -126,7 +126,7 @@ class SimulatedWorker:
                 self.gone = message.goodbye.reason != learner_pb2.Goodbye.EXPIRED
 
     def compute(self) -> None:
-        """Estimate the first lane whose theta is here, or leave if that was asked."""
+        """Estimate the first lane whose theta has arrived, or leave if draining."""
         if self.draining:
             self._leave()
             return
@@ -136,7 +136,7 @@ class SimulatedWorker:
                 return
 
     def speak(self) -> None:
-        """Let the learner read the next message."""
+        """Pass the next message to the learner."""
         self.inbound.take(self.uplink.popleft())
 
     def _estimate(self, lane: HeldLane, theta: learner_pb2.ThetaAnnouncement) -> None:
@@ -152,7 +152,7 @@ class SimulatedWorker:
             weight=1.0,
             grad=codec.tensors(body, self.messages, 1 << 20),
             unroll_info=learner_pb2.UnrollInfo(inner_steps=1),
-            compute_s=1.0 + 2.0 * (ord(self.name[-1]) % 2),  # so that lanes move to the quick
+            compute_s=1.0 + 2.0 * (ord(self.name[-1]) % 2),  # differs by worker, so lanes move
         )
         self.unsettled[self.messages] = WorkerMessage(push=push)
         self.uplink.append(self.unsettled[self.messages])
@@ -214,7 +214,7 @@ class SimulatedWorker:
         if name != "ACCEPTED":
             self.unsettled.pop(verdict.push_id, None)
         if name == "NOT_LEASED":
-            # The lane may be leased again under a newer incarnation; then this is about an older push.
+            # If the lane has been leased again with a newer fencing token, the verdict is for an older push.
             lane = self.lanes.get(verdict.lane)
             if lane is not None and lane.seq == verdict.seq:
                 lane.leased = False

@@ -1,4 +1,4 @@
-"""A run without processes: the real core, files and arithmetic, and workers that a random schedule moves."""
+"""A simulated run: the real core, files and arithmetic, with workers under a random schedule."""
 
 import random
 from collections import Counter
@@ -21,7 +21,7 @@ from tests.learner.simulated_worker import SimulatedWorker, estimate, init_state
 
 
 def straight_loop(settings: LearnerSettings, steps: int) -> list[str]:
-    """Theta's digest at each version, without any of it."""
+    """Return theta's digest at each version, computed in a plain loop."""
     outer = OuterLearner(settings.experiment, settings.aggregation.batch_size)
     theta = outer.initialise()
     lanes = range(settings.experiment.lanes)
@@ -39,7 +39,7 @@ def straight_loop(settings: LearnerSettings, steps: int) -> list[str]:
 
 
 class Simulation:
-    """A learner, killed and restored from its files, and its workers."""
+    """A learner with its workers, killed and restored from its files."""
 
     def __init__(self, settings: LearnerSettings, draws: random.Random) -> None:
         self.settings = settings
@@ -53,7 +53,7 @@ class Simulation:
         self.start_learner()
 
     def start_learner(self) -> None:
-        """Begin a life of the learner from what is on disk."""
+        """Start a new term of the learner from its files."""
         self.epoch += 1
         directory = self.settings.run_dir
         self.snapshots = SnapshotStore(directory / "lanes")
@@ -72,7 +72,7 @@ class Simulation:
         self.digests.setdefault(newest.outer_step, set()).add(newest.sha256)
 
     def update(self) -> None:
-        """Do the first half of what the update thread does: theta is out, and others may act on it."""
+        """Run the first half of the update thread's work: apply a batch and publish theta."""
         if self.unfinished:
             return
         batch = self.core.updates.take_batch()
@@ -82,14 +82,14 @@ class Simulation:
         self.unfinished = batch is not None
 
     def finish_update(self) -> None:
-        """Do the second half; what is to be written is written some time later."""
+        """Run the second half: queue the saves, which are written at a random later time."""
         self.unwritten += self.core.updates.take_saves()
         self.unfinished = False
         if self.unwritten and self.draws.random() < 0.5:
             self.saver.save(self.unwritten.pop(0))
 
     def step(self) -> None:
-        """Let one useful thing happen."""
+        """Run one random useful action."""
         self.draws.choice(self.useful())()
         self.workers = [worker for worker in self.workers if not worker.gone]
 
@@ -105,7 +105,7 @@ class Simulation:
         return useful
 
     def disturb(self) -> None:
-        """Let one thing go wrong."""
+        """Run one random fault."""
         troubles = (
             self.add_worker,
             self.add_worker,
@@ -141,7 +141,7 @@ class Simulation:
             self.draws.choice(self.workers).disconnect()
 
     def repeat(self) -> None:
-        """Send a push again that has no last word yet."""
+        """Resend all pushes without a final verdict."""
         for worker in self.workers:
             if worker.stream is not None:
                 worker.uplink.extend(worker.unsettled.values())
@@ -152,7 +152,7 @@ class Simulation:
             self.core.admin.drain(victim.name, "test", 60.0)
 
     def silence(self) -> None:
-        """Let time pass that some workers do not use to say anything."""
+        """Advance time while some workers send no heartbeats."""
         for _ in range(3):
             self.clock.advance(13.0)
             for worker in self.workers:
@@ -161,7 +161,7 @@ class Simulation:
             self.core.tick()
 
     def kill_learner(self) -> None:
-        """Nothing of its memory survives; half-written files do."""
+        """Kill and restart the learner; only its files persist, including unfinished writes."""
         for worker in self.workers:
             worker.disconnect()
         self.start_learner()
@@ -170,14 +170,14 @@ class Simulation:
         self.core.admin.request_checkpoint()
 
     def stop_and_resume(self) -> None:
-        """End this life in order, with a checkpoint of just now, and begin the next."""
+        """Stop the learner cleanly with a final checkpoint, and restart it."""
         self.finish_update()
         for job in self.core.updates.last_saves():
             self.saver.save(job)
         self.kill_learner()
 
     def pause_and_drain(self) -> None:
-        """Let everybody finish and go while theta stands still, so that lanes are ahead of it."""
+        """Pause updates and drain all workers, so that lanes are ahead of theta."""
         self.finish_update()
         for _ in range(200):
             self.let_workers_act()
@@ -194,7 +194,7 @@ class Simulation:
         self.workers = [worker for worker in self.workers if not worker.gone]
 
     def run(self, steps: int, trouble: float) -> str:
-        """Go on until theta is at version `steps`; returns its digest."""
+        """Run until theta is at version `steps`; return its digest."""
         for _ in range(200_000):
             if self.core.run.outer_step >= steps:
                 return self.core.run.thetas.newest.sha256
