@@ -1,4 +1,4 @@
-"""Certificates that tests show to each other, good ones and bad ones."""
+"""Valid and invalid certificates for tests."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from service.config.certificates import make_authority, make_trial_certificates,
 
 
 def trial_certificates(directory: Path) -> Path:
-    """What `unspool certs init` makes: for localhost, and for clients of every run."""
+    """Create the certificates of `unspool certs init`: for localhost, and for clients of every run."""
     make_trial_certificates(directory, (), "*", 2)
     return directory
 
@@ -15,13 +15,13 @@ def trial_certificates(directory: Path) -> Path:
 def signed(
     directory: Path, role: Role = Role.WORKER, *, run: str = "*", days: int = 2, authority: Path | None = None
 ) -> Path:
-    """A client's folder beside those of `trial_certificates`, or by an authority of its own."""
+    """Create a client's folder, signed by `authority` or by a new authority."""
     authority = authority or make_authority(directory.parent / f"{directory.name}-authority", 2)
     sign(authority, directory, f"URI:{certificate_name(run, role)}", "clientAuth", days)
     return directory
 
 
 def served(directory: Path, *hosts: str, authority: Path, days: int = 2) -> Path:
-    """A server's folder."""
+    """Create a server's folder."""
     sign(authority, directory, server_name(hosts), "serverAuth", days)
     return directory

@@ -1,10 +1,10 @@
-"""What all tests share."""
+"""Fixtures and settings of all tests."""
 
 import os
 from pathlib import Path
 
-# Before anything imports jax: XLA's bits on CPU depend on the number of cores that the process sees, and
-# tests compare digests between processes.
+# Set before jax is imported: XLA's bits on CPU depend on the number of cores that the process sees, and tests
+# compare digests between processes.
 os.environ.setdefault("PJRT_NPROC", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -18,7 +18,7 @@ _LIBRARY = Path(__file__).parent / "unspool"
 
 @pytest.fixture
 def golden_prng() -> Iterator[None]:
-    """The random bits with which most golden values were made."""
+    """Use the random bits with which most golden values were made."""
     before = jax.config.jax_threefry_partitionable
     jax.config.update("jax_threefry_partitionable", False)
     yield
@@ -27,12 +27,12 @@ def golden_prng() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _programs_of_one_module(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Drop the programs that a module has compiled, and compile those of most library tests in a hurry.
+    """Drop the compiled programs of each module, and compile most library tests with less optimisation.
 
-    XLA maps several pieces of memory for each program, and a process may have 65,530 on Linux: one that keeps
-    those of the whole suite crashes in the compiler. Most of the library's tests compile many programs and
-    run each a few times, so less optimised ones save half of their time. Modules marked `optimized` compile
-    as a user does.
+    XLA makes several memory mappings per program, and Linux allows 65,530 per process: a process that kept
+    the programs of the whole suite would crash in the compiler. Most of the library's tests compile many
+    programs and run each a few times, so less optimisation halves their time. Modules marked `optimized` use
+    the default settings.
     """
     in_a_hurry = _LIBRARY in request.path.parents and request.node.get_closest_marker("optimized") is None
     jax.config.update("jax_disable_most_optimizations", in_a_hurry)

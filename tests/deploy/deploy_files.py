@@ -1,4 +1,4 @@
-"""What lies in deploy/, read the way its tests want it."""
+"""Readers of the files in deploy/ for tests."""
 
 import tomllib
 from collections.abc import Iterator
@@ -20,7 +20,9 @@ def kubernetes_files() -> list[Path]:
 
 
 def ray_cluster(name: str) -> dict[str, Any]:
-    """Return the cluster that KubeRay makes: `spec` of a RayCluster, or of what a RayJob brings up."""
+    """Return the cluster that KubeRay creates: the `spec` of a RayCluster, or the cluster spec of a
+    RayJob.
+    """
     spec = yaml_objects(DEPLOY / "kuberay" / f"{name}.yaml")[0]["spec"]
     return dict(spec.get("rayClusterSpec", spec))
 

@@ -1,4 +1,4 @@
-"""The `unspool` commands in deploy/, wherever a person or a scheduler would take them from."""
+"""The `unspool` commands in the files of deploy/."""
 
 import re
 import shlex
@@ -10,7 +10,7 @@ _OPERATORS = {"|", "||", "&", "&&", ";"}
 
 
 def documented_commands() -> list[list[str]]:
-    """Return the arguments of each command, variables of the shell as they are written."""
+    """Return the arguments of each command, with shell variables unexpanded."""
     readme = re.findall(r"^```sh\n(.*?)^```", (DEPLOY / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     script = re.sub(r"^\s*#.*$", "", (DEPLOY / "slurm/unspool.sbatch").read_text(), flags=re.MULTILINE)
     entrypoint = yaml_objects(DEPLOY / "kuberay/rayjob.yaml")[0]["spec"]["entrypoint"]
@@ -34,7 +34,7 @@ def _commands_of_line(words: list[str]) -> Iterator[list[str]]:
 
 
 def _begins_a_command(before: list[str]) -> bool:
-    """Tell a call of the program from a namespace of its name."""
+    """Return whether the next word is a call of the program, not a namespace of the same name."""
     return not before or before[-1] in {"--", "exec", *_OPERATORS} or "=" in before[-1]
 
 

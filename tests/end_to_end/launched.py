@@ -1,4 +1,4 @@
-"""A run as a user has it: launched by the command line, watched and changed by the command line."""
+"""A run that is launched, monitored and changed through the command line."""
 
 import contextlib
 import json
@@ -101,7 +101,9 @@ print(serialization.digest(learner.get_meta_params(state)))
 def config_text(
     outer_steps: int = 30, mode: str = "sync", checkpoint_every: int = 7, trunc_length: int = 30
 ) -> str:
-    """Four PES lanes of a small MLPLOpt on digits: slow enough that there is time to interfere."""
+    """Return a configuration of four PES lanes of a small MLPLOpt on digits, slow enough to interfere
+    with.
+    """
     return CONFIG.format(
         outer_steps=outer_steps, mode=mode, checkpoint_every=checkpoint_every, trunc_length=trunc_length
     )
@@ -110,31 +112,31 @@ def config_text(
 def tiny_config_text(
     outer_steps: int = 4, task_family: str = '{ type = "FixedDimQuadraticFamily", dim = 3 }'
 ) -> str:
-    """One PES lane of LearnableSGD: compiled and trained in a moment."""
+    """Return a configuration of one PES lane of LearnableSGD, which compiles and trains fast."""
     return TINY_CONFIG.format(outer_steps=outer_steps, task_family=task_family)
 
 
 def command(*arguments: str | Path) -> list[str]:
-    """The command line, as `python -m service`."""
+    """Return a command line of `python -m service`."""
     return [sys.executable, "-m", "service", *map(str, arguments)]
 
 
 def unspool(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs one command to its end, in the folder `cwd`."""
+    """Run one command to its end, in the folder `cwd`."""
     return subprocess.run(
         command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
 
 
 def answer(*arguments: str | Path) -> Any:
-    """What a command that must succeed says as JSON."""
+    """Return the JSON output of a command that must succeed."""
     done = unspool(*arguments, "--json")
     assert done.returncode == 0, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return json.loads(done.stdout)
 
 
 class LaunchedRun:
-    """A run in the foreground of a process of its own."""
+    """A run in the foreground of a child process."""
 
     def __init__(self, config: Path, run_dir: Path, *options: str, variables: Mapping[str, str]) -> None:
         self.run_dir = run_dir
@@ -148,13 +150,13 @@ class LaunchedRun:
         )
 
     def status(self) -> dict[str, Any]:
-        """What `status --json` would say, but at once; empty if the learner is down."""
+        """Return the status as in `status --json`, without waiting; empty if the learner is down."""
         with contextlib.suppress(UnspoolError), connected(RunDirectory(self.run_dir)) as admin:
             return dict(facts_of(admin.status()))
         return {}
 
     def wait_for(self, what: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """The first status that `what` holds for."""
+        """Wait for and return the first status for which `what` is true."""
         give_up_at = time.monotonic() + PATIENCE_S
         while time.monotonic() < give_up_at:
             status = self.status()
@@ -164,27 +166,27 @@ class LaunchedRun:
         raise AssertionError(f"not within {PATIENCE_S} s; last status: {self.status()}\n{self.output()}")
 
     def wait_for_step(self, step: int) -> dict[str, Any]:
-        """The first status at or after outer step `step`."""
+        """Wait for and return the first status at or after outer step `step`."""
         return self.wait_for(lambda status: status["outer_step"] >= step)
 
     def finish(self) -> int:
-        """Waits for the end; returns the exit code."""
+        """Wait for the end; return the exit code."""
         return self.process.wait(PATIENCE_S)
 
     def output(self) -> str:
-        """What it has printed."""
+        """Return the output so far."""
         return self.run_dir.with_suffix(".out").read_text()
 
     def digest(self) -> str:
-        """Of the newest checkpoint's theta."""
+        """Return the digest of the newest checkpoint's theta."""
         return str(answer("checkpoint", "list", self.run_dir)[-1]["theta_sha256"])
 
     def pid_of_learner(self) -> int:
-        """From `endpoints.json`."""
+        """Return the learner's process id from `endpoints.json`."""
         return int(json.loads((self.run_dir / "endpoints.json").read_text())["pid"])
 
     def end(self) -> None:
-        """Whatever is left of it ends now."""
+        """End all remaining processes of the run."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -199,7 +201,7 @@ class LaunchedRun:
 def launched(
     config: Path, run_dir: Path, *options: str, variables: Mapping[str, str] = MappingProxyType({})
 ) -> Iterator[LaunchedRun]:
-    """A run that ends with the block; `variables` are added to its environment."""
+    """Return a run that ends with the block; `variables` are added to its environment."""
     run = LaunchedRun(config, run_dir, *options, variables=variables)
     try:
         yield run
@@ -208,7 +210,7 @@ def launched(
 
 
 def in_process_digest(config: Path) -> str:
-    """Theta's digest at the end of the loop in one process over the same lanes, without any service."""
+    """Return theta's final digest from a single-process loop over the same lanes, without the service."""
     environment = {**os.environ, "PJRT_NPROC": "1", "JAX_PLATFORMS": "cpu"}
     program = [sys.executable, "-c", IN_PROCESS, str(config)]
     done = subprocess.run(program, env=environment, check=True, capture_output=True, text=True)
@@ -216,7 +218,7 @@ def in_process_digest(config: Path) -> str:
 
 
 def processes_naming(text: str) -> list[str]:
-    """The command lines of living processes in which `text` occurs, this one's left out."""
+    """Return the command lines of other running processes that contain `text`."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():

@@ -1,4 +1,4 @@
-"""Configurations of the runs that these tests harm."""
+"""Run configurations for the fault tests."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ def one_hot_toml(
     workers: int = 2,
     **estimator: Any,
 ) -> str:
-    """Four lanes whose estimates say which they are: theta counts how often each was applied."""
+    """Return a configuration of four lanes with identifiable estimates: theta counts how often each was
+    applied.
+    """
     options = "\n".join(f"{name} = {_toml(value)}" for name, value in estimator.items())
     return f"""
 seed = 3
@@ -50,7 +52,9 @@ count = {workers}
 
 
 def with_poisoned_lanes(config: str, raises_while: Path) -> str:
-    """The same with lanes 1 and 3 whose estimates raise while there is this file."""
+    """Return the configuration with lanes 1 and 3 raising in their estimates while the file `raises_while`
+    exists.
+    """
     start = config.index("[[estimators]]")
     table = config[start : config.index("[checkpoint]")]
     return f'{config}\n{table}raises_while = "{raises_while}"\n'

@@ -10,7 +10,7 @@ from workers.bootstrap import Devices, environment
 
 @pytest.fixture(autouse=True, scope="session")
 def _processes_share_a_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What one process has compiled, those that follow read: most of them live for seconds."""
+    """Share a compilation cache between processes, most of which run for seconds only."""
     cache = environment(Devices(cpu_threads=1), tmp_path_factory.mktemp("compiled"))
     for name, value in cache.items():
         os.environ.setdefault(name, value)
@@ -19,7 +19,7 @@ def _processes_share_a_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> Iterator[Callable[..., FaultyRun]]:
-    """Makes a run of a configuration; nothing of it is left after the test."""
+    """Return a function that creates a run of a configuration; its processes are killed after the test."""
     made: list[FaultyRun] = []
 
     def make(config: str, name: str = "run", host: str = "127.0.0.1") -> FaultyRun:

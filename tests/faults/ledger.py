@@ -1,4 +1,4 @@
-"""What theta must be, by what the run has written down about itself."""
+"""Checks of theta against the records of the run."""
 
 import json
 from pathlib import Path
@@ -14,12 +14,12 @@ from tests.faults.processes import FaultyRun
 
 
 def newest_checkpoint(run: FaultyRun) -> Path:
-    """Its path."""
+    """Return the path of the newest checkpoint."""
     return max((run.path / "checkpoints").glob("step-*.safetensors"))
 
 
 def applied(run: FaultyRun) -> NDArray[np.float32]:
-    """Theta of the newest checkpoint: how often each estimate was applied, `[lanes, seqs]`."""
+    """Return theta of the newest checkpoint: how often each estimate was applied, `[lanes, seqs]`."""
     estimator = run.config.experiment["estimators"][0]
     shape = (LANES, estimator["truncated_step"]["seqs"])
     like = {"applied": jax.ShapeDtypeStruct(shape, np.float32)}
@@ -27,24 +27,25 @@ def applied(run: FaultyRun) -> NDArray[np.float32]:
 
 
 def watermarks(run: FaultyRun) -> list[int]:
-    """The last applied estimate of each lane, as the newest checkpoint has it."""
+    """Return the last applied estimate of each lane in the newest checkpoint."""
     return [mark["watermark"] for mark in json.loads(read_header(newest_checkpoint(run))["lanes"])]
 
 
 def contributions(run: FaultyRun) -> int:
-    """Estimates in all updates together, by the table of metrics."""
+    """Return the total number of estimates in all updates, from the metrics table."""
     return sum(record.contributions for record in read_records(run.path / "metrics" / "outer.csv"))
 
 
 def last_applied(counts: NDArray[np.float32]) -> list[int]:
-    """The greatest seq of each lane that theta contains."""
+    """Return the greatest seq of each lane that theta contains."""
     return [int(np.flatnonzero(row)[-1]) + 1 if row.any() else 0 for row in counts]
 
 
 def assert_exactly_once(run: FaultyRun) -> None:
-    """End the run; by its last checkpoint, what was applied was applied once and is all that was counted.
+    """Stop the run and check its last checkpoint: every estimate is applied at most once, and the totals
+    agree.
 
-    In `sync`, moreover, nothing is missing.
+    In `sync`, also check that no estimate is missing.
     """
     with run.admin() as admin:
         admin.stop(now=False)

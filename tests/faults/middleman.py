@@ -1,7 +1,7 @@
-"""A middleman between workers and learner that speaks their protocol and keeps to none of its courtesies.
+"""A gRPC proxy between workers and learner that loses, repeats, delays and reorders messages.
 
-A TCP stream neither repeats nor reorders anything, so what a network does to messages is done here, above it:
-answers get lost with the stream that carried them, what was sent arrives twice, late, or after what followed.
+A TCP stream neither repeats nor reorders data, so faults are injected at the level of messages: replies are
+lost with their stream, and requests arrive twice, late, or after later ones.
 """
 
 import random
@@ -25,10 +25,12 @@ Parcel = list[WorkerMessage]
 
 
 class Middleman:
-    """Listens at `address` until the end of the block; `done` counts what it did to messages."""
+    """A proxy that listens at `address` until the end of the block; `done` counts the injected faults."""
 
     def __init__(self, learner: str, seed: int, misfortune: float = 0.15) -> None:
-        """Stand before the learner at `learner`; each message meets with `misfortune` of each kind."""
+        """Forward to the learner at `learner`; `misfortune` is the probability of each kind of fault per
+        message.
+        """
         self.done: Counter[str] = Counter()
         self._draws = random.Random(seed)
         self._misfortune = misfortune
@@ -87,7 +89,9 @@ class Middleman:
         upstream.cancel()
 
     def _upwards(self, requests: Iterator[bytes]) -> Iterator[bytes]:
-        """What a worker says: some of it twice, some again much later, some after what followed it."""
+        """Yield a worker's messages, some repeated at once, some repeated much later, some swapped with the
+        next.
+        """
         said: deque[Parcel] = deque(maxlen=_REMEMBERED)
         late: list[Parcel] = []
         for parcel in _parcels(requests):
@@ -104,7 +108,7 @@ class Middleman:
             yield from (message.SerializeToString() for one in parcels for message in one)
 
     def _downwards(self, upstream: Iterator[bytes]) -> Iterator[bytes]:
-        """What the learner says, until verdicts begin to get lost, and then the stream."""
+        """Yield the learner's messages; at some point verdicts are lost, and then the stream ends."""
         deaf_for: int | None = None
         for data in upstream:
             is_verdict = LearnerMessage.FromString(data).HasField("verdict")
@@ -134,7 +138,7 @@ class Middleman:
 
 
 def _parcels(requests: Iterator[bytes]) -> Iterator[Parcel]:
-    """Messages with the chunks that belong to them; those that carry none go ahead of a half-sent body."""
+    """Yield messages with their chunks; messages without chunks overtake an incomplete body."""
     snapshot: Parcel = []
     missing = 0
     for message in map(WorkerMessage.FromString, requests):

@@ -1,4 +1,4 @@
-"""Messages and bytes that nobody should send: random, cut, repeated, overwritten, and with absurd numbers."""
+"""Invalid messages and bytes: random, truncated, repeated, overwritten, or with extreme numbers."""
 
 import random
 from collections.abc import Callable
@@ -15,7 +15,7 @@ _WIDE: Final = (FieldDescriptor.TYPE_UINT64, FieldDescriptor.TYPE_INT64)
 
 
 def mutated_bytes(draws: random.Random, data: bytes) -> bytes:
-    """One to three changes to `data`, or something else altogether."""
+    """Return `data` with one to three changes, or unrelated bytes."""
     if draws.random() < 0.05:
         return draws.randbytes(draws.randrange(200))
     for _ in range(draws.randrange(1, 4)):
@@ -24,7 +24,7 @@ def mutated_bytes(draws: random.Random, data: bytes) -> bytes:
 
 
 def mutated_message(draws: random.Random, message: Message) -> Message:
-    """A copy in which some field, however deep, holds something absurd, or a copy through mutated bytes."""
+    """Return a copy with an extreme value in some (nested) field, or a copy parsed from mutated bytes."""
     changed = type(message)()
     changed.CopyFrom(message)
     if draws.random() < 0.5:

@@ -1,4 +1,6 @@
-"""A second network on this machine: a namespace of the kernel, and a cable to it that can be cut one way."""
+"""A second network on this machine: a network namespace, and a link to it that can be cut in one
+direction.
+"""
 
 import contextlib
 import ctypes
@@ -13,22 +15,22 @@ _CLONE_NEWNET = 0x40000000
 
 
 class Namespace:
-    """A namespace with an address of its own, and the address under which this machine is reached from it."""
+    """A namespace with an address of its own, and the address of this machine within it."""
 
     def __init__(self) -> None:
         self.name = f"unspool-{os.getpid()}"
         self.here, self.there = "10.231.77.1", "10.231.77.2"
 
     def enter(self) -> None:
-        """Let this process's main thread, and the threads that it starts, be there."""
+        """Move this process's main thread, and the threads that it starts, into the namespace."""
         with Path(f"/run/netns/{self.name}").open() as handle:
             if ctypes.CDLL(None, use_errno=True).setns(handle.fileno(), _CLONE_NEWNET) != 0:
                 raise OSError(ctypes.get_errno(), f"setns {self.name}")
 
     @contextlib.contextmanager
     def deaf(self, end: str) -> Iterator[None]:
-        """Nothing reaches `end`, "here" or "there"; the other way is as before."""
-        # Dropped where it is sent: a packet for a blackhole leaves no trace.
+        """Drop all packets to `end`, "here" or "there"; the other direction is not affected."""
+        # A blackhole route drops packets at the sender, without a reply.
         target, prefix = (self.here, self._inside()) if end == "here" else (self.there, [])
         _run(*prefix, "ip", "route", "add", "blackhole", f"{target}/32")
         try:
@@ -37,10 +39,10 @@ class Namespace:
             _run(*prefix, "ip", "route", "del", "blackhole", f"{target}/32")
 
     def make(self) -> None:
-        """Make it, with its cable.
+        """Create the namespace and its link.
 
         Raises:
-            subprocess.CalledProcessError: this user may not, or this kernel cannot.
+            subprocess.CalledProcessError: the user lacks permission, or the kernel lacks support.
         """
         cable = f"uns{os.getpid() % 100000}"
         _run("ip", "netns", "add", self.name)
@@ -51,7 +53,7 @@ class Namespace:
             _run(*self._inside(), "ip", *words.split())
 
     def remove(self) -> None:
-        """Remove it; its cable goes with it."""
+        """Remove the namespace and its link."""
         subprocess.run(["ip", "netns", "del", self.name], capture_output=True, check=False)
 
     def _inside(self) -> list[str]:
@@ -60,7 +62,7 @@ class Namespace:
 
 @contextlib.contextmanager
 def namespace() -> Iterator[Namespace]:
-    """One that is gone after the block; the test is skipped where there can be none."""
+    """Return a namespace until the end of the block; skip the test if none can be created."""
     made = Namespace()
     try:
         made.make()

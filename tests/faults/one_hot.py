@@ -1,7 +1,8 @@
 """A system whose theta is a ledger: entry `[lane, seq - 1]` counts how often that estimate was applied.
 
-The gradient of an estimate is minus the one-hot of the (lane, seq) that its key was made of, so with SGD and
-a learning rate of the batch size theta counts, exactly: batches are powers of two, and so are all shares.
+The gradient of an estimate is minus the one-hot vector of the (lane, seq) of its key, so with SGD and a
+learning rate equal to the batch size theta counts estimates. The counts are exact because batch sizes are
+powers of two, and so are the weights in the mean.
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ from unspool.types import Batch, PRNGKey, PyTree, Theta
 
 @dataclasses.dataclass(frozen=True)
 class Ledger(TruncatedStep):
-    """Holds theta's shape, `{"applied": [lanes, seqs]}`; it is never unrolled."""
+    """A step that defines theta's shape, `{"applied": [lanes, seqs]}`; it is never unrolled."""
 
     lanes: int
     seqs: int
@@ -49,15 +50,15 @@ class Ledger(TruncatedStep):
 
 @dataclasses.dataclass(frozen=True)
 class OneHot(GradientEstimator):
-    """Finds (lane, seq) in its key, and can be told to go wrong.
+    """An estimator that recovers (lane, seq) from its key, with optional faults.
 
     Attributes:
         truncated_step: a vectorized `Ledger`.
-        seed: of the run.
-        ballast: float32 numbers in the unroll state, so that snapshots have a size.
-        bad_seq: the estimate whose gradient is `bad_value` everywhere; 0: none.
-        bad_value: "nan", or a number so great that theta overflows.
-        raises_while: while there is a file of this name, estimates raise.
+        seed: the run's seed.
+        ballast: number of float32 values in the unroll state, which sets the size of snapshots.
+        bad_seq: the estimate whose gradient is `bad_value` everywhere; 0 for none.
+        bad_value: "nan", or a number so large that theta overflows.
+        raises_while: estimates raise while a file of this name exists.
     """
 
     truncated_step: VectorizedStep

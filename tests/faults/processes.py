@@ -1,8 +1,7 @@
-"""A run whose learner and workers are real processes, started in a fraction of a second and killed at will.
+"""A run with real learner and worker processes that start in a fraction of a second and can be killed.
 
-They are forked from a server that has imported everything, so that a test can afford to kill dozens of them.
-The learner and the workers are the command line's own: `unspool learner` and `unspool worker` call
-`service.commands.processes`.
+They are forked from a server that has imported all modules, so that a test can kill dozens of them. They run
+the code of `unspool learner` and `unspool worker`, in `service.commands.processes`.
 """
 
 import contextlib
@@ -29,7 +28,7 @@ from tests.faults.namespace import Namespace
 from workers.bootstrap import Devices
 
 PATIENCE_S: Final = 90.0
-"""Longest that anything in these tests may take; only a failing test waits for it."""
+"""Maximum duration of any wait in these tests, in seconds; only failing tests reach it."""
 
 _POLL_S: Final = 0.02
 _PRELOADED: Final = [
@@ -44,21 +43,21 @@ Status = dict[str, Any]
 
 
 def fork_server() -> Any:
-    """What starts processes; it starts with the first of them, and keeps the environment of then."""
+    """Return the fork server. It starts with the first process and keeps the environment of that time."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*_PRELOADED, "tests.faults.one_hot", "tests.learner.checkpoints"])
     return context
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens at."""
+    """Return a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class FaultyRun:
-    """A run directory, and the processes that a test has let loose on it."""
+    """A run directory and the processes that a test starts on it."""
 
     def __init__(self, run_dir: Path, config: str, host: str = "127.0.0.1") -> None:
         self.directory = RunDirectory(run_dir)
@@ -68,7 +67,7 @@ class FaultyRun:
         self._context = fork_server()
 
     def listen(self, host: str = "127.0.0.1") -> None:
-        """Let learners that start from now on listen on a free port of `host`."""
+        """Set the address of later learners to a free port of `host`."""
         self.host, self.port = host, free_port()
         self._tables["learner"] = {"host": host, "port": self.port, "insecure": host != "127.0.0.1"}
         self.config = RunConfig.from_tables(self._tables)
@@ -80,39 +79,39 @@ class FaultyRun:
 
     @property
     def address(self) -> str:
-        """Of the data plane, in every life of the learner."""
+        """The address of the data plane, the same after every restart of the learner."""
         return f"{self.host}:{self.port}"
 
     def start_learner(self, *, takeover: bool = False) -> None:
-        """Begin a life of the learner; it listens some time later."""
+        """Start the learner, without waiting until it listens."""
         self._start("learner", _be_learner, self.path, self.directory.log_path("learner"), takeover)
 
     def start_worker(self, name: str, address: str = "", inside: Namespace | None = None) -> None:
-        """Start a worker, at the learner's own address or that of something in between."""
+        """Start a worker with the learner's address, or with the address of a proxy."""
         log, token = self.directory.log_path(name), self.directory.token_path(Role.WORKER)
         self._start(name, _be_worker, address or self.address, token, name, log, inside)
 
     def start(self, *workers: str, address: str = "") -> None:
-        """Start the learner and these workers."""
+        """Start the learner and workers."""
         self.start_learner()
         for name in workers:
             self.start_worker(name, address)
 
     def signal(self, name: str, number: signal.Signals) -> None:
-        """Send one of them a signal; after SIGSTOP it stands still when this returns."""
+        """Send a signal to a process; after SIGSTOP, wait until it has stopped."""
         pid = self.processes[name].pid
         os.kill(pid, number)
         if number == signal.SIGSTOP:
             until(lambda: all(_is_stopped(task) for task in Path(f"/proc/{pid}/task").iterdir()))
 
     def kill(self, name: str) -> None:
-        """SIGKILL, and wait until the process is gone."""
+        """Send SIGKILL, and wait until the process has ended."""
         process = self.processes[name]
         process.kill()
         process.join(PATIENCE_S)
 
     def exit_code(self, name: str) -> int:
-        """Waited for; negative for a signal."""
+        """Wait for the exit code of a process; negative for a signal."""
         process = self.processes[name]
         process.join(PATIENCE_S)
         assert process.exitcode is not None, f"{name} is still running\n{self.logs()}"
@@ -122,17 +121,17 @@ class FaultyRun:
         return self.processes[name].exitcode is not None
 
     def status(self) -> Status:
-        """How the run stands; empty while its learner does not answer."""
+        """Return the status of the run; empty while its learner does not answer."""
         with contextlib.suppress(UnspoolError), self.admin() as admin:
             return dict(facts_of(admin.status()))
         return {}
 
     def admin(self) -> contextlib.AbstractContextManager[AdminClient]:
-        """The operator's connection."""
+        """Return a connection to the admin service."""
         return connected(self.directory)
 
     def wait_for(self, what: Callable[[Status], Any]) -> Status:
-        """The first status that `what` holds for."""
+        """Wait for and return the first status for which `what` is true."""
         status: Status = {}
 
         def holds() -> bool:
@@ -144,28 +143,28 @@ class FaultyRun:
         return status
 
     def wait_for_step(self, step: int) -> Status:
-        """The first status at or after outer step `step`."""
+        """Wait for and return the first status at or after outer step `step`."""
         return self.wait_for(lambda status: status["outer_step"] >= step)
 
     def events(self) -> str:
-        """The learner's log of events, over all its lives."""
+        """Return the learner's event log, across restarts."""
         path = self.path / "logs" / "events.jsonl"
         return path.read_text() if path.exists() else ""
 
     def wait_for_event(self, *words: str) -> None:
-        """Wait for a line of the event log in which all these words occur."""
+        """Wait for a line of the event log that contains all `words`."""
         until(
             lambda: any(all(word in line for word in words) for line in self.events().splitlines()),
             lambda: f"no event with {words}\n{self.logs()}",
         )
 
     def logs(self) -> str:
-        """The last that everybody said."""
+        """Return the end of each process's log."""
         paths = sorted((self.path / "logs").iterdir())
         return "\n".join(f"--- {path.name}\n{path.read_text()[-2000:]}" for path in paths)
 
     def end(self) -> None:
-        """Whatever is left of it is killed."""
+        """Kill all remaining processes."""
         for process in self.processes.values():
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
@@ -178,18 +177,18 @@ class FaultyRun:
 
 
 def lanes_of(status: Status, name: str) -> list[int]:
-    """The lanes that a worker holds; none if the learner has forgotten it."""
+    """Return the lanes that a worker holds; none if the learner has no session of it."""
     return next((list(worker["lanes"]) for worker in status["workers"] if worker["name"] == name), [])
 
 
 def state_of(status: Status, name: str) -> str:
-    """What the learner thinks of a worker."""
+    """Return the learner's state of a worker."""
     return next((str(worker["state"]) for worker in status["workers"] if worker["name"] == name), "gone")
 
 
 @contextlib.contextmanager
 def faulty_run(run_dir: Path, config: str) -> Iterator[FaultyRun]:
-    """A run of which nothing is left after the block."""
+    """Return a run whose processes are killed after the block."""
     run = FaultyRun(run_dir, config)
     try:
         yield run
@@ -198,7 +197,7 @@ def faulty_run(run_dir: Path, config: str) -> Iterator[FaultyRun]:
 
 
 def until(holds: Callable[[], Any], otherwise: Callable[[], str] = lambda: "") -> None:
-    """Ask again and again; fails with `otherwise` when patience ends."""
+    """Poll until `holds` is true; fail with the text of `otherwise` after a timeout."""
     give_up_at = time.monotonic() + PATIENCE_S
     while not holds():
         assert time.monotonic() < give_up_at, f"not within {PATIENCE_S:g} s\n{otherwise()}"
@@ -209,7 +208,7 @@ def _is_stopped(task: Path) -> bool:
     try:
         return (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
     except (FileNotFoundError, ProcessLookupError):
-        return True  # a thread that has ended
+        return True  # the thread has ended
 
 
 def _be_learner(run_dir: Path, log: Path, takeover: bool) -> None:

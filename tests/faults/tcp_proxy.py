@@ -1,4 +1,4 @@
-"""A network in between: a TCP proxy that can drop, delay, throttle and cut, each direction by itself."""
+"""A TCP proxy that can drop, delay, throttle and cut each direction separately."""
 
 import contextlib
 import dataclasses
@@ -13,13 +13,13 @@ _LOOK_S: Final = 0.05
 
 
 class Direction:
-    """What happens to bytes on their way. Any thread may change it; it holds for what comes next.
+    """The faults of one direction. Any thread may change them; changes apply to later bytes.
 
     Attributes:
-        drops: bytes are read and forgotten, as by a firewall that answers nothing.
-        delay_s: how much later each piece arrives.
-        bytes_per_s: 0, or how much passes in a second.
-        passed: bytes that arrived.
+        drops: whether bytes are read and discarded, as by a firewall that drops packets.
+        delay_s: delay of each chunk in seconds.
+        bytes_per_s: bandwidth limit; 0 for none.
+        passed: number of bytes delivered.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Direction:
         self.passed = 0
 
     def carry(self, piece: bytes, there: socket.socket) -> None:
-        """Bring a piece there, or not."""
+        """Forward a chunk, subject to the faults."""
         wait_s = self.delay_s + (len(piece) / self.bytes_per_s if self.bytes_per_s else 0.0)
         if wait_s:
             time.sleep(wait_s)
@@ -50,11 +50,11 @@ class _Connection:
 
 
 class TcpProxy:
-    """Passes connections on to `target`, until the end of the block.
+    """A proxy of connections to `target`, until the end of the block.
 
     Attributes:
-        upwards: from those who connect to the target.
-        downwards: the other way.
+        upwards: from the clients to the target.
+        downwards: from the target to the clients.
     """
 
     def __init__(self, target: str) -> None:
@@ -81,17 +81,19 @@ class TcpProxy:
         self._listener.close()
 
     def cut(self) -> None:
-        """End every connection; new ones are welcome."""
+        """Close every connection; new ones are accepted."""
         for connection in self._connections:
             connection.cut()
         self._connections.clear()
 
     def partition(self) -> None:
-        """Nothing arrives, either way, and nobody is told."""
+        """Silently drop all bytes in both directions."""
         self.upwards.drops = self.downwards.drops = True
 
     def heal(self) -> None:
-        """Connections work again. Those from before are cut: what they lost was never acknowledged."""
+        """Forward new connections again. Existing ones are cut, because they have lost unacknowledged
+        bytes.
+        """
         self.upwards.drops = self.downwards.drops = False
         self.cut()
 

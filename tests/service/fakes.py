@@ -1,4 +1,4 @@
-"""A learner, an operator's port and a pool that do what a test says."""
+"""Fakes of a learner, an admin connection and a worker pool."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
@@ -9,7 +9,7 @@ from workers.pools.pool import Exit, WorkerPool, WorkerProcess
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """A manual clock in seconds."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -19,7 +19,7 @@ class Clock:
 
 
 class FakePool(WorkerPool):
-    """Processes that run until the test ends them."""
+    """A pool whose processes run until the test ends them."""
 
     def __init__(self) -> None:
         self.exits: dict[str, Exit | None] = {}
@@ -89,7 +89,7 @@ class FakePool(WorkerPool):
 
 
 class FakeAdmin:
-    """A learner that answers with the status it was given."""
+    """An admin connection that returns a given status."""
 
     def __init__(self, workers_desired: int = 0) -> None:
         self.answer = Status(run="run", state="RUNNING", workers_desired=workers_desired)
@@ -179,7 +179,7 @@ class FakeAdmin:
 
 
 class FakeLearner:
-    """A learner's process."""
+    """A fake learner process."""
 
     def __init__(self, pid: int = 1) -> None:
         self.pid = pid

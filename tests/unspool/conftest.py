@@ -1,4 +1,4 @@
-"""The library is tested under the strictest settings of JAX, and with its annotations checked."""
+"""Strict JAX settings and annotation checks for the tests of the library."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -21,8 +21,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Make warnings errors, and mark what differentiates through a learned Adam, and so through optax."""
-    # JAX drops programs from weak dictionaries that `jax.clear_caches` has emptied already.
+    """Turn warnings into errors, and mark tests that differentiate through a learned Adam, and so through
+    optax.
+    """
+    # JAX removes programs from weak dictionaries that `jax.clear_caches` has already emptied.
     weak = "ignore:Exception ignored in. <function WeakKeyDictionary:pytest.PytestUnraisableExceptionWarning"
     item.add_marker(pytest.mark.filterwarnings("error", weak))
     parameters = getattr(getattr(item, "callspec", None), "params", {})
@@ -32,7 +34,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def _precision(request: pytest.FixtureRequest) -> Iterator[bool]:
-    """Whether there are 64-bit types."""
+    """Return whether 64-bit types are enabled."""
     has_x64 = bool(getattr(request, "param", False))
     with jax.enable_x64(has_x64):
         yield has_x64
@@ -40,7 +42,7 @@ def _precision(request: pytest.FixtureRequest) -> Iterator[bool]:
 
 @pytest.fixture(autouse=True)
 def _checked_annotations(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Annotations are checked, but where a test gives what they do not allow to see it refused by name."""
+    """Check annotations, except in tests that pass invalid arguments to see them rejected by name."""
     jaxtyping.config.update("jaxtyping_disable", "unchecked" in request.keywords)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
@@ -50,10 +52,10 @@ def _checked_annotations(request: pytest.FixtureRequest) -> Iterator[None]:
 def _strict_ranks_and_types(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _precision: bool
 ) -> Iterator[None]:
-    """No operation broadcasts over axes that an operand lacks, and none mixes types.
+    """Reject operations that promote ranks or mix types.
 
-    Optax's own arithmetic may: its bias corrections raise floats to the power of an int32 counter. With
-    64-bit types everything may: float64 data beside float32 parameters is what users of them have.
+    Optax's own arithmetic is exempt: its bias corrections raise floats to the power of an int32 counter. With
+    64-bit types all code is exempt: users of them combine float64 data with float32 parameters.
     """
     with_extra_args = optax.with_extra_args_support
     monkeypatch.setattr(optax, "apply_updates", _promoting(optax.apply_updates))

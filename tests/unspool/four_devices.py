@@ -1,6 +1,6 @@
-"""What `test_device_mesh` asserts about, found out in a process that has four devices.
+"""The measurements that `test_device_mesh` asserts on, made in a process with four devices.
 
-`python -m tests.unspool.four_devices` prints it as JSON, by the names of `CASES`.
+`python -m tests.unspool.four_devices` prints them as JSON, by the names of `CASES`.
 """
 
 import collections
@@ -45,7 +45,7 @@ COMPUTATION = re.compile(r"^(ENTRY )?%?[\w.\-]+ .*\{$")
 
 @dataclasses.dataclass(frozen=True)
 class Streamed(TruncatedStep):
-    """`x <- 0.9 x + theta batch`, the batches from the host."""
+    """`x <- 0.9 x + theta batch`, with batches from the host."""
 
     def outer_init(self, key: PRNGKey) -> Theta:
         return {"gain": jnp.ones(())}
@@ -66,7 +66,7 @@ class Streamed(TruncatedStep):
 
 @dataclasses.dataclass(frozen=True)
 class SmallSystem(LinearSystem):
-    """Compiled in a fraction of the time that a learned optimizer takes."""
+    """A system that compiles much faster than a learned optimizer."""
 
     def resident_data(self) -> ResidentData:
         return ResidentData(())
@@ -104,7 +104,7 @@ CASES: dict[str, Callable[[], GradientEstimator]] = {
 
 
 class _Compilations(logging.Handler):
-    """Counts those of an estimate, as a handler of JAX's log."""
+    """A handler of JAX's log that counts the compilations of an estimate."""
 
     count = 0
 
@@ -145,24 +145,24 @@ class _Lane:
 
 
 def snapshot_of(state: Any) -> bytes:
-    """As a worker sends it."""
+    """Return the snapshot of a state as a worker sends it."""
     return serialization.to_bytes(jax.device_get(state), {})
 
 
 def difference(one: Any, other: Any) -> float:
-    """Between two pytrees, as a share of the norm."""
+    """Return the difference of two pytrees relative to the norm."""
     flat = [np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (one, other)]
     return float(np.linalg.norm(flat[0] - flat[1]) / np.linalg.norm(flat[0]))
 
 
 def is_divided(state: Any) -> bool:
-    """Whether each device has its own share of every leaf."""
+    """Return whether every leaf is divided over the devices."""
     shares = [leaf.addressable_shards[0].data.shape[0] / leaf.shape[0] for leaf in jax.tree.leaves(state)]
     return all(share == 1 / NUM_DEVICES for share in shares)
 
 
 def exchanges(hlo: str) -> collections.Counter[str]:
-    """How many sums over devices there are inside and outside of loops, and how many other exchanges."""
+    """Count the all-reduces inside and outside of loops, and the other collectives."""
     found: collections.Counter[str] = collections.Counter()
     place = ""
     for line in hlo.splitlines():
@@ -175,7 +175,7 @@ def exchanges(hlo: str) -> collections.Counter[str]:
 
 
 def facts(estimator: GradientEstimator) -> dict[str, Any]:
-    """Everything about one estimator."""
+    """Return all measurements of one estimator."""
     one, four = _Lane(estimator, 1), _Lane(estimator, NUM_DEVICES)
     start_of_one, start_of_four = one.start(), four.start()
     with jax.log_compiles(), _Compilations() as first:
@@ -202,7 +202,7 @@ def facts(estimator: GradientEstimator) -> dict[str, Any]:
 
 
 def thetas_of_outer_training() -> list[Any]:
-    """Theta after three updates of two lanes, by one device and by four."""
+    """Return theta after three updates of two lanes, on one device and on four."""
     thetas = []
     estimators = [examples.example(name) for name in ("TruncatedPES", "TruncatedES")]
     for mesh in (None, task_mesh(jax.devices())):
@@ -218,7 +218,7 @@ def thetas_of_outer_training() -> list[Any]:
 
 
 def refusal(name: str) -> str:
-    """What the estimator says to a number of tasks that four devices cannot share evenly."""
+    """Return the estimator's error for a number of tasks that four devices cannot divide evenly."""
     try:
         _Lane(examples.example(name), NUM_DEVICES).start()
     except ValueError as error:
@@ -227,7 +227,7 @@ def refusal(name: str) -> str:
 
 
 def main() -> None:
-    """Writes the facts to standard output."""
+    """Write the measurements to standard output."""
     refusals = {name: refusal(name) for name in ("TruncatedPES", "FullES")}
     examples.NUM_TASKS = NUM_TASKS
     found = {name: facts(make()) for name, make in CASES.items()}

@@ -1,4 +1,4 @@
-"""A real learner over loopback, and the theta that it should end with."""
+"""A real learner over loopback, and the expected final theta."""
 
 import json
 import socket
@@ -100,7 +100,7 @@ class Cluster:
         thread.join(PATIENCE_S)
 
     def finish(self) -> dict[str, object]:
-        """Wait until everybody has ended; returns the learner's last status."""
+        """Wait until the learner and all workers have ended; return the learner's last status."""
         for thread in self._threads:
             thread.join(PATIENCE_S)
             assert not thread.is_alive(), (

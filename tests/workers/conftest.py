@@ -10,7 +10,7 @@ from workers.unrolling.worker import UnrollWorker
 
 
 class RunningWorker:
-    """A worker in a thread of the test's process."""
+    """A worker in a thread of the test process."""
 
     def __init__(self, learner: FakeLearner, **settings: object) -> None:
         self.worker = UnrollWorker(
@@ -28,7 +28,7 @@ class RunningWorker:
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., RunningWorker]]:
-    """Start workers that are drained at the end of the test."""
+    """Return a function that starts workers, which are drained at the end of the test."""
     running: list[RunningWorker] = []
 
     def start_one(learner: FakeLearner, **settings: object) -> RunningWorker:
@@ -43,5 +43,5 @@ def start() -> Iterator[Callable[..., RunningWorker]]:
 
 @pytest.fixture(scope="session")
 def expected() -> str:
-    """The digest that theta ends with, whoever computes it."""
+    """Return the expected final digest of theta."""
     return straight_loop()

@@ -1,4 +1,4 @@
-"""A learner for tests: says what the test tells it to, and remembers what the worker said."""
+"""A fake learner that sends the test's messages and stores the worker's."""
 
 import hashlib
 import queue
@@ -16,7 +16,7 @@ from unspool.lanes import theta_key
 from workers.session.client import UnavailableError
 
 PATIENCE_S = 60.0
-"""Longest that anything in these tests may take; only a failing test waits for it."""
+"""Maximum duration of any wait in these tests, in seconds; only failing tests reach it."""
 
 EXPERIMENT = """
 seed = 7
@@ -38,7 +38,7 @@ task_family = { type = "FixedDimQuadraticFamily", dim = 3 }
 
 
 class FakeStream:
-    """One stream: what the learner says goes into `_said`, what the worker says comes out of `heard`."""
+    """One stream: the learner's messages are put into `_said`, the worker's are read from `heard`."""
 
     def __init__(self, outgoing: Iterable[learner_pb2.WorkerMessage]) -> None:
         self._said: queue.Queue[learner_pb2.LearnerMessage | Exception | None] = queue.Queue()
@@ -62,11 +62,11 @@ class FakeStream:
         for message in outgoing:
             self.heard.put(message)
         self.heard.put(None)
-        self.say(None)  # as the learner does, which closes its side once the worker has closed its own
+        self.say(None)  # like the learner, which closes its side after the worker
 
 
 class FakeLearner:
-    """Thetas are made up: version `v` is the initial one plus `v` hundredths."""
+    """A fake learner whose theta at version `v` is the initial theta plus `v` hundredths."""
 
     def __init__(self, *, exact: bool = True, snapshot_every: int = 100) -> None:
         self._experiment = Experiment.from_toml(EXPERIMENT)
@@ -96,7 +96,7 @@ class FakeLearner:
         self.left: list[str] = []
         self._stream: FakeStream | None = None
 
-    # What the worker calls.
+    # Methods that the worker calls.
 
     def join(self, request: learner_pb2.JoinRequest) -> learner_pb2.JoinReply:
         if not self.join_errors.empty():
@@ -128,11 +128,11 @@ class FakeLearner:
     def close(self) -> None:
         pass
 
-    # What the test calls.
+    # Methods that the test calls.
 
     @property
     def stream(self) -> FakeStream:
-        """The stream that the worker has open, waited for."""
+        """Wait for and return the worker's open stream."""
         if self._stream is None:
             self._stream = self.streams.get(timeout=PATIENCE_S)
         return self._stream
@@ -145,7 +145,7 @@ class FakeLearner:
         return self.stream.heard.get(timeout=PATIENCE_S)
 
     def next(self, kind: str) -> learner_pb2.WorkerMessage:
-        """Return the worker's next message that is no heartbeat; it has to be of `kind`."""
+        """Return the worker's next message other than heartbeats, which must be of `kind`."""
         while True:
             message = self.next_message()
             assert message is not None, f"the worker closed its stream; expected {kind}"
@@ -158,7 +158,7 @@ class FakeLearner:
         return self.next("push").push
 
     def next_snapshot(self) -> learner_pb2.Snapshot:
-        """Return a snapshot's header, after its body was checked and stored."""
+        """Return a snapshot's header, after checking and storing its body."""
         snapshot = self.next("snapshot").snapshot
         assembler = codec.Assembler(snapshot.transfer, snapshot.bytes)
         while not assembler.complete:
@@ -180,7 +180,7 @@ class FakeLearner:
     def grant(
         self, lane: int, *, incarnation: int = 1, seq: int = 0, snapshot_seq: int = 0, credits: int = 9
     ) -> None:
-        """Grant a lane; in sync with the replay that takes it from its snapshot to `seq`."""
+        """Grant a lane; in sync, with the replay from its snapshot to `seq`."""
         snapshot = self.snapshots.get((lane, snapshot_seq), b"")
         grant = learner_pb2.LaneGrant(
             lane=lane,

@@ -5,7 +5,7 @@ from workers.session.client import LearnerStream
 
 
 class WatchedStream:
-    """Another stream, of which every message is shown to a function before it is passed on."""
+    """A wrapped stream that passes every message to a function first."""
 
     def __init__(self, stream: LearnerStream, look: Callable[[learner_pb2.LearnerMessage], None]) -> None:
         self._stream = stream

@@ -1,5 +1,4 @@
-"""One example of every estimator, for the laws that all must obey. A new estimator is tested by being listed
-here."""
+"""One example of every estimator, for the tests of common laws. Add new estimators here."""
 
 from collections.abc import Callable
 from typing import Any
@@ -74,7 +73,7 @@ ANTITHETIC = {name: make for name, make in EVOLUTION_STRATEGIES.items() if name 
 def learned_optimizer_step(
     name: str, family: TaskFamily | None = None, schedule: TruncationSchedule | None = None, **options: Any
 ) -> VectorizedStep:
-    """The step that the estimator `name` wants: never-ending for those that unroll whole episodes."""
+    """Return a step for the estimator `name`: never-ending for estimators that unroll whole episodes."""
     if name in WHOLE_EPISODES:
         schedule = NeverEndingTruncationSchedule()
     family = FixedDimQuadraticFamily(4) if family is None else family
@@ -83,16 +82,16 @@ def learned_optimizer_step(
 
 
 def example(name: str, **options: Any) -> GradientEstimator:
-    """An estimator of the gradient of LearnableAdam on quadratics."""
+    """Return an estimator of the gradient of LearnableAdam on quadratics."""
     return ESTIMATORS[name](learned_optimizer_step(name), **options)
 
 
 def weights_of(estimator: GradientEstimator, seed: int = 0) -> WorkerWeights:
-    """Fresh weights."""
+    """Return initial weights."""
     theta = estimator.truncated_step.outer_init(jax.random.PRNGKey(seed))
     return WorkerWeights(theta, None, OuterState(jnp.int32(0)))
 
 
 def first_state(estimator: GradientEstimator, weights: WorkerWeights, key: PRNGKey) -> GradientEstimatorState:
-    """`estimator.init_worker_state`, compiled once for equal estimators."""
+    """Return `estimator.init_worker_state(...)`, compiled once for equal estimators."""
     return init_lane(estimator, weights, key, lane=0)

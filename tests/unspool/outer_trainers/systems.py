@@ -15,7 +15,7 @@ DECAY = 0.9
 
 
 class LinearState(NamedTuple):
-    """Where a `LinearSystem` stands."""
+    """The state of a `LinearSystem`."""
 
     position: jax.Array
     step: jax.Array
@@ -28,11 +28,12 @@ class LinearSystem(TruncatedStep):
     """`x_t = 0.9 x_{t-1} + (1, t) . theta`; the loss is `x_t`.
 
     Attributes:
-        length: steps of an episode; the least of them, if `longest` is given.
-        longest: each episode's length is drawn uniformly up to this.
-        last_step_only: losses before an episode's last are zero.
-        done_on_reset: `is_done` comes with the masked step that resets, and not with the last loss.
-        starts_at_theta: an episode starts at the sum of theta instead of zero.
+        length: steps of an episode; the minimum if `longest` is given.
+        longest: maximum of the uniformly drawn lengths of episodes.
+        last_step_only: whether all losses except an episode's last are zero.
+        done_on_reset: whether `is_done` is reported by the masked reset step instead of the step with the
+            last loss.
+        starts_at_theta: whether episodes start at the sum of theta instead of zero.
     """
 
     length: int
@@ -71,10 +72,10 @@ class LinearSystem(TruncatedStep):
 
 @dataclasses.dataclass(frozen=True)
 class LossOfStep(TruncatedStep):
-    """A loss that depends on theta's only number and on the step's, from 1; the episode never ends by itself.
+    """A loss of theta's only number and of the step number, from 1; episodes do not end by themselves.
 
     Attributes:
-        loss: of the step's number and of theta's.
+        loss: a function of the step number and of theta's number.
     """
 
     loss: Callable[[jax.Array, jax.Array], jax.Array]

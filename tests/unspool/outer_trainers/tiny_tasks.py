@@ -1,4 +1,4 @@
-"""Inner problems of one parameter, small enough that every loss can be written down by hand."""
+"""Inner problems with one parameter, whose losses can be computed by hand."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ VALUE_OF_SPLIT = {"train": 1.0, "inner_valid": 2.0, "outer_valid": 3.0, "test": 
 
 @functools.cache
 def split_datasets() -> Datasets:
-    """Every example of a split is the split's own number."""
+    """Return splits in which every example is the number of the split."""
     return datasets_from(lambda split: np.full((8,), VALUE_OF_SPLIT[split], np.float32), batch_size=4)
 
 
@@ -44,7 +44,9 @@ class FollowTheData(Task):
 
 @dataclasses.dataclass(frozen=True)
 class CountingTask(Task):
-    """Its model state counts the losses taken, and the loss is that count plus `(x - 1)^2`, from x = 0."""
+    """A task whose model state counts loss evaluations; the loss is that count plus `(x - 1)^2`, from x =
+    0.
+    """
 
     def init_with_state(self, key: PRNGKey) -> tuple[Params, ModelState]:
         return jnp.zeros(()), {"losses": jnp.zeros(())}
@@ -57,7 +59,7 @@ class CountingTask(Task):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scaled(Task):
-    """`(x - 1)^2` from x = 0, reported as a multiple: `scale` times."""
+    """`scale` times `(x - 1)^2`, from x = 0."""
 
     scale: jax.Array
 
@@ -73,7 +75,7 @@ class Scaled(Task):
 
 @dataclasses.dataclass(frozen=True)
 class ScaledFamily(TaskFamily):
-    """`Scaled` by random factors."""
+    """`Scaled` with random factors."""
 
     def sample(self, key: PRNGKey) -> TaskParams:
         return jax.random.uniform(key, (), minval=1.0, maxval=10.0)
@@ -84,7 +86,7 @@ class ScaledFamily(TaskFamily):
 
 @dataclasses.dataclass(frozen=True)
 class Position(Task):
-    """The loss is x itself, from x = 0."""
+    """A task with the loss x, from x = 0."""
 
     def init(self, key: PRNGKey) -> Params:
         return jnp.zeros(())
@@ -95,7 +97,9 @@ class Position(Task):
 
 @dataclasses.dataclass(frozen=True)
 class StepsOfTheLength(LearnedOptimizer):
-    """Adds to x, at each update, the number of updates that were planned. Theta has no effect."""
+    """A learned optimizer that adds the number of planned updates to x at each update. Theta has no
+    effect.
+    """
 
     def init(self, key: PRNGKey) -> Theta:
         return {"unused": jnp.zeros(())}
@@ -107,7 +111,7 @@ class StepsOfTheLength(LearnedOptimizer):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LengthState:
-    """Parameters, and the length of which the optimizer was told."""
+    """Parameters, and the number of planned updates passed to the optimizer."""
 
     params: Params
     state: ModelState

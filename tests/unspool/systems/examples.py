@@ -1,5 +1,4 @@
-"""One short example of every system, for the laws that all must obey. A new system is tested by being listed
-here."""
+"""One short example of every system, for the tests of common laws. Add new systems here."""
 
 import functools
 from typing import Any
@@ -31,7 +30,7 @@ SYSTEMS: dict[str, type[Any]] = {
 
 
 def example(name: str, **options: Any) -> TruncatedStep:
-    """The example `name`, with episodes of `EPISODE_LENGTH` steps."""
+    """Return the example `name` with episodes of `EPISODE_LENGTH` steps."""
     arguments = {"episode_length": EPISODE_LENGTH, **TABLES[name], **options}
     system: TruncatedStep = SYSTEMS[arguments.pop("type")](**arguments)
     return system
@@ -41,7 +40,7 @@ def example(name: str, **options: Any) -> TruncatedStep:
 def unroll(
     system: TruncatedStep, theta: Any, num_steps: int, seed: int = 0
 ) -> tuple[Any, TruncatedUnrollOut]:
-    """The state after `num_steps` steps of one unroll from its beginning, and what the steps reported."""
+    """Return the state after `num_steps` steps of one unroll from its start, and the outputs of the steps."""
     init_key, unroll_key = jax.random.split(jax.random.PRNGKey(seed))
 
     def body(state: Any, key: jax.Array) -> tuple[Any, TruncatedUnrollOut]:
@@ -52,5 +51,5 @@ def unroll(
 
 
 def weights_of(system: TruncatedStep) -> WorkerWeights:
-    """A fresh theta."""
+    """Return an initial theta."""
     return WorkerWeights(system.outer_init(jax.random.PRNGKey(0)), None, OuterState(jnp.int32(0)))

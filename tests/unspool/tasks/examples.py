@@ -1,4 +1,4 @@
-"""One of every task and family of the library, for the tests that hold for all of them."""
+"""One example of every task and family of the library, for tests of all of them."""
 
 import jax
 

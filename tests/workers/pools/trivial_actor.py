@@ -1,4 +1,4 @@
-"""What stands in for a worker in the tests of the Ray pool: no learner, no JAX."""
+"""A substitute for a worker in tests of the Ray pool, without learner and JAX."""
 
 import os
 import socket
@@ -8,7 +8,7 @@ from workers.pools.actor import ActorOutcome
 
 
 class TrivialActor:
-    """Runs until it is drained, or ends at once if its name says so."""
+    """An actor that runs until it is drained, or ends at once, depending on its name."""
 
     def __init__(self, learner: str, token: str, tls: str, name: str, run_id: str, logs_dir: str) -> None:
         self._name, self._learner = name, learner

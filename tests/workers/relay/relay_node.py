@@ -1,4 +1,4 @@
-"""A relay without processes: the test is the learner on one side and the workers on the other."""
+"""A relay without processes; the test acts as the learner and as the workers."""
 
 import itertools
 from typing import Any
@@ -24,12 +24,12 @@ class Clock:
 
 
 def body(*values: float) -> bytes:
-    """Four numbers as the bytes of a gradient; one number is repeated."""
+    """Return four numbers as the bytes of a gradient; a single number is repeated."""
     return np.asarray(values if len(values) == 4 else values * 4, np.float32).tobytes()
 
 
 class Peer:
-    """A worker behind the relay, as the relay's plane would act for it."""
+    """A worker behind the relay, acting through the relay's service methods."""
 
     def __init__(self, node: "RelayNode", name: str, incarnation: str, held: Any = ()) -> None:
         self._node = node
@@ -42,7 +42,7 @@ class Peer:
         self.worker_id, self._stream = node.core.attach(self.reply.session_secret)
 
     def told(self, kind: str) -> list[Any]:
-        """What it has been told since it was last asked, of one kind."""
+        """Return the messages of one kind received since the last call."""
         taking = iter(self._stream)
         messages = [next(taking) for _ in range(len(self._stream))]
         return [getattr(message, kind) for message in messages if message.HasField(kind)]
@@ -69,7 +69,7 @@ class Peer:
 
 
 class RelayNode:
-    """A relay that has joined, and what it says to the learner."""
+    """A relay that has joined, and its messages to the learner."""
 
     def __init__(self, *, merges: bool = False, max_workers: int = 4) -> None:
         self.clock = Clock()
@@ -125,7 +125,7 @@ class RelayNode:
         self.core.tick()
 
     def said(self, kind: str) -> Any:
-        """The next thing said to the learner of a kind; heartbeats before it are passed over."""
+        """Return the next message to the learner of a kind, skipping heartbeats."""
         while True:
             message = self._stream.heard.get(timeout=PATIENCE_S)
             found = message.WhichOneof("body")
