@@ -71,8 +71,7 @@ def over_tasks(fn: Callable[..., Any], in_axes: Sequence[int | None]) -> Callabl
 
 
 def dividing_tasks(num_tasks: int, mesh: Mesh | None) -> contextlib.AbstractContextManager[Any]:
-    """Return a context in which traced calls of `over_tasks` divide the tasks over `mesh`; None does not
-    divide.
+    """Return a context in which traced calls of `over_tasks` divide tasks over `mesh`, if it is not None.
 
     Raises:
         ValueError: the tasks cannot be divided evenly.

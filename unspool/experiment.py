@@ -79,8 +79,7 @@ class Experiment:
 
     @classmethod
     def from_tables(cls, tables: Table) -> Self:
-        """Build an experiment from the training tables: `seed`, `outer_steps`, `learned_optimizer`, ... Other
-        tables are ignored.
+        """Build an experiment from the training tables; other tables are ignored.
 
         Raises:
             ConfigError: lists every problem of these tables.

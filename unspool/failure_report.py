@@ -122,8 +122,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _reports(error: BaseException) -> Iterator[tuple[_Rank, FailureReport]]:
-    """Yield the ranked reports of `error`: first that of a callback's exception quoted in its text, if
-    any.
+    """Yield ranked reports: that of a callback's exception quoted in the text, if any, and that of
+    `error`.
     """
     text = _text_of(error)
     quoted = _quoted(text)

@@ -98,9 +98,7 @@ def optimizer_key(seed: Seed, outer_step: int) -> PRNGKey:
 
 
 def lane_key(seed: Seed, lane: int | jax.Array, seq: int | jax.Array) -> PRNGKey:
-    """Return `fold_in(fold_in(seed, lane), seq)`, the key of estimate `seq` (from 1) or of the initial state
-    (0).
-    """
+    """Return `fold_in(fold_in(seed, lane), seq)`: the key of estimate `seq`, or of the initial state (0)."""
     return jax.random.fold_in(jax.random.fold_in(root_key(seed), lane), seq)
 
 
@@ -111,9 +109,7 @@ def init_lane(
     lane: int,
     mesh: Mesh | None = None,
 ) -> GradientEstimatorState:
-    """Return the lane's state before its first estimate, by one compiled program; `mesh` as in
-    `estimate_lane`.
-    """
+    """Return the lane's initial state, by one compiled program; `mesh` as in `estimate_lane`."""
     if not estimator.is_compiled:
         uncompiled_lanes.check_one_device(estimator, mesh)
         check_theta(worker_weights.theta)
@@ -124,9 +120,7 @@ def init_lane(
 def place_state(
     estimator: GradientEstimator, unroll_state: GradientEstimatorState, mesh: Mesh | None = None
 ) -> GradientEstimatorState:
-    """Return a state (a snapshot's numpy arrays, or one from another mesh) on the devices that
-    `estimate_lane` needs.
-    """
+    """Return a state of numpy arrays, or of another mesh, on the devices that `estimate_lane` needs."""
     if mesh is None:
         return jax.device_put(unroll_state)
     if not estimator.is_compiled:
@@ -171,18 +165,14 @@ def estimate_lane(
 
 
 def lane_state_shape(estimator: GradientEstimator, worker_weights: WorkerWeights) -> PyTree:
-    """Return the structure, shapes and dtypes of the lane's state, without computing it if it can be
-    traced.
-    """
+    """Return the structure, shapes and dtypes of the lane's state, by tracing if possible."""
     if not estimator.is_compiled:
         return uncompiled_lanes.state_shape(estimator, worker_weights)
     return jax.eval_shape(estimator.init_worker_state, worker_weights, jax.random.PRNGKey(0))
 
 
 def _as_argument(seed: Seed) -> jax.Array | np.uint32:
-    """Return the seed as an argument of a compiled program; making the key eagerly costs more than a small
-    update.
-    """
+    """Return the seed as a program's argument; making the key eagerly costs more than a small update."""
     return np.uint32(seed) if isinstance(seed, int) else seed
 
 
@@ -259,9 +249,7 @@ def _info(out: GradientEstimatorOut) -> LaneInfo:
 def _laid_out(
     unroll_state: GradientEstimatorState, estimator: GradientEstimator, mesh: Mesh | None
 ) -> GradientEstimatorState:
-    """Constrain the state's sharding in a trace, as `place_state` does outside, so that it is the same after
-    every estimate.
-    """
+    """Constrain the state's sharding in a trace, so that it is the same after every estimate."""
     if mesh is None:
         return unroll_state
     layouts = device_mesh.by_task(unroll_state, estimator.truncated_step.num_tasks, mesh)

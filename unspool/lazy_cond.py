@@ -30,8 +30,7 @@ def _anywhere_in_batch(axis_size: int, in_batched: list[bool], pred: jax.Array) 
 
 
 def lazy_cond(pred: jax.Array, make: Callable[[], Tree], otherwise: Tree) -> Tree:
-    """Return `make()` where `pred` is True, else `otherwise`; `make` runs only if `pred` is True for some
-    member of the batch.
+    """Return `make()` where `pred` is True, else `otherwise`; run `make` only if some member needs it.
 
     Args:
         pred: boolean `[]`, batched by any number of enclosing `vmap`s.

@@ -19,9 +19,7 @@ def strongly_typed(tree: Tree) -> Tree:
 
 
 def typed_like(tree: Tree, reference: Tree) -> Tree:
-    """Return `tree` with every leaf cast to the dtype of the corresponding leaf in `reference`, strongly
-    typed.
-    """
+    """Return `tree` with every leaf cast to its dtype in `reference`, strongly typed."""
     result: Tree = jax.tree.map(lambda leaf, like: _converted(leaf, like.dtype), tree, reference)
     return result
 

@@ -42,9 +42,7 @@ TaskParams: TypeAlias = Arrays
 """A sample of a task family, as a pytree of arrays: the dynamic part of a task's configuration."""
 
 OuterState: TypeAlias = Arrays
-"""The part of the outer training state that a step may depend on: any object with `.outer_iteration`, or
-None.
-"""
+"""The outer training state that a step may depend on: any object with `.outer_iteration`, or None."""
 
 UnrollState: TypeAlias = Arrays
 """The state of an unroll: all inputs of its next step."""

@@ -69,9 +69,7 @@ class ProblemList:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a remedy that names the closest match of `name` in `known`, or all of `known` if none is
-    close.
-    """
+    """Return a remedy that names the closest match of `name` in `known`, or else all of `known`."""
     known = sorted(known)
     by_lower_case = {candidate.lower(): candidate for candidate in known}
     near = difflib.get_close_matches(name.lower(), by_lower_case, n=1)

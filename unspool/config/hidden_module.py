@@ -10,9 +10,7 @@ PACKAGES: Final = ("unspool", "protos", "learner", "workers", "service")
 
 
 def hidden_module(name: str) -> str:
-    """Return a description of the shadowed top-level module `name` and of its shadow; empty if none is
-    shadowed.
-    """
+    """Return a description of what shadows the top-level module `name`; empty if nothing does."""
     taken = getattr(sys.modules.get(name), "__spec__", None) or PathFinder.find_spec(name)
     if taken is None:
         return ""

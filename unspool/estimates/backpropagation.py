@@ -1,6 +1,4 @@
-"""Backpropagation with separate gradients per task, so that NaNs of a diverged task or of a discarded step do
-not spread.
-"""
+"""Backpropagation with one gradient per task; NaNs of diverged tasks and discarded steps do not spread."""
 
 import itertools
 from collections.abc import Callable

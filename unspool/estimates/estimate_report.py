@@ -21,9 +21,7 @@ def _unroll_info(out: TruncatedUnrollOut) -> UnrollInfo:
 
 
 def is_inner_step(out: TruncatedUnrollOut) -> jax.Array:
-    """Return int32 in the shape of the loss: 1 for a step with or without a loss, 0 for one that only
-    resets.
-    """
+    """Return int32 in the shape of the loss: 0 for a step that only resets, 1 for any other."""
     only_resets = (out.iteration <= 0) & (out.is_done | ~out.mask)
     return (~only_resets).astype(jnp.int32)
 
@@ -36,8 +34,7 @@ def es_estimate(
     with_summary: bool,
     inner_steps: jax.Array | None = None,
 ) -> tuple[GradientEstimatorOut, Metrics]:
-    """Return an ES estimate and its metrics, from the loss differences and the outputs of the positive
-    members.
+    """Return an ES estimate and its metrics, from loss differences and outputs of the positive members.
 
     The metrics are those of `_unroll_metrics`, the mean absolute loss difference, and the number of clipped
     differences. `inner_steps` counts the steps of both members; it is required if `pos` does not hold every
@@ -67,9 +64,7 @@ def differentiated_estimate(
     inner_steps: jax.Array,
     with_summary: bool,
 ) -> tuple[GradientEstimatorOut, Metrics]:
-    """Return an estimate by backpropagation and its metrics. `inner_steps` has one number per task, or per
-    step.
-    """
+    """Return an estimate by backpropagation and its metrics. `inner_steps` is per task, or per step."""
     diverged_tasks = jnp.sum(mean.diverged, dtype=jnp.int32)
     estimate = GradientEstimatorOut(
         mean_loss=mean.loss,
@@ -86,9 +81,7 @@ def differentiated_estimate(
 def _unroll_metrics(
     grad: Theta, out: TruncatedUnrollOut, diverged_tasks: jax.Array, with_summary: bool
 ) -> dict[str, jax.Array]:
-    """Return the metrics of any estimate; with `with_summary` also the mean absolute value of each gradient
-    leaf.
-    """
+    """Return the common metrics; with `with_summary` also the mean absolute value of each gradient leaf."""
     metrics = {
         "inner_step": jnp.mean(out.iteration[-1].astype(jnp.float32)),
         "finished_tasks": jnp.sum(out.is_done, dtype=jnp.int32),

@@ -61,9 +61,7 @@ def _lost(lost: jax.Array, total: jax.Array, term: jax.Array) -> jax.Array:
 
 
 def sum_over_steps(terms: jax.Array) -> jax.Array:
-    """Return the sum over the first axis by repeated halving; the rounding error grows with the logarithm of
-    its length.
-    """
+    """Return the sum over the first axis by repeated halving, with logarithmic error growth."""
     while len(terms) > _SUMMED_AT_ONCE:
         half = len(terms) // 2
         halves = terms[:half] + terms[half : 2 * half]

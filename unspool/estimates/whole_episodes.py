@@ -43,8 +43,7 @@ def check_whole_episodes(estimator: "FullES | FullGrad") -> None:
 
 
 def steps_of_whole_episodes(estimator: "FullES | FullGrad") -> int:
-    """Return the number of inner steps that a system with streamed data must provide batches for at each
-    call.
+    """Return the number of steps of streamed data that each call needs.
 
     Raises:
         ValueError: the number is not known before the length is drawn.

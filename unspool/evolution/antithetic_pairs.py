@@ -86,9 +86,7 @@ class AntitheticPairs:
     def gradient(
         self, weighted_noise: Theta, difference: LossDifference, losses_per_unroll: jax.Array | float = 1.0
     ) -> Theta:
-        """Return the estimate, from `sum_t xi_t delta_t` over all pairs and the expected number of losses per
-        unroll.
-        """
+        """Return the estimate, from `sum_t xi_t delta_t` and the expected number of losses per unroll."""
 
         def mean(total: jax.Array, std: jax.Array | float) -> jax.Array:
             over_pairs = difference.mean_over_unrolls(total / (2 * std**2))

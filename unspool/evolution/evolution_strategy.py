@@ -131,7 +131,7 @@ class EvolutionStrategy(GradientEstimator):
     def difference(
         self, sides: Sides, pos: TruncatedUnrollOut, outer_state: OuterState | None
     ) -> LossDifference:
-        """Return the weighted loss differences of a truncation. `pos` holds the outputs of the positive
+        """Return the weighted loss differences of a truncation, from outputs `pos` of the positive
         members.
         """
         return self.pairs.difference(sides, pos.mask, pos.is_done, self.step_weights(pos, outer_state))

@@ -61,8 +61,7 @@ class TelescopedState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Telescoped(WrappedStep):
-    """A step that reports the change of the loss since the previous step; over an episode these sum to the
-    last loss.
+    """A step that reports changes of the loss, which sum to the last loss of an episode.
 
     Vicol et al. 2021 (https://arxiv.org/abs/2112.13835), section 5 and appendix.
     """

@@ -63,8 +63,7 @@ class Perturbations:
     orthogonal: bool = False
 
     def sample(self, theta: Theta, keys: PRNGKey) -> Theta:
-        """Return noise for several tasks, leaves `[len(keys) * pairs_per_task, ...]`; the pairs of a task are
-        adjacent.
+        """Return noise for several tasks, leaves `[len(keys) * pairs_per_task, ...]`, ordered by task.
 
         Args:
             theta: only its shapes and dtypes are used.

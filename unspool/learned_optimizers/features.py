@@ -45,7 +45,5 @@ def second_moment_normalized(
 
 
 def tanh_step_embedding(iteration: ScalarLike) -> Float[Array, "11"]:
-    """Return tanh(t / timescale - 1) for the 11 `STEP_TIMESCALES`; it is positive for timescales shorter than
-    t.
-    """
+    """Return tanh(t / timescale - 1) for the 11 `STEP_TIMESCALES`, positive for timescales below t."""
     return jnp.tanh(jnp.asarray(iteration, jnp.float32) / jnp.asarray(STEP_TIMESCALES) - 1.0)

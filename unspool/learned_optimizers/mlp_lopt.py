@@ -182,9 +182,7 @@ def _tensor_features(
 
 
 def _groups(rows: Sequence[jax.Array]) -> Iterator[list[jax.Array]]:
-    """Yield consecutive tensors in groups of at most `_MAX_SHARED_ELEMENTS` elements; a larger tensor is its
-    own group.
-    """
+    """Yield consecutive tensors in groups of at most `_MAX_SHARED_ELEMENTS`, larger tensors separately."""
     group: list[jax.Array] = []
     elements = 0
     for tensor in rows:

@@ -13,9 +13,7 @@ from unspool.types import ModelState, Params
 
 @dataclasses.dataclass(frozen=True)
 class GradientClipOptimizer(Optimizer):
-    """`opt` with each element of the gradient clipped to [-grad_clip, grad_clip]; the state is that of
-    `opt`.
-    """
+    """`opt` with each element of the gradient clipped to [-grad_clip, grad_clip]; same state as `opt`."""
 
     opt: Optimizer
     grad_clip: float = 3.0

@@ -27,8 +27,6 @@ def sample_perturbations(theta: Theta, key: PRNGKey, std: float) -> Theta:
 def vector_sample_perturbations(
     theta: Theta, key: PRNGKey, std: float, num_samples: int
 ) -> tuple[Theta, Theta, Theta]:
-    """Return `(noise, theta + noise, theta - noise)` with independent noise, leaves `[num_samples, ...]`.
-    Consumes `key`.
-    """
+    """Return `(noise, theta + noise, theta - noise)`, leaves `[num_samples, ...]`. Consumes `key`."""
     noise = Perturbations(std).sample(theta, jax.random.split(key, num_samples))
     return noise, *antithetic_thetas(theta, noise)

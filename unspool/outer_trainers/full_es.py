@@ -231,9 +231,7 @@ class FullES(GradientEstimator):
         return Sides.of_pair(objective[:1], objective[1:])
 
     def _recomputed(self, thetas: Pair, loop: _Loop, inputs: Inputs) -> jax.Array:
-        """Return the losses of the final states `[2, N]`, averaged over fresh outer batches that both members
-        share.
-        """
+        """Return the losses of the final states `[2, N]`, averaged over shared fresh outer batches."""
         data = inputs.of_step(jax.tree.map(lambda leaf: leaf[-1], inputs.streamed()))
         data = self.truncated_step.outer_batch_of(data)
 

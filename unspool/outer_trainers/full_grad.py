@@ -135,8 +135,7 @@ class FullGrad(GradientEstimator):
     def _unroll(
         self, thetas: Theta, start: UnrollState, key: PRNGKey, length: jax.Array, inputs: Inputs
     ) -> tuple[_Sums, TruncatedUnrollOut]:
-        """Return the sums over an episode, leaves `[N]`, and the output of the last step, leaves
-        `[1, N, ...]`.
+        """Return the sums over an episode `[N]`, and the output of the last step, leaves `[1, N, ...]`.
 
         Reverse mode needs loops of static length, so the loop runs to the maximum length of an episode, in
         blocks; blocks after the end of the episode are skipped.

@@ -137,8 +137,8 @@ class GradientEstimator(metaclass=_FromTaskFamily):
         data: Batch,
         with_summary: bool,
     ) -> tuple[GradientEstimatorOut, Metrics]:
-        """Return one estimate and its metrics, as a pure function of arrays that the public method compiles.
-        Consumes `key`.
+        """Return one estimate and its metrics; a pure function, compiled by the public method. Consumes
+        `key`.
 
         Args:
             worker_weights: the outer parameters and the outer state.
@@ -150,9 +150,7 @@ class GradientEstimator(metaclass=_FromTaskFamily):
         raise NotImplementedError(f"{type(self).__name__} does not define estimate")
 
     def steps_of_data(self) -> int:
-        """Return the number of inner steps that a system with streamed data must provide batches for at each
-        call.
-        """
+        """Return the number of steps of streamed data that each estimate needs."""
         raise NotImplementedError(f"{type(self).__name__} does not define steps_of_data")
 
     @property

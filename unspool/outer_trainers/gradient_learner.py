@@ -114,15 +114,13 @@ class GradientLearner:
     num_steps: int | None = None
 
     def init(self, key: PRNGKey) -> GradientLearnerState:
-        """Return the state with theta from `meta_init.init(key)` and a new outer optimizer state. Consumes
-        `key`.
-        """
+        """Return a new state with theta from `meta_init.init(key)`. Consumes `key`."""
         theta = self.meta_init.init(key)
         check_theta(theta)
         return self.init_from_theta(theta, jax.random.fold_in(key, _OPTIMIZER_STREAM))
 
     def init_from_theta(self, theta: Theta, key: PRNGKey) -> GradientLearnerState:
-        """Return the state with a given theta and a new outer optimizer state. Consumes `key`."""
+        """Return a new state with the given theta. Consumes `key`."""
         return GradientLearnerState(self._optimizer().init(theta, num_steps=self.num_steps, key=key))
 
     def update(
@@ -274,9 +272,7 @@ def _unused_label(label: str, metrics: Mapping[str, jax.Array]) -> str:
 
 @jax.jit
 def _merge(entries: tuple[tuple[Theta, jax.Array, jax.Array], ...]) -> tuple[Theta, jax.Array, jax.Array]:
-    """Return the weighted means of gradients and mean losses over the entries with a finite gradient, and
-    their total weight.
-    """
+    """Return weighted means of gradient and loss over entries with finite gradients, and their weight."""
     weights = [jnp.where(all_finite(grad), weight, 0.0) for grad, _, weight in entries]
     total = pairwise_sum(weights)
     grads, loss = jax.tree.map(
@@ -337,9 +333,7 @@ class SingleMachineGradientLearner:
         return GradientLearner(self.meta_init, self.theta_opt, self.num_steps)
 
     def init(self, key: PRNGKey) -> SingleMachineState:
-        """Return the initial theta and lane states. `key` is the run's root key, from which all randomness
-        derives.
-        """
+        """Return the initial state. All randomness derives from `key`, the run's root key."""
         learner_state = device_mesh.on_each_device(self.learner.init(lanes.theta_key(key)), self.mesh)
         weights = self.learner.get_state_for_worker(learner_state)
         states = tuple(

@@ -142,9 +142,7 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         return derived
 
     def get_batch(self, steps: int | None = None) -> Batch | None:
-        """Return host batches, for streamed data and manual steps; `(train, meta)` if `meta_loss_split` is a
-        split.
-        """
+        """Return host batches; `(train, meta)` if `meta_loss_split` is a split."""
         return self._batches.from_host(steps)
 
     def get_outer_batch(self, steps: int | None = None) -> Batch:
@@ -254,9 +252,7 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
     def _reset(
         self, theta: Theta, key: PRNGKey, state: TruncatedUnrollState, num_steps: _Length
     ) -> TruncatedUnrollState:
-        """Return a new task with new parameters; `state.truncation_state` already belongs to the new
-        episode.
-        """
+        """Return a new task with new parameters; the truncation state already is that of the new episode."""
         task_key, params_key, optimizer_key = jax.random.split(key, 3)
         task_param = self.task_family.sample(task_key)
         length = self._episode_length(state.truncation_state, num_steps)

@@ -1,6 +1,4 @@
-"""Truncated backpropagation through time: exact within a truncation, biased by it, and unusable in long
-chaotic unrolls.
-"""
+"""Truncated backpropagation through time: biased by truncation, and unusable in long chaotic unrolls."""
 
 import dataclasses
 from typing import get_args

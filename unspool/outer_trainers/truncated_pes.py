@@ -47,8 +47,7 @@ class PESWorkerState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedPES(EvolutionStrategy):
-    """Persistent ES: noise is drawn for each truncation, and a loss is multiplied by the noise of all
-    truncations of its episode.
+    """Persistent ES: noise is drawn per truncation; a loss is multiplied by all noise of its episode.
 
     Let `noise` be the noise of this truncation and `accumulator` the sum of all noise of the episode. A loss
     is multiplied by `accumulator`; if an episode ended earlier in the truncation, by `noise`, the only noise

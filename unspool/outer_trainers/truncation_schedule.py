@@ -85,9 +85,7 @@ class TruncationSchedule(abc.ABC):
         return None
 
     def mean_length(self, outer_state: OuterState) -> Scalar | float | None:
-        """Return the mean number of inner steps of an episode `[]`, by which estimates are scaled; None if
-        unknown.
-        """
+        """Return the mean length of episodes `[]`, by which estimates are scaled; None if unknown."""
         del outer_state
         return None
 
@@ -191,9 +189,7 @@ class LogUniformLengthSchedule(_DrawnLengths):
         return None if callable(self.max_length) else int(self.max_length)
 
     def mean_length(self, outer_state: OuterState) -> Scalar:
-        """Return the mean of `floor(X)`, X log-uniform: `floor(min_length)` plus the sum of `P(X >= k)` over
-        larger k.
-        """
+        """Return the mean of `floor(X)`: `floor(min_length)` plus the sum of `P(X >= k)` over larger k."""
         low, high = (
             jnp.asarray(_bound_now(bound, outer_state), jnp.float32)
             for bound in (self.min_length, self.max_length)

@@ -38,8 +38,7 @@ def initial_opt_state(
     optimizer_key: PRNGKey,
     num_steps: ScalarLike,
 ) -> OptState:
-    """Return the optimizer state with new parameters, before the first of `num_steps` updates. Consumes both
-    keys.
+    """Return the optimizer state with new parameters, for `num_steps` updates. Consumes both keys.
 
     Raises:
         TypeError: the parameters are not floating-point arrays.
@@ -57,8 +56,7 @@ def updated(
     batch: Batch,
     aux_key: str | None = None,
 ) -> tuple[OptState, Scalar]:
-    """Make one update of the inner parameters; return the next state and the loss to report, before the
-    update.
+    """Update the inner parameters; return the next state and the reported loss before the update.
 
     Args:
         optimizer: the inner optimizer.

@@ -41,9 +41,7 @@ class InnerBatches:
         return train, self.of_split(self.meta_loss_split, steps)
 
     def of_split(self, split: str, steps: int | None) -> Batch:
-        """Return host batches `[steps, num_tasks, ...]` of a split, without the first axis if `steps` is
-        None.
-        """
+        """Return host batches `[steps, num_tasks, ...]` of a split, without the first axis for None."""
         shape = (self.num_tasks,) if steps is None else (steps, self.num_tasks)
         return training.get_batches(self.task_family, shape, split)
 
@@ -57,9 +55,7 @@ class InnerBatches:
         return None if splits is None else ResidentData({name: one.arrays for name, one in splits.items()})
 
     def of_step(self, data: Batch, keys: StepKeys) -> tuple[Batch, Batch]:
-        """Return the training batches of one step and those of the reported loss, leaves
-        `[num_tasks, ...]`.
-        """
+        """Return a step's batches for training and for the reported loss, leaves `[num_tasks, ...]`."""
         if not isinstance(data, ResidentData):
             return (data, ()) if self.meta_loss_split is None else data
         train = self.drawn("train", data, keys.train_data)

@@ -66,9 +66,7 @@ def step_keys(key: PRNGKey, num_tasks: int) -> StepKeys:
 
 
 def keys_of_tasks(key: PRNGKey, num_tasks: int) -> PRNGKey:
-    """Return keys `[num_tasks, 2]`: one for each task's training step or reset, and one for its truncation
-    schedule.
-    """
+    """Return keys `[num_tasks, 2]` for each task's training step or reset, and truncation schedule."""
     tasks_key, _ = jax.random.split(key)
     return jax.vmap(jax.random.split)(jax.random.split(tasks_key, num_tasks))
 

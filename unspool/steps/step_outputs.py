@@ -8,8 +8,7 @@ from unspool.types import PyTree
 
 
 class ResidentData(NamedTuple):
-    """Data that stays on the device; every step gets all of it and draws its batch inside the compiled
-    unroll.
+    """Data on the device; every step gets all of it and draws its batch inside the compiled unroll.
 
     Attributes:
         arrays: any pytree of arrays.
@@ -60,9 +59,7 @@ class EpisodesInExpectation(NamedTuple):
 
 
 def with_a_reset_step(mean_length: jax.Array | float | None) -> EpisodesInExpectation:
-    """Return the expectations for a system that resets in a step of its own and reports a loss in all other
-    steps.
-    """
+    """Return the expectations for a system with separate reset steps and a loss in all other steps."""
     if mean_length is None:
         return EpisodesInExpectation()
     return EpisodesInExpectation(mean_length, mean_length / (mean_length + 1))

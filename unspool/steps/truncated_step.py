@@ -88,15 +88,12 @@ class TruncatedStep(abc.ABC):
         """
 
     def get_batch(self, steps: int) -> Batch | None:
-        """Return data for `steps` steps, leaves `[steps, ...]`, if it is streamed from the host; else
-        None.
-        """
+        """Return streamed host data for `steps` steps, leaves `[steps, ...]`, or None."""
         del steps
         return None
 
     def resident_data(self) -> ResidentData | None:
-        """Return data that every step indexes by itself, for systems whose data fits on the device; else
-        None.
+        """Return data that stays on the device and that every step indexes by itself, or None.
 
         A system that defines neither this nor `get_batch` has no data, and its steps get empty
         `ResidentData`.
@@ -104,9 +101,7 @@ class TruncatedStep(abc.ABC):
         return None
 
     def get_outer_batch(self, steps: int) -> Batch | None:
-        """Return data for `steps` manual calls of `meta_loss_batch`, like `get_batch`, which is the
-        default.
-        """
+        """Return data for `steps` manual calls of `meta_loss_batch`; by default that of `get_batch`."""
         return self.get_batch(steps)
 
     def meta_loss_batch(

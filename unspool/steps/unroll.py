@@ -123,9 +123,7 @@ def antithetic_step(
     *,
     stacked: bool,
 ) -> tuple[Pair, TruncatedUnrollOut]:
-    """Make one step of both members; `key` is one of `step.keys_of_steps`. Leaves of the output are
-    `[2, N, ...]`.
-    """
+    """Step both members; `key` is one of `step.keys_of_steps`. Leaves of the output are `[2, N, ...]`."""
 
     def one_member(theta: Theta, state: UnrollState) -> tuple[UnrollState, TruncatedUnrollOut]:
         return step.unroll_step(theta, state, key, batch, inputs.outer_state, True, inputs.num_steps_override)
@@ -140,9 +138,7 @@ def for_both(
     *,
     stacked: bool,
 ) -> tuple[Pair, TruncatedUnrollOut]:
-    """Apply `member` to both, in parallel or one after the other; return the states as a pair and the outputs
-    stacked.
-    """
+    """Apply `member` to both; return the states as a pair, and the outputs stacked."""
     thetas, states = stack_pair(theta), stack_pair(state)
     if stacked:
         states, out = jax.vmap(member)(thetas, states)

@@ -131,9 +131,7 @@ class VectorizedStep(abc.ABC):
 
     @abc.abstractmethod
     def get_batch(self, steps: int | None = None) -> Batch | None:
-        """Return host data, leaves `[steps, num_tasks, ...]` (without the first axis if `steps` is None), or
-        None.
-        """
+        """Return host data, leaves `[steps, num_tasks, ...]` (`[num_tasks, ...]` for None), or None."""
 
     @abc.abstractmethod
     def get_outer_batch(self, steps: int | None = None) -> Batch | None:
@@ -141,9 +139,7 @@ class VectorizedStep(abc.ABC):
 
     @abc.abstractmethod
     def outer_batch_of(self, data: Batch) -> Batch:
-        """Return the part of a step's data that `meta_loss_batch` gets when an estimator evaluates a last
-        state.
-        """
+        """Return the part of a step's data on which estimators evaluate `meta_loss_batch`."""
 
     @abc.abstractmethod
     def resident_data(self) -> ResidentData | None:

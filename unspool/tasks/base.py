@@ -107,9 +107,7 @@ class Task(abc.ABC):  # noqa: B024 (abstract, but which of its forms a task defi
         return loss, state, aux
 
     def normalizer(self, loss: Scalar) -> Scalar:
-        """Map a loss to the scale on which meta-training compares tasks; overrides may bound diverged
-        losses.
-        """
+        """Map a loss to the scale of meta-training; overrides may bound diverged losses."""
         return loss
 
 

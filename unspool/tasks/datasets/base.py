@@ -184,15 +184,12 @@ class Datasets:
         return self._splits[name]
 
     def resident(self, names: Iterable[str]) -> dict[str, Split] | None:
-        """Return the splits `names` if all of them are on the device; else None, and they must be
-        streamed.
-        """
+        """Return the splits `names` if all of them are on the device, else None."""
         resident = {name: split for name in names if isinstance(split := self.split(name), Split)}
         return resident if len(resident) == len(set(names)) else None
 
     def next_batches(self, name: str, number: int, owner: str) -> list[Batch]:
-        """Take `number` batches of the split `name`, as host arrays; `owner` names the owner of the data in
-        errors.
+        """Take `number` batches of the split `name` as host arrays; errors name `owner`.
 
         Raises:
             EndOfDataError: the split's iterator has ended.

@@ -94,9 +94,7 @@ class ImageMLP(Task):
 
 
 def ImageMLP_Digits8_Relu32() -> ImageMLP:  # noqa: N802 (configurations use this name)
-    """One hidden layer of 32 on scikit-learn's digits; batches of 64, because there are only 1,149 training
-    examples.
-    """
+    """One hidden layer of 32 on scikit-learn's digits; batches of 64, for only 1,149 training examples."""
     return ImageMLP(data="Digits", image_size=8, hidden_sizes=(32,), batch_size=64)
 
 
