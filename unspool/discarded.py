@@ -17,7 +17,7 @@ def not_differentiated(discarded: Bool[Array, ""], inputs: Tree) -> Tree:
     """Return `inputs` for a computation whose result is discarded where `discarded` is True.
 
     The values are unchanged. Derivatives with respect to them are exactly zero where `discarded` is True, in
-    forward and in reverse mode, whatever the derivatives of the computation.
+    forward and in reverse mode, for any derivatives of the computation.
 
     Args:
         discarded: `[]` bool, batched by any number of enclosing `vmap`s.

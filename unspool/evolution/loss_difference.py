@@ -40,9 +40,10 @@ class Sides(NamedTuple):
         delta = pos - neg if delta is None else delta
         pos_finite, neg_finite = jnp.isfinite(pos), jnp.isfinite(neg)
         both = pos_finite & neg_finite
+        # The difference of two finite losses may overflow.
         finite = both & jnp.isfinite(delta)
         one_sided = neg_finite.astype(pos.dtype) - pos_finite.astype(pos.dtype)
-        mean = pos / 2 + neg / 2
+        mean = pos / 2 + neg / 2  # pos + neg may overflow
         return cls(
             delta,
             mean,
@@ -68,7 +69,7 @@ class LossDifference(NamedTuple):
         counts: `[N]` bool; False for unrolls that are excluded because they diverged.
         mean_loss: `[]`, weighted mean over valid losses; for reports only, not the objective.
         mean_size: `[]`, mean absolute difference.
-        weight: `[]` float32, the number of unrolls that count; zero if none of these has a loss.
+        weight: `[]` float32, the number of unrolls that count; zero if they have no loss.
         diverged: `[N]` bool.
         clipped: `[]` int32, the number of differences that exceeded the bound.
     """
@@ -178,6 +179,7 @@ def _weighted_mean(of_steps: jax.Array, valid: jax.Array, weights: jax.Array) ->
 
 def masked_mean(total: jax.Array, weight: jax.Array) -> jax.Array:
     """Return `total / weight`, or zero if the weight is zero."""
+    # The inner `where` keeps derivatives finite for a weight of zero.
     return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), jnp.zeros_like(total))
 
 

@@ -37,7 +37,7 @@ class Optimizer(abc.ABC):
             model_state: The task's initial model state, or None.
             num_steps: Number of updates planned, for optimizers with schedules; may be traced.
             key: Consumed by optimizers that start from a random state.
-            **kwargs: Whatever else a caller knows; ignored unless the optimizer says otherwise.
+            **kwargs: Other values that the caller has; ignored unless the optimizer documents them.
         """
 
     @abc.abstractmethod
@@ -58,7 +58,7 @@ class Optimizer(abc.ABC):
             loss: The loss that `grad` is the gradient of, for optimizers that use it.
             model_state: The task's model state after that loss; None leaves the state's unchanged.
             key: Consumed by optimizers that are random.
-            **kwargs: Whatever else a caller knows; ignored unless the optimizer says otherwise.
+            **kwargs: Other values that the caller has; ignored unless the optimizer documents them.
         """
 
     @property

@@ -81,9 +81,10 @@ class _Loop(NamedTuple):
 class FullES(GradientEstimator):
     """Evolution strategies that unroll every pair for a whole episode.
 
-    The estimate is the mean over pairs of `noise (objective(theta + noise) - objective(theta - noise)) / (2
-    std^2)`, and the weight of an estimate is its number of pairs: all episodes have the same weight, whatever
-    their length. Memory does not grow with the length of episodes.
+    With the objective f, the estimate is the mean over pairs of
+    `noise (f(theta + noise) - f(theta - noise)) / (2 std^2)`, and the weight of an estimate is its number of
+    pairs: all episodes have the same weight, whatever their length. Memory does not grow with the length of
+    episodes.
 
     Attributes:
         truncated_step: the step to unroll.

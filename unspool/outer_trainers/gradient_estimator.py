@@ -118,9 +118,9 @@ class GradientEstimator(metaclass=_FromTaskFamily):
     A subclass defines `init_worker_state` and one of two methods. With `estimate`, a pure function of arrays,
     each estimate is one compiled program; such final classes are frozen dataclasses, so that equal
     configurations share one program. All estimators of the library are of this kind. A subclass that
-    overrides `compute_gradient_estimate(worker_weights, key, state,
-    with_summary)` may run any code, needs no `truncated_step`, and runs on one device; theta is a function of
-    the seed only if all its randomness derives from `key`.
+    overrides `compute_gradient_estimate`, with the arguments `(worker_weights, key, state, with_summary)`,
+    may run any code, needs no `truncated_step`, and runs on one device; theta is a function of the seed only
+    if all its randomness derives from `key`.
     """
 
     truncated_step: VectorizedStep

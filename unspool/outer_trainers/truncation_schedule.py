@@ -195,6 +195,7 @@ class LogUniformLengthSchedule(_DrawnLengths):
             for bound in (self.min_length, self.max_length)
         )
         first, last = jnp.floor(low), jnp.floor(high)
+        # P(X >= k) = (log(high) - log(k)) / (log(high) - log(low)); the log(k) add up to log-factorials.
         log_factorials = jax.lax.lgamma(last + 1) - jax.lax.lgamma(first + 1)
         one_length = high <= low
         spread = jnp.where(one_length, 1.0, jnp.log(high) - jnp.log(low))
@@ -239,6 +240,7 @@ class ScheduledTruncationSchedule(_DrawnLengths):
         length = jnp.asarray(self.schedule(outer_state.outer_iteration, self.max_steps)).astype(jnp.int32)
         mean = length.astype(jnp.float32)
         if self.std > 0:
+            # E[max(X, m)] = m + std (a cdf(a) + pdf(a)) for X ~ N(mean, std^2), with a = (mean - m) / std.
             above = (mean - self.min_length) / self.std
             density = jnp.exp(jax.scipy.stats.norm.logpdf(above))
             mean = self.min_length + self.std * (above * jax.scipy.stats.norm.cdf(above) + density)

@@ -1,1 +1,1 @@
-"""Steps of unrolled systems, and what wraps, repeats and unrolls them."""
+"""Steps of unrolled systems, their wrappers, and unrolls."""
