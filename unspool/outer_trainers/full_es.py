@@ -249,9 +249,10 @@ class FullES(GradientEstimator):
 
 
 def _sides_of_means(total: RunningSum, losses: jax.Array) -> Sides:
-    """Return the sides of mean losses, from their sums `[2, N]` over an episode. Over long episodes the
-    difference of the sums may be smaller than the rounding error of each, so the compensation terms are
-    included.
+    """Return the sides of mean losses, from their sums `[2, N]` over an episode.
+
+    Over long episodes the difference of the sums may be smaller than the rounding error of each, so the
+    compensation terms are included.
     """
     pos, neg = masked_mean(total.value, losses)
     rounded, lost = (part[0] - part[1] for part in total)
