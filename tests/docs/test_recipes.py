@@ -58,10 +58,11 @@ def test_an_estimator_an_optimizer_and_a_task_train_together(experiment: Experim
     experiment.check()
     estimators = [experiment.estimator(lane) for lane in range(experiment.lanes)]
     learner = SingleMachineGradientLearner(experiment.init, estimators, experiment.outer_optimizer)
-    state = learner.init(experiment.seed)
+    key = jax.random.PRNGKey(experiment.seed)
+    state = learner.init(key)
     before = learner.get_meta_params(state)
     for _ in range(3):
-        state, loss, metrics = learner.update(state, experiment.seed)
+        state, loss, metrics = learner.update(state, key)
         assert np.isfinite(loss)
         assert metrics["applied"] == 1
     assert jax.tree.map(np.shape, before) == jax.tree.map(np.shape, learner.get_meta_params(state))
