@@ -288,3 +288,25 @@ class NoiseReuse:
 
     def _of_tasks(self, of_pairs: jax.Array) -> jax.Array:
         return of_pairs[:: self._pairs_per_task]
+
+
+class ReusesNoise(abc.ABC):
+    """Makes an estimator of an evolution strategy whose noise is reused."""
+
+    @property
+    @abc.abstractmethod
+    def noise_reuse(self) -> NoiseReuse:
+        """How the noise is reused."""
+
+    def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> NoiseReuseState:
+        return self.noise_reuse.init_state(worker_weights, key)
+
+    def estimate(
+        self,
+        worker_weights: WorkerWeights,
+        key: PRNGKey,
+        state: NoiseReuseState,
+        data: Batch,
+        with_summary: bool,
+    ) -> tuple[GradientEstimatorOut, Metrics]:
+        return self.noise_reuse.estimate(worker_weights, key, state, data, with_summary)

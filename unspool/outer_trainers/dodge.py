@@ -13,15 +13,14 @@ from unspool.estimates.backpropagation import FloatingLeaves
 from unspool.evolution.antithetic_pairs import Std
 from unspool.evolution.evolution_strategy import EvolutionStrategy
 from unspool.evolution.loss_difference import Sides
-from unspool.evolution.noise_reuse import NoiseReuse, NoiseReuseState, PairStep
-from unspool.outer_trainers.gradient_estimator import GradientEstimatorOut, Metrics, WorkerWeights
+from unspool.evolution.noise_reuse import NoiseReuse, PairStep, ReusesNoise
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState, VectorizedStep
 from unspool.steps.unroll import Inputs, Pair
-from unspool.types import Batch, PRNGKey, PyTree, Theta
+from unspool.types import Batch, PyTree, Theta
 
 
 @dataclasses.dataclass(frozen=True)
-class DODGE(EvolutionStrategy):
+class DODGE(ReusesNoise, EvolutionStrategy):
     """The derivative of an unroll along random directions, which are reused as `GPES` reuses its noise.
 
     On differentiable systems the estimate is unbiased for the gradient of the unsmoothed loss; on chaotic
@@ -55,21 +54,8 @@ class DODGE(EvolutionStrategy):
     def num_steps(self) -> int:
         return self.trunc_length
 
-    def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> NoiseReuseState:
-        return self._noise_reuse.init_state(worker_weights, key)
-
-    def estimate(
-        self,
-        worker_weights: WorkerWeights,
-        key: PRNGKey,
-        state: NoiseReuseState,
-        data: Batch,
-        with_summary: bool,
-    ) -> tuple[GradientEstimatorOut, Metrics]:
-        return self._noise_reuse.estimate(worker_weights, key, state, data, with_summary)
-
     @property
-    def _noise_reuse(self) -> NoiseReuse:
+    def noise_reuse(self) -> NoiseReuse:
         return NoiseReuse(self, self.noise_length, ForwardModeStep(self.pairs.unrolled_step))
 
 

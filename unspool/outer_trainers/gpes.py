@@ -5,13 +5,11 @@ import dataclasses
 from unspool.config.arguments import check_whole_number
 from unspool.evolution.antithetic_pairs import Std
 from unspool.evolution.evolution_strategy import EvolutionStrategy
-from unspool.evolution.noise_reuse import AntitheticStep, NoiseReuse, NoiseReuseState
-from unspool.outer_trainers.gradient_estimator import GradientEstimatorOut, Metrics, WorkerWeights
-from unspool.types import Batch, PRNGKey
+from unspool.evolution.noise_reuse import AntitheticStep, NoiseReuse, ReusesNoise
 
 
 @dataclasses.dataclass(frozen=True)
-class GPES(EvolutionStrategy):
+class GPES(ReusesNoise, EvolutionStrategy):
     """Persistent ES that draws new noise after every `noise_length` steps of an episode: GPES_K of Li et al.
     2023 (https://arxiv.org/abs/2304.12180).
 
@@ -39,19 +37,6 @@ class GPES(EvolutionStrategy):
     def num_steps(self) -> int:
         return self.trunc_length
 
-    def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> NoiseReuseState:
-        return self._noise_reuse.init_state(worker_weights, key)
-
-    def estimate(
-        self,
-        worker_weights: WorkerWeights,
-        key: PRNGKey,
-        state: NoiseReuseState,
-        data: Batch,
-        with_summary: bool,
-    ) -> tuple[GradientEstimatorOut, Metrics]:
-        return self._noise_reuse.estimate(worker_weights, key, state, data, with_summary)
-
     @property
-    def _noise_reuse(self) -> NoiseReuse:
+    def noise_reuse(self) -> NoiseReuse:
         return NoiseReuse(self, self.noise_length, AntitheticStep(self.pairs))

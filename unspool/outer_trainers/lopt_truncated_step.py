@@ -1,6 +1,7 @@
 """Inner training as an unrolled system: a learned optimizer that trains the tasks of a family."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -160,7 +161,7 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
     def label(self) -> str:
         return self.task_name or self.task_family.name
 
-    @property
+    @functools.cached_property  # every estimate asks it for its data
     def _batches(self) -> InnerBatches:
         meta_loss_split = self.meta_loss_split if self.meta_loss_split in SPLITS else None
         return InnerBatches(
