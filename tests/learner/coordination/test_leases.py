@@ -13,11 +13,6 @@ from tests.learner.builders import Clock, Peer, WatchedCore, make_core, run_one_
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def core(tmp_path: Path, clock: Clock) -> WatchedCore:
     return make_core(tmp_path, clock, lanes=4)
 

@@ -70,11 +70,6 @@ def test_only_the_latest_arrivals_count() -> None:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def core(tmp_path: Path, clock: Clock) -> WatchedCore:
     """A quorum of 2 of 4 lanes which has seen one step, where lanes took 1, 2, 3 and 4 s."""
     core = make_core(tmp_path, clock, lanes=4, mode="quorum", quorum=0.5, grace_s=None, max_staleness=1)

@@ -23,11 +23,6 @@ SAID = "RuntimeError: the licence has expired (my_task.py:9 in loss)"
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def core(tmp_path: Path, clock: Clock) -> WatchedCore:
     return make_core(tmp_path, clock)
 
