@@ -33,7 +33,7 @@ class BareWorker:
     def __init__(self, address: str, name: str) -> None:
         self._client = LearnerClient(address, TOKEN)
         request = learner_pb2.JoinRequest(
-            protocol_min=1, protocol_max=1, worker_name=name, incarnation="i0", host="benchmark"
+            protocol_min=1, protocol_max=1, worker_name=name, process_uuid="i0", host="benchmark"
         )
         self.reply = self._client.join(request)
         self._outgoing: queue.SimpleQueue[Iterable[WorkerMessage] | None] = queue.SimpleQueue()
@@ -41,7 +41,7 @@ class BareWorker:
         self._stream = iter(self._client.open_session(self.reply.session_secret, messages))
         self.beat()
         self._seq = 0
-        self._version = 0
+        self._outer_step = 0
         self._credits = 0
         self._unanswered = 0
         self._accepted = 0
@@ -68,9 +68,9 @@ class BareWorker:
         push = learner_pb2.GradientEstimatorOut(
             push_id=self._seq,
             lane=self._grant.lane,
-            incarnation=self._grant.incarnation,
+            fencing_token=self._grant.fencing_token,
             seq=self._seq,
-            theta_version=self._version,
+            outer_step=self._outer_step,
             weight=1.0,
             mean_loss=1.0,
             grad=grad,
@@ -107,7 +107,7 @@ class BareWorker:
     def _next(self, kind: str) -> Any:
         for message in self._stream:
             if message.HasField("theta"):
-                self._version = message.theta.version
+                self._outer_step = message.theta.outer_step
             if message.HasField(kind):
                 return getattr(message, kind)
         raise EOFError("the learner has closed the stream")

@@ -95,11 +95,11 @@ def worker_killed(run: str) -> float:
     os.kill(victim.pid, signal.SIGKILL)
     start = time.perf_counter()
     lost = {lane: _seq(status, lane) for lane in victim.lanes}
-    incarnations = {lane.lane: lane.incarnation for lane in status.lanes}
+    fencing_tokens = {lane.lane: lane.fencing_token for lane in status.lanes}
     _await(
         run,
         lambda now: all(
-            now.lanes[lane].incarnation != incarnations[lane] and _seq(now, lane) > seq
+            now.lanes[lane].fencing_token != fencing_tokens[lane] and _seq(now, lane) > seq
             for lane, seq in lost.items()
         ),
     )
@@ -109,11 +109,11 @@ def worker_killed(run: str) -> float:
 def learner_killed(run: str) -> float:
     """Kills the learner; returns the seconds until its next life has made an update."""
     time.sleep(_SETTLE_S)
-    epoch = _await(run, lambda status: status.state == "RUNNING").epoch
+    term = _await(run, lambda status: status.state == "RUNNING").term
     os.kill(find_run(run).endpoints().pid, signal.SIGKILL)
     start = time.perf_counter()
     applied = learner_pb2.Verdict.Name(learner_pb2.APPLIED)
-    _await(run, lambda status: status.epoch > epoch and status.verdicts[applied] > 0)
+    _await(run, lambda status: status.term > term and status.verdicts[applied] > 0)
     return time.perf_counter() - start
 
 

@@ -33,8 +33,8 @@ from learner.training.outer import OuterLearner
 from learner.training.resume import restore
 from learner.training.update_loop import UpdateLoop
 from protos import codec
+from protos.as_dict import as_dict
 from protos.exit_codes import ExitCode, FencedError, PortInUseError, UsageError
-from protos.facts import facts_of
 from protos.memory import reuse_large_blocks
 from protos.rpc.access import Access
 from protos.rpc.connection import address_of, advertised_host
@@ -116,7 +116,7 @@ class _Learner:
         self._access = Access(
             settings.tokens.by_role(), settings.run_id, self._denials, is_mutual=settings.tls.mutual
         )
-        # Bind the ports before incrementing the epoch, so that a port in use does not fence another learner.
+        # Bind the ports before incrementing the term, so that a port in use does not fence another learner.
         places = settings.workers.max_count + _SPARE_THREADS
         self._data = GrpcServer("data-plane", places, self._access, self._tls)
         cleanup.callback(self._data.stop, 0)
@@ -153,7 +153,7 @@ class _Learner:
         outer = OuterLearner(self._settings.experiment, self._settings.aggregation.batch_size)
         run = restore(
             self._settings,
-            self._ownership.begin_epoch(),
+            self._ownership.begin_term(),
             outer,
             self._checkpoints,
             self._snapshots,
@@ -169,7 +169,7 @@ class _Learner:
     def _warn_of_large_thetas(self, run: Run, theta_bytes: int) -> None:
         """Warn if the thetas kept for replays will be large, in memory and in checkpoints."""
         kept_bytes = 2 * self._settings.checkpoint.every * theta_bytes
-        if run.aggregation.exact_versions and kept_bytes > _LARGE_THETAS_BYTES:
+        if run.aggregation.exact_steps and kept_bytes > _LARGE_THETAS_BYTES:
             text = (
                 f"up to {kept_bytes / 2**30:.1f} GiB of old thetas will be kept; make checkpoints more often"
             )
@@ -219,7 +219,7 @@ class _Learner:
             "http": scheme + address_of(host, self._ports.http),
         }
         is_tls = self._tls is not None
-        about = {"run": self._settings.run_id, "pid": os.getpid(), "epoch": term, "tls": is_tls}
+        about = {"run": self._settings.run_id, "pid": os.getpid(), "term": term, "tls": is_tls}
         core.listening(endpoints)
         self._directory.remember_ports(self._ports)
         self._directory.write_endpoints({**about, **endpoints})
@@ -257,7 +257,7 @@ class _Learner:
         status = core.status()
         with contextlib.suppress(OSError, FencedError):
             self._ownership.check()
-            self._directory.write_status(facts_of(status))
+            self._directory.write_status(as_dict(status))
 
 
 def _bound(bind: Callable[[str, int], _Bound], host: str, configured: int, last: int) -> _Bound:

@@ -20,7 +20,7 @@ class WorkerSettings:
         name: stable over restarts of the same worker; a newer process supersedes an older one.
         run_id: the run to join; empty: the learner's run, whichever it is.
         host: as shown to people.
-        incarnation: identifies the process; new for each one.
+        process_uuid: identifies the process; new for each one.
         orphan_ttl_s: how long to look for the first learner; later the learner's own value applies.
         drain_s: time limit for delivering pending messages during a drain.
         tls: certificates of this worker and trusted CAs; None: the learner does not encrypt.
@@ -31,7 +31,7 @@ class WorkerSettings:
     name: str
     run_id: str = ""
     host: str = field(default_factory=socket.gethostname)
-    incarnation: str = field(default_factory=lambda: uuid.uuid4().hex)
+    process_uuid: str = field(default_factory=lambda: uuid.uuid4().hex)
     orphan_ttl_s: float = 1800.0
     drain_s: float = 60.0
     tls: Identity | None = None
@@ -47,14 +47,14 @@ class WorkerSettings:
                 raise ValueError(f"WorkerSettings({name}={getattr(self, name)!r}): must be positive")
 
 
-def introduction(settings: WorkerSettings) -> learner_pb2.JoinRequest:
+def join_request(settings: WorkerSettings) -> learner_pb2.JoinRequest:
     """Return the join request of a worker or a relay."""
     return learner_pb2.JoinRequest(
         protocol_min=PROTOCOL,
         protocol_max=PROTOCOL,
         run_id=settings.run_id,
         worker_name=settings.name,
-        incarnation=settings.incarnation,
+        process_uuid=settings.process_uuid,
         host=settings.host,
         pid=os.getpid(),
     )

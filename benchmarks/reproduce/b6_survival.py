@@ -140,8 +140,8 @@ def trained(case: Case, training: Training) -> tuple[float, int]:
     with tempfile.TemporaryDirectory() as directory, MortalRun(Path(directory) / "run", config) as run:
         thetas = run.train(lifetimes(np.random.default_rng(0)))
     drives = [np.frombuffer(body, np.float32)[0] for body in thetas.values()]
-    every_version = np.arange(int(_BURN_IN * training.steps), training.steps)
-    return float(np.interp(every_version, list(thetas), drives).mean()), run.deaths
+    every_step = np.arange(int(_BURN_IN * training.steps), training.steps)
+    return float(np.interp(every_step, list(thetas), drives).mean()), run.deaths
 
 
 def lifetimes(draws: np.random.Generator) -> Iterator[int]:

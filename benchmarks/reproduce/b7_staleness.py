@@ -1,8 +1,8 @@
-"""B7, the staleness limit: how far theta may move at once where gradients are some versions old.
+"""B7, the staleness limit: how far theta may move at once where gradients are some outer steps old.
 
-Gradient descent on a quadratic of curvature `c` with gradients that are exactly `s` versions old is stable up
-to a learning rate of `2 sin(pi / (2 (2 s + 1))) / c`: the first root of `z^(s + 1) - z^s + lr c` to leave the
-unit circle. Here the gradients go through the learner itself, in `async`, from a scripted worker.
+Gradient descent on a quadratic of curvature `c` with gradients that are exactly `s` outer steps old is stable
+up to a learning rate of `2 sin(pi / (2 (2 s + 1))) / c`: the first root of `z^(s + 1) - z^s + lr c` to leave
+the unit circle. Here the gradients go through the learner itself, in `async`, from a scripted worker.
 """
 
 import functools
@@ -78,7 +78,7 @@ def course(staleness: int, learning_rate: float) -> NDArray[np.float64]:
 
 
 def at_the_end(distances: NDArray[np.float64], staleness: int) -> float:
-    """The greatest of the last versions: theta swings."""
+    """The greatest of the last outer steps: theta swings."""
     return float(distances[-staleness - 1 :].max())
 
 
@@ -91,15 +91,15 @@ def _course(directory: Path, staleness: int, learning_rate: float) -> NDArray[np
         settings, 1, outer, checkpoints, snapshots, EventLog(directory / "events"), lambda: float(next(steps))
     )
     core = LearnerCore(run)
-    worker_id, stream = _enter(core)
+    session_id, stream = _enter(core)
     bodies = [run.thetas.newest.body]
-    for version in range(_STEPS + _STEPS_PER_VERSION * staleness):
-        made_with = max(0, version - staleness)
-        _push(core, worker_id, version, made_with, bodies[made_with], outer)
+    for outer_step in range(_STEPS + _STEPS_PER_VERSION * staleness):
+        made_with = max(0, outer_step - staleness)
+        _push(core, session_id, outer_step, made_with, bodies[made_with], outer)
         batch = core.updates.take_batch()
         if batch is None:
-            raise RuntimeError(f"the gradient of theta {made_with} was not taken at {version}")
-        core.updates.applied(outer.apply(version, batch))
+            raise RuntimeError(f"the gradient of theta {made_with} was not taken at {outer_step}")
+        core.updates.applied(outer.apply(outer_step, batch))
         while len(stream):
             next(iter(stream))
         bodies.append(run.thetas.newest.body)
@@ -126,7 +126,7 @@ def _settings(directory: Path, staleness: int, learning_rate: float) -> LearnerS
 
 
 def _enter(core: LearnerCore) -> tuple[str, SendQueue]:
-    request = learner_pb2.JoinRequest(protocol_min=1, protocol_max=1, worker_name="w0", incarnation="i0")
+    request = learner_pb2.JoinRequest(protocol_min=1, protocol_max=1, worker_name="w0", process_uuid="i0")
     attached = core.attach(core.join(request).session_secret)
     if attached is None:
         raise RuntimeError("the worker could not open its stream")
@@ -134,19 +134,19 @@ def _enter(core: LearnerCore) -> tuple[str, SendQueue]:
 
 
 def _push(
-    core: LearnerCore, worker_id: str, version: int, made_with: int, theta: bytes, outer: OuterLearner
+    core: LearnerCore, session_id: str, outer_step: int, made_with: int, theta: bytes, outer: OuterLearner
 ) -> None:
     """Send the gradient of `x^2 / 2`, which is x: theta's own bytes."""
     push = learner_pb2.GradientEstimatorOut(
-        push_id=version + 1,
+        push_id=outer_step + 1,
         lane=0,
-        incarnation=core.status().lanes[0].incarnation,
-        seq=version + 1,
-        theta_version=made_with,
+        fencing_token=core.status().lanes[0].fencing_token,
+        seq=outer_step + 1,
+        outer_step=made_with,
         weight=1.0,
     )
     checksum = codec.tensors(theta, 0, len(theta)).crc32
-    core.push(worker_id, push, Body.read(theta, checksum, outer.schema))
+    core.push(session_id, push, Body.read(theta, checksum, outer.schema))
 
 
 def _drive(body: bytes) -> float:

@@ -68,7 +68,7 @@ class MortalRun:
             self._worker.join()
 
     def train(self, lifetimes: Iterator[int]) -> dict[int, bytes]:
-        """Let a worker live and die until the run is over; returns thetas that were seen, by version.
+        """Let a worker live and die until the run is over; returns thetas that were seen, by outer step.
 
         Raises:
             RuntimeError: the learner did not finish.
@@ -99,10 +99,10 @@ class MortalRun:
         """The newest theta, if it is still there when it is asked for."""
         metadata = (("authorization", f"Bearer {self._run.token(Role.WORKER)}"),)
         with contextlib.suppress(UnspoolError, grpc.RpcError):
-            version = admin.status().outer_step
-            request = learner_pb2.GetThetaRequest(version=version)
+            outer_step = admin.status().outer_step
+            request = learner_pb2.GetThetaRequest(outer_step=outer_step)
             chunks = stub.GetTheta(request, metadata=metadata, timeout=_DEADLINE_S)
-            return {version: b"".join(chunk.data for chunk in chunks)}
+            return {outer_step: b"".join(chunk.data for chunk in chunks)}
         return {}
 
     def _address(self) -> str:

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from typing import Final
 
 from learner.coordination.checkpointing import CheckpointSchedule
-from learner.coordination.core_lock import CoreLock, Verbs, locked
+from learner.coordination.core_lock import CoreLock, LockedCommands, locked
 from learner.coordination.leases import Leases
 from learner.coordination.quarantine import Quarantine
 from learner.coordination.stacks import Stacks
@@ -25,7 +25,7 @@ class WrongStateError(Exception):
     """Raised when a valid command cannot be carried out in the run's current state."""
 
 
-class Admin(Verbs):
+class Admin(LockedCommands):
     """Executes admin commands."""
 
     def __init__(
@@ -160,7 +160,7 @@ class Admin(Verbs):
         """
         if number >= len(self._run.lanes):
             raise KeyError(f"reset-lane LANE = {number}: there are lanes 0 to {len(self._run.lanes) - 1}")
-        if fresh and self._run.aggregation.exact_versions:
+        if fresh and self._run.aggregation.exact_steps:
             raise WrongStateError(
                 f"reset-lane {number} --fresh: not in sync, where theta would depend on it; "
                 "without --fresh the lane continues where it was"

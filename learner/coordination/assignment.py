@@ -13,7 +13,7 @@ class Candidate:
     """A worker that may lease lanes.
 
     Attributes:
-        worker_id: the id of its session.
+        session_id: the id of its session.
         lanes: the number of lanes that it leases, without those being revoked.
         held: lanes whose states are in its memory and from which a new lease could continue.
         speed: the number of estimates that it completes while a typical worker completes one.
@@ -21,7 +21,7 @@ class Candidate:
             workers can take them.
     """
 
-    worker_id: str
+    session_id: str
     lanes: int
     held: Collection[int] = ()
     speed: float = 1.0
@@ -32,9 +32,9 @@ class _Loads:
     """The number of lanes of each candidate and the resulting time per outer step, `lanes / speed`."""
 
     def __init__(self, candidates: Sequence[Candidate]) -> None:
-        self._speed = {candidate.worker_id: candidate.speed for candidate in candidates}
-        self.lanes = {candidate.worker_id: candidate.lanes for candidate in candidates}
-        in_time = [candidate.worker_id for candidate in candidates if not candidate.is_late]
+        self._speed = {candidate.session_id: candidate.speed for candidate in candidates}
+        self.lanes = {candidate.session_id: candidate.lanes for candidate in candidates}
+        in_time = [candidate.session_id for candidate in candidates if not candidate.is_late]
         self._takers = in_time or list(self.lanes)
 
     def taker(self) -> str:
@@ -73,7 +73,7 @@ class _Loads:
 
 
 def assign(free: Collection[int], candidates: Sequence[Candidate]) -> list[tuple[int, str]]:
-    """Return `(lane, worker_id)` for every free lane.
+    """Return `(lane, session_id)` for every free lane.
 
     A lane goes to a worker that still has its state in memory, unless that worker has its share already.
     Otherwise it goes to the worker that would finish first with it, which minimizes the slowest worker's
@@ -96,7 +96,7 @@ def assign(free: Collection[int], candidates: Sequence[Candidate]) -> list[tuple
 
 
 def _keeper(lane: int, candidates: Sequence[Candidate]) -> str | None:
-    return next((candidate.worker_id for candidate in candidates if lane in candidate.held), None)
+    return next((candidate.session_id for candidate in candidates if lane in candidate.held), None)
 
 
 def surplus(candidates: Sequence[Candidate], on_the_way: int) -> list[str]:

@@ -54,7 +54,7 @@ class Capture:
         A worker sends its lane's snapshot right after the push that completes an outer step and before its
         next push. So all snapshots of the checkpoint's step arrive soon, at the latest with the next step.
         """
-        if not run.aggregation.exact_versions or run.outer_step > self.thetas[-1].outer_step:
+        if not run.aggregation.exact_steps or run.outer_step > self.thetas[-1].outer_step:
             return True
         return all(
             watermark in lane.snapshots for lane, (watermark, _) in zip(run.lanes, self.marks, strict=True)
@@ -75,7 +75,7 @@ class Capture:
             seed=run.settings.experiment.seed,
             theta=self.theta,
             learner_state=self.learner_state,
-            thetas=tuple(kept) if run.aggregation.exact_versions else self.thetas[-1:],
+            thetas=tuple(kept) if run.aggregation.exact_steps else self.thetas[-1:],
             lanes=marks,
             inner_steps=self.inner_steps,
             elapsed_s=self.elapsed_s,

@@ -10,7 +10,7 @@ from typing import Final
 from learner.coordination.admin import Admin
 from learner.coordination.admission import check_worker
 from learner.coordination.autoscale import Autoscaler
-from learner.coordination.core_lock import CoreLock, Verbs, locked
+from learner.coordination.core_lock import CoreLock, LockedCommands, locked
 from learner.coordination.leases import Leases
 from learner.coordination.liveness import Liveness
 from learner.coordination.pushes import Body, Pushes
@@ -41,7 +41,7 @@ _LOG_LEVELS: Final[dict[str, Level]] = {"warning": "warning", "error": "error"}
 _SNAPSHOTS: Final = "snapshots"
 
 
-class LearnerCore(Verbs):
+class LearnerCore(LockedCommands):
     """The coordination of a run.
 
     Args:
@@ -95,7 +95,7 @@ class LearnerCore(Verbs):
             run.telemetry.denials.add(error.reason, f"worker {request.worker_name[:64]!r}: {error}")
             raise
         session = run.sessions.named(request.worker_name)
-        if session is not None and session.introduction.incarnation != request.incarnation:
+        if session is not None and session.join_request.process_uuid != request.process_uuid:
             self._leases.expire(session, Goodbye.SUPERSEDED, "a newer process of this worker joined")
             session = None
         if session is None:
@@ -120,27 +120,27 @@ class LearnerCore(Verbs):
         if session is None:
             self._run.telemetry.denials.add(DenialReason.NO_SESSION, f"a stream of {peer} without a Join")
             return None
-        session.last_heard_s = self._run.clock()
+        session.last_message_s = self._run.clock()
         if session.stream is not None:
             session.stream.close()
         stream = session.stream = SendQueue()
         session.has_connected = True
         if self._run.control.final is not None:
             self._leases.say_how_it_ended(session)
-            return session.worker_id, stream
+            return session.session_id, stream
         session.send(messages.theta(self._run.thetas.newest, self._run.settings.chunk_bytes))
         if session.draining:
             session.send(messages.drain("draining", 0.0))
         self._leases.rebalance(self._run.clock())
-        return session.worker_id, stream
+        return session.session_id, stream
 
     @locked
-    def detach(self, worker_id: str, stream: SendQueue) -> None:
+    def detach(self, session_id: str, stream: SendQueue) -> None:
         """Close a broken stream. The worker keeps its lanes for the lease's time to live."""
         stream.close()
         if stream.overflowed:
-            self._run.report("warning", "worker_cut_off", f"{worker_id}: does not read what it is sent")
-        session = self._run.sessions.get(worker_id)
+            self._run.report("warning", "worker_cut_off", f"{session_id}: does not read what it is sent")
+        session = self._run.sessions.get(session_id)
         if session is None or session.stream is not stream:
             return
         session.stream = None
@@ -148,9 +148,9 @@ class LearnerCore(Verbs):
             self._leases.close(session, Goodbye.FINISHED, "")
 
     @locked
-    def leave(self, worker_id: str, reason: str, *, is_unfit: bool = False) -> None:
+    def leave(self, session_id: str, reason: str, *, is_unfit: bool = False) -> None:
         """End a session at the worker's request; `is_unfit` if the worker does not fit this run."""
-        session = self._run.sessions.get(worker_id)
+        session = self._run.sessions.get(session_id)
         if session is not None:
             if is_unfit:
                 self._run.telemetry.denials.add(DenialReason.UNFIT_WORKER, f"{session.name}: {reason[:200]}")
@@ -167,34 +167,34 @@ class LearnerCore(Verbs):
     # Messages from workers.
 
     @locked
-    def heartbeat(self, worker_id: str, heartbeat: learner_pb2.Heartbeat) -> None:
+    def heartbeat(self, session_id: str, heartbeat: learner_pb2.Heartbeat) -> None:
         """Store a heartbeat and acknowledge it."""
-        session = self._run.heard(worker_id)
+        session = self._run.sender(session_id)
         if session is not None:
             session.take_heartbeat(heartbeat)
-            session.send(messages.heartbeat_ack(self._run.outer_step, self._leases.credits(worker_id)))
+            session.send(messages.heartbeat_ack(self._run.outer_step, self._leases.credits(session_id)))
 
     @locked
-    def announce_push(self, worker_id: str, push: GradientEstimatorOut) -> bool:
+    def announce_push(self, session_id: str, push: GradientEstimatorOut) -> bool:
         """Return whether to read the body of a push; if not, the push has been answered."""
-        session = self._run.heard(worker_id)
+        session = self._run.sender(session_id)
         return session is not None and self._pushes.announce(session, push)
 
     @locked
-    def push(self, worker_id: str, push: GradientEstimatorOut, body: Body) -> None:
+    def push(self, session_id: str, push: GradientEstimatorOut, body: Body) -> None:
         """Judge a push, buffer it if it is accepted, and answer it."""
-        session = self._run.heard(worker_id)
+        session = self._run.sender(session_id)
         if session is not None:
             self._pushes.receive(session, push, body)
 
     @locked
-    def wants_snapshot(self, worker_id: str, snapshot: learner_pb2.Snapshot) -> bool:
+    def wants_snapshot(self, session_id: str, snapshot: learner_pb2.Snapshot) -> bool:
         """Return whether to receive a snapshot.
 
         A stored snapshot is never replaced, because checkpoints refer to it by its digest.
         """
-        self._run.heard(worker_id)
-        lane = self._run.lanes.leased(worker_id, snapshot.lane, snapshot.incarnation)
+        self._run.sender(session_id)
+        lane = self._run.lanes.leased(session_id, snapshot.lane, snapshot.fencing_token)
         return (
             lane is not None
             and snapshot.seq > 0
@@ -203,11 +203,11 @@ class LearnerCore(Verbs):
         )
 
     @locked
-    def snapshot_stored(self, worker_id: str, fencing_token: int, ref: SnapshotRef) -> bool:
+    def snapshot_stored(self, session_id: str, fencing_token: int, ref: SnapshotRef) -> bool:
         """Record a snapshot that is on disk; return False if its lease has ended in between."""
         self._run.telemetry.problems.pop(_SNAPSHOTS, None)
-        self._run.heard(worker_id)
-        lane = self._run.lanes.leased(worker_id, ref.lane, fencing_token)
+        self._run.sender(session_id)
+        lane = self._run.lanes.leased(session_id, ref.lane, fencing_token)
         if lane is None:
             return False
         lane.snapshots[ref.seq] = ref
@@ -215,20 +215,20 @@ class LearnerCore(Verbs):
         return True
 
     @locked
-    def snapshot_lost(self, worker_id: str, error: Exception) -> None:
+    def snapshot_lost(self, session_id: str, error: Exception) -> None:
         """Record that a snapshot could not be stored; an OSError is reported as a disk problem of the run."""
-        self._run.report("warning", "snapshot_lost", f"{worker_id}: {error}")
+        self._run.report("warning", "snapshot_lost", f"{session_id}: {error}")
         if isinstance(error, OSError):
             self._run.telemetry.problems[_SNAPSHOTS] = f"could not be written: {error}"
 
     @locked
-    def return_lane(self, worker_id: str, message: learner_pb2.LaneReturn) -> None:
+    def return_lane(self, session_id: str, message: learner_pb2.LaneReturn) -> None:
         """End the lease of a lane that a worker returns."""
-        self._run.heard(worker_id)
-        lane = self._run.lanes.leased(worker_id, message.lane, message.incarnation)
+        self._run.sender(session_id)
+        lane = self._run.lanes.leased(session_id, message.lane, message.fencing_token)
         if lane is None:
             return
-        if not self._run.aggregation.exact_versions and message.seq in lane.snapshots:
+        if not self._run.aggregation.exact_steps and message.seq in lane.snapshots:
             # If gaps are allowed, the returned state is kept even if its last estimates were not accepted.
             lane.returned = max(lane.returned, message.seq)
         self._run.lanes.release(lane)
@@ -237,31 +237,31 @@ class LearnerCore(Verbs):
         self._leases.rebalance(self._run.clock())
 
     @locked
-    def lane_failed(self, worker_id: str, message: learner_pb2.LaneFailure) -> None:
+    def lane_failed(self, session_id: str, message: learner_pb2.LaneFailure) -> None:
         """Record an estimate that raised an exception."""
-        session = self._run.heard(worker_id)
-        lane = self._run.lanes.leased(worker_id, message.lane, message.incarnation)
+        session = self._run.sender(session_id)
+        lane = self._run.lanes.leased(session_id, message.lane, message.fencing_token)
         if session is not None and lane is not None:
             self._quarantine.failed(session, lane, message)
             self._leases.rebalance(self._run.clock())
 
     @locked
-    def stack(self, worker_id: str, dump: learner_pb2.StackDump) -> None:
+    def stack(self, session_id: str, dump: learner_pb2.StackDump) -> None:
         """Handle a worker's stack dump."""
-        session = self._run.heard(worker_id)
+        session = self._run.sender(session_id)
         if session is not None:
             self._stacks.take(session, dump.text)
 
     @locked
-    def log(self, worker_id: str, line: learner_pb2.LogLine) -> None:
+    def log(self, session_id: str, line: learner_pb2.LogLine) -> None:
         """Record a worker's log line, up to a maximum number per session."""
-        session = self._run.heard(worker_id)
+        session = self._run.sender(session_id)
         if session is None or session.log_lines >= _LOG_LINES:
             return
         session.log_lines += 1
         if line.HasField("failure"):
-            report, host = read_report(line.failure), session.introduction.host
-            self._run.telemetry.code_failures.add(report, session=worker_id, worker=session.name, host=host)
+            report, host = read_report(line.failure), session.join_request.host
+            self._run.telemetry.code_failures.add(report, session=session_id, worker=session.name, host=host)
         level = _LOG_LEVELS.get(line.level, "info")
         self._run.report(level, "worker_log", f"{session.name}: {line.text[:_LOG_CHARACTERS]}")
 
@@ -315,7 +315,7 @@ class LearnerCore(Verbs):
             return
         run.report("error", "snapshot_corrupt", detail)
         older = lane.newest_snapshot(lane.reached)
-        if run.aggregation.exact_versions and run.thetas.get(older.seq if older else 0) is None:
+        if run.aggregation.exact_steps and run.thetas.get(older.seq if older else 0) is None:
             run.broken = detail
 
     def responds(self, timeout_s: float) -> bool:
@@ -337,7 +337,7 @@ class LearnerCore(Verbs):
         """Record the learner's endpoints, by server name."""
         self._run.telemetry.endpoints = endpoints
         listed = ", ".join(f"{server} {address}" for server, address in endpoints.items())
-        text = f"epoch {self._run.term} at outer step {self._run.outer_step}; {listed}"
+        text = f"term {self._run.term} at outer step {self._run.outer_step}; {listed}"
         self._run.report("info", "learner_started", text)
 
     @locked
@@ -353,25 +353,25 @@ class LearnerCore(Verbs):
         return learner_pb2.JoinReply(
             protocol=PROTOCOL,
             run_id=settings.run_id,
-            epoch=run.term,
-            worker_id=session.worker_id,
+            term=run.term,
+            session_id=session.session_id,
             session_secret=session.secret,
             heartbeat_s=settings.liveness.heartbeat_s,
             orphan_ttl_s=settings.liveness.orphan_ttl_s,
             chunk_bytes=settings.chunk_bytes,
             schema=run.schema,
             experiment_toml=settings.experiment_toml,
-            version=run.outer_step,
+            outer_step=run.outer_step,
             lanes_total=len(run.lanes),
             snapshot_every=settings.checkpoint.every,
-            exact_versions=run.aggregation.exact_versions,
+            exact_steps=run.aggregation.exact_steps,
             merges=run.merges,
             lease_ttl_s=settings.liveness.lease_ttl_s,
         )
 
     def _warn_of_other_device(self, session: WorkerSession) -> None:
-        kind = session.introduction.device_kind
-        others = {other.introduction.device_kind for other in self._run.sessions} - {kind, ""}
-        if kind and others and self._run.aggregation.exact_versions:
+        kind = session.join_request.device_kind
+        others = {other.join_request.device_kind for other in self._run.sessions} - {kind, ""}
+        if kind and others and self._run.aggregation.exact_steps:
             text = f"{session.name} computes on {kind!r}, others on {sorted(others)}: theta depends on both"
             self._run.report("warning", "mixed_devices", text)

@@ -48,14 +48,14 @@ class CoreLock:
         return is_free
 
 
-class Verbs:
+class LockedCommands:
     """Base of the parts of the core; any thread may call their methods marked `locked`."""
 
     def __init__(self, lock: CoreLock) -> None:
         self._lock = lock
 
 
-V = TypeVar("V", bound=Verbs)
+V = TypeVar("V", bound=LockedCommands)
 
 
 def locked(verb: Callable[Concatenate[V, P], R]) -> Callable[Concatenate[V, P], R]:

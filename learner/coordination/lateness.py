@@ -23,7 +23,7 @@ class Lateness:
             if session.is_late:
                 self._run.report("info", "worker_in_time", session.name)
             session.stale_in_a_row, session.late_pushes, session.is_late = 0, 0, False
-        elif verdict == learner_pb2.STALE and not self._run.aggregation.exact_versions:
+        elif verdict == learner_pb2.STALE and not self._run.aggregation.exact_steps:
             self._came_too_late(session)
 
     def _came_too_late(self, session: WorkerSession) -> None:

@@ -26,14 +26,14 @@ class Leases:
         self._speeds: dict[str, float] = {}
         self._speeds_at_s = -math.inf
 
-    def credits(self, worker_id: str) -> int:
+    def credits(self, session_id: str) -> int:
         """Return how many more pushes the worker may have outstanding.
 
         Only pushes of lanes that it leases now count. A buffered push of a lane that has moved to another
         worker must not block pushes of this worker's lanes: in `sync`, the update that settles the former
         waits for the latter, which would be a deadlock.
         """
-        held = {lane.number for lane in self._run.lanes.held_by(worker_id)}
+        held = {lane.number for lane in self._run.lanes.held_by(session_id)}
         return max(
             0, self._run.settings.aggregation.credits_per_lane * len(held) - self._run.buffer.count(held)
         )
@@ -43,8 +43,8 @@ class Leases:
 
         The worker's lane states may also show that theta was rolled back; the settings may then reset lanes.
         """
-        held = {(lane.lane, lane.incarnation) for lane in session.introduction.held}
-        for lane in self._run.lanes.held_by(session.worker_id):
+        held = {(lane.lane, lane.fencing_token) for lane in session.join_request.held}
+        for lane in self._run.lanes.held_by(session.session_id):
             if (lane.number, lane.fencing_token) in held:
                 # The worker may have missed a revocation; if it is still due, `rebalance` sends it again.
                 lane.state = LaneState.GRANTED
@@ -55,7 +55,7 @@ class Leases:
     def _reset_after_rollback(self, session: WorkerSession) -> None:
         if (
             self._run.settings.aggregation.lanes_after_rollback != "reset"
-            or self._run.aggregation.exact_versions
+            or self._run.aggregation.exact_steps
         ):
             return
         ahead = [
@@ -83,12 +83,12 @@ class Leases:
     def relieve(self, session: WorkerSession) -> None:
         """Revoke a lane of a worker whose estimates are late, if a worker that is not late can take it."""
         others = [other for other in self._able(self._run.clock()) if other is not session]
-        if any(not other.is_late for other in others) and self._kept(session.worker_id):
+        if any(not other.is_late for other in others) and self._kept(session.session_id):
             self._revoke_one(session, "its estimates come too late")
 
     def release_all(self, session: WorkerSession) -> list[int]:
         """End every lease of a worker; return the lanes' numbers."""
-        lost = self._run.lanes.held_by(session.worker_id)
+        lost = self._run.lanes.held_by(session.session_id)
         for lane in lost:
             self._run.lanes.release(lane)
         return [lane.number for lane in lost]
@@ -103,7 +103,7 @@ class Leases:
 
     def expire(self, session: WorkerSession, reason: Goodbye.Reason, detail: str) -> None:
         """End the session of a worker that is silent or was replaced."""
-        lost = [lane.number for lane in self._run.lanes.held_by(session.worker_id)]
+        lost = [lane.number for lane in self._run.lanes.held_by(session.session_id)]
         self.close(session, reason, detail)
         self._run.report("warning", "worker_expired", f"{session.name}: {detail}; lanes {lost} are free")
 
@@ -118,12 +118,12 @@ class Leases:
         if not candidates or not self._has_gathered(now_s):
             return
         free = [lane.number for lane in self._run.lanes.free()]
-        sessions = {session.worker_id: session for session in self._run.sessions}
-        for number, worker_id in assign(free, candidates):
-            self._grant(self._run.lanes[number], sessions[worker_id])
+        sessions = {session.session_id: session for session in self._run.sessions}
+        for number, session_id in assign(free, candidates):
+            self._grant(self._run.lanes[number], sessions[session_id])
         on_the_way = sum(self._is_coming(lane) for lane in self._run.lanes)
-        for worker_id in surplus(self._candidates(now_s), on_the_way):
-            self._revoke_one(sessions[worker_id], "another worker will be done with it sooner")
+        for session_id in surplus(self._candidates(now_s), on_the_way):
+            self._revoke_one(sessions[session_id], "another worker will be done with it sooner")
 
     def _able(self, now_s: float) -> list[WorkerSession]:
         heartbeat_s = self._run.settings.liveness.heartbeat_s
@@ -139,10 +139,10 @@ class Leases:
         usual = statistics.median(speeds.values()) if speeds else 1.0
         return [
             Candidate(
-                session.worker_id,
-                lanes=len(self._kept(session.worker_id)),
+                session.session_id,
+                lanes=len(self._kept(session.session_id)),
                 held=self._held_by(session),
-                speed=speeds.get(session.worker_id, usual) * max(1, session.heartbeat.workers),
+                speed=speeds.get(session.session_id, usual) * max(1, session.heartbeat.workers),
                 is_late=session.is_late,
             )
             for session in able
@@ -152,7 +152,7 @@ class Leases:
         """Return the workers' speeds. They are cached for `_SPEEDS_S`, because every push may call this."""
         if now_s - self._speeds_at_s >= _SPEEDS_S:
             self._speeds_at_s = now_s
-            self._run.throughput.forget_others({session.worker_id for session in self._run.sessions})
+            self._run.throughput.forget_others({session.session_id for session in self._run.sessions})
             self._speeds = self._run.throughput.known()
         return self._speeds
 
@@ -163,8 +163,8 @@ class Leases:
             if lane.number in session.held and self._can_continue_from(lane, session.held[lane.number])
         }
 
-    def _kept(self, worker_id: str) -> list[Lane]:
-        return [lane for lane in self._run.lanes.held_by(worker_id) if lane.state is LaneState.GRANTED]
+    def _kept(self, session_id: str) -> list[Lane]:
+        return [lane for lane in self._run.lanes.held_by(session_id) if lane.state is LaneState.GRANTED]
 
     def _has_gathered(self, now_s: float) -> bool:
         """Return whether lanes may be leased: all desired workers have joined, or `gather_s` has passed.
@@ -181,15 +181,15 @@ class Leases:
         return self._gathered
 
     def _grant(self, lane: Lane, session: WorkerSession) -> None:
-        self._run.lanes.grant(lane, session.worker_id)
-        exact, credits_left = self._run.aggregation.exact_versions, self.credits(session.worker_id)
+        self._run.lanes.grant(lane, session.session_id)
+        exact, credits_left = self._run.aggregation.exact_steps, self.credits(session.session_id)
         message = messages.grant(lane, self._run.outer_step, exact=exact, credits_left=credits_left)
         message.grant.discard_held = self._must_discard(lane, session.held.get(lane.number))
         session.send(message)
 
     def _revoke_one(self, session: WorkerSession, reason: str) -> None:
         # Prefer a lane whose estimate for the current outer step has arrived: it can be returned at once.
-        lane = max(self._kept(session.worker_id), key=lambda lane: (lane.accepted, lane.number))
+        lane = max(self._kept(session.session_id), key=lambda lane: (lane.accepted, lane.number))
         lane.state = LaneState.REVOKING
         session.send(messages.revocation(lane, reason))
 
@@ -199,7 +199,7 @@ class Leases:
         In `sync`, the state must be at exactly the learner's seq. In other modes a later state will do too:
         it is more recent than any snapshot.
         """
-        if self._run.aggregation.exact_versions:
+        if self._run.aggregation.exact_steps:
             return bool(held.seq == lane.reached)
         return held.seq >= lane.reached and not self._must_discard(lane, held)
 
@@ -210,7 +210,7 @@ class Leases:
         depends on thetas that were rolled back. After a reset, this applies even if `held` is None: the
         worker may have a state that it has not reported.
         """
-        if self._run.aggregation.exact_versions:
+        if self._run.aggregation.exact_steps:
             return False
         if lane.was_reset:
             return True
@@ -219,7 +219,7 @@ class Leases:
 
     def _was_rolled_back(self, lane: Lane, held: HeldLane) -> bool:
         """Return whether a state was reached under an earlier learner process and is ahead of this one."""
-        return term_of(held.incarnation) < self._run.term and held.seq > lane.reached
+        return term_of(held.fencing_token) < self._run.term and held.seq > lane.reached
 
     def _is_coming(self, lane: Lane) -> bool:
         """Return whether a lane is about to be returned."""

@@ -29,7 +29,7 @@ class Liveness:
         """Expire silent sessions and release the lanes of stuck workers."""
         now_s = self._run.clock()
         for session in list(self._run.sessions):
-            silent_s = now_s - session.last_heard_s
+            silent_s = now_s - session.last_message_s
             if silent_s > self._run.settings.liveness.lease_ttl_s:
                 self._leases.expire(session, Goodbye.EXPIRED, f"nothing heard for {silent_s:.1f} s")
             else:

@@ -90,7 +90,7 @@ class Pushes:
         if not self._passes(session, push, body):
             return
         parts = parts_of(push)
-        buffered = BufferedPush.of(push, parts, session.worker_id, self._run.clock())
+        buffered = BufferedPush.of(push, parts, session.session_id, self._run.clock())
         finite = body.finite and _has_finite_weight(buffered)
         filled: dict[str, Any] = {"grad": body.leaves} if finite else {"weight": 0.0, "mean_loss": 0.0}
         for part in parts:
@@ -105,7 +105,7 @@ class Pushes:
 
     def settle(self, push: BufferedPush, verdict: learner_pb2.Verdict, detail: str = "") -> None:
         """Count the final verdict on an accepted push; send it to the worker if its session is still open."""
-        session = self._run.sessions.get(push.worker_id)
+        session = self._run.sessions.get(push.session_id)
         if session is None:
             self._run.telemetry.counters.judged(verdict)
             return
@@ -135,7 +135,7 @@ class Pushes:
             rejection = rejected[0][1] if rejected else None
         if rejection is None and body is not None and body.error is not None:
             rejection = Rejection(verdict_on(body.error), str(body.error))
-        if rejection is None and (self._run.buffer.full or not self._leases.credits(session.worker_id)):
+        if rejection is None and (self._run.buffer.full or not self._leases.credits(session.session_id)):
             rejection = Rejection(learner_pb2.NO_CREDIT, "")
         return rejection
 
@@ -173,12 +173,12 @@ class Pushes:
         `reached` is the largest seq of the same lane among the earlier parts of the push.
         """
         run = self._run
-        lane = run.lanes.leased(session.worker_id, part.lane, part.incarnation)
+        lane = run.lanes.leased(session.session_id, part.lane, part.fencing_token)
         if lane is None:
-            return Rejection(learner_pb2.NOT_LEASED, f"lane {part.lane}, incarnation {part.incarnation}")
+            return Rejection(learner_pb2.NOT_LEASED, f"lane {part.lane}, fencing_token {part.fencing_token}")
         if part.seq <= max(lane.accepted, reached):
             return Rejection(learner_pb2.DUPLICATE, f"the lane is at seq {max(lane.accepted, reached)}")
-        return run.aggregation.reject(part.seq, part.theta_version, run.outer_step)
+        return run.aggregation.reject(part.seq, part.outer_step, run.outer_step)
 
     def _advance(self, session: WorkerSession, part: Part) -> None:
         """Record an accepted estimate."""
@@ -188,20 +188,20 @@ class Pushes:
         lane.loss = part.mean_loss
         lane.compute_times_s.append(part.compute_s)
         session.estimates += 1
-        self._run.failures.succeeded(part.lane, part.seq, session.introduction.host)
+        self._run.failures.succeeded(part.lane, part.seq, session.join_request.host)
         self._observe(session, part)
 
     def _observe(self, session: WorkerSession, part: Part) -> None:
         """Record the arrival time and compute time of an estimate, including stale ones."""
         now_s = self._run.clock()
-        self._run.arrivals.arrived(part.theta_version, now_s)
-        self._run.throughput.observe(session.worker_id, part.lane, part.compute_s, now_s)
+        self._run.arrivals.arrived(part.outer_step, now_s)
+        self._run.throughput.observe(session.session_id, part.lane, part.compute_s, now_s)
 
     def _answer(
         self, session: WorkerSession, about: PushVerdict, verdict: learner_pb2.Verdict, detail: str
     ) -> None:
         about.verdict, about.detail = verdict, detail
-        about.version, about.credits = self._run.outer_step, self._leases.credits(session.worker_id)
+        about.outer_step, about.credits = self._run.outer_step, self._leases.credits(session.session_id)
         self._run.telemetry.counters.judged(verdict)
         if verdict in _DENIALS:
             self._run.telemetry.denials.add(_DENIALS[verdict], f"{session.name}: {detail}")

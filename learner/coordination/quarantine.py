@@ -31,12 +31,12 @@ class Quarantine:
         The third identical failure on a host excludes the host if several lanes failed on it and another host
         works. Otherwise, the third identical failure of a lane quarantines the lane.
         """
-        failure = Failure.read(message, session.introduction.host)
+        failure = Failure.read(message, session.join_request.host)
         self._run.failures.add(failure)
         if failure.report is not None:
             self._run.telemetry.code_failures.add(
                 failure.report,
-                session=session.worker_id,
+                session=session.session_id,
                 worker=session.name,
                 host=failure.host,
                 lane=lane.number,
@@ -59,7 +59,7 @@ class Quarantine:
         if lane.nonfinite_in_a_row != NONFINITE_TO_RESET:
             return
         text = f"lane {lane.number}: {NONFINITE_TO_RESET} estimates in a row were not finite"
-        if self._run.aggregation.exact_versions:
+        if self._run.aggregation.exact_steps:
             self._run.report("warning", "lane_nonfinite", text)
             return
         self._run.report("warning", "lane_reset", f"{text}; its unrolls are restarted")
@@ -82,8 +82,8 @@ class Quarantine:
         return any(
             session.estimates > 0
             and session.state(now_s, heartbeat_s) is SessionStatus.ACTIVE
-            and session.introduction.host != failure.host
-            and not failures.lanes_failing(session.introduction.host, failure.digest)
+            and session.join_request.host != failure.host
+            and not failures.lanes_failing(session.join_request.host, failure.digest)
             for session in self._run.sessions
         )
 
@@ -97,5 +97,5 @@ class Quarantine:
         for lane in self._run.lanes:
             if lane.state is LaneState.QUARANTINED and self._run.failures.repeats(lane.number) < IDENTICAL:
                 self._run.lanes.lift_quarantine(lane)
-        for session in [other for other in self._run.sessions if other.introduction.host == host]:
+        for session in [other for other in self._run.sessions if other.join_request.host == host]:
             self._leases.close(session, Goodbye.EVICTED, f"host {host} is excluded: {why}")

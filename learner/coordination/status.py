@@ -27,7 +27,7 @@ def build_status(run: Run) -> Status:
         run=run.settings.run_id,
         state=run.state,
         waiting_for=waiting_for(run),
-        epoch=run.term,
+        term=run.term,
         outer_step=run.outer_step,
         outer_steps=run.settings.experiment.outer_steps,
         theta_sha256=run.thetas.newest.sha256,
@@ -47,7 +47,7 @@ def build_status(run: Run) -> Status:
         mode=run.settings.aggregation.mode,
         problems=_problems(run),
         buffered=len(run.buffer),
-        refusals=run.telemetry.denials.counts(),
+        access_denials=run.telemetry.denials.counts(),
         excluded_hosts=run.excluded_hosts,
         failures=run.telemetry.code_failures.summaries(),
         absent_workers=run.telemetry.supervision.absent_workers,
@@ -136,21 +136,21 @@ def _phase(session: WorkerSession) -> str:
 
 
 def _worker(run: Run, session: WorkerSession, now_s: float) -> admin_pb2.WorkerStatus:
-    introduction, heartbeat = session.introduction, session.heartbeat
+    join_request, heartbeat = session.join_request, session.heartbeat
     return admin_pb2.WorkerStatus(
         name=session.name,
-        host=introduction.host,
-        pid=introduction.pid,
+        host=join_request.host,
+        pid=join_request.pid,
         state=session.state(now_s, run.settings.liveness.heartbeat_s),
-        lanes=[lane.number for lane in run.lanes.held_by(session.worker_id)],
+        lanes=[lane.number for lane in run.lanes.held_by(session.session_id)],
         phase=_phase(session),
         waiting_for=heartbeat.waiting_for,
-        heartbeat_age_s=now_s - session.last_heard_s,
+        heartbeat_age_s=now_s - session.last_message_s,
         inner_steps_per_s=heartbeat.inner_steps_per_s,
         estimates=session.estimates,
         resident_bytes=heartbeat.resident_bytes,
-        device_kind=introduction.device_kind,
-        incarnation=introduction.incarnation,
+        device_kind=join_request.device_kind,
+        process_uuid=join_request.process_uuid,
         workers=heartbeat.workers or 1,
         stale_in_a_row=session.stale_in_a_row,
     )
@@ -164,7 +164,7 @@ def _lane(run: Run, lane: Lane) -> admin_pb2.LaneStatus:
         state=lane.state,
         worker=session.name if session else "",
         seq=lane.accepted,
-        incarnation=lane.fencing_token,
+        fencing_token=lane.fencing_token,
         inner_step=lane.inner_step,
         snapshot_seq=snapshot.seq if snapshot else 0,
         loss=lane.loss,

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from learner.coordination.checkpointing import CheckpointSchedule, SaveJob
-from learner.coordination.core_lock import CoreLock, Verbs, locked
+from learner.coordination.core_lock import CoreLock, LockedCommands, locked
 from learner.coordination.leases import Leases
 from learner.coordination.pushes import Pushes
 from learner.errors import BrokenRunError
@@ -35,7 +35,7 @@ class Work(NamedTuple):
     outer_step: int
 
 
-class Updates(Verbs):
+class Updates(LockedCommands):
     """Provides batches and publishes the resulting thetas."""
 
     def __init__(self, lock: CoreLock, run: Run, leases: Leases, pushes: Pushes) -> None:
@@ -99,7 +99,7 @@ class Updates(Verbs):
         run = self._run
         used = [item for item in run.applying if item is not None]
         run.applying = ()
-        staleness = [run.outer_step - item.theta_version for push in used for item in push.estimates]
+        staleness = [run.outer_step - item.outer_step for push in used for item in push.estimates]
         run.publish(outcome)
         for number, seq, _ in (estimate for push in used for estimate in push.estimates):
             lane = run.lanes[number]

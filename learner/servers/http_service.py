@@ -16,7 +16,7 @@ from learner.coordination.core import LearnerCore
 from learner.servers.http_guard import CertifiedConnection, Guard
 from learner.servers.metrics import RunMetrics
 from learner.storage.records import Series
-from protos.facts import facts_of
+from protos.as_dict import as_dict
 from protos.rpc.access import Access
 from protos.rpc.connection import is_loopback
 from protos.rpc.server import address_in_use
@@ -91,14 +91,14 @@ class HttpPlane:
         return Response(script, media_type="text/javascript", headers=headers)
 
     async def _status_json(self, request: Request) -> Response:
-        return JSONResponse(facts_of(self._core.status()))
+        return JSONResponse(as_dict(self._core.status()))
 
     async def _series_json(self, request: Request) -> Response:
         return JSONResponse(self._series.columns())
 
     async def _events_json(self, request: Request) -> Response:
         events = self._core.admin.latest_events(_EVENTS_SHOWN)
-        return JSONResponse([facts_of(event) for event in events])
+        return JSONResponse([as_dict(event) for event in events])
 
     def _healthz(self, request: Request) -> Response:
         # Not async, so Starlette runs it in a thread: waiting for the core's lock must not block the server.

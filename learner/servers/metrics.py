@@ -43,9 +43,9 @@ class RunMetrics(Collector):
 
 
 def _gauges(status: Status) -> Iterator[Metric]:
-    yield GaugeMetricFamily("unspool_theta_version", "Outer updates behind theta", status.outer_step)
+    yield GaugeMetricFamily("unspool_outer_step", "Outer updates behind theta", status.outer_step)
     yield GaugeMetricFamily("unspool_outer_steps", "Outer updates planned", status.outer_steps)
-    yield GaugeMetricFamily("unspool_epoch", "Starts of the learner", status.epoch)
+    yield GaugeMetricFamily("unspool_term", "Starts of the learner", status.term)
     yield GaugeMetricFamily("unspool_buffered", "Gradients waiting to be applied", status.buffered)
     yield GaugeMetricFamily("unspool_workers_desired", "Workers wanted", status.workers_desired)
     yield GaugeMetricFamily("unspool_updates_per_second", "Outer updates lately", status.updates_per_s)
@@ -69,10 +69,10 @@ def _counters(status: Status) -> Iterator[Metric]:
     for verdict, count in status.verdicts.items():
         pushes.add_metric([verdict.lower()], count)
     yield pushes
-    refusals = CounterMetricFamily("unspool_refusals", "Callers not let in", labels=["reason"])
-    for reason, count in status.refusals.items():
-        refusals.add_metric([reason], count)
-    yield refusals
+    denials = CounterMetricFamily("unspool_access_denials", "Callers not let in", labels=["reason"])
+    for reason, count in status.access_denials.items():
+        denials.add_metric([reason], count)
+    yield denials
 
 
 def _by_state(

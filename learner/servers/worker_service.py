@@ -40,19 +40,19 @@ class LearnerHost(SessionHost):
         attached = self._core.attach(secret, peer)
         if attached is None:
             return None
-        worker_id, queue = attached
-        events = LearnerSessionEvents(self._core, worker_id, self._snapshots)
-        return OpenStream(f"session-{worker_id}", events, queue, worker_id)
+        session_id, queue = attached
+        events = LearnerSessionEvents(self._core, session_id, self._snapshots)
+        return OpenStream(f"session-{session_id}", events, queue, session_id)
 
     def close_stream(self, stream: OpenStream) -> None:
         self._core.detach(stream.token, stream.queue)
 
-    def theta(self, version: int) -> Iterator[Chunk]:
+    def theta(self, outer_step: int) -> Iterator[Chunk]:
         try:
-            published = self._core.theta(version)
+            published = self._core.theta(outer_step)
         except KeyError as error:
             raise CallFailedError(grpc.StatusCode.NOT_FOUND, str(error.args[0])) from error
-        yield from codec.chunks(published.body, version, self._core.settings.chunk_bytes)
+        yield from codec.chunks(published.body, outer_step, self._core.settings.chunk_bytes)
 
     def snapshot(self, lane: int, seq: int) -> Iterator[Chunk]:
         ref = self._core.snapshot(lane, seq)
@@ -68,15 +68,15 @@ class LearnerHost(SessionHost):
             raise CallFailedError(grpc.StatusCode.DATA_LOSS, str(error)) from error
 
     def leave(self, request: learner_pb2.LeaveRequest) -> None:
-        self._core.leave(request.worker_id, request.reason, is_unfit=request.unfit)
+        self._core.leave(request.session_id, request.reason, is_unfit=request.unfit)
 
 
 class LearnerSessionEvents(SessionEvents):
     """The messages of one session, as calls to the core."""
 
-    def __init__(self, core: LearnerCore, worker_id: str, snapshots: SnapshotStore) -> None:
+    def __init__(self, core: LearnerCore, session_id: str, snapshots: SnapshotStore) -> None:
         self._core = core
-        self._worker_id = worker_id
+        self._session_id = session_id
         self._snapshots = snapshots
         self._body_bytes = codec.body_bytes(core.schema)
 
@@ -85,13 +85,13 @@ class LearnerSessionEvents(SessionEvents):
         return self._body_bytes
 
     def wants_body(self, push: learner_pb2.GradientEstimatorOut) -> bool:
-        return self._core.announce_push(self._worker_id, push)
+        return self._core.announce_push(self._session_id, push)
 
     def push(self, push: learner_pb2.GradientEstimatorOut, body: codec.Buffer | codec.CodecError) -> None:
-        self._core.push(self._worker_id, push, Body.received(push, body, self._core.schema))
+        self._core.push(self._session_id, push, Body.received(push, body, self._core.schema))
 
     def receive_snapshot(self, snapshot: learner_pb2.Snapshot) -> IncomingSnapshot | None:
-        if not self._core.wants_snapshot(self._worker_id, snapshot):
+        if not self._core.wants_snapshot(self._session_id, snapshot):
             return None
         ref = SnapshotRef(snapshot.lane, snapshot.seq, snapshot.sha256)
         try:
@@ -99,19 +99,19 @@ class LearnerSessionEvents(SessionEvents):
         except OSError as error:
             self.snapshot_lost(error)
             return None
-        return _SnapshotToDisk(self, snapshot.incarnation, receiver)
+        return _SnapshotToDisk(self, snapshot.fencing_token, receiver)
 
     def message(self, kind: str, message: Any) -> None:
-        _VERBS[kind](self._core, self._worker_id, message)
+        _VERBS[kind](self._core, self._session_id, message)
 
     def snapshot_stored(self, fencing_token: int, ref: SnapshotRef) -> None:
         """Report a stored snapshot to the core; delete it if its lease has ended in between."""
-        if not self._core.snapshot_stored(self._worker_id, fencing_token, ref):
+        if not self._core.snapshot_stored(self._session_id, fencing_token, ref):
             self._snapshots.remove(ref.lane, ref.seq)
 
     def snapshot_lost(self, error: Exception) -> None:
         """Report to the core why a snapshot could not be stored."""
-        self._core.snapshot_lost(self._worker_id, error)
+        self._core.snapshot_lost(self._session_id, error)
 
 
 class _SnapshotToDisk(IncomingSnapshot):

@@ -31,12 +31,12 @@ class Aggregation(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def exact_versions(self) -> bool:
+    def exact_steps(self) -> bool:
         """Whether estimate `seq` of every lane must be computed at theta `seq - 1`."""
 
     @abc.abstractmethod
-    def reject(self, seq: int, theta_version: int, outer_step: int) -> Rejection | None:
-        """Return why an estimate at `theta_version` is rejected at `outer_step`, or None."""
+    def reject(self, seq: int, made_at: int, outer_step: int) -> Rejection | None:
+        """Return why an estimate at `made_at` is rejected at `outer_step`, or None."""
 
     @abc.abstractmethod
     def expired(self, push: BufferedPush, outer_step: int) -> bool:
@@ -100,18 +100,18 @@ class Sync(Aggregation):
     lanes: int
 
     @property
-    def exact_versions(self) -> bool:
+    def exact_steps(self) -> bool:
         return True
 
-    def reject(self, seq: int, theta_version: int, outer_step: int) -> Rejection | None:
-        if (theta_version, seq) == (outer_step, outer_step + 1):
+    def reject(self, seq: int, made_at: int, outer_step: int) -> Rejection | None:
+        if (made_at, seq) == (outer_step, outer_step + 1):
             return None
-        is_ahead = theta_version > outer_step or seq > outer_step + 1
+        is_ahead = made_at > outer_step or seq > outer_step + 1
         verdict = learner_pb2.FUTURE if is_ahead else learner_pb2.STALE
-        return Rejection(verdict, f"seq {seq} of theta {theta_version}; theta is at {outer_step}")
+        return Rejection(verdict, f"seq {seq} of theta {made_at}; theta is at {outer_step}")
 
     def expired(self, push: BufferedPush, outer_step: int) -> bool:
-        return push.theta_version != outer_step
+        return push.outer_step != outer_step
 
     def due_in_s(self, buffer: GradientBuffer, outer_step: int, now_s: float) -> float | None:
         return 0.0 if len(buffer) >= self.lanes else None
@@ -130,41 +130,42 @@ class Sync(Aggregation):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Windowed(Aggregation):
-    """The common part of the modes that accept gradients of thetas a few versions behind.
+    """The common part of the modes that accept gradients of thetas a few outer steps behind.
 
     Attributes:
-        max_staleness: the maximum number of versions that a gradient may be behind.
-        staleness_weighting: `inverse` multiplies the weight of a gradient s versions behind by 1 / (1 + s).
+        max_staleness: the maximum number of outer steps that a gradient may be behind.
+        staleness_weighting: with `inverse`, the weight of a gradient s outer steps behind is multiplied by
+            1 / (1 + s).
     """
 
     max_staleness: int
     staleness_weighting: Literal["none", "inverse"] = "none"
 
     @property
-    def exact_versions(self) -> bool:
+    def exact_steps(self) -> bool:
         return False
 
-    def reject(self, seq: int, theta_version: int, outer_step: int) -> Rejection | None:
-        if theta_version > outer_step:
-            return Rejection(learner_pb2.FUTURE, f"made with theta {theta_version}; theta is at {outer_step}")
-        if outer_step - theta_version > self.max_staleness:
+    def reject(self, seq: int, made_at: int, outer_step: int) -> Rejection | None:
+        if made_at > outer_step:
+            return Rejection(learner_pb2.FUTURE, f"made with theta {made_at}; theta is at {outer_step}")
+        if outer_step - made_at > self.max_staleness:
             window = f"the window is {self.max_staleness}"
-            detail = f"made with theta {theta_version}; theta is at {outer_step} and {window}"
+            detail = f"made with theta {made_at}; theta is at {outer_step} and {window}"
             return Rejection(learner_pb2.STALE, detail)
         return None
 
     def expired(self, push: BufferedPush, outer_step: int) -> bool:
-        return outer_step - push.theta_version > self.max_staleness
+        return outer_step - push.outer_step > self.max_staleness
 
     def weighed(self, batch: Batch, outer_step: int) -> Batch:
         if self.staleness_weighting == "none":
             return batch
-        return [item and item.weighed(1.0 / (1 + outer_step - item.theta_version)) for item in batch]
+        return [item and item.weighed(1.0 / (1 + outer_step - item.outer_step)) for item in batch]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Async(Windowed):
-    """Any `batch` gradients that are at most `max_staleness` versions behind."""
+    """Any `batch` gradients that are at most `max_staleness` outer steps behind."""
 
     batch: int
 

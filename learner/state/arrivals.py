@@ -10,7 +10,7 @@ _DEVIATIONS: Final = 3.0  # the k in median + k MAD
 
 
 class _Arrival(NamedTuple):
-    theta_version: int
+    outer_step: int
     offset_s: float
 
 
@@ -41,11 +41,11 @@ class ArrivalTimes:
         self._began_s[outer_step] = now_s
         self._began_s.pop(outer_step - _KEPT_STEPS, None)
 
-    def arrived(self, theta_version: int, now_s: float) -> None:
-        """Record the arrival of a gradient at `theta_version`."""
-        began_s = self._began_s.get(theta_version)
+    def arrived(self, outer_step: int, now_s: float) -> None:
+        """Record the arrival of a gradient at `outer_step`."""
+        began_s = self._began_s.get(outer_step)
         if began_s is not None:
-            self._arrivals.append(_Arrival(theta_version, min(now_s - began_s, self._longest_s)))
+            self._arrivals.append(_Arrival(outer_step, min(now_s - began_s, self._longest_s)))
 
     def grace_s(self, outer_step: int, complete_s: float) -> float:
         """Return the grace period after `complete_s`, at which the quorum was complete.
@@ -58,7 +58,7 @@ class ArrivalTimes:
             complete_s: when the last gradient of the quorum arrived.
         """
         # Exclude the current step: only its early gradients have arrived, which would bias the statistics.
-        offsets_s = [arrival.offset_s for arrival in self._arrivals if arrival.theta_version < outer_step]
+        offsets_s = [arrival.offset_s for arrival in self._arrivals if arrival.outer_step < outer_step]
         if not offsets_s or outer_step not in self._began_s:
             return 0.0
         median_s = statistics.median(offsets_s)

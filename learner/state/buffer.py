@@ -18,12 +18,12 @@ class Estimate(NamedTuple):
     Attributes:
         lane: the number of its lane.
         seq: its sequence number within the lane.
-        theta_version: the outer step of the theta that it was computed at.
+        outer_step: the outer step of the theta that it was computed at.
     """
 
     lane: int
     seq: int
-    theta_version: int
+    outer_step: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,8 +33,8 @@ class BufferedPush:
     Attributes:
         lane: the lane of the estimate; for a merged push, that of the first one.
         seq: the estimate's sequence number; for a merged push, that of the first one.
-        theta_version: the theta it was computed at; for a merged push, the oldest.
-        worker_id: the session that sent it.
+        outer_step: the theta it was computed at; for a merged push, the oldest.
+        session_id: the session that sent it.
         push_id: the sender's id of it.
         weight: its weight in the mean; with 0, it counts as an arrival and changes nothing.
         mean_loss: the mean loss of the unroll.
@@ -47,8 +47,8 @@ class BufferedPush:
 
     lane: int
     seq: int
-    theta_version: int
-    worker_id: str
+    outer_step: int
+    session_id: str
     push_id: int
     weight: float
     mean_loss: float
@@ -60,12 +60,12 @@ class BufferedPush:
 
     @classmethod
     def of(
-        cls, push: GradientEstimatorOut, parts: Sequence[Part], worker_id: str, arrived_s: float
+        cls, push: GradientEstimatorOut, parts: Sequence[Part], session_id: str, arrived_s: float
     ) -> "BufferedPush":
         """Return a push as it is buffered, without its gradient.
 
         The weight and loss of a merged push are computed from its parts, for consistency with the values
-        recorded for each part; its theta version is the oldest of its parts.
+        recorded for each part; its outer step is the oldest of its parts.
         """
         weight, mean_loss = push.weight, push.mean_loss
         if push.parts:
@@ -75,22 +75,22 @@ class BufferedPush:
         return cls(
             lane=parts[0].lane,
             seq=parts[0].seq,
-            theta_version=min(part.theta_version for part in parts),
-            worker_id=worker_id,
+            outer_step=min(part.outer_step for part in parts),
+            session_id=session_id,
             push_id=push.push_id,
             weight=weight,
             mean_loss=mean_loss,
             grad=None,
             inner_steps=sum(part.unroll_info.inner_steps for part in parts),
             arrived_s=arrived_s,
-            merged=tuple(Estimate(part.lane, part.seq, part.theta_version) for part in push.parts),
+            merged=tuple(Estimate(part.lane, part.seq, part.outer_step) for part in push.parts),
             diverged_tasks=sum(part.unroll_info.diverged_tasks for part in parts),
         )
 
     @functools.cached_property
     def estimates(self) -> tuple[Estimate, ...]:
         """The identities of its estimates, at least one."""
-        return self.merged or (Estimate(self.lane, self.seq, self.theta_version),)
+        return self.merged or (Estimate(self.lane, self.seq, self.outer_step),)
 
     def weighed(self, factor: float) -> "BufferedPush":
         """Return a copy with the weight multiplied by `factor`."""

@@ -8,7 +8,7 @@ from protos.unspool.v1.learner_pb2 import LearnerMessage
 
 def theta(published: Published, inline_bytes: int) -> LearnerMessage:
     """Announce a theta; include its body if it has at most `inline_bytes`."""
-    announcement = learner_pb2.ThetaAnnouncement(version=published.outer_step, sha256=published.sha256)
+    announcement = learner_pb2.ThetaAnnouncement(outer_step=published.outer_step, sha256=published.sha256)
     if len(published.body) <= inline_bytes:
         announcement.inline = published.body
     return LearnerMessage(theta=announcement)
@@ -21,12 +21,12 @@ def grant(lane: Lane, outer_step: int, *, exact: bool, credits_left: int) -> Lea
     return LearnerMessage(
         grant=learner_pb2.LaneGrant(
             lane=lane.number,
-            incarnation=lane.fencing_token,
+            fencing_token=lane.fencing_token,
             seq=lane.reached,
             snapshot_seq=snapshot_seq,
             snapshot_sha256=snapshot.sha256 if snapshot else "",
-            init_version=0 if exact else outer_step,
-            replay_versions=range(snapshot_seq, lane.reached) if exact else (),
+            init_outer_step=0 if exact else outer_step,
+            replay_outer_steps=range(snapshot_seq, lane.reached) if exact else (),
             credits=credits_left,
         )
     )
@@ -35,7 +35,9 @@ def grant(lane: Lane, outer_step: int, *, exact: bool, credits_left: int) -> Lea
 def revocation(lane: Lane, reason: str) -> LearnerMessage:
     """Ask a worker to return a lane."""
     return LearnerMessage(
-        revocation=learner_pb2.LaneRevocation(lane=lane.number, incarnation=lane.fencing_token, reason=reason)
+        revocation=learner_pb2.LaneRevocation(
+            lane=lane.number, fencing_token=lane.fencing_token, reason=reason
+        )
     )
 
 
@@ -51,7 +53,7 @@ def goodbye(reason: learner_pb2.Goodbye.Reason, detail: str) -> LearnerMessage:
 
 def heartbeat_ack(outer_step: int, credits_left: int) -> LearnerMessage:
     """Answer a heartbeat."""
-    return LearnerMessage(heartbeat_ack=learner_pb2.HeartbeatAck(version=outer_step, credits=credits_left))
+    return LearnerMessage(heartbeat_ack=learner_pb2.HeartbeatAck(outer_step=outer_step, credits=credits_left))
 
 
 def stack_request() -> LearnerMessage:

@@ -170,18 +170,18 @@ class Run:
     def computing(self) -> bool:
         """Whether any worker can work on the current outer step."""
         return not self.blocked and any(
-            session.stream is not None and self.lanes.held_by(session.worker_id) for session in self.sessions
+            session.stream is not None and self.lanes.held_by(session.session_id) for session in self.sessions
         )
 
     def report(self, level: Level, kind: str, text: str) -> None:
         """Record an event."""
         self.telemetry.events.add(level, kind, text)
 
-    def heard(self, worker_id: str) -> WorkerSession | None:
+    def sender(self, session_id: str) -> WorkerSession | None:
         """Return the session that sent a message and update its last activity; None if it has expired."""
-        session = self.sessions.get(worker_id)
+        session = self.sessions.get(session_id)
         if session is not None:
-            session.last_heard_s = self.clock()
+            session.last_message_s = self.clock()
         return session
 
     def publish(self, outcome: Outcome) -> None:
@@ -194,5 +194,5 @@ class Run:
     def trim_thetas(self) -> None:
         """Discard the thetas that no fetch and no replay can need anymore."""
         recent = self.outer_step - _RECENT_THETAS
-        exact = self.aggregation.exact_versions
+        exact = self.aggregation.exact_steps
         self.thetas.trim(min(recent, self.lanes.oldest_restart()) if exact else recent)

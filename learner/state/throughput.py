@@ -30,17 +30,17 @@ class Throughput:
         self._kinds = kinds
         self._times: dict[str, deque[_Time]] = {}
 
-    def observe(self, worker_id: str, lane: int, compute_s: float, now_s: float) -> None:
+    def observe(self, session_id: str, lane: int, compute_s: float, now_s: float) -> None:
         """Record the compute time of an estimate of `lane`."""
         if not (compute_s > 0 and math.isfinite(compute_s)):
             return
-        times = self._times.setdefault(worker_id, deque(maxlen=_KEPT))
+        times = self._times.setdefault(session_id, deque(maxlen=_KEPT))
         if not times or now_s - times[-1].at_s >= _APART_S:
             times.append(_Time(now_s, lane % self._kinds, compute_s))
 
-    def forget_others(self, worker_ids: Collection[str]) -> None:
-        """Discard the times of workers that are not in `worker_ids`."""
-        self._times = {worker: times for worker, times in self._times.items() if worker in worker_ids}
+    def forget_others(self, session_ids: Collection[str]) -> None:
+        """Discard the times of workers that are not in `session_ids`."""
+        self._times = {worker: times for worker, times in self._times.items() if worker in session_ids}
 
     def known(self) -> dict[str, float]:
         """Return the relative speed of each worker with at least `_ENOUGH` recorded times; 1 is typical.

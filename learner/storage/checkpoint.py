@@ -21,7 +21,8 @@ from learner.storage.thetas import Published
 from unspool.serialization import SerializationError, from_bytes, read_metadata, to_bytes
 from unspool.types import PyTree
 
-_FORMAT: Final = "1"
+_FORMAT: Final = "2"
+_NAMES_IN_FORMAT_1: Final = {"epoch": "term", "version": "outer_step", "ring_versions": "theta_outer_steps"}
 _UNSIGNED: Final = "0" * 64  # the placeholder for the file's own digest while the digest is computed
 _LENGTH_BYTES: Final = 8  # a safetensors file starts with the length of its header as a uint64
 
@@ -94,7 +95,7 @@ def encode(checkpoint: Checkpoint) -> bytes:
     arrays = {
         "theta": checkpoint.theta,
         "learner_state": checkpoint.learner_state,
-        "theta_ring": np.frombuffer(bodies, np.uint8),
+        "thetas": np.frombuffer(bodies, np.uint8),
     }
     data = to_bytes(arrays, _metadata_of(checkpoint))
     return data.replace(_UNSIGNED.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
@@ -125,14 +126,14 @@ def decode(data: bytes, metadata: dict[str, str], like: PyTree) -> Checkpoint:
     Raises:
         ConfigChangedError: the file's arrays do not match `like`.
     """
-    outer_steps = json.loads(metadata["ring_versions"])
+    outer_steps = json.loads(metadata["theta_outer_steps"])
     body_bytes = sum(leaf.size * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(like["theta"]))
-    ring_like = np.empty((len(outer_steps), body_bytes), np.uint8).reshape(-1)
-    arrays = _arrays(data, {**like, "theta_ring": ring_like}, partial=False)
-    bodies = arrays["theta_ring"].reshape(len(outer_steps), body_bytes)
+    name = "theta_ring" if metadata["format"] == "1" else "thetas"
+    arrays = _arrays(data, {**like, name: np.empty(len(outer_steps) * body_bytes, np.uint8)}, partial=False)
+    bodies = arrays[name].reshape(len(outer_steps), body_bytes)
     return Checkpoint(
         run_id=metadata["run_id"],
-        term=int(metadata["epoch"]),
+        term=int(metadata["term"]),
         config_sha256=metadata["config_sha256"],
         seed=int(metadata["seed"]),
         theta=arrays["theta"],
@@ -145,7 +146,7 @@ def decode(data: bytes, metadata: dict[str, str], like: PyTree) -> Checkpoint:
         inner_steps=int(metadata["inner_steps"]),
         elapsed_s=float(metadata["elapsed_s"]),
         # Files of earlier versions lack this entry; assume that their last update moved theta.
-        moved_at=int(metadata.get("moved_at", metadata["version"])),
+        moved_at=int(metadata.get("moved_at", metadata["outer_step"])),
     )
 
 
@@ -185,7 +186,7 @@ def _metadata_of(checkpoint: Checkpoint) -> dict[str, str]:
         {
             "lane": mark.lane,
             "watermark": mark.watermark,
-            "incarnation": mark.fencing_token,
+            "fencing_token": mark.fencing_token,
             "snapshot_seq": mark.snapshot.seq if mark.snapshot else 0,
             "snapshot_sha256": mark.snapshot.sha256 if mark.snapshot else "",
         }
@@ -195,12 +196,12 @@ def _metadata_of(checkpoint: Checkpoint) -> dict[str, str]:
         "format": _FORMAT,
         "file_sha256": _UNSIGNED,
         "run_id": checkpoint.run_id,
-        "epoch": str(checkpoint.term),
+        "term": str(checkpoint.term),
         "config_sha256": checkpoint.config_sha256,
         "seed": str(checkpoint.seed),
-        "version": str(checkpoint.outer_step),
+        "outer_step": str(checkpoint.outer_step),
         "theta_sha256": checkpoint.theta_sha256,
-        "ring_versions": json.dumps([published.outer_step for published in checkpoint.thetas]),
+        "theta_outer_steps": json.dumps([published.outer_step for published in checkpoint.thetas]),
         "lanes": json.dumps(marks),
         "inner_steps": str(checkpoint.inner_steps),
         "elapsed_s": repr(checkpoint.elapsed_s),
@@ -213,8 +214,10 @@ def _metadata(data: bytes) -> dict[str, str]:
         metadata = read_metadata(data)
     except SerializationError as error:
         raise CorruptCheckpointError(str(error)) from error
-    if metadata.get("format") != _FORMAT:
-        raise CorruptCheckpointError(f"format {metadata.get('format')!r}; this version reads {_FORMAT!r}")
+    if metadata.get("format") == "1":
+        metadata = {_NAMES_IN_FORMAT_1.get(name, name): text for name, text in metadata.items()}
+    elif metadata.get("format") != _FORMAT:
+        raise CorruptCheckpointError(f"format {metadata.get('format')!r}; this version reads 1 and {_FORMAT}")
     for name, read in _ENTRIES.items():
         try:
             read(metadata[name])
@@ -230,19 +233,22 @@ def _lane_marks(text: str) -> tuple[LaneMark, ...]:
 def _lane_mark(mark: dict[str, Any]) -> LaneMark:
     lane, seq = mark["lane"], mark["snapshot_seq"]
     snapshot = SnapshotRef(lane, seq, mark["snapshot_sha256"]) if seq else None
-    return LaneMark(lane, mark["watermark"], mark["incarnation"], snapshot)
+    fencing_token = mark[
+        "incarnation" if "incarnation" in mark else "fencing_token"
+    ]  # the former in format 1
+    return LaneMark(lane, mark["watermark"], fencing_token, snapshot)
 
 
 _ENTRIES: Final[Mapping[str, Callable[[str], Any]]] = MappingProxyType(
     {
         "file_sha256": str.encode,
         "run_id": str.encode,
-        "epoch": int,
+        "term": int,
         "config_sha256": str.encode,
         "seed": int,
-        "version": int,
+        "outer_step": int,
         "theta_sha256": str.encode,
-        "ring_versions": json.loads,
+        "theta_outer_steps": json.loads,
         "lanes": _lane_marks,
         "inner_steps": int,
         "elapsed_s": float,

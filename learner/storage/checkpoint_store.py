@@ -69,7 +69,7 @@ class CheckpointStore:
         """
         path = self.path(checkpoint.outer_step)
         data = checkpoint_format.encode(checkpoint)
-        write_durably(path, data, writer=f"epoch-{checkpoint.term}", before_rename=self._fence)
+        write_durably(path, data, writer=f"term-{checkpoint.term}", before_rename=self._fence)
         for old in self.paths()[: -self._keep]:
             old.unlink(missing_ok=True)
         return path

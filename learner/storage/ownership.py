@@ -1,9 +1,9 @@
-"""Ownership of a run directory: only the process with its lock and the highest epoch may write to it.
+"""Ownership of a run directory: only the process with its lock and the highest term may write to it.
 
 The lock (an flock on `LOCK`) excludes learners whose locks are visible to each other. It cannot displace a
-learner that hangs or whose machine is disconnected. The epoch, a fencing number in the directory, can: every
-learner process increments it when it starts. A learner that reads a higher epoch than its own is fenced; it
-checks this right before each rename that completes a file. A new process increments the epoch first and then
+learner that hangs or whose machine is disconnected. The term, a fencing number in the directory, can: every
+learner process increments it when it starts. A learner that reads a higher term than its own is fenced; it
+checks this right before each rename that completes a file. A new process increments the term first and then
 removes unfinished files, so that no fenced learner can complete a file later.
 """
 
@@ -23,7 +23,7 @@ from protos.exit_codes import FencedError, RunInUseError
 _POLL_S: Final = 0.1
 _PROBES_S: Final = 0.5  # checks whether a run is in use hold the lock for less time
 _YIELD_S: Final = 60.0  # the longest wait in a takeover for a holder that keeps renewing its lease
-_COUNTING_S: Final = 5.0  # the longest wait for another process that increments the epoch
+_COUNTING_S: Final = 5.0  # the longest wait for another process that increments the term
 
 
 class Ownership:
@@ -46,12 +46,11 @@ class Ownership:
     ) -> None:
         self._directory = directory
         self._path = directory / "LOCK"
-        self._epoch_path = directory / "epoch"
         self._clock = clock
         self._wait = wait
         self._lease_s = lease_s
         self._file: IO[bytes] | None = None
-        self.epoch = 0
+        self.term = 0
 
     @contextlib.contextmanager
     def held(self, *, takeover: bool = False) -> Iterator[None]:
@@ -74,16 +73,17 @@ class Ownership:
             _sign(self._file)
             yield
 
-    def begin_epoch(self) -> int:
-        """Increment the epoch, which starts at 1, and return it. This fences earlier learner processes.
+    def begin_term(self) -> int:
+        """Increment the term, which starts at 1, and return it. This fences earlier learner processes.
 
         Raises:
             RunInUseError: another process is incrementing it and does not finish in time.
         """
         with self._alone():
-            self.epoch = self._epoch_on_disk() + 1
-            write_durably(self._epoch_path, f"{self.epoch}\n".encode())
-        return self.epoch
+            self.term = read_term(self._directory) + 1
+            for path in self._term_paths():
+                write_durably(path, f"{self.term}\n".encode())
+        return self.term
 
     def check(self) -> None:
         """Check that no later learner process has started.
@@ -92,10 +92,10 @@ class Ownership:
             FencedError: a later one has started.
             OSError: the directory cannot be read.
         """
-        latest = self._epoch_on_disk()
-        if latest > self.epoch:
+        latest = read_term(self._directory)
+        if latest > self.term:
             raise FencedError(
-                f"{self._directory}: taken over by another learner (epoch {latest}, this one is {self.epoch})"
+                f"{self._directory}: taken over by another learner (term {latest}, this one is {self.term})"
             )
 
     def renew(self) -> None:
@@ -140,7 +140,7 @@ class Ownership:
 
     def _taken_over(self) -> IO[bytes]:
         """Fence the holder; return its file, locked, after it exits, or a new one if its lease expires."""
-        raised = self.begin_epoch()
+        raised = self.begin_term()
         began_s = seen_s = self._clock()
         seen = self._content()
         while (file := self._try_lock()) is None:
@@ -149,7 +149,7 @@ class Ownership:
                 seen, seen_s = content, now_s
             if now_s - seen_s > self._lease_s:
                 return self._replace()
-            if self._epoch_on_disk() > raised or now_s - began_s > _YIELD_S:
+            if read_term(self._directory) > raised or now_s - began_s > _YIELD_S:
                 raise RunInUseError(
                     f"{self._directory}: the learner that holds it ({self._holder()}) does not give way; it "
                     "has taken the run over at the same moment, or is of another version"
@@ -166,17 +166,15 @@ class Ownership:
         begun.replace(self._path)
         return file
 
-    def _epoch_on_disk(self) -> int:
-        try:
-            return int(self._epoch_path.read_text())
-        except FileNotFoundError:
-            return 0
+    def _term_paths(self) -> list[Path]:
+        """Return the files to write; the old one fences learners of older programs."""
+        return [path for path in _term_files(self._directory) if path.name == "term" or path.exists()]
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Serialize increments of the epoch, which do not require holding the directory's lock."""
+        """Serialize increments of the term, which do not require holding the directory's lock."""
         give_up_at = self._clock() + _COUNTING_S
-        with _open(self._directory / ".epoch.lock") as file:
+        with _open(self._directory / ".term.lock") as file:
             while not try_lock(file):
                 if self._clock() > give_up_at:
                     raise RunInUseError(f"{self._directory}: another learner is about to begin; try again")
@@ -195,6 +193,21 @@ class Ownership:
             return f"pid {holder['pid']} on {holder['host']}"
         except (ValueError, KeyError, TypeError):
             return "it has not said who it is"
+
+
+def read_term(directory: Path) -> int:
+    """Return the term of the newest learner process in a run directory; 0 if there was none.
+
+    Raises:
+        OSError: the directory cannot be read.
+        ValueError: the file contains no number.
+    """
+    return max((int(path.read_text()) for path in _term_files(directory) if path.exists()), default=0)
+
+
+def _term_files(directory: Path) -> list[Path]:
+    """Return where the term is stored: in `term`, and in `epoch` by programs up to November 2026."""
+    return [directory / "term", directory / "epoch"]
 
 
 def _open(path: Path) -> IO[bytes]:

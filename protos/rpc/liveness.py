@@ -33,6 +33,6 @@ def phase_budget_s(heartbeat: Heartbeat, compute_times_s: Collection[float]) -> 
     return max(_COMPUTING_BUDGET_S, _COMPUTING_MEDIANS * statistics.median(compute_times_s))
 
 
-def gets_on(before: Heartbeat, now: Heartbeat, stuck_at: int) -> bool:
+def has_progressed(before: Heartbeat, now: Heartbeat, stuck_at: int) -> bool:
     """Return whether work stuck at progress `stuck_at` has resumed: an estimate or a phase is finished."""
     return bool(now.progress > stuck_at or now.phase_age_s < before.phase_age_s)

@@ -62,9 +62,9 @@ def parts_of(push: GradientEstimatorOut) -> Sequence[Part]:
     return push.parts or [
         Part(
             lane=push.lane,
-            incarnation=push.incarnation,
+            fencing_token=push.fencing_token,
             seq=push.seq,
-            theta_version=push.theta_version,
+            outer_step=push.outer_step,
             weight=push.weight,
             mean_loss=push.mean_loss,
             unroll_info=push.unroll_info,

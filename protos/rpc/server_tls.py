@@ -15,14 +15,14 @@ _HTTP: Final = ["http/1.1"]
 class ServerTls:
     """The TLS identity of all ports of a learner."""
 
-    def __init__(self, identity: Identity, refusals: Denials, *, is_mutual: bool) -> None:
+    def __init__(self, identity: Identity, denials: Denials, *, is_mutual: bool) -> None:
         """Present `identity`; if `is_mutual`, clients must present a certificate of the same authority.
 
         Raises:
             TlsError: a file is missing or cannot be used.
         """
         self._identity = identity
-        self._refusals = refusals
+        self._denials = denials
         self._is_mutual = is_mutual
         self._lock = threading.Lock()
         self._revision = identity.revision()
@@ -41,7 +41,7 @@ class ServerTls:
         return self._http
 
     def _on_handshake(self) -> Any:
-        self._refusals.handshake_began()
+        self._denials.handshake_began()
         with self._lock:
             self._renew()
             return self._configuration
@@ -69,11 +69,11 @@ class ServerTls:
         context.set_alpn_protocols(_HTTP)
         if self._is_mutual:
             context.verify_mode = ssl.CERT_OPTIONAL
-        context.sslobject_class = _counting(self._refusals)
+        context.sslobject_class = _counting(self._denials)
         return context
 
 
-def _counting(refusals: Denials) -> type[ssl.SSLObject]:
+def _counting(denials: Denials) -> type[ssl.SSLObject]:
     """Return an SSL connection class that counts failed handshakes, which asyncio does not report."""
 
     class CountingConnection(ssl.SSLObject):
@@ -83,7 +83,7 @@ def _counting(refusals: Denials) -> type[ssl.SSLObject]:
             except ssl.SSLWantReadError:
                 raise
             except ssl.SSLError as error:
-                refusals.add(DenialReason.TLS_HANDSHAKE, f"HTTP: {error}")
+                denials.add(DenialReason.TLS_HANDSHAKE, f"HTTP: {error}")
                 raise
 
     return CountingConnection

@@ -67,10 +67,10 @@ def check_join(request: learner_pb2.JoinRequest, run_id: str, host: str) -> None
             DenialReason.WRONG_RUN,
             f"this {host} serves run {run_id!r}, the worker asked for {request.run_id!r}",
         )
-    if not _NAME.fullmatch(request.worker_name) or not _NAME.fullmatch(request.incarnation):
+    if not _NAME.fullmatch(request.worker_name) or not _NAME.fullmatch(request.process_uuid):
         raise JoinDeniedError(
             DenialReason.BAD_NAME,
-            f"Join(worker_name={request.worker_name!r}, incarnation={request.incarnation!r}): each must be "
+            f"Join(worker_name={request.worker_name!r}, process_uuid={request.process_uuid!r}): each must be "
             "1 to 64 letters, digits, dots, dashes or underscores",
         )
 
@@ -111,7 +111,7 @@ class SessionHost(abc.ABC):
         """Close a stream that has ended."""
 
     @abc.abstractmethod
-    def theta(self, version: int) -> Iterator[Chunk]:
+    def theta(self, outer_step: int) -> Iterator[Chunk]:
         """Yield a published theta as chunks.
 
         Raises:
@@ -166,7 +166,7 @@ class SessionServicer(learner_pb2_grpc.LearnerServicer):
 
     def GetTheta(self, request: learner_pb2.GetThetaRequest, context: Any) -> Iterator[Chunk]:
         """Send a published theta."""
-        yield from _sent(self._host.theta(request.version), context)
+        yield from _sent(self._host.theta(request.outer_step), context)
 
     def GetSnapshot(self, request: learner_pb2.GetSnapshotRequest, context: Any) -> Iterator[Chunk]:
         """Send a lane's snapshot as a worker sent it."""

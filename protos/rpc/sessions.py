@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from protos.rpc.liveness import SUSPECT_HEARTBEATS, gets_on
+from protos.rpc.liveness import SUSPECT_HEARTBEATS, has_progressed
 from protos.unspool.v1 import learner_pb2
 
 
@@ -19,19 +19,19 @@ class Session:
     """The session of one worker process. Learner and relay extend it with their own fields.
 
     Attributes:
-        worker_id: the host's id of this session; new for each process and after an expiry.
-        introduction: its last Join request.
+        session_id: the host's id of this session; new for each process and after an expiry.
+        join_request: its last Join request.
         secret: the secret returned by the last Join, which authenticates a stream.
-        last_heard_s: the time of its last message.
+        last_message_s: the time of its last message.
         heartbeat: its last heartbeat.
         draining: whether it was asked to return its lanes and leave.
         stuck_at: the progress counter at which it is stuck, or None.
     """
 
-    worker_id: str
-    introduction: learner_pb2.JoinRequest
+    session_id: str
+    join_request: learner_pb2.JoinRequest
     secret: str
-    last_heard_s: float
+    last_message_s: float
     heartbeat: learner_pb2.Heartbeat = dataclasses.field(default_factory=learner_pb2.Heartbeat)
     draining: bool = False
     stuck_at: int | None = None
@@ -39,25 +39,25 @@ class Session:
     @property
     def name(self) -> str:
         """The worker's name, which is stable across restarts."""
-        return str(self.introduction.worker_name)
+        return str(self.join_request.worker_name)
 
     @property
     def is_empty_relay(self) -> bool:
         """Whether it is a relay without workers."""
-        return bool(self.introduction.relay and not self.heartbeat.workers)
+        return bool(self.join_request.relay and not self.heartbeat.workers)
 
     def is_silent(self, now_s: float, heartbeat_s: float) -> bool:
         """Return whether it has been silent for too long to be given new work."""
-        return now_s - self.last_heard_s > SUSPECT_HEARTBEATS * heartbeat_s
+        return now_s - self.last_message_s > SUSPECT_HEARTBEATS * heartbeat_s
 
-    def rejoin(self, introduction: learner_pb2.JoinRequest, now_s: float) -> None:
+    def rejoin(self, join_request: learner_pb2.JoinRequest, now_s: float) -> None:
         """Store a new Join request and create a new secret."""
-        self.introduction, self.last_heard_s = introduction, now_s
+        self.join_request, self.last_message_s = join_request, now_s
         self.secret = secrets.token_urlsafe(32)
 
     def take_heartbeat(self, heartbeat: learner_pb2.Heartbeat) -> None:
         """Store a heartbeat; if it shows progress, the session is no longer stuck."""
-        if self.stuck_at is not None and gets_on(self.heartbeat, heartbeat, self.stuck_at):
+        if self.stuck_at is not None and has_progressed(self.heartbeat, heartbeat, self.stuck_at):
             self.stuck_at = None
         self.heartbeat = heartbeat
 
@@ -69,7 +69,7 @@ class SessionTable(Generic[S]):
     """The sessions that have not ended, in order of joining."""
 
     def __init__(self, new_session: Callable[[str, learner_pb2.JoinRequest, str, float], S]) -> None:
-        """Create sessions with `new_session(worker_id, introduction, secret, now_s)`."""
+        """Create sessions with `new_session(session_id, join_request, secret, now_s)`."""
         self._new_session = new_session
         self._sessions: dict[str, S] = {}
         self._opened = 0
@@ -80,25 +80,25 @@ class SessionTable(Generic[S]):
     def __iter__(self) -> Iterator[S]:
         return iter(list(self._sessions.values()))
 
-    def open(self, introduction: learner_pb2.JoinRequest, now_s: float) -> S:
+    def open(self, join_request: learner_pb2.JoinRequest, now_s: float) -> S:
         """Start a session."""
         self._opened += 1
-        worker_id = f"{introduction.worker_name}#{self._opened}"
-        session = self._new_session(worker_id, introduction, secrets.token_urlsafe(32), now_s)
-        self._sessions[worker_id] = session
+        session_id = f"{join_request.worker_name}#{self._opened}"
+        session = self._new_session(session_id, join_request, secrets.token_urlsafe(32), now_s)
+        self._sessions[session_id] = session
         return session
 
     def close(self, session: S) -> None:
         """Remove a session."""
-        self._sessions.pop(session.worker_id, None)
+        self._sessions.pop(session.session_id, None)
 
     def clear(self) -> None:
         """Remove all sessions; their numbers are not reused."""
         self._sessions.clear()
 
-    def get(self, worker_id: str) -> S | None:
+    def get(self, session_id: str) -> S | None:
         """Return a session by its id, or None."""
-        return self._sessions.get(worker_id)
+        return self._sessions.get(session_id)
 
     def named(self, name: str) -> S | None:
         """Return a session by the worker's name, or None."""

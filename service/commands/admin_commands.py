@@ -5,8 +5,8 @@ from typing import Annotated
 from tyro import conf
 
 from learner.scale import WorkerRange
+from protos.as_dict import as_dict
 from protos.exit_codes import UsageError
-from protos.facts import facts_of
 from service.commands.arguments import Json, Run, Worker
 from service.display import tables
 from service.display.output import answer
@@ -20,14 +20,14 @@ def list_workers(run: Run, *, json: Json = False) -> None:
     """List the workers that the learner knows."""
     with connected(find_run(run)) as admin:
         workers = admin.status().workers
-    answer([facts_of(worker) for worker in workers], json, tables.workers_table(workers))
+    answer([as_dict(worker) for worker in workers], json, tables.workers_table(workers))
 
 
 def list_lanes(run: Run, *, json: Json = False) -> None:
     """List the lanes: who holds each, how far it is, and why if it is quarantined."""
     with connected(find_run(run)) as admin:
         lanes = admin.status().lanes
-    answer([facts_of(lane) for lane in lanes], json, tables.lanes_table(lanes))
+    answer([as_dict(lane) for lane in lanes], json, tables.lanes_table(lanes))
 
 
 def list_events(
@@ -38,7 +38,7 @@ def list_events(
 ) -> None:
     """List what happened, oldest first; with `--json` one object a line."""
     for event in events_of(find_run(run), follow):
-        answer(facts_of(event), json, tables.event_line(event))
+        answer(as_dict(event), json, tables.event_line(event))
 
 
 def scale(

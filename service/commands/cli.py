@@ -8,8 +8,8 @@ from typing import Annotated
 import tyro
 from tyro import conf
 
+from protos.as_dict import as_dict
 from protos.exit_codes import ExitCode, LearnerUnreachableError, UsageError, exit_code_table
-from protos.facts import facts_of
 from service.commands import admin_commands, result_commands
 from service.commands.arguments import Address, BackendKind, Config, Json, NewestRun, Overrides, Run, Takeover
 from service.config.toml_document import write_tables
@@ -75,7 +75,7 @@ def launch(  # noqa: PLR0913 (a command's options)
     else:
         status = launching.supervise(run, chosen, display, takeover=takeover)
         told = tables.summary(status, run)
-    answer(facts_of(status), json, told)
+    answer(as_dict(status), json, told)
 
 
 @app.command
@@ -93,7 +93,7 @@ def supervise(
     found = find_run(run)
     display = display_on(sys.stderr if json else sys.stdout)
     status = launching.supervise(found, launching.Backend(backend, address), display, takeover=takeover)
-    answer(facts_of(status), json, tables.summary(status, found))
+    answer(as_dict(status), json, tables.summary(status, found))
 
 
 @app.command
@@ -149,18 +149,18 @@ def status(
         with connected(found) as admin:
             if watch:
                 answer_again(
-                    ((facts_of(one), tables.status_report(one)) for one in admin.watch(_WATCH_S)), json
+                    ((as_dict(one), tables.status_report(one)) for one in admin.watch(_WATCH_S)), json
                 )
             else:
                 now = admin.status()
                 now.problems.extend(
                     problem for problem in supervision_problems(found) if problem not in now.problems
                 )
-                answer(facts_of(now), json, tables.status_report(now))
+                answer(as_dict(now), json, tables.status_report(now))
     except LearnerUnreachableError:
         last = last_status(found)
         last.problems.extend(supervision_problems(found))
-        answer(facts_of(last), json, tables.status_report(last))
+        answer(as_dict(last), json, tables.status_report(last))
         return ExitCode.OK if last.state in ENDED else ExitCode.UNREACHABLE
     return ExitCode.OK
 

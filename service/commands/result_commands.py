@@ -7,8 +7,8 @@ from typing import Annotated
 
 from tyro import conf
 
+from protos.as_dict import as_dict
 from protos.exit_codes import ExitCode
-from protos.facts import facts_of
 from service.commands.arguments import A_RUN, Json, Run
 from service.display import tables
 from service.display.output import answer, report_notes
@@ -32,7 +32,7 @@ def save_checkpoint(run: Run, *, json: Json = False) -> None:
     """Write a checkpoint now, while the run continues."""
     with connected(find_run(run)) as admin:
         saved = admin.save_checkpoint()
-    answer(facts_of(saved), json, f"checkpoint of step {saved.outer_step}: {saved.path}")
+    answer(as_dict(saved), json, f"checkpoint of step {saved.outer_step}: {saved.path}")
 
 
 def verify_checkpoints(run: Run, *, json: Json = False) -> int:

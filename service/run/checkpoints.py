@@ -42,17 +42,17 @@ def verified_checkpoints_of(run: RunDirectory) -> list[CheckpointFacts]:
 
 
 def _facts(run: RunDirectory, read: Callable[[Path], dict[str, str]]) -> list[CheckpointFacts]:
-    return [_facts_of(path, read) for path in CheckpointStore(run.checkpoints_path, keep=1).paths()]
+    return [_read_checkpoint(path, read) for path in CheckpointStore(run.checkpoints_path, keep=1).paths()]
 
 
-def _facts_of(path: Path, read: Callable[[Path], dict[str, str]]) -> CheckpointFacts:
+def _read_checkpoint(path: Path, read: Callable[[Path], dict[str, str]]) -> CheckpointFacts:
     try:
         header = read(path)
     except (CorruptCheckpointError, OSError) as error:
         return CheckpointFacts(path=str(path), problem=str(error))
     return CheckpointFacts(
         path=str(path),
-        outer_step=int(header["version"]),
+        outer_step=int(header["outer_step"]),
         theta_sha256=header["theta_sha256"],
         elapsed_s=float(header["elapsed_s"]),
         inner_steps=int(header["inner_steps"]),

@@ -1,13 +1,15 @@
 """The status of a run whose learner does not answer, from its run directory."""
 
+import json
 import shlex
 from typing import Final
 
 from google.protobuf import json_format
 
+from learner.storage.ownership import read_term
 from protos.unspool.v1.admin_pb2 import CheckpointInfo, Status
 from service.config.toml_document import read_tables
-from service.run.run_directory import RunDirectory, is_locked
+from service.run.run_directory import RunDirectory, is_locked, with_new_names
 from service.run.supervision import is_supervised
 
 DOWN: Final = "DOWN"
@@ -45,13 +47,13 @@ def advice(run: RunDirectory) -> str:
 def stored_status(run: RunDirectory) -> Status | None:
     """Return the status that the newest learner process stored when it ended, or None."""
     try:
-        epoch = int((run.path / "epoch").read_text(encoding="utf-8"))
-        text = (run.path / "status.json").read_text(encoding="utf-8")
+        term = read_term(run.path)
+        fields = json.loads((run.path / "status.json").read_text(encoding="utf-8"))
         status = Status()
-        json_format.Parse(text, status, ignore_unknown_fields=True)
-    except (OSError, ValueError, json_format.ParseError):
+        json_format.ParseDict(with_new_names(fields), status, ignore_unknown_fields=True)
+    except (OSError, ValueError, AttributeError, json_format.ParseError):
         return None
-    if status.epoch != epoch:
+    if status.term != term:
         return None
     status.endpoints.clear()  # it no longer listens
     return status

@@ -8,6 +8,7 @@ import os
 import secrets
 import tempfile
 from pathlib import Path
+from typing import Any, Final
 
 from learner.storage.files import try_lock, write_durably
 from protos.exit_codes import LearnerUnreachableError, RunNotFoundError
@@ -19,6 +20,9 @@ RUNS = Path("runs")
 """Folder of runs that are referred to by name, relative to the working directory."""
 
 
+_OLD_NAMES: Final = {"epoch": "term", "refusals": "access_denials"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Endpoints:
     """Addresses of a run's learner, which stores them as soon as it listens.
@@ -26,7 +30,7 @@ class Endpoints:
     Attributes:
         run: the run's name.
         pid: of the learner.
-        epoch: number of the learner process in this run, from 1.
+        term: number of the learner process in this run, from 1.
         learner: host:port of the data plane.
         admin: host:port of the admin service.
         http: host:port of the status page, or its URL if it is encrypted.
@@ -35,7 +39,7 @@ class Endpoints:
 
     run: str
     pid: int
-    epoch: int
+    term: int
     learner: str
     admin: str
     http: str
@@ -133,13 +137,18 @@ class RunDirectory:
         """
         path = self.path / "endpoints.json"
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
+            fields = with_new_names(json.loads(path.read_text(encoding="utf-8")))
             known = {field.name for field in dataclasses.fields(Endpoints)}
             return Endpoints(**{name: value for name, value in fields.items() if name in known})
         except FileNotFoundError as error:
             raise LearnerUnreachableError(f"run {self.path}: its learner does not listen") from error
         except (OSError, ValueError, AttributeError, TypeError) as error:
             raise LearnerUnreachableError(f"{path} cannot be read ({error})") from error
+
+
+def with_new_names(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a JSON file of a run under today's names; older programs used others."""
+    return {_OLD_NAMES.get(name, name): value for name, value in fields.items()}
 
 
 def read_token(path: Path) -> str:

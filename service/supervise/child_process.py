@@ -45,7 +45,7 @@ class ChildProcess:
         """Return its exit code, negative for a signal; None while it runs."""
         return self._process.poll()
 
-    def last_words(self) -> str:
+    def last_log_line(self) -> str:
         """Return the last line of its output, if any, with the path of the log."""
         return last_line(self._log_path, self._log_start)
 

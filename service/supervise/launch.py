@@ -166,11 +166,11 @@ def detach(run: RunDirectory, backend: Backend, *, takeover: bool = False) -> No
         if exit_code == 0:
             return  # the run was already complete
         if exit_code is not None:
-            raise failure_of(exit_code, supervisor.last_words())
+            raise failure_of(exit_code, supervisor.last_log_line())
         if time.monotonic() > give_up_at:
             raise InterruptedRunError(
                 f"no worker has joined within {_START_S:.0f} s; it is still trying. "
-                + supervisor.last_words()
+                + supervisor.last_log_line()
             )
         time.sleep(_STEP_S)
 
@@ -192,7 +192,7 @@ def _await_learner(run: RunDirectory, learner: LearnerProcess, signals: StopSign
         if exit_code == 0:
             return None
         if exit_code is not None:
-            raise failure_of(exit_code, learner.last_words())
+            raise failure_of(exit_code, learner.last_log_line())
         with contextlib.suppress(LearnerUnreachableError):
             endpoints = run.endpoints()
             if endpoints.pid == learner.pid:  # else the endpoints are those of an earlier process
@@ -200,7 +200,9 @@ def _await_learner(run: RunDirectory, learner: LearnerProcess, signals: StopSign
         if signals.count:
             raise InterruptedRunError("stopped before the learner had started")
         if time.monotonic() > give_up_at:
-            raise FailedError(f"the learner does not listen after {_START_S:.0f} s: {learner.last_words()}")
+            raise FailedError(
+                f"the learner does not listen after {_START_S:.0f} s: {learner.last_log_line()}"
+            )
         time.sleep(_STEP_S / 10)
 
 

@@ -28,7 +28,7 @@ class LearnerProcess(Protocol):
         """Return its exit code, negative for a signal; None while it runs."""
         ...
 
-    def last_words(self) -> str:
+    def last_log_line(self) -> str:
         """Return the last line of its output."""
         ...
 
@@ -66,7 +66,7 @@ class AdoptedLearner:
             return ExitCode.FAILED
         return _FAILURES.get(status.state, ExitCode.OK)
 
-    def last_words(self) -> str:
+    def last_log_line(self) -> str:
         """Return the last line of its output, if any, with the path of the log."""
         return last_line(self._run.log_path("learner"))
 
@@ -115,4 +115,4 @@ def running_learner(run: RunDirectory) -> AdoptedLearner | None:
 def _answers(run: RunDirectory, endpoints: Endpoints) -> bool:
     with connected(run) as admin:
         status = admin.status()
-    return bool((status.run, status.epoch) == (endpoints.run, endpoints.epoch))
+    return bool((status.run, status.term) == (endpoints.run, endpoints.term))

@@ -91,9 +91,9 @@ class LearnerRestarts:
         """Disable restarts, including one that is due."""
         self._is_final = True
 
-    def last_words(self) -> str:
+    def last_log_line(self) -> str:
         """Return the last line of the learner's output."""
-        return self._learner.last_words()
+        return self._learner.last_log_line()
 
     def terminate(self) -> None:
         """Ask the current process by a signal to stop, when it does not answer calls."""

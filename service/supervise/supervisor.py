@@ -238,13 +238,15 @@ class Supervisor:
 
     def _failure_of(self, exit_code: int) -> UnspoolError:
         if self._learner.has_given_up_restarting:
-            text = f"{self._learner.problem}; launch again to resume. {self._learner.last_words()}"
+            text = f"{self._learner.problem}; launch again to resume. {self._learner.last_log_line()}"
             return InterruptedRunError(text)
-        return failure_of(exit_code, self._learner.last_words())
+        return failure_of(exit_code, self._learner.last_log_line())
 
 
-def failure_of(exit_code: int, last_words: str) -> UnspoolError:
+def failure_of(exit_code: int, last_log_line: str) -> UnspoolError:
     """Return the error of a learner that has ended: its own error, or that it was killed."""
     if exit_code < 0:
-        return InterruptedRunError(f"the learner {cause_of(exit_code)}; launch again to resume. {last_words}")
-    return error_for(exit_code, last_words)
+        return InterruptedRunError(
+            f"the learner {cause_of(exit_code)}; launch again to resume. {last_log_line}"
+        )
+    return error_for(exit_code, last_log_line)

@@ -23,7 +23,7 @@ def exported() -> dict[str, list[dict[str, str]]]:
         grad_norm=1.0,
         checkpoint=CheckpointInfo(age_s=1.0),
         verdicts=verdicts,
-        refusals={"wrong_role": 1},
+        access_denials={"wrong_role": 1},
     )
     text = RunMetrics(lambda: status, lambda: {0: 1}).text().decode()
     samples: dict[str, list[dict[str, str]]] = {}

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from protos.as_dict import as_dict
 from protos.exit_codes import UnspoolError
-from protos.facts import facts_of
 from service.run.client import connected
 from service.run.run_directory import RunDirectory
 
@@ -152,7 +152,7 @@ class LaunchedRun:
     def status(self) -> dict[str, Any]:
         """Return the status as in `status --json`, without waiting; empty if the learner is down."""
         with contextlib.suppress(UnspoolError), connected(RunDirectory(self.run_dir)) as admin:
-            return dict(facts_of(admin.status()))
+            return dict(as_dict(admin.status()))
         return {}
 
     def wait_for(self, what: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

@@ -26,10 +26,10 @@ def pids(status: dict[str, Any]) -> list[int]:
     return [worker["pid"] for worker in status["workers"]]
 
 
-def computing(run: LaunchedRun, epoch: int, beyond_step: int = 2) -> dict[str, Any]:
+def computing(run: LaunchedRun, term: int, beyond_step: int = 2) -> dict[str, Any]:
     """The first status of a life of the learner in which theta has moved."""
     return run.wait_for(
-        lambda status: status["epoch"] >= epoch and status["outer_step"] > beyond_step and pids(status) != []
+        lambda status: status["term"] >= term and status["outer_step"] > beyond_step and pids(status) != []
     )
 
 
@@ -62,7 +62,7 @@ def test_a_run_without_its_supervisor_continues_and_is_adopted(config: Path, tmp
         assert "to supervise it" in problems_told(first)[0]
         with launched(first.run_dir, tmp_path / "run", *LOCAL) as second:
             after = computing(second, 1, before["outer_step"] + 1)
-            assert (after["epoch"], pids(after)) == (1, pids(before))
+            assert (after["term"], pids(after)) == (1, pids(before))
             # The learner works on without a supervisor: its steps do not show that the second one has begun.
             second.wait_for(lambda _: problems_told(second) == [])
             assert unspool("launch", second.run_dir, "--backend", "local").returncode == 73

@@ -82,7 +82,7 @@ def test_a_run_under_mutual_tls_ends_with_the_same_theta(config: Path, trial: Pa
         assert run.finish() == 0, run.output()
         assert run.digest() == in_process_digest(config)
     left = json.loads((run.run_dir / "status.json").read_text())
-    assert left["refusals"] == {}
+    assert left["access_denials"] == {}
 
 
 def test_secrets_are_in_no_command_line_and_in_no_environment(endless: LaunchedRun) -> None:
@@ -107,7 +107,7 @@ def test_a_viewer_sees_the_run_and_cannot_steer_it(endless: LaunchedRun, trial: 
 def test_a_worker_is_let_into_nothing_else(endless: LaunchedRun, trial: Path) -> None:
     refused = as_role(endless, trial, Role.WORKER, "status", str(endless.run_dir), "--json")
     assert json.loads(refused.stdout)["exit_code"] == 77
-    assert endless.status()["refusals"]["wrong_role"] >= 1
+    assert endless.status()["access_denials"]["wrong_role"] >= 1
 
 
 @pytest.mark.parametrize(

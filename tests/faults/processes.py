@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from protos.as_dict import as_dict
 from protos.exit_codes import UnspoolError
-from protos.facts import facts_of
 from protos.rpc.roles import Role
 from service.commands.processes import run_learner, run_worker
 from service.config.run_config import RunConfig
@@ -123,7 +123,7 @@ class FaultyRun:
     def status(self) -> Status:
         """Return the status of the run; empty while its learner does not answer."""
         with contextlib.suppress(UnspoolError), self.admin() as admin:
-            return dict(facts_of(admin.status()))
+            return dict(as_dict(admin.status()))
         return {}
 
     def admin(self) -> contextlib.AbstractContextManager[AdminClient]:

@@ -34,7 +34,7 @@ def are_idle(status: Status, reason: str) -> bool:
     )
 
 
-@pytest.mark.parametrize(("mode", "reason"), [("sync", "theta version"), ("async", "a credit")])
+@pytest.mark.parametrize(("mode", "reason"), [("sync", "outer step"), ("async", "a credit")])
 def test_workers_of_a_learner_that_applies_nothing_say_what_they_wait_for(
     make_run: Callable[..., FaultyRun], mode: str, reason: str
 ) -> None:
@@ -67,7 +67,7 @@ def test_a_learner_that_stands_still_for_half_a_minute_costs_nobody_memory_or_a_
     run.signal("learner", signal.SIGCONT)
     run.wait_for(lambda status: all(state_of(status, name) == "active" for name in ("w0", "w1")))
     after = run.wait_for_step(run.status()["outer_step"] + 10)
-    assert after["epoch"] == 1
+    assert after["term"] == 1
     assert threads(pids["learner"]) <= busy + _SPARE_THREADS
     run.start_worker("w2")  # there is a handler for one more
     run.wait_for(lambda status: state_of(status, "w2") == "active")

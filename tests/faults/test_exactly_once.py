@@ -26,7 +26,7 @@ def harm(run: FaultyRun, draws: random.Random, between: str) -> None:
         run.start_learner()
     for name in set(victims) - {"learner"}:
         run.start_worker(name, between)
-    undone = run.wait_for(lambda status: status["epoch"] >= 1)["outer_step"]
+    undone = run.wait_for(lambda status: status["term"] >= 1)["outer_step"]
     run.wait_for_step(min(before, undone) + draws.randrange(1, 9))
 
 

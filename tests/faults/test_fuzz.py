@@ -67,9 +67,9 @@ def resident_bytes() -> int:
 
 def worker_messages() -> list[learner_pb2.WorkerMessage]:
     """One of each kind, such as w0 would send."""
-    incarnation = (1 << 32) + 1
+    fencing_token = (1 << 32) + 1
     push = learner_pb2.GradientEstimatorOut(
-        push_id=1, lane=0, incarnation=incarnation, seq=1, weight=10.0, mean_loss=2.0
+        push_id=1, lane=0, fencing_token=fencing_token, seq=1, weight=10.0, mean_loss=2.0
     )
     inline, chunked, merged = (learner_pb2.GradientEstimatorOut() for _ in range(3))
     for one in (inline, chunked, merged):
@@ -77,8 +77,8 @@ def worker_messages() -> list[learner_pb2.WorkerMessage]:
     inline.grad.CopyFrom(codec.tensors(_BODY, 1, 1 << 20))
     chunked.grad.CopyFrom(codec.tensors(_BODY, 1, 1))
     merged.CopyFrom(inline)
-    merged.parts.add(lane=0, incarnation=incarnation, seq=1, weight=10.0)
-    lane = {"lane": 0, "incarnation": incarnation, "seq": 1}
+    merged.parts.add(lane=0, fencing_token=fencing_token, seq=1, weight=10.0)
+    lane = {"lane": 0, "fencing_token": fencing_token, "seq": 1}
     heartbeat = learner_pb2.Heartbeat(phase=learner_pb2.Heartbeat.COMPUTING, phase_age_s=1.0, progress=3)
     heartbeat.lanes.add(**lane)
     snapshot = learner_pb2.Snapshot(**lane, bytes=16, sha256="0" * 64, transfer=2)
@@ -112,11 +112,11 @@ class OneWorkersStream:
         stream = self.peer.attach()
         assert stream is not None
         self.stream = stream
-        self.inbound = stream_reader(self.core, self.peer.worker_id, self.snapshots)
+        self.inbound = stream_reader(self.core, self.peer.session_id, self.snapshots)
 
     def take(self, message: learner_pb2.WorkerMessage) -> None:
         self.inbound.take(message)
-        if len(self.stream) > 500 or self.core.run.sessions.get(self.peer.worker_id) is None:
+        if len(self.stream) > 500 or self.core.run.sessions.get(self.peer.session_id) is None:
             self.inbound.close()
             self.open()
         if self.core.updates.take_batch() is not None:
@@ -145,9 +145,9 @@ def test_frames_that_are_no_messages() -> None:
 def test_joins(tmp_path: Path) -> None:
     core, draws = make_core(tmp_path), random.Random(3)
     request = learner_pb2.JoinRequest(
-        protocol_min=1, protocol_max=1, run_id="test-run", worker_name="w0", incarnation="i0", host="here"
+        protocol_min=1, protocol_max=1, run_id="test-run", worker_name="w0", process_uuid="i0", host="here"
     )
-    request.held.add(lane=0, incarnation=1, seq=1)
+    request.held.add(lane=0, fencing_token=1, seq=1)
     for _ in range(50_000):
         mutated = mutated_message(draws, request)
         try:
@@ -197,12 +197,12 @@ def test_operators_requests(tmp_path: Path) -> None:
 
 
 def learner_messages() -> list[learner_pb2.LearnerMessage]:
-    lane = {"lane": 0, "incarnation": 1}
+    lane = {"lane": 0, "fencing_token": 1}
     messages: list[dict[str, Any]] = [
-        {"heartbeat_ack": learner_pb2.HeartbeatAck(version=1, credits=2)},
+        {"heartbeat_ack": learner_pb2.HeartbeatAck(outer_step=1, credits=2)},
         {"verdict": learner_pb2.PushVerdict(push_id=1, lane=0, seq=1, verdict=learner_pb2.STALE, credits=1)},
-        {"theta": learner_pb2.ThetaAnnouncement(version=1, sha256="0" * 64, inline=_BODY)},
-        {"grant": learner_pb2.LaneGrant(**lane, seq=3, replay_versions=[1, 2], credits=1)},
+        {"theta": learner_pb2.ThetaAnnouncement(outer_step=1, sha256="0" * 64, inline=_BODY)},
+        {"grant": learner_pb2.LaneGrant(**lane, seq=3, replay_outer_steps=[1, 2], credits=1)},
         {"revocation": learner_pb2.LaneRevocation(**lane, reason="moved")},
         {"drain": learner_pb2.Drain(reason="scaled down", deadline_s=1.0)},
         {"stack_request": learner_pb2.StackRequest()},
@@ -293,8 +293,8 @@ def test_what_a_run_directory_says_of_itself(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     tables = parse_tables(one_hot_toml(outer_steps=9).encode(), "x")
     run.create(write_tables(RunConfig.from_tables(tables).to_tables()))
-    (tmp_path / "epoch").write_text("1")
-    about = {"run": "r", "pid": 1, "epoch": 1, "learner": "h:1", "admin": "h:2", "http": "h:3", "tls": False}
+    (tmp_path / "term").write_text("1")
+    about = {"run": "r", "pid": 1, "term": 1, "learner": "h:1", "admin": "h:2", "http": "h:3", "tls": False}
 
     def endpoints(data: bytes) -> None:
         (tmp_path / "endpoints.json").write_bytes(data)
@@ -305,7 +305,7 @@ def test_what_a_run_directory_says_of_itself(tmp_path: Path) -> None:
         last_status(run)
 
     fuzzed(20_000, 11, json.dumps(about).encode(), endpoints, LearnerUnreachableError)
-    valid = json.dumps({"run": "r", "state": "FINISHED", "epoch": 1, "outer_step": 9}).encode()
+    valid = json.dumps({"run": "r", "state": "FINISHED", "term": 1, "outer_step": 9}).encode()
     fuzzed(2_000, 12, valid, status)
 
 

@@ -16,19 +16,19 @@ pytestmark = pytest.mark.slow
 KILLS = 200
 
 
-def save_for_ever(directory: Path, version: int, saved: Connection) -> None:
-    """Save one version after another, and tell of each."""
+def save_for_ever(directory: Path, outer_step: int, saved: Connection) -> None:
+    """Save one outer step after another, and tell of each."""
     store = CheckpointStore(directory, keep=3)
     while True:
-        store.save(make_checkpoint(version))
-        saved.send(version)
-        version += 1
+        store.save(make_checkpoint(outer_step))
+        saved.send(outer_step)
+        outer_step += 1
 
 
-def killed_while_saving(directory: Path, version: int, lives_s: float) -> int:
-    """Let a process save from `version` on, and kill it; returns the last version that it had saved."""
+def killed_while_saving(directory: Path, outer_step: int, lives_s: float) -> int:
+    """Let a process save from `outer step` on, and kill it; returns the last outer step that it had saved."""
     ours, theirs = fork_server().Pipe(duplex=False)
-    process = fork_server().Process(target=save_for_ever, args=(directory, version, theirs))
+    process = fork_server().Process(target=save_for_ever, args=(directory, outer_step, theirs))
     process.start()
     theirs.close()
     saved = ours.recv()
@@ -44,13 +44,13 @@ def killed_while_saving(directory: Path, version: int, lives_s: float) -> int:
 
 
 def test_two_hundred_kills_leave_a_whole_checkpoint_each(tmp_path: Path) -> None:
-    draws, store, version = random.Random(0), CheckpointStore(tmp_path, keep=3), 2
+    draws, store, outer_step = random.Random(0), CheckpointStore(tmp_path, keep=3), 2
     reports: list[str] = []
     for _ in range(KILLS):
-        saved = killed_while_saving(tmp_path, version, draws.uniform(0.0, 0.01))
+        saved = killed_while_saving(tmp_path, outer_step, draws.uniform(0.0, 0.01))
         store.remove_partial()
         newest = store.load_newest(LIKE, CONFIG, lambda _: None, reports.append)
         assert newest is not None
         assert saved <= newest.outer_step <= saved + 1  # the last one may have been whole but not told of
-        version = newest.outer_step + 1
+        outer_step = newest.outer_step + 1
     assert reports == []

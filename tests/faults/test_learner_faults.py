@@ -28,7 +28,7 @@ def test_workers_outlive_a_killed_learner_and_nothing_counts_twice(run: FaultyRu
     run.kill("learner")
     run.start_learner()
     resumed = run.wait_for(lambda status: len(status["workers"]) == 2)
-    assert resumed["epoch"] == 2
+    assert resumed["term"] == 2
     run.wait_for_step(resumed["outer_step"] + 3)
     assert not run.has_ended("w0")
     assert not run.has_ended("w1")
@@ -43,7 +43,7 @@ def test_a_frozen_learner_continues_where_it_was(run: FaultyRun) -> None:
     run.signal("learner", signal.SIGCONT)
     run.wait_for(lambda status: all(state_of(status, name) == "active" for name in ("w0", "w1")))
     after = run.wait_for_step(before["outer_step"] + 20)
-    assert after["epoch"] == before["epoch"]
+    assert after["term"] == before["term"]
     assert "Traceback" not in log.read_text()
     assert_exactly_once(run)
 
@@ -75,7 +75,7 @@ def test_a_frozen_learner_whose_run_is_taken_over_finds_itself_fenced(run: Fault
     run.start_learner(takeover=True)
     run.start_worker("w2")
     taken = run.wait_for(lambda status: lanes_of(status, "w2"))
-    assert taken["epoch"] > before["epoch"]
+    assert taken["term"] > before["term"]
     os.kill(frozen.pid, signal.SIGCONT)
     frozen.join(PATIENCE_S)
     assert frozen.exitcode == ExitCode.FENCED
@@ -107,7 +107,7 @@ def test_a_damaged_file_costs_one_checkpoint_and_is_named(
     assert damaged in run.path.glob(what), sorted(run.path.glob(what))
     damage(damaged)
     run.start("w0", "w1")
-    resumed = run.wait_for(lambda status: status["epoch"] == 2)
+    resumed = run.wait_for(lambda status: status["term"] == 2)
     run.wait_for_event("checkpoint_passed_over", newest.name)
     assert newest.with_name(f"{newest.name}.corrupt").exists()
     run.wait_for_step(max(step, resumed["outer_step"]) + 3)

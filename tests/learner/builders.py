@@ -131,10 +131,10 @@ def make_settings(run_dir: Path, **changes: Any) -> LearnerSettings:
     return settings_of(**(values | changes))
 
 
-def published(version: int, value: float = 0.0) -> Published:
-    """Return a published theta whose bytes are distinct for each version and value."""
-    words = np.array([version, value], np.float32).tobytes()
-    return Published.of(version, (words * BODY_BYTES)[:BODY_BYTES])
+def published(outer_step: int, value: float = 0.0) -> Published:
+    """Return a published theta whose bytes are distinct for each outer step and value."""
+    words = np.array([outer_step, value], np.float32).tobytes()
+    return Published.of(outer_step, (words * BODY_BYTES)[:BODY_BYTES])
 
 
 def make_core(run_dir: Path, clock: Clock | None = None, term: int = 1, **changes: Any) -> WatchedCore:
@@ -164,13 +164,13 @@ class Peer:
         self,
         core: WatchedCore,
         name: str = "w0",
-        incarnation: str = "i0",
+        process_uuid: str = "i0",
         attach: bool = True,
         host: str = "here",
     ) -> None:
         self.core = core
         self.name = name
-        self.incarnation = incarnation
+        self.process_uuid = process_uuid
         self.host = host
         self.heard: list[LearnerMessage] = []
         self.pushes = 0
@@ -181,7 +181,7 @@ class Peer:
 
     @property
     def session(self) -> WorkerSession:
-        session = self.core.run.sessions.get(self.worker_id)
+        session = self.core.run.sessions.get(self.session_id)
         assert session is not None
         return session
 
@@ -191,14 +191,14 @@ class Peer:
                 protocol_min=1,
                 protocol_max=1,
                 worker_name=self.name,
-                incarnation=self.incarnation,
+                process_uuid=self.process_uuid,
                 host=self.host,
                 pid=1,
                 device_kind="cpu",
                 held=held or [],
             )
         )
-        self.worker_id, self.secret = reply.worker_id, reply.session_secret
+        self.session_id, self.secret = reply.session_id, reply.session_secret
         return reply
 
     def attach(self) -> SendQueue | None:
@@ -210,10 +210,10 @@ class Peer:
     def break_stream(self) -> None:
         assert self.stream is not None
         self.listen()
-        self.core.detach(self.worker_id, self.stream)
+        self.core.detach(self.session_id, self.stream)
 
     def beat(self, **fields: Any) -> None:
-        self.core.heartbeat(self.worker_id, learner_pb2.Heartbeat(**fields))
+        self.core.heartbeat(self.session_id, learner_pb2.Heartbeat(**fields))
 
     def listen(self) -> list[LearnerMessage]:
         """Receive, store and return the core's pending messages to this worker."""
@@ -232,12 +232,12 @@ class Peer:
         return [learner_pb2.Verdict.Name(verdict.verdict) for verdict in self.told("verdict")]
 
     def lanes(self) -> list[int]:
-        return [lane.number for lane in self.core.run.lanes.held_by(self.worker_id)]
+        return [lane.number for lane in self.core.run.lanes.held_by(self.session_id)]
 
     def push(self, lane: int, seq: int, **fields: Any) -> GradientEstimatorOut:
         """Push an estimate whose gradient is all ones."""
         message, body = self.estimate(lane, seq, **fields)
-        self.core.push(self.worker_id, message, body)
+        self.core.push(self.session_id, message, body)
         return message
 
     def estimate(
@@ -247,9 +247,11 @@ class Peer:
         defaults = {
             "push_id": self.pushes,
             "lane": lane,
-            "incarnation": self.core.run.lanes[lane].fencing_token if lane < len(self.core.run.lanes) else 1,
+            "fencing_token": self.core.run.lanes[lane].fencing_token
+            if lane < len(self.core.run.lanes)
+            else 1,
             "seq": seq,
-            "theta_version": self.core.run.outer_step,
+            "outer_step": self.core.run.outer_step,
             "weight": 10.0,
             "mean_loss": 2.0,
             "unroll_info": learner_pb2.UnrollInfo(inner_steps=5),
@@ -272,9 +274,11 @@ def update(core: WatchedCore, effect: Effect = Effect.MOVED) -> None:
     core.updates.applied(outcome(core.run.outer_step + 1, effect))
 
 
-def outcome(version: int, effect: Effect = Effect.MOVED) -> Outcome:
-    """Return the outcome of an update to `version`."""
-    return Outcome(published(version), THETA, LEARNER_STATE, effect, loss=1.5, grad_norm=1.0, update_norm=0.1)
+def outcome(outer_step: int, effect: Effect = Effect.MOVED) -> Outcome:
+    """Return the outcome of an update to `outer step`."""
+    return Outcome(
+        published(outer_step), THETA, LEARNER_STATE, effect, loss=1.5, grad_norm=1.0, update_norm=0.1
+    )
 
 
 def run_one_step(core: WatchedCore, *peers: Peer) -> None:
@@ -286,6 +290,6 @@ def run_one_step(core: WatchedCore, *peers: Peer) -> None:
     update(core)
 
 
-def stream_reader(core: LearnerCore, worker_id: str, snapshots: SnapshotStore) -> StreamReader:
+def stream_reader(core: LearnerCore, session_id: str, snapshots: SnapshotStore) -> StreamReader:
     """Return a reader of a session's stream, as in the learner's server."""
-    return StreamReader(LearnerSessionEvents(core, worker_id, snapshots))
+    return StreamReader(LearnerSessionEvents(core, session_id, snapshots))

@@ -99,7 +99,7 @@ class HandWrittenWorker:
 
     running: RunningLearner
     name: str = "w0"
-    incarnation: str = "i0"
+    process_uuid: str = "i0"
 
     def __post_init__(self) -> None:
         self.heard: list[LearnerMessage] = []
@@ -110,7 +110,7 @@ class HandWrittenWorker:
             protocol_min=1,
             protocol_max=1,
             worker_name=self.name,
-            incarnation=self.incarnation,
+            process_uuid=self.process_uuid,
             held=held or [],
         )
         self.reply = self.running.learner.Join(request, metadata=self.running.metadata, timeout=PATIENCE_S)
@@ -151,16 +151,16 @@ class HandWrittenWorker:
         return {grant.lane: grant for grant in grants}
 
     def push(
-        self, grant: learner_pb2.LaneGrant, seq: int, version: int, body: bytes, **fields: Any
+        self, grant: learner_pb2.LaneGrant, seq: int, outer_step: int, body: bytes, **fields: Any
     ) -> learner_pb2.GradientEstimatorOut:
         """Send an estimate, in chunks if it is large."""
         transfer = grant.lane * 1000 + seq
         defaults: dict[str, Any] = {
             "push_id": transfer,
             "lane": grant.lane,
-            "incarnation": grant.incarnation,
+            "fencing_token": grant.fencing_token,
             "seq": seq,
-            "theta_version": version,
+            "outer_step": outer_step,
             "weight": 1.0,
             "mean_loss": 2.0,
             "grad": codec.tensors(body, transfer, self.reply.chunk_bytes),
@@ -174,8 +174,8 @@ class HandWrittenWorker:
     def verdict(self) -> str:
         return learner_pb2.Verdict.Name(self.next("verdict").verdict)
 
-    def fetch_theta(self, version: int) -> bytes:
-        request = learner_pb2.GetThetaRequest(version=version)
+    def fetch_theta(self, outer_step: int) -> bytes:
+        request = learner_pb2.GetThetaRequest(outer_step=outer_step)
         chunks = self.running.learner.GetTheta(request, metadata=self.running.metadata, timeout=PATIENCE_S)
         return assemble(chunks, codec.body_bytes(self.reply.schema))
 

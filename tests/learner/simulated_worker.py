@@ -48,7 +48,7 @@ class HeldLane:
     """A lane that a worker holds."""
 
     lane: int
-    incarnation: int
+    fencing_token: int
     seq: int
     state: State
     leased: bool = True
@@ -57,10 +57,10 @@ class HeldLane:
 class SimulatedWorker:
     """A simulated worker with a queue of messages in each direction."""
 
-    def __init__(self, simulation: "Simulation", name: str, incarnation: str) -> None:
+    def __init__(self, simulation: "Simulation", name: str, process_uuid: str) -> None:
         self.simulation = simulation
         self.name = name
-        self.incarnation = incarnation
+        self.process_uuid = process_uuid
         self.lanes: dict[int, HeldLane] = {}
         self.unsettled: dict[int, WorkerMessage] = {}
         self.downlink = SendQueue()
@@ -68,7 +68,7 @@ class SimulatedWorker:
         self.theta: learner_pb2.ThetaAnnouncement | None = None
         self.identity: tuple[int, str] | None = None
         self.stream: SendQueue | None = None
-        self.worker_id = ""
+        self.session_id = ""
         self.messages = 0
         self.draining = False
         self.gone = False
@@ -76,23 +76,23 @@ class SimulatedWorker:
     def connect(self) -> None:
         """Join and open a stream; resend pushes without a final verdict."""
         held = [
-            learner_pb2.HeldLane(lane=lane.lane, incarnation=lane.incarnation, seq=lane.seq)
+            learner_pb2.HeldLane(lane=lane.lane, fencing_token=lane.fencing_token, seq=lane.seq)
             for lane in self.lanes.values()
         ]
         request = learner_pb2.JoinRequest(
-            protocol_min=1, protocol_max=1, worker_name=self.name, incarnation=self.incarnation, held=held
+            protocol_min=1, protocol_max=1, worker_name=self.name, process_uuid=self.process_uuid, held=held
         )
         core = self.simulation.core
         reply = core.join(request)
-        self.worker_id = reply.worker_id
-        identity = (core.run.term, self.worker_id)
+        self.session_id = reply.session_id
+        identity = (core.run.term, self.session_id)
         if identity != self.identity:
             for lane in self.lanes.values():
                 lane.leased = False
         self.identity = identity
         self.theta = None
         self.uplink = deque(self.unsettled.values())
-        self.inbound = stream_reader(core, self.worker_id, self.simulation.snapshots)
+        self.inbound = stream_reader(core, self.session_id, self.simulation.snapshots)
         attached = core.attach(reply.session_secret)
         assert attached is not None
         self.stream = self.downlink = attached[1]
@@ -101,7 +101,7 @@ class SimulatedWorker:
         """Close the stream and drop all messages in transit to the learner."""
         if self.stream is not None:
             self.inbound.close()
-            self.simulation.core.detach(self.worker_id, self.stream)
+            self.simulation.core.detach(self.session_id, self.stream)
         self.stream = None
         self.uplink.clear()
 
@@ -115,7 +115,11 @@ class SimulatedWorker:
                 self._take(message.grant)
             case "revocation":
                 lane = self.lanes.get(message.revocation.lane)
-                if lane is not None and lane.leased and lane.incarnation == message.revocation.incarnation:
+                if (
+                    lane is not None
+                    and lane.leased
+                    and lane.fencing_token == message.revocation.fencing_token
+                ):
                     self._give_back(lane)
             case "verdict":
                 self._settle(message.verdict)
@@ -131,7 +135,7 @@ class SimulatedWorker:
             self._leave()
             return
         for lane in self.lanes.values():
-            if lane.leased and self.theta is not None and self.theta.version == lane.seq:
+            if lane.leased and self.theta is not None and self.theta.outer_step == lane.seq:
                 self._estimate(lane, self.theta)
                 return
 
@@ -146,9 +150,9 @@ class SimulatedWorker:
         push = learner_pb2.GradientEstimatorOut(
             push_id=self.messages,
             lane=lane.lane,
-            incarnation=lane.incarnation,
+            fencing_token=lane.fencing_token,
             seq=lane.seq,
-            theta_version=theta.version,
+            outer_step=theta.outer_step,
             weight=1.0,
             grad=codec.tensors(body, self.messages, 1 << 20),
             unroll_info=learner_pb2.UnrollInfo(inner_steps=1),
@@ -164,7 +168,7 @@ class SimulatedWorker:
         self.messages += 1
         snapshot = learner_pb2.Snapshot(
             lane=lane.lane,
-            incarnation=lane.incarnation,
+            fencing_token=lane.fencing_token,
             seq=lane.seq,
             bytes=len(body),
             sha256=hashlib.sha256(body).hexdigest(),
@@ -179,7 +183,9 @@ class SimulatedWorker:
         self._snapshot(lane)
         self.uplink.append(
             WorkerMessage(
-                lane_return=learner_pb2.LaneReturn(lane=lane.lane, incarnation=lane.incarnation, seq=lane.seq)
+                lane_return=learner_pb2.LaneReturn(
+                    lane=lane.lane, fencing_token=lane.fencing_token, seq=lane.seq
+                )
             )
         )
         del self.lanes[lane.lane]
@@ -187,25 +193,25 @@ class SimulatedWorker:
     def _take(self, grant: learner_pb2.LaneGrant) -> None:
         held = self.lanes.get(grant.lane)
         if held is not None and held.seq == grant.seq:
-            held.incarnation, held.leased = grant.incarnation, True
+            held.fencing_token, held.leased = grant.fencing_token, True
             return
         self.simulation.seen["restored"] += 1
-        self.simulation.seen["replayed"] += len(grant.replay_versions)
-        self.lanes[grant.lane] = HeldLane(grant.lane, grant.incarnation, grant.seq, self._restored(grant))
+        self.simulation.seen["replayed"] += len(grant.replay_outer_steps)
+        self.lanes[grant.lane] = HeldLane(grant.lane, grant.fencing_token, grant.seq, self._restored(grant))
 
     def _restored(self, grant: learner_pb2.LaneGrant) -> State:
         if grant.snapshot_seq:
             ref = SnapshotRef(grant.lane, grant.snapshot_seq, grant.snapshot_sha256)
             state = np.frombuffer(b"".join(self.simulation.snapshots.read(ref, 1 << 20)), np.float32)
         else:
-            state = init_state(grant.lane, self._theta(grant.init_version))
-        for version in grant.replay_versions:
-            _, state = estimate(grant.lane, version + 1, self._theta(version), state)
+            state = init_state(grant.lane, self._theta(grant.init_outer_step))
+        for outer_step in grant.replay_outer_steps:
+            _, state = estimate(grant.lane, outer_step + 1, self._theta(outer_step), state)
         return state
 
-    def _theta(self, version: int) -> bytes:
-        published = self.simulation.core.run.thetas.get(version)
-        assert published is not None, f"theta {version} is needed for a replay, and is not in the ring"
+    def _theta(self, outer_step: int) -> bytes:
+        published = self.simulation.core.run.thetas.get(outer_step)
+        assert published is not None, f"theta {outer_step} is needed for a replay, and is no longer kept"
         return published.body
 
     def _settle(self, verdict: learner_pb2.PushVerdict) -> None:
@@ -224,6 +230,6 @@ class SimulatedWorker:
             self._give_back(lane)
         while self.uplink and self.stream is not None:
             self.speak()
-        self.simulation.core.leave(self.worker_id, "drained")
+        self.simulation.core.leave(self.session_id, "drained")
         self.disconnect()
         self.gone = True

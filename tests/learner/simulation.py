@@ -21,19 +21,19 @@ from tests.learner.simulated_worker import SimulatedWorker, estimate, init_state
 
 
 def straight_loop(settings: LearnerSettings, steps: int) -> list[str]:
-    """Return theta's digest at each version, computed in a plain loop."""
+    """Return theta's digest at each outer step, computed in a plain loop."""
     outer = OuterLearner(settings.experiment, settings.aggregation.batch_size)
     theta = outer.initialise()
     lanes = range(settings.experiment.lanes)
     states = [init_state(lane, theta.body) for lane in lanes]
     digests = [theta.sha256]
-    for version in range(steps):
+    for outer_step in range(steps):
         batch = []
         for lane in lanes:
-            body, states[lane] = estimate(lane, version + 1, theta.body, states[lane])
+            body, states[lane] = estimate(lane, outer_step + 1, theta.body, states[lane])
             leaves = codec.decode(body, SCHEMA)
-            batch.append(BufferedPush(lane, version + 1, version, "w", 0, 1.0, 0.0, leaves, 1, 0.0))
-        theta = outer.apply(version, batch).published
+            batch.append(BufferedPush(lane, outer_step + 1, outer_step, "w", 0, 1.0, 0.0, leaves, 1, 0.0))
+        theta = outer.apply(outer_step, batch).published
         digests.append(theta.sha256)
     return digests
 
@@ -45,7 +45,7 @@ class Simulation:
         self.settings = settings
         self.draws = draws
         self.clock = Clock()
-        self.epoch = 0
+        self.term = 0
         self.born = 0
         self.workers: list[SimulatedWorker] = []
         self.digests: dict[int, set[str]] = {}
@@ -54,13 +54,13 @@ class Simulation:
 
     def start_learner(self) -> None:
         """Start a new term of the learner from its files."""
-        self.epoch += 1
+        self.term += 1
         directory = self.settings.run_dir
         self.snapshots = SnapshotStore(directory / "lanes")
         checkpoints = CheckpointStore(directory / "checkpoints", self.settings.checkpoint.keep)
         events = EventLog(directory / "events.jsonl")
         self.outer = OuterLearner(self.settings.experiment, self.settings.aggregation.batch_size)
-        run = restore(self.settings, self.epoch, self.outer, checkpoints, self.snapshots, events, self.clock)
+        run = restore(self.settings, self.term, self.outer, checkpoints, self.snapshots, events, self.clock)
         self.core = WatchedCore(run)
         self.saver = Saver(self.core.updates, checkpoints, self.snapshots)
         self.unfinished = False
@@ -157,7 +157,7 @@ class Simulation:
             self.clock.advance(13.0)
             for worker in self.workers:
                 if worker.stream is not None and self.draws.random() < 0.7:
-                    self.core.heartbeat(worker.worker_id, learner_pb2.Heartbeat())
+                    self.core.heartbeat(worker.session_id, learner_pb2.Heartbeat())
             self.core.tick()
 
     def kill_learner(self) -> None:
@@ -194,7 +194,7 @@ class Simulation:
         self.workers = [worker for worker in self.workers if not worker.gone]
 
     def run(self, steps: int, trouble: float) -> str:
-        """Run until theta is at version `steps`; return its digest."""
+        """Run until theta is at outer step `steps`; return its digest."""
         for _ in range(200_000):
             if self.core.run.outer_step >= steps:
                 return self.core.run.thetas.newest.sha256
@@ -206,4 +206,4 @@ class Simulation:
                 self.clock.advance(1.0)
                 self.core.tick()
             self.step()
-        raise AssertionError(f"stuck at version {self.core.run.outer_step}")
+        raise AssertionError(f"stuck at outer_step {self.core.run.outer_step}")

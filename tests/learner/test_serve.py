@@ -39,13 +39,13 @@ if __name__ == "__main__":
 
 
 def steps(worker: HandWrittenWorker, first: int, last: int, value: float = 1.0) -> str:
-    """Push every lane for versions `first` to `last`; returns the digest of the theta reached."""
+    """Push every lane for outer steps `first` to `last`; returns the digest of the theta reached."""
     lanes = worker.grants(3)
-    for version in range(first, last):
+    for outer_step in range(first, last):
         for grant in lanes.values():
-            worker.push(grant, version + 1, version, gradient_body(value + version))
+            worker.push(grant, outer_step + 1, outer_step, gradient_body(value + outer_step))
         announcement = worker.next("theta")
-        while announcement.version <= version:
+        while announcement.outer_step <= outer_step:
             announcement = worker.next("theta")
     return str(announcement.sha256)
 
@@ -62,14 +62,14 @@ def test_a_second_learner_on_the_run_directory_is_refused(tmp_path: Path) -> Non
     with RunningLearner(make_settings(tmp_path)) as first:
         with pytest.raises(RunInUseError, match="another learner holds this run directory"):
             serve(make_settings(tmp_path))
-        assert first.status().epoch == 1
+        assert first.status().term == 1
 
 
 @pytest.mark.parametrize("port", ["port", "admin_port", "http_port"])
 def test_a_taken_port_is_named(tmp_path: Path, taken_port: int, port: str) -> None:
     with pytest.raises(PortInUseError, match=f"cannot listen on 127.0.0.1:{taken_port}"):
         serve(make_settings(tmp_path, **{port: taken_port}))
-    assert not (tmp_path / "epoch").exists()
+    assert not (tmp_path / "term").exists()
 
 
 @pytest.mark.parametrize("plane", ["port", "admin_port", "http_port"])
@@ -91,8 +91,8 @@ def test_a_stopped_run_continues_where_it_was(tmp_path: Path) -> None:
         status = second.status()
         worker = HandWrittenWorker(second).enter()
         grants = worker.grants(3)
-    assert (status.epoch, status.outer_step, status.theta_sha256, status.inner_steps) == (2, 3, reached, 0)
-    assert [list(grant.replay_versions) for grant in grants.values()] == [[0, 1, 2]] * 3
+    assert (status.term, status.outer_step, status.theta_sha256, status.inner_steps) == (2, 3, reached, 0)
+    assert [list(grant.replay_outer_steps) for grant in grants.values()] == [[0, 1, 2]] * 3
 
 
 def test_theta_after_a_resume_is_that_of_a_run_without_one(tmp_path: Path) -> None:
@@ -163,9 +163,9 @@ def test_a_lane_state_that_rotted_ends_the_learner_and_the_next_one_starts_befor
     with RunningLearner(settings) as running:
         worker = HandWrittenWorker(running).enter()
         lanes = worker.grants(3)
-        for version in range(7):
-            push(worker, lanes, version, with_state=version == 6)
-            if version in (2, 6):
+        for outer_step in range(7):
+            push(worker, lanes, outer_step, with_state=outer_step == 6)
+            if outer_step in (2, 6):
                 running.ask("SaveCheckpoint", admin_pb2.SaveCheckpointRequest())
         (tmp_path / "lanes" / "0" / "seq-00000007.safetensors").write_bytes(b"rot")
         with pytest.raises(grpc.RpcError, match="expected"):
@@ -178,14 +178,14 @@ def test_a_lane_state_that_rotted_ends_the_learner_and_the_next_one_starts_befor
     assert "checkpoint_passed_over" in kinds
 
 
-def push(worker: HandWrittenWorker, lanes: dict[int, Any], version: int, *, with_state: bool) -> None:
-    """Push every lane for one version, each after its state, and wait for the next theta."""
+def push(worker: HandWrittenWorker, lanes: dict[int, Any], outer_step: int, *, with_state: bool) -> None:
+    """Push every lane for one outer step, each after its state, and wait for the next theta."""
     for lane, grant in lanes.items():
-        state = f"state of lane {lane} at {version + 1}".encode()
+        state = f"state of lane {lane} at {outer_step + 1}".encode()
         snapshot = learner_pb2.Snapshot(
             lane=lane,
-            incarnation=grant.incarnation,
-            seq=version + 1,
+            fencing_token=grant.fencing_token,
+            seq=outer_step + 1,
             bytes=len(state),
             sha256=hashlib.sha256(state).hexdigest(),
             transfer=1_000_000 + lane,
@@ -193,8 +193,8 @@ def push(worker: HandWrittenWorker, lanes: dict[int, Any], version: int, *, with
         if with_state:
             worker.say(snapshot=snapshot)
             worker.say_body(state, snapshot.transfer)
-        worker.push(grant, version + 1, version, gradient_body(1.0))
-    while worker.next("theta").version <= version:
+        worker.push(grant, outer_step + 1, outer_step, gradient_body(1.0))
+    while worker.next("theta").outer_step <= outer_step:
         pass
 
 
@@ -203,12 +203,12 @@ def test_three_updates_that_would_spoil_theta_fail_the_run_with_the_good_one_on_
         worker = HandWrittenWorker(running).enter()
         lanes = worker.grants(3).values()
         reached = {}
-        for version, value in enumerate((1.0, 3e38, 3e38, 3e38)):
+        for outer_step, value in enumerate((1.0, 3e38, 3e38, 3e38)):
             for grant in lanes:
-                worker.push(grant, version + 1, version, gradient_body(value))
-            while version < 3 and version + 1 not in reached:
+                worker.push(grant, outer_step + 1, outer_step, gradient_body(value))
+            while outer_step < 3 and outer_step + 1 not in reached:
                 theta = worker.next("theta")
-                reached[theta.version] = theta.sha256
+                reached[theta.outer_step] = theta.sha256
         assert running.wait() == 65
     newest = sorted((tmp_path / "checkpoints").iterdir())[-1]
     assert newest.name == "step-00000004.safetensors"
@@ -277,7 +277,7 @@ def test_a_port_that_was_taken_in_the_meantime_is_replaced(
     LearnerDirectory(tmp_path).remember_ports(Ports()._replace(**{plane: taken_port}))
     with RunningLearner(make_settings(tmp_path)) as running:
         assert not running.endpoints[plane].endswith(f":{taken_port}")
-        assert running.status().epoch == 1
+        assert running.status().term == 1
 
 
 def test_a_learner_whose_lock_nobody_gets_is_not_healthy(

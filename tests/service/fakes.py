@@ -193,7 +193,7 @@ class FakeLearner:
     def terminate(self) -> None:
         self.terminations += 1
 
-    def last_words(self) -> str:
+    def last_log_line(self) -> str:
         return "its last words"
 
     def kill(self) -> None:

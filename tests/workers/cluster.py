@@ -29,11 +29,11 @@ def straight_loop() -> str:
     lanes = range(experiment.lanes)
     weights = weights_of(outer.get_meta_params(outer_state), 0)
     states = [init_lane(experiment.estimator(lane), weights, experiment.seed, lane) for lane in lanes]
-    for version in range(experiment.outer_steps):
-        weights = weights_of(outer.get_meta_params(outer_state), version)
+    for outer_step in range(experiment.outer_steps):
+        weights = weights_of(outer.get_meta_params(outer_state), outer_step)
         estimates = [
             estimate_lane(
-                experiment.estimator(lane), weights, states[lane], experiment.seed, lane, version + 1
+                experiment.estimator(lane), weights, states[lane], experiment.seed, lane, outer_step + 1
             )
             for lane in lanes
         ]

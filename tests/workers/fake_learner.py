@@ -66,7 +66,7 @@ class FakeStream:
 
 
 class FakeLearner:
-    """A fake learner whose theta at version `v` is the initial theta plus `v` hundredths."""
+    """A fake learner whose theta at outer step `v` is the initial theta plus `v` hundredths."""
 
     def __init__(self, *, exact: bool = True, snapshot_every: int = 100) -> None:
         self._experiment = Experiment.from_toml(EXPERIMENT)
@@ -75,8 +75,8 @@ class FakeLearner:
         self.reply = learner_pb2.JoinReply(
             protocol=1,
             run_id="run",
-            epoch=1,
-            worker_id="w0#1",
+            term=1,
+            session_id="w0#1",
             session_secret="secret",
             heartbeat_s=60.0,
             orphan_ttl_s=600.0,
@@ -85,7 +85,7 @@ class FakeLearner:
             experiment_toml=EXPERIMENT,
             lanes_total=4,
             snapshot_every=snapshot_every,
-            exact_versions=exact,
+            exact_steps=exact,
         )
         self.joins: queue.Queue[learner_pb2.JoinRequest] = queue.Queue()
         self.join_errors: queue.SimpleQueue[Exception] = queue.SimpleQueue()
@@ -111,19 +111,19 @@ class FakeLearner:
         self.streams.put(stream)
         return stream
 
-    def get_theta(self, version: int, size: int) -> codec.Buffer:
+    def get_theta(self, outer_step: int, size: int) -> codec.Buffer:
         if not self.fetch_errors.empty():
             raise self.fetch_errors.get()
-        self.fetched.append(version)
-        return self.theta_body(version)
+        self.fetched.append(outer_step)
+        return self.theta_body(outer_step)
 
     def get_snapshot(self, lane: int, seq: int, max_bytes: int) -> codec.Buffer:
         if (lane, seq) not in self.snapshots:
             raise RefusedError(f"NOT_FOUND: no snapshot of lane {lane} at {seq}")
         return self.snapshots[lane, seq]
 
-    def leave(self, worker_id: str, reason: str, *, is_unfit: bool = False) -> None:
-        self.left.append(worker_id)
+    def leave(self, session_id: str, reason: str, *, is_unfit: bool = False) -> None:
+        self.left.append(session_id)
 
     def close(self) -> None:
         pass
@@ -170,31 +170,35 @@ class FakeLearner:
     def say(self, **message: object) -> None:
         self.stream.say(learner_pb2.LearnerMessage(**message))
 
-    def announce(self, version: int, *, inline: bool = True) -> None:
-        body = self.theta_body(version)
-        announcement = learner_pb2.ThetaAnnouncement(version=version, sha256=hashlib.sha256(body).hexdigest())
+    def announce(self, outer_step: int, *, inline: bool = True) -> None:
+        body = self.theta_body(outer_step)
+        announcement = learner_pb2.ThetaAnnouncement(
+            outer_step=outer_step, sha256=hashlib.sha256(body).hexdigest()
+        )
         if inline:
             announcement.inline = body
         self.say(theta=announcement)
 
     def grant(
-        self, lane: int, *, incarnation: int = 1, seq: int = 0, snapshot_seq: int = 0, credits: int = 9
+        self, lane: int, *, fencing_token: int = 1, seq: int = 0, snapshot_seq: int = 0, credits: int = 9
     ) -> None:
         """Grant a lane; in sync, with the replay from its snapshot to `seq`."""
         snapshot = self.snapshots.get((lane, snapshot_seq), b"")
         grant = learner_pb2.LaneGrant(
             lane=lane,
-            incarnation=incarnation,
+            fencing_token=fencing_token,
             seq=seq,
             snapshot_seq=snapshot_seq,
             snapshot_sha256=hashlib.sha256(snapshot).hexdigest(),
-            replay_versions=range(snapshot_seq, seq) if self.reply.exact_versions else (),
+            replay_outer_steps=range(snapshot_seq, seq) if self.reply.exact_steps else (),
             credits=credits,
         )
         self.say(grant=grant)
 
-    def revoke(self, lane: int, *, incarnation: int = 1) -> None:
-        self.say(revocation=learner_pb2.LaneRevocation(lane=lane, incarnation=incarnation, reason="moved"))
+    def revoke(self, lane: int, *, fencing_token: int = 1) -> None:
+        self.say(
+            revocation=learner_pb2.LaneRevocation(lane=lane, fencing_token=fencing_token, reason="moved")
+        )
 
     def judge(
         self, push: learner_pb2.GradientEstimatorOut, verdict: learner_pb2.Verdict, *, credits: int = 9
@@ -205,9 +209,9 @@ class FakeLearner:
             )
         )
 
-    def dismiss(self, reason: learner_pb2.Goodbye.Reason) -> None:
+    def close_all(self, reason: learner_pb2.Goodbye.Reason) -> None:
         self.say(goodbye=learner_pb2.Goodbye(reason=reason))
 
-    def theta_body(self, version: int) -> bytes:
-        theta = jax.tree.map(lambda leaf: np.asarray(leaf + 0.01 * version, leaf.dtype), self._theta)
+    def theta_body(self, outer_step: int) -> bytes:
+        theta = jax.tree.map(lambda leaf: np.asarray(leaf + 0.01 * outer_step, leaf.dtype), self._theta)
         return codec.encode(theta, self.schema)

@@ -42,7 +42,7 @@ def test_a_process_shows_its_stacks_on_sigusr1_and_drains_on_sigterm():
 def test_an_actor_is_answered_beside_its_run_and_drains(tmp_path: Path):
     outcome = ActorOutcome(linger_s=0.0, leave=lambda code: None)
     actor = WorkerActor(NOBODY, "token", "", "w0", "run", str(tmp_path), outcome)
-    assert actor.whereabouts()[1] == os.getpid()
+    assert actor.location()[1] == os.getpid()
     assert "not started" in actor.stack()
     ends: list[tuple[int, str]] = []
     running = threading.Thread(target=lambda: ends.append(actor.run()))

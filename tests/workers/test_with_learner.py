@@ -14,10 +14,10 @@ from workers.session.client import LearnerClient, LearnerStream
 class DrainingClient(LearnerClient):
     """Drains its worker, and starts another one, when some theta is announced."""
 
-    def __init__(self, cluster: Cluster, address: str, version: int) -> None:
+    def __init__(self, cluster: Cluster, address: str, outer_step: int) -> None:
         super().__init__(address, TOKEN)
         self._cluster = cluster
-        self._version = version
+        self._outer_step = outer_step
 
     def open_session(
         self, session_secret: str, outgoing: Iterable[learner_pb2.WorkerMessage]
@@ -25,7 +25,7 @@ class DrainingClient(LearnerClient):
         return WatchedStream(super().open_session(session_secret, outgoing), self._look)
 
     def _look(self, message: learner_pb2.LearnerMessage) -> None:
-        if message.theta.version == self._version:
+        if message.theta.outer_step == self._outer_step:
             self._cluster.start_worker()
             self._cluster.workers[0].drain("replaced")
 
@@ -57,7 +57,7 @@ def test_theta_does_not_depend_on_the_number_of_workers(tmp_path, expected, work
 
 def test_theta_does_not_depend_on_a_worker_being_replaced(tmp_path, expected):
     cluster = Cluster(tmp_path)
-    cluster.start_worker(DrainingClient(cluster, cluster.address, version=4))
+    cluster.start_worker(DrainingClient(cluster, cluster.address, outer_step=4))
     assert cluster.finish()["theta_sha256"] == expected
     assert cluster.codes == {"w0": ExitCode.OK, "w1": ExitCode.OK}
 

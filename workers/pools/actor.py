@@ -115,7 +115,7 @@ class WorkerActor:
         """Return the result of `run`, or None if there is none after `timeout_s`."""
         return self._outcome.wait(timeout_s)
 
-    def whereabouts(self) -> tuple[str, int, str]:
+    def location(self) -> tuple[str, int, str]:
         """Return this actor's host and process id, and the address of its learner."""
         return socket.gethostname(), os.getpid(), self._settings.learner
 

@@ -53,16 +53,16 @@ class StartedProcess(LocalProcess):
     """A child of this process."""
 
     def __init__(
-        self, process: "subprocess.Popen[bytes]", last_words: Callable[[], str] = lambda: ""
+        self, process: "subprocess.Popen[bytes]", last_log_line: Callable[[], str] = lambda: ""
     ) -> None:
         """Watch a child.
 
         Args:
             process: the child.
-            last_words: returns the reason of its exit, or "" if it left none.
+            last_log_line: returns the reason of its exit, or "" if it left none.
         """
         self.pid = process.pid
-        self._last_words = last_words
+        self._last_log_line = last_log_line
         self._process = process
         self._exit: Exit | None = None
         self._was_killed = False
@@ -88,7 +88,7 @@ class StartedProcess(LocalProcess):
             return Exit(None, "killed by the kernel: out of memory", out_of_memory=True)
         if code < 0:
             return Exit(None, f"killed by {signal.Signals(-code).name}")
-        return Exit.said(code, self._last_words())
+        return Exit.said(code, self._last_log_line())
 
     def _is_out_of_memory(self, code: int) -> bool:
         # The kernel's count names no process: take this one if nobody here killed it and the count grew.

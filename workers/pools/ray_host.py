@@ -69,8 +69,8 @@ def host_class() -> type[Any]:
         def outcome(self, timeout_s: float) -> Any:
             return self._hosted.outcome(timeout_s)
 
-        def whereabouts(self) -> Any:
-            return self._hosted.whereabouts()
+        def location(self) -> Any:
+            return self._hosted.location()
 
         def drain(self, reason: str) -> None:
             self._hosted.drain(reason)

@@ -60,7 +60,7 @@ class _Actor:
 
     handle: Any
     result: Any
-    whereabouts: Any
+    location: Any
     is_adopted: bool = False
     place: tuple[str, int] | None = None
     exit: Exit | None = None
@@ -136,7 +136,7 @@ class RayPool(WorkerPool):
             .remote(driver_search(), place, *self._arguments, name, self._run_id, str(self._logs_dir))
         )
         self._known.add(actor_name)
-        self._actors[name] = _Actor(handle, handle.run.remote(), _beside(handle.whereabouts).remote())
+        self._actors[name] = _Actor(handle, handle.run.remote(), _beside(handle.location).remote())
 
     def adopt(self, name: str, host: str, pid: int) -> bool:
         if self._is_alive(name):
@@ -148,8 +148,8 @@ class RayPool(WorkerPool):
             with contextlib.suppress(ValueError):  # it has ended since
                 handle = self._ray.get_actor(actor_name, namespace=NAMESPACE)
                 if self._looks_here(handle, (host, pid)):
-                    whereabouts = _beside(handle.whereabouts).remote()
-                    self._actors[name] = _Actor(handle, _outcome_of(handle), whereabouts, is_adopted=True)
+                    location = _beside(handle.location).remote()
+                    self._actors[name] = _Actor(handle, _outcome_of(handle), location, is_adopted=True)
                     return True
                 self._ray.kill(handle, no_restart=True)
         return False
@@ -175,7 +175,7 @@ class RayPool(WorkerPool):
             for name, actor in self._actors.items()
             if actor.exit is None
             and not actor.is_adopted
-            and not self._is_ready(actor.whereabouts)
+            and not self._is_ready(actor.location)
             and not has_place(self._ray, actor.handle._actor_id.hex())
         ]
         return dict.fromkeys(waiting, shortage(self._ray, self._bundle)) if waiting else {}
@@ -243,7 +243,7 @@ class RayPool(WorkerPool):
     def _looks_here(self, handle: Any, joined: tuple[str, int]) -> bool:
         """Whether a worker looks for its learner at this pool's address, or is the one that has `joined`."""
         with contextlib.suppress(self._ray.exceptions.RayError, TimeoutError):
-            answer = _beside(handle.whereabouts).remote()
+            answer = _beside(handle.location).remote()
             host, pid, learner = self._ray.get(answer, timeout=_ANSWER_S)
             return learner == self._arguments[0] or (host, pid) == joined
         return False
@@ -289,9 +289,9 @@ class RayPool(WorkerPool):
         }
 
     def _describe(self, actor: _Actor) -> WorkerProcess:
-        if actor.place is None and self._is_ready(actor.whereabouts):
+        if actor.place is None and self._is_ready(actor.location):
             with contextlib.suppress(self._ray.exceptions.RayError):
-                host, pid, _ = self._ray.get(actor.whereabouts)
+                host, pid, _ = self._ray.get(actor.location)
                 actor.place = host, pid
         host, pid = actor.place or ("", 0)
         if actor.exit is not None:

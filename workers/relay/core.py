@@ -63,7 +63,7 @@ class RelayCore:
         with self._lock:
             if joined.fresh:
                 names = {worker.name for worker in self._state.workers}
-                self.dismiss(learner_pb2.Goodbye.EXPIRED, "the relay has joined the learner again")
+                self.close_all(learner_pb2.Goodbye.EXPIRED, "the relay has joined the learner again")
                 self._state.begin_afresh(joined.reply)
                 self._leasing.await_again(names)
             else:
@@ -107,7 +107,7 @@ class RelayCore:
             for lane in self._state.lanes:
                 self._leasing.give_back(lane, reason)
 
-    def dismiss(self, reason: learner_pb2.Goodbye.Reason, detail: str) -> None:
+    def close_all(self, reason: learner_pb2.Goodbye.Reason, detail: str) -> None:
         """Send a Goodbye to every worker."""
         with self._lock:
             goodbye = learner_pb2.Goodbye(reason=reason, detail=detail)
@@ -119,7 +119,7 @@ class RelayCore:
             if not self._state.has_joined:
                 return
             for worker in self._state.workers:
-                silent_s = self._state.clock() - worker.last_heard_s
+                silent_s = self._state.clock() - worker.last_message_s
                 if silent_s > self._state.lease_ttl_s:
                     self._close(worker, learner_pb2.Goodbye.EXPIRED, f"nothing heard for {silent_s:.1f} s")
                 elif worker.stuck_at is None and worker.is_overdue():
@@ -140,7 +140,7 @@ class RelayCore:
         with self._lock:
             self._check(request)
             worker = self._state.workers.named(request.worker_name)
-            if worker is not None and worker.introduction.incarnation != request.incarnation:
+            if worker is not None and worker.join_request.process_uuid != request.process_uuid:
                 self._close(worker, learner_pb2.Goodbye.SUPERSEDED, "a newer process of this worker joined")
                 worker = None
             if worker is None:
@@ -151,8 +151,8 @@ class RelayCore:
             self._leasing.keep_of(worker)
             welcome = learner_pb2.JoinReply()
             welcome.CopyFrom(self._state.reply)
-            welcome.worker_id, welcome.session_secret = worker.worker_id, worker.secret
-            welcome.version = self._state.version
+            welcome.session_id, welcome.session_secret = worker.session_id, worker.secret
+            welcome.outer_step = self._state.outer_step
             return welcome
 
     def attach(self, secret: str) -> tuple[str, SendQueue] | None:
@@ -163,86 +163,88 @@ class RelayCore:
                 return None
             if worker.queue is not None:
                 worker.queue.close()
-            worker.queue, worker.last_heard_s = SendQueue(), self._state.clock()
+            worker.queue, worker.last_message_s = SendQueue(), self._state.clock()
             if self._state.theta is not None:
                 worker.send(self._state.theta)
             self._leasing.is_here(worker)
             self._renew_report()
-            return worker.worker_id, worker.queue
+            return worker.session_id, worker.queue
 
-    def detach(self, worker_id: str, stream: SendQueue) -> None:
+    def detach(self, session_id: str, stream: SendQueue) -> None:
         """Handle a broken stream. The worker keeps its lanes until the lease's time to live expires."""
         with self._lock:
             stream.close()
-            worker = self._state.workers.get(worker_id)
+            worker = self._state.workers.get(session_id)
             if worker is not None and worker.queue is stream:
                 worker.queue = None
                 self._renew_report()
 
-    def heartbeat(self, worker_id: str, heartbeat: learner_pb2.Heartbeat) -> None:
+    def heartbeat(self, session_id: str, heartbeat: learner_pb2.Heartbeat) -> None:
         """Record a worker's heartbeat and acknowledge it."""
         with self._lock:
-            worker = self._state.heard(worker_id)
+            worker = self._state.sender(session_id)
             if worker is not None:
                 worker.take_heartbeat(heartbeat)
                 worker.note_held(heartbeat.lanes)
-                ack = learner_pb2.HeartbeatAck(version=self._state.version, credits=self._state.share(worker))
+                ack = learner_pb2.HeartbeatAck(
+                    outer_step=self._state.outer_step, credits=self._state.share(worker)
+                )
                 worker.send(learner_pb2.LearnerMessage(heartbeat_ack=ack))
 
-    def refuse_unread(self, worker_id: str, push: learner_pb2.GradientEstimatorOut) -> bool:
+    def refuse_unread(self, session_id: str, push: learner_pb2.GradientEstimatorOut) -> bool:
         """Reject a push before its body arrives if the body is not needed; return whether it was rejected."""
         with self._lock:
-            worker = self._state.heard(worker_id)
+            worker = self._state.sender(session_id)
             return worker is None or self._pending.refuse(worker, push)
 
     def push(
-        self, worker_id: str, push: learner_pb2.GradientEstimatorOut, body: codec.Buffer | codec.CodecError
+        self, session_id: str, push: learner_pb2.GradientEstimatorOut, body: codec.Buffer | codec.CodecError
     ) -> None:
         """Accept a push as pending, or answer it with a rejection."""
         with self._lock:
-            worker = self._state.heard(worker_id)
+            worker = self._state.sender(session_id)
             if worker is not None and not self._pending.refuse(worker, push):
                 self._pending.take(worker, push, body)
 
-    def wants_snapshot(self, worker_id: str, snapshot: learner_pb2.Snapshot) -> bool:
+    def wants_snapshot(self, session_id: str, snapshot: learner_pb2.Snapshot) -> bool:
         """Whether to receive a snapshot: only if its lease is current, which is the learner's rule too."""
         with self._lock:
-            self._state.heard(worker_id)
-            return self._state.lanes.leased(worker_id, snapshot.lane, snapshot.incarnation) is not None
+            self._state.sender(session_id)
+            return self._state.lanes.leased(session_id, snapshot.lane, snapshot.fencing_token) is not None
 
-    def snapshot(self, worker_id: str, snapshot: learner_pb2.Snapshot, body: bytes) -> None:
+    def snapshot(self, session_id: str, snapshot: learner_pb2.Snapshot, body: bytes) -> None:
         """Forward a lane's unroll state to the learner."""
         with self._lock:
-            if self.wants_snapshot(worker_id, snapshot):
+            if self.wants_snapshot(session_id, snapshot):
                 self._state.session_state.snapshot(snapshot, body)
 
-    def return_lane(self, worker_id: str, message: learner_pb2.LaneReturn) -> None:
+    def return_lane(self, session_id: str, message: learner_pb2.LaneReturn) -> None:
         """Return a worker's lane to the learner, after all pushes and messages about the lane."""
         with self._lock:
-            self._state.heard(worker_id)
-            lane = self._state.lanes.leased(worker_id, message.lane, message.incarnation)
+            self._state.sender(session_id)
+            lane = self._state.lanes.leased(session_id, message.lane, message.fencing_token)
             if lane is not None:
                 self._leasing.give_back(lane, message.reason, message.seq)
                 self._renew_report()
 
-    def leave(self, worker_id: str, reason: str, *, is_unfit: bool = False) -> None:
+    def leave(self, session_id: str, reason: str, *, is_unfit: bool = False) -> None:
         """Close the session of a worker that leaves, for example because it does not match this run."""
         with self._lock:
-            worker = self._state.workers.get(worker_id)
+            worker = self._state.workers.get(session_id)
             if worker is not None:
                 level = "error" if is_unfit else "info"
                 self._state.session_state.log(level, f"{worker.name} leaves its relay: {reason}")
                 self._close(worker, learner_pb2.Goodbye.DRAINED, reason)
 
-    def pass_on(self, worker_id: str, kind: str, message: Any) -> None:
+    def pass_on(self, session_id: str, kind: str, message: Any) -> None:
         """Forward a message that does not affect the relay: a failed estimate, a stack or a log line."""
         with self._lock:
-            worker = self._state.heard(worker_id)
+            worker = self._state.sender(session_id)
             if worker is None:
                 return
             match kind:
                 case "lane_failure":
-                    if self._state.lanes.leased(worker_id, message.lane, message.incarnation) is not None:
+                    if self._state.lanes.leased(session_id, message.lane, message.fencing_token) is not None:
                         self._state.session_state.report_failure(message)
                 case "stack":
                     self._state.session_state.send_stack(f"{worker.name}:\n{message.text}")

@@ -12,30 +12,30 @@ class RelayedLane:
     """One lane that the learner has leased to the relay.
 
     Attributes:
-        grant: the learner's grant; its incarnation fences the lease on both sides of the relay.
+        grant: the learner's grant; its fencing_token fences the lease on both sides of the relay.
         since_s: when the grant arrived, in seconds of the relay's clock.
-        worker_id: session of the worker that holds the lane, or None while it waits for a worker.
+        session_id: session of the worker that holds the lane, or None while it waits for a worker.
         seq: seq of the newest estimate received.
         is_revoking: whether the lane was revoked from its worker.
     """
 
     grant: learner_pb2.LaneGrant
     since_s: float
-    worker_id: str | None = None
+    session_id: str | None = None
     seq: int = 0
     is_revoking: bool = False
 
     def held(self) -> learner_pb2.HeldLane:
         """Return the lane's entry in heartbeats and Joins."""
         return learner_pb2.HeldLane(
-            lane=self.grant.lane, incarnation=self.grant.incarnation, seq=max(self.seq, self.grant.seq)
+            lane=self.grant.lane, fencing_token=self.grant.fencing_token, seq=max(self.seq, self.grant.seq)
         )
 
     def revocation(self, reason: str) -> learner_pb2.LearnerMessage:
         """Return the message that revokes the lane from its worker."""
         return learner_pb2.LearnerMessage(
             revocation=learner_pb2.LaneRevocation(
-                lane=self.grant.lane, incarnation=self.grant.incarnation, reason=reason
+                lane=self.grant.lane, fencing_token=self.grant.fencing_token, reason=reason
             )
         )
 
@@ -65,23 +65,23 @@ class RelayedLanes:
         """Remove every lane."""
         self._lanes.clear()
 
-    def under(self, number: int, incarnation: int) -> RelayedLane | None:
+    def under(self, number: int, fencing_token: int) -> RelayedLane | None:
         """Return the lane if this lease of it is current, else None (lease fencing)."""
         lane = self._lanes.get(number)
-        return lane if lane is not None and lane.grant.incarnation == incarnation else None
+        return lane if lane is not None and lane.grant.fencing_token == fencing_token else None
 
-    def leased(self, worker_id: str, number: int, incarnation: int) -> RelayedLane | None:
+    def leased(self, session_id: str, number: int, fencing_token: int) -> RelayedLane | None:
         """Return the lane if this worker holds it under this lease, else None."""
-        lane = self.under(number, incarnation)
-        return lane if lane is not None and lane.worker_id == worker_id else None
+        lane = self.under(number, fencing_token)
+        return lane if lane is not None and lane.session_id == session_id else None
 
-    def of(self, worker_id: str | None) -> list[RelayedLane]:
+    def of(self, session_id: str | None) -> list[RelayedLane]:
         """Return the lanes of a worker, or with None those that wait for one."""
-        return [lane for lane in self if lane.worker_id == worker_id]
+        return [lane for lane in self if lane.session_id == session_id]
 
     def load(self, worker: RelayedWorker) -> float:
         """Return a worker's load: its unrevoked lanes per worker process (a relay counts as several)."""
-        kept = sum(not lane.is_revoking for lane in self.of(worker.worker_id))
+        kept = sum(not lane.is_revoking for lane in self.of(worker.session_id))
         return kept / worker.size
 
     def best(self, lane: RelayedLane, workers: Sequence[RelayedWorker]) -> RelayedWorker:
@@ -101,9 +101,9 @@ class RelayedLanes:
 
         Revokes one lane at a time: None while any lane is being revoked or waits for a worker.
         """
-        if len(workers) < 2 or any(lane.is_revoking or lane.worker_id is None for lane in self):
+        if len(workers) < 2 or any(lane.is_revoking or lane.session_id is None for lane in self):
             return None
         most, least = max(workers, key=self.load), min(workers, key=self.load)
         if self.load(most) - self.load(least) < 2:
             return None
-        return max(self.of(most.worker_id), key=lambda lane: (lane.seq, lane.grant.lane))
+        return max(self.of(most.session_id), key=lambda lane: (lane.seq, lane.grant.lane))

@@ -30,14 +30,14 @@ class RelayLeasing:
 
     def receive_revocation(self, revocation: learner_pb2.LaneRevocation) -> None:
         """Revoke a lane from the worker that holds it."""
-        lane = self._state.lanes.under(revocation.lane, revocation.incarnation)
+        lane = self._state.lanes.under(revocation.lane, revocation.fencing_token)
         if lane is not None:
             self._revoke(lane, revocation.reason)
 
     def keep_only(self, held: frozenset[tuple[int, int]]) -> None:
         """Drop the lanes whose leases have not survived a new Join."""
         for lane in self._state.lanes:
-            if (lane.grant.lane, lane.grant.incarnation) not in held:
+            if (lane.grant.lane, lane.grant.fencing_token) not in held:
                 self._state.lanes.drop(lane)
                 self._tell(lane, lane.revocation("the learner has leased it again"))
 
@@ -45,15 +45,15 @@ class RelayLeasing:
 
     def keep_of(self, worker: RelayedWorker) -> None:
         """Return the lanes that a rejoined worker does not hold; it may never have received the grants."""
-        held = {(lane.lane, lane.incarnation) for lane in worker.introduction.held}
-        for lane in self._state.lanes.of(worker.worker_id):
-            if (lane.grant.lane, lane.grant.incarnation) not in held:
+        held = {(lane.lane, lane.fencing_token) for lane in worker.join_request.held}
+        for lane in self._state.lanes.of(worker.session_id):
+            if (lane.grant.lane, lane.grant.fencing_token) not in held:
                 self.give_back(lane, f"{worker.name} does not have it any more")
 
     def is_here(self, worker: RelayedWorker) -> None:
         """Start giving lanes to a worker whose stream has opened."""
         self._awaited.discard(worker.name)
-        for lane in self._state.lanes.of(worker.worker_id):
+        for lane in self._state.lanes.of(worker.session_id):
             if lane.is_revoking:
                 worker.send(lane.revocation("it is still wanted back"))
         self.route()
@@ -67,7 +67,7 @@ class RelayLeasing:
         session_state.return_lane(
             learner_pb2.LaneReturn(
                 lane=held.lane,
-                incarnation=held.incarnation,
+                fencing_token=held.fencing_token,
                 seq=held.seq if seq is None else seq,
                 reason=reason,
             )
@@ -75,7 +75,7 @@ class RelayLeasing:
 
     def give_back_all_of(self, worker: RelayedWorker, reason: str) -> None:
         """Return every lane of a worker that is gone or stuck."""
-        for lane in self._state.lanes.of(worker.worker_id):
+        for lane in self._state.lanes.of(worker.session_id):
             self.give_back(lane, reason)
 
     # Time-driven actions.
@@ -90,7 +90,7 @@ class RelayLeasing:
             if not able:
                 return
             worker = self._state.lanes.best(lane, able)
-            lane.worker_id = worker.worker_id
+            lane.session_id = worker.session_id
             grant = learner_pb2.LaneGrant()
             grant.CopyFrom(lane.grant)
             grant.credits = self._state.share(worker)
@@ -112,12 +112,12 @@ class RelayLeasing:
 
     def _revoke(self, lane: RelayedLane, reason: str) -> None:
         lane.is_revoking = True
-        if lane.worker_id is None:
+        if lane.session_id is None:
             self.give_back(lane, reason)
         else:
             self._tell(lane, lane.revocation(reason))
 
     def _tell(self, lane: RelayedLane, message: learner_pb2.LearnerMessage) -> None:
-        worker = self._state.workers.get(lane.worker_id) if lane.worker_id is not None else None
+        worker = self._state.workers.get(lane.session_id) if lane.session_id is not None else None
         if worker is not None:
             worker.send(message)

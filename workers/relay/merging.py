@@ -20,13 +20,13 @@ class PendingPush:
     """A push that the learner has not finally answered.
 
     Attributes:
-        worker_id: the session that sent it and that receives the answer.
+        session_id: the session that sent it and that receives the answer.
         push: the message as received; its `push_id` is the sender's.
         body: the gradient's bytes, already checked against the schema.
         can_merge: whether it may be part of a mean: it is finite and has positive weight.
     """
 
-    worker_id: str
+    session_id: str
     push: learner_pb2.GradientEstimatorOut
     body: codec.Buffer = field(repr=False)
     can_merge: bool
@@ -64,7 +64,7 @@ def merged(
     weights = [held.push.weight for held in pushes]
     weight = math.fsum(weights)
     push = learner_pb2.GradientEstimatorOut(
-        theta_version=min(held.push.theta_version for held in pushes),
+        outer_step=min(held.push.outer_step for held in pushes),
         weight=weight,
         mean_loss=math.fsum(held.push.weight * held.push.mean_loss for held in pushes) / weight,
         compute_s=max(held.push.compute_s for held in pushes),

@@ -20,7 +20,7 @@ class PendingPushes:
 
     def refuse(self, worker: RelayedWorker, push: learner_pb2.GradientEstimatorOut) -> bool:
         """Answer a push that is already pending or is rejected whatever its body; return whether it was."""
-        known = self._state.pushes.find(worker.worker_id, push.push_id)
+        known = self._state.pushes.find(worker.session_id, push.push_id)
         if known is not None:
             # The worker sends the push again over a new stream. If it has no verdict yet, the verdict follows
             # later.
@@ -33,8 +33,8 @@ class PendingPushes:
                 worker, push, learner_pb2.NOT_LEASED, f"lane {lost[0].lane} is not leased to it", lost
             )
             return True
-        room = _CUSTODY * max(self._state.allowance(worker), len(self._state.lanes.of(worker.worker_id)))
-        if self._state.pushes.count(worker.worker_id) >= room:
+        room = _CUSTODY * max(self._state.allowance(worker), len(self._state.lanes.of(worker.session_id)))
+        if self._state.pushes.count(worker.session_id) >= room:
             self._answer(worker, push, learner_pb2.NO_CREDIT, "")
             return True
         return False
@@ -53,13 +53,13 @@ class PendingPushes:
             self._answer(worker, push, verdict_on(body), str(body))
             return
         for part in parts_of(push):
-            lane = self._state.lanes.leased(worker.worker_id, part.lane, part.incarnation)
+            lane = self._state.lanes.leased(worker.session_id, part.lane, part.fencing_token)
             if lane is not None:
                 lane.seq = max(lane.seq, part.seq)
         worker.compute_times_s.append(push.compute_s)
         self._state.progress += 1
         can_merge = self._state.reply.merges and is_mergeable(push, body, self._state.reply.schema)
-        self._state.pushes.add(PendingPush(worker.worker_id, push, body, can_merge))
+        self._state.pushes.add(PendingPush(worker.session_id, push, body, can_merge))
 
     def receive(self, verdict: learner_pb2.PushVerdict) -> None:
         """Forward a verdict of the learner to the workers whose pushes it concerns."""
@@ -68,13 +68,13 @@ class PendingPushes:
             self._pass_on(answer)
 
     def _pass_on(self, answer: Answer) -> None:
-        worker = self._state.workers.get(answer.held.worker_id)
+        worker = self._state.workers.get(answer.held.session_id)
         if worker is not None:
             answer.verdict.credits = self._state.share(worker)
             worker.send(learner_pb2.LearnerMessage(verdict=answer.verdict))
 
     def _has_lease(self, worker: RelayedWorker, part: learner_pb2.Part) -> bool:
-        return self._state.lanes.leased(worker.worker_id, part.lane, part.incarnation) is not None
+        return self._state.lanes.leased(worker.session_id, part.lane, part.fencing_token) is not None
 
     def _answer(
         self,
@@ -89,7 +89,7 @@ class PendingPushes:
             lane=push.lane,
             seq=push.seq,
             verdict=verdict,
-            version=self._state.version,
+            outer_step=self._state.outer_step,
             credits=0 if verdict == learner_pb2.NO_CREDIT else self._state.share(worker),
             detail=detail,
         )

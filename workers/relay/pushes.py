@@ -37,25 +37,25 @@ class RelayPushes:
         self._unanswered: set[int] = set()
         self._accepted: set[int] = set()
 
-    def count(self, worker_id: str) -> int:
+    def count(self, session_id: str) -> int:
         """Return how many estimates of a worker have no final verdict."""
-        return sum(len(held.parts) for held in self._all() if held.worker_id == worker_id)
+        return sum(len(held.parts) for held in self._all() if held.session_id == session_id)
 
-    def accepted(self, worker_id: str | None = None) -> int:
+    def accepted(self, session_id: str | None = None) -> int:
         """Return how many estimates, of one worker or of all, are accepted and not yet applied."""
         return sum(
             len(held.parts)
             for push_id in self._accepted
             for held in self._sent[push_id]
-            if worker_id in (None, held.worker_id)
+            if session_id in (None, held.session_id)
         )
 
-    def find(self, worker_id: str, push_id: int) -> learner_pb2.Verdict | None:
+    def find(self, session_id: str, push_id: int) -> learner_pb2.Verdict | None:
         """Return the verdict on a pending push (VERDICT_UNSPECIFIED: none yet); None if it is not pending."""
-        if any(_is(held, worker_id, push_id) for held in self._waiting):
+        if any(_is(held, session_id, push_id) for held in self._waiting):
             return learner_pb2.VERDICT_UNSPECIFIED
         for sent_id, group in self._sent.items():
-            if any(_is(held, worker_id, push_id) for held in group):
+            if any(_is(held, session_id, push_id) for held in group):
                 return learner_pb2.ACCEPTED if sent_id in self._accepted else learner_pb2.VERDICT_UNSPECIFIED
         return None
 
@@ -132,8 +132,8 @@ class RelayPushes:
             yield from group
 
 
-def _is(held: PendingPush, worker_id: str, push_id: int) -> bool:
-    return held.worker_id == worker_id and held.push.push_id == push_id
+def _is(held: PendingPush, session_id: str, push_id: int) -> bool:
+    return held.session_id == session_id and held.push.push_id == push_id
 
 
 def _about(
@@ -145,7 +145,7 @@ def _about(
         lane=held.push.lane,
         seq=held.push.seq,
         verdict=verdict.verdict,
-        version=verdict.version,
+        outer_step=verdict.outer_step,
         detail=verdict.detail,
     )
     if objections:

@@ -25,14 +25,14 @@ from workers.relay.worker_service import RelayHost
 from workers.session.client import LearnerClient
 from workers.session.learner_session import LearnerSession
 from workers.session.session_state import Joined, SessionState
-from workers.settings import WorkerSettings, introduction
+from workers.settings import WorkerSettings, join_request
 
 _logger = logging.getLogger(__name__)
 
 _TICK_S = 0.25
 _SPARE_THREADS = 16
 _GOODBYE_S = 3.0
-_FAREWELLS = {
+_CLOSE_REASONS = {
     ExitCode.OK: learner_pb2.Goodbye.FINISHED,
     ExitCode.REFUSED: learner_pb2.Goodbye.FAILED,
 }
@@ -121,7 +121,7 @@ class Relay:
             end = End(ExitCode.FAILED, traceback.format_exc())
         finally:
             self._session.close()
-        self._core.dismiss(_FAREWELLS.get(end.code, learner_pb2.Goodbye.EXPIRED), end.reason)
+        self._core.close_all(_CLOSE_REASONS.get(end.code, learner_pb2.Goodbye.EXPIRED), end.reason)
         self._server.stop(_GOODBYE_S)
         self._servicer.join_readers()
         level = logging.INFO if end.code is ExitCode.OK else logging.ERROR
@@ -169,7 +169,7 @@ class Relay:
     def _leave(self, drain: learner_pb2.Drain | None) -> End:
         reason = drain.reason if drain is not None else "drained"
         self._core.give_back(reason)
-        if not self._core.reply.worker_id or self._session.leave(reason, self._settings.upstream.drain_s):
+        if not self._core.reply.session_id or self._session.leave(reason, self._settings.upstream.drain_s):
             return End(ExitCode.OK, f"drained: {reason}")
         return self._session_state.end or End(
             ExitCode.TEMPORARY, f"drained, but had no chance to return its lanes: {self._session.trouble}"
@@ -177,7 +177,7 @@ class Relay:
 
 
 def _introduction(settings: WorkerSettings) -> learner_pb2.JoinRequest:
-    request = introduction(settings)
+    request = join_request(settings)
     request.relay = True
     return request
 

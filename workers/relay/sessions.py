@@ -27,7 +27,7 @@ class RelayedWorker(Session):
     )
 
     def __post_init__(self) -> None:
-        self.note_held(self.introduction.held)
+        self.note_held(self.join_request.held)
 
     @property
     def size(self) -> int:

@@ -49,12 +49,12 @@ class RelayState:
     @property
     def has_joined(self) -> bool:
         """Whether the learner has ever admitted this relay."""
-        return bool(self.reply.worker_id)
+        return bool(self.reply.session_id)
 
     @property
-    def version(self) -> int:
-        """The newest announced theta version."""
-        return self.theta.theta.version if self.theta is not None else int(self.reply.version)
+    def outer_step(self) -> int:
+        """The newest announced outer step."""
+        return self.theta.theta.outer_step if self.theta is not None else int(self.reply.outer_step)
 
     @property
     def lease_ttl_s(self) -> float:
@@ -69,11 +69,11 @@ class RelayState:
         self.lanes.clear()
         self.theta, self.credits = None, 0
 
-    def heard(self, worker_id: str) -> RelayedWorker | None:
+    def sender(self, session_id: str) -> RelayedWorker | None:
         """Return the session that sent a message and update its last-heard time; None if it expired."""
-        worker = self.workers.get(worker_id)
+        worker = self.workers.get(session_id)
         if worker is not None:
-            worker.last_heard_s = self.clock()
+            worker.last_message_s = self.clock()
         return worker
 
     def able(self) -> list[RelayedWorker]:
@@ -94,11 +94,11 @@ class RelayState:
         If each lane has a whole number of credits, the result equals what the learner itself would grant the
         worker.
         """
-        return max(0, self.allowance(worker) - self.pushes.accepted(worker.worker_id))
+        return max(0, self.allowance(worker) - self.pushes.accepted(worker.session_id))
 
     def allowance(self, worker: RelayedWorker) -> int:
         """Return how many pushes of a worker the learner has room for, including those already accepted."""
-        own, all_lanes = len(self.lanes.of(worker.worker_id)), len(self.lanes)
+        own, all_lanes = len(self.lanes.of(worker.session_id)), len(self.lanes)
         room = self.credits + self.pushes.accepted()
         # Rounded up, so that every worker with a lane has a share while there is room.
         return -(-room * own // all_lanes) if all_lanes else 0

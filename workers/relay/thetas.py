@@ -12,7 +12,7 @@ _KEPT = 4
 
 
 class RelayThetas:
-    """Immutable bodies by epoch and version: after a restart, a version may have a different theta."""
+    """Immutable bodies by term and outer step: after a restart, a outer step may have a different theta."""
 
     def __init__(self, fetch: Callable[[int], codec.Buffer], kept: int = _KEPT) -> None:
         """Fetch missing bodies with `fetch`, which must enforce its own deadline; keep the last `kept`."""
@@ -23,14 +23,14 @@ class RelayThetas:
             collections.OrderedDict()
         )
 
-    def get(self, epoch: int, version: int) -> codec.Buffer:
+    def get(self, term: int, outer_step: int) -> codec.Buffer:
         """Return a body. Concurrent callers for the same body wait for one fetch.
 
         Raises:
-            RefusedError: the learner no longer has that version.
+            RefusedError: the learner no longer has that outer_step.
             UnavailableError: the learner could not be reached. The next call tries again.
         """
-        key = (epoch, version)
+        key = (term, outer_step)
         with self._lock:
             body = self._bodies.get(key)
             is_first = body is None

@@ -36,18 +36,20 @@ class RelayHost(SessionHost):
         attached = self._core.attach(secret)
         if attached is None:
             return None
-        worker_id, queue = attached
-        return OpenStream(f"relay-{worker_id}", RelaySessionEvents(self._core, worker_id), queue, worker_id)
+        session_id, queue = attached
+        return OpenStream(
+            f"relay-{session_id}", RelaySessionEvents(self._core, session_id), queue, session_id
+        )
 
     def close_stream(self, stream: OpenStream) -> None:
         self._core.detach(stream.token, stream.queue)
 
-    def theta(self, version: int) -> Iterator[Chunk]:
+    def theta(self, outer_step: int) -> Iterator[Chunk]:
         try:
-            body = self._thetas.get(self._core.reply.epoch, version)
+            body = self._thetas.get(self._core.reply.term, outer_step)
         except (RefusedError, UnavailableError) as error:
             raise _failed(error) from error
-        yield from codec.chunks(body, version, self._core.reply.chunk_bytes)
+        yield from codec.chunks(body, outer_step, self._core.reply.chunk_bytes)
 
     def snapshot(self, lane: int, seq: int) -> Iterator[Chunk]:
         try:
@@ -57,18 +59,18 @@ class RelayHost(SessionHost):
         yield from codec.chunks(body, seq, self._core.reply.chunk_bytes)
 
     def leave(self, request: learner_pb2.LeaveRequest) -> None:
-        self._core.leave(request.worker_id, request.reason, is_unfit=request.unfit)
+        self._core.leave(request.session_id, request.reason, is_unfit=request.unfit)
 
-    def _fetch_theta(self, version: int) -> codec.Buffer:
-        return self._client.get_theta(version, codec.body_bytes(self._core.reply.schema))
+    def _fetch_theta(self, outer_step: int) -> codec.Buffer:
+        return self._client.get_theta(outer_step, codec.body_bytes(self._core.reply.schema))
 
 
 class RelaySessionEvents(SessionEvents):
     """Dispatches the messages of one session to the relay's core."""
 
-    def __init__(self, core: RelayCore, worker_id: str) -> None:
+    def __init__(self, core: RelayCore, session_id: str) -> None:
         self._core = core
-        self._worker_id = worker_id
+        self._session_id = session_id
         self._body_bytes = codec.body_bytes(core.reply.schema)
 
     @property
@@ -76,32 +78,32 @@ class RelaySessionEvents(SessionEvents):
         return self._body_bytes
 
     def wants_body(self, push: learner_pb2.GradientEstimatorOut) -> bool:
-        return not self._core.refuse_unread(self._worker_id, push)
+        return not self._core.refuse_unread(self._session_id, push)
 
     def push(self, push: learner_pb2.GradientEstimatorOut, body: codec.Buffer | codec.CodecError) -> None:
-        self._core.push(self._worker_id, push, body)
+        self._core.push(self._session_id, push, body)
 
     def receive_snapshot(self, snapshot: learner_pb2.Snapshot) -> IncomingSnapshot | None:
-        if 0 < snapshot.bytes <= MAX_SNAPSHOT_BYTES and self._core.wants_snapshot(self._worker_id, snapshot):
-            return _SnapshotInMemory(self._core, self._worker_id, snapshot)
+        if 0 < snapshot.bytes <= MAX_SNAPSHOT_BYTES and self._core.wants_snapshot(self._session_id, snapshot):
+            return _SnapshotInMemory(self._core, self._session_id, snapshot)
         return None
 
     def message(self, kind: str, message: Any) -> None:
         match kind:
             case "heartbeat":
-                self._core.heartbeat(self._worker_id, message)
+                self._core.heartbeat(self._session_id, message)
             case "lane_return":
-                self._core.return_lane(self._worker_id, message)
+                self._core.return_lane(self._session_id, message)
             case _:
-                self._core.pass_on(self._worker_id, kind, message)
+                self._core.pass_on(self._session_id, kind, message)
 
 
 class _SnapshotInMemory(IncomingSnapshot):
     """A snapshot assembled in memory, which grows with the received data, not with the announced size."""
 
-    def __init__(self, core: RelayCore, worker_id: str, snapshot: learner_pb2.Snapshot) -> None:
+    def __init__(self, core: RelayCore, session_id: str, snapshot: learner_pb2.Snapshot) -> None:
         self._core = core
-        self._worker_id = worker_id
+        self._session_id = session_id
         self._snapshot = snapshot
         self._body = bytearray()
 
@@ -113,7 +115,7 @@ class _SnapshotInMemory(IncomingSnapshot):
         self._body += chunk.data
         if len(self._body) < self._snapshot.bytes:
             return False
-        self._core.snapshot(self._worker_id, self._snapshot, bytes(self._body))
+        self._core.snapshot(self._session_id, self._snapshot, bytes(self._body))
         return True
 
     def abort(self) -> None:

@@ -119,9 +119,9 @@ class LearnerClient:
             call = self._stub.Session(iter(outgoing), metadata=metadata, wait_for_ready=True)
         return LearnerStream(call, self._typed_errors)
 
-    def get_theta(self, version: int, size: int) -> codec.Buffer:
+    def get_theta(self, outer_step: int, size: int) -> codec.Buffer:
         """Fetch the body of a published theta, of exactly `size` bytes."""
-        request = learner_pb2.GetThetaRequest(version=version)
+        request = learner_pb2.GetThetaRequest(outer_step=outer_step)
         with self._typed_errors():
             chunks = self._stub.GetTheta(request, timeout=_transfer_s(size), metadata=self._metadata)
             return _assemble(chunks, size)
@@ -133,9 +133,9 @@ class LearnerClient:
             chunks = self._stub.GetSnapshot(request, timeout=_transfer_s(max_bytes), metadata=self._metadata)
             return _assemble_up_to(chunks, max_bytes)
 
-    def leave(self, worker_id: str, reason: str, *, is_unfit: bool = False) -> None:
+    def leave(self, session_id: str, reason: str, *, is_unfit: bool = False) -> None:
         """Report that this worker has returned its lanes and leaves, perhaps as unfit for the run."""
-        request = learner_pb2.LeaveRequest(worker_id=worker_id, reason=reason, unfit=is_unfit)
+        request = learner_pb2.LeaveRequest(session_id=session_id, reason=reason, unfit=is_unfit)
         with self._typed_errors():
             self._stub.Leave(request, timeout=_LEAVE_S, metadata=self._metadata)
 

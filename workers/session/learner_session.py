@@ -71,7 +71,7 @@ class LearnerSession:
         self,
         client: LearnerClient,
         session_state: SessionState,
-        introduction: learner_pb2.JoinRequest,
+        join_request: learner_pb2.JoinRequest,
         report: Callable[[], learner_pb2.Heartbeat],
         *,
         orphan_ttl_s: float,
@@ -83,7 +83,7 @@ class LearnerSession:
         Args:
             client: connection to the learner; `close` closes it.
             session_state: shared with the worker.
-            introduction: the request to join; `held` is filled in at each Join.
+            join_request: the request to join; `held` is filled in at each Join.
             report: returns the current heartbeat; called from the session's threads.
             orphan_ttl_s: how long to look for the first learner; its reply to Join replaces this value.
             clock: monotonic seconds.
@@ -91,7 +91,7 @@ class LearnerSession:
         """
         self._client = client
         self._session_state = session_state
-        self._introduction = introduction
+        self._introduction = join_request
         self._report = report
         self._orphan_ttl_s = orphan_ttl_s
         self._clock = clock
@@ -101,10 +101,10 @@ class LearnerSession:
         self._is_fresh_join = False
         self._stream: LearnerStream | None = None
         self._trouble: str | None = "it has not answered yet"
-        self._last_heard_s = 0.0
+        self._last_message_s = 0.0
         self._connected = threading.Event()
         self._stopping = threading.Event()
-        name = introduction.worker_name
+        name = join_request.worker_name
         self._threads = [
             threading.Thread(target=self._run, name=f"receiver-{name}", daemon=True),
             threading.Thread(target=self._send_heartbeats, name=f"heartbeat-{name}", daemon=True),
@@ -117,7 +117,7 @@ class LearnerSession:
 
     def start(self) -> None:
         """Start looking for the learner; `Joined` is the first command in the session state."""
-        self._last_heard_s = self._clock()
+        self._last_message_s = self._clock()
         for thread in self._threads:
             thread.start()
 
@@ -131,7 +131,7 @@ class LearnerSession:
         if end is None or end.code is not ExitCode.OK or self._reply is None:
             return False
         try:
-            self._client.leave(self._reply.worker_id, reason, is_unfit=is_unfit)
+            self._client.leave(self._reply.session_id, reason, is_unfit=is_unfit)
         except (RefusedError, UnavailableError):
             # The lanes are returned already: a learner that is gone, or does not know the session, holds none
             # of them.
@@ -170,7 +170,7 @@ class LearnerSession:
         except UnavailableError as error:
             self._trouble = str(error)
             return None
-        self._last_heard_s = self._clock()
+        self._last_message_s = self._clock()
         self._stream, self._trouble = stream, None
         self._connected.set()
         if self._stopping.is_set():
@@ -183,29 +183,29 @@ class LearnerSession:
         request.CopyFrom(self._introduction)
         request.held.extend(held)
         reply = self._client.join(request)
-        self._check_epoch(reply)
+        self._check_term(reply)
         # Leases survive only within one session, unless a goodbye ended it.
         fresh = self._is_fresh_join or self._reply is None or not _same_session(self._reply, reply)
         self._reply, self._is_fresh_join = reply, False
         self._orphan_ttl_s = reply.orphan_ttl_s or self._orphan_ttl_s
         self._heartbeat_s = reply.heartbeat_s or self._heartbeat_s
-        leases = frozenset((lane.lane, lane.incarnation) for lane in held)
+        leases = frozenset((lane.lane, lane.fencing_token) for lane in held)
         self._session_state.joined(Joined(reply, leases, fresh))
         return reply
 
-    def _check_epoch(self, reply: learner_pb2.JoinReply) -> None:
+    def _check_term(self, reply: learner_pb2.JoinReply) -> None:
         """Reject the reply of a learner that has been replaced by a newer one and has not noticed yet."""
         known = self._reply
-        if known is not None and known.run_id == reply.run_id and reply.epoch < known.epoch:
+        if known is not None and known.run_id == reply.run_id and reply.term < known.term:
             raise UnavailableError(
-                f"an outdated learner answered: its epoch is {reply.epoch}, that of the run {known.epoch}"
+                f"an outdated learner answered: its term is {reply.term}, that of the run {known.term}"
             )
 
     def _receive(self, stream: LearnerStream, backoff: FullJitterBackoff) -> None:
         trouble = "it closed the stream"
         try:
             for message in stream:
-                self._last_heard_s = self._clock()
+                self._last_message_s = self._clock()
                 backoff.reset()
                 if message.HasField("goodbye"):
                     trouble = self._take_goodbye(message.goodbye)
@@ -233,7 +233,7 @@ class LearnerSession:
         return f"it said goodbye: {reason}"
 
     def _give_up_if_orphaned(self) -> None:
-        silent_s = self._clock() - self._last_heard_s
+        silent_s = self._clock() - self._last_message_s
         if silent_s > self._orphan_ttl_s:
             reason = (
                 f"no learner for {silent_s:.0f} s (orphan_ttl_s = {self._orphan_ttl_s:g}): {self._trouble}"
@@ -252,7 +252,7 @@ class LearnerSession:
         if stream is None:
             return
         self._session_state.send_heartbeat(self._report())
-        unanswered_s = self._clock() - self._last_heard_s
+        unanswered_s = self._clock() - self._last_message_s
         if unanswered_s > 2.0 * self._heartbeat_s:
             # The direction from the learner to this worker may be broken; the learner cannot detect that.
             self._trouble = f"it has not acknowledged a heartbeat for {unanswered_s:.1f} s"
@@ -268,7 +268,7 @@ class LearnerSession:
 
 
 def _same_session(before: learner_pb2.JoinReply, after: learner_pb2.JoinReply) -> bool:
-    return (before.epoch, before.worker_id) == (after.epoch, after.worker_id)
+    return (before.term, before.session_id) == (after.term, after.session_id)
 
 
 def thread_stacks() -> str:

@@ -26,7 +26,7 @@ class Joined:
 
     Attributes:
         reply: to the Join.
-        held: the `(lane, incarnation)` named in the request: the only leases that can have survived.
+        held: the `(lane, fencing_token)` named in the request: the only leases that can have survived.
         fresh: whether the learner has no earlier session of this process, so that no lease has survived.
     """
 
@@ -41,11 +41,11 @@ class Rejected:
 
     Attributes:
         verdict: the reason.
-        incarnation: of the lease under which the push was made, perhaps not the lane's lease now.
+        fencing_token: of the lease under which the push was made, perhaps not the lane's lease now.
     """
 
     verdict: learner_pb2.PushVerdict
-    incarnation: int
+    fencing_token: int
 
 
 Command: TypeAlias = (
@@ -252,7 +252,7 @@ class SessionState:
         queued = self._outbox.settle(verdict)
         self._outbox.credit(verdict.credits)
         if queued is not None and verdict.verdict != learner_pb2.APPLIED:
-            self._command(Rejected(verdict, queued.message.push.incarnation))
+            self._command(Rejected(verdict, queued.message.push.fencing_token))
 
     def _outgoing(self, stream_number: int) -> Iterator[learner_pb2.WorkerMessage]:
         while True:

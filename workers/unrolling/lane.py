@@ -30,17 +30,17 @@ class LaneUnroll:
 
     Attributes:
         number: of the lane within the run.
-        incarnation: the lease's fencing number, sent with every message about the lane.
+        fencing_token: the lease's fencing number, sent with every message about the lane.
         seq: number of estimates that led to `unroll_state`.
         estimator: computes the lane's estimates.
         unroll_state: the state that estimate `seq + 1` starts from.
-        replay: theta versions of the estimates to recompute, and discard, before new ones.
+        replay: outer steps of the estimates to recompute, and discard, before new ones.
         snapshot_seq: the newest seq whose snapshot was sent to the learner; -1: unknown.
         leased: whether this worker may push for it.
     """
 
     number: int
-    incarnation: int
+    fencing_token: int
     seq: int
     estimator: GradientEstimator
     unroll_state: PyTree = dataclasses.field(repr=False)
@@ -60,7 +60,7 @@ class LaneUnroll:
     def lease_again(self, grant: learner_pb2.LaneGrant) -> "LaneUnroll":
         """Return the lane with the same state under a new lease."""
         return dataclasses.replace(
-            self, incarnation=grant.incarnation, leased=True, snapshot_seq=grant.snapshot_seq
+            self, fencing_token=grant.fencing_token, leased=True, snapshot_seq=grant.snapshot_seq
         )
 
     def snapshotted(self) -> "LaneUnroll":
@@ -73,7 +73,7 @@ class LaneUnroll:
 
     def held(self) -> learner_pb2.HeldLane:
         """Return the lane's entry in heartbeats and Joins."""
-        return learner_pb2.HeldLane(lane=self.number, incarnation=self.incarnation, seq=self.seq)
+        return learner_pb2.HeldLane(lane=self.number, fencing_token=self.fencing_token, seq=self.seq)
 
     def to_bytes(self) -> bytes:
         """Return the snapshot of the unroll state."""
@@ -91,7 +91,7 @@ def initialise(
     """Return a granted lane without a snapshot, in its initial state under `weights`."""
     unroll_state = lanes.init_lane(estimator, weights, root, grant.lane, mesh)
     # Without a replay the initial state stands for the granted seq: the estimates up to it are skipped.
-    seq = 0 if grant.replay_versions else grant.seq
+    seq = 0 if grant.replay_outer_steps else grant.seq
     return _granted(grant, estimator, unroll_state, seq)
 
 
@@ -122,7 +122,7 @@ def restore(
         unroll_state = serialization.from_bytes(bytes(data), shape)
     except serialization.SerializationError as error:
         raise SnapshotError(f"{where}: {error}") from error
-    seq = grant.snapshot_seq if grant.replay_versions else grant.seq
+    seq = grant.snapshot_seq if grant.replay_outer_steps else grant.seq
     return _granted(grant, estimator, lanes.place_state(estimator, unroll_state, mesh), seq)
 
 
@@ -136,11 +136,11 @@ def _granted(
 ) -> LaneUnroll:
     return LaneUnroll(
         number=grant.lane,
-        incarnation=grant.incarnation,
+        fencing_token=grant.fencing_token,
         seq=seq,
         estimator=estimator,
         unroll_state=unroll_state,
-        replay=tuple(grant.replay_versions),
+        replay=tuple(grant.replay_outer_steps),
         snapshot_seq=grant.snapshot_seq,
     )
 

@@ -37,10 +37,10 @@ class HeldLeases:
         self.put(lane)
         self._last_served = lane.number
 
-    def leased(self, number: int, incarnation: int) -> LaneUnroll | None:
+    def leased(self, number: int, fencing_token: int) -> LaneUnroll | None:
         """Return the lane if it is held under this lease, else None."""
         lane = self._lanes.get(number)
-        return lane if lane is not None and lane.leased and lane.incarnation == incarnation else None
+        return lane if lane is not None and lane.leased and lane.fencing_token == fencing_token else None
 
     def drop(self, number: int) -> None:
         """Remove a lane, if it is held."""

@@ -15,7 +15,7 @@ from workers.session.client import LearnerClient, UnavailableError
 
 
 class Thetas:
-    """Converts versions into `WorkerWeights`.
+    """Converts outer steps into `WorkerWeights`.
 
     The newest announced theta is cached; those of a replay are used only once.
     """
@@ -45,35 +45,39 @@ class Thetas:
         Raises:
             UnavailableError: the body could not be fetched, or its digest is not the announced one.
         """
-        # Compare digests, not versions: a restarted learner may reach the same version with a different
+        # Compare digests, not outer steps: a restarted learner may reach the same outer step with a different
         # theta.
         if self._newest is None or announcement.sha256 != self._newest_sha256:
             body = (
-                announcement.inline if announcement.HasField("inline") else self._fetch(announcement.version)
+                announcement.inline
+                if announcement.HasField("inline")
+                else self._fetch(announcement.outer_step)
             )
             if hashlib.sha256(body).hexdigest() != announcement.sha256:
-                raise UnavailableError(f"theta {announcement.version}: the digest is not the announced one")
-            self._newest = self._weights(body, announcement.version)
+                raise UnavailableError(
+                    f"theta {announcement.outer_step}: the digest is not the announced one"
+                )
+            self._newest = self._weights(body, announcement.outer_step)
             self._newest_sha256 = announcement.sha256
         return self._newest
 
-    def published(self, version: int) -> WorkerWeights:
-        """Return the weights of any version that the learner still has.
+    def published(self, outer_step: int) -> WorkerWeights:
+        """Return the weights of any outer step that the learner still has.
 
         Raises:
-            RefusedError: the learner no longer has that version.
+            RefusedError: the learner no longer has that outer_step.
             UnavailableError: the learner could not be reached.
         """
-        return self._weights(self._fetch(version), version)
+        return self._weights(self._fetch(outer_step), outer_step)
 
-    def _fetch(self, version: int) -> codec.Buffer:
-        return self._client.get_theta(version, self._size)
+    def _fetch(self, outer_step: int) -> codec.Buffer:
+        return self._client.get_theta(outer_step, self._size)
 
-    def _weights(self, body: codec.Buffer, version: int) -> WorkerWeights:
+    def _weights(self, body: codec.Buffer, outer_step: int) -> WorkerWeights:
         theta = codec.decode_tree(body, self._schema, self._treedef)
-        return on_each_device(weights_of(theta, version), self._mesh)
+        return on_each_device(weights_of(theta, outer_step), self._mesh)
 
 
-def weights_of(theta: Theta, version: int) -> WorkerWeights:
-    """Return the `WorkerWeights` that an estimator receives for a theta and its version."""
-    return WorkerWeights(theta, None, OuterState(outer_iteration=jnp.asarray(version, jnp.int32)))
+def weights_of(theta: Theta, outer_step: int) -> WorkerWeights:
+    """Return the `WorkerWeights` that an estimator receives for a theta and its outer step."""
+    return WorkerWeights(theta, None, OuterState(outer_iteration=jnp.asarray(outer_step, jnp.int32)))

@@ -51,7 +51,7 @@ class Unroller:
         tables = tomllib.loads(reply.experiment_toml)
         numerics, wanted = Numerics.from_tables(tables), tables.get("workers", {})
         compute_as(numerics, os.environ)
-        if reply.exact_versions:
+        if reply.exact_steps:
             check_devices(wanted, os.environ, jax.local_devices())
         self._experiment = _experiment(reply.experiment_toml, numerics)
         self._mesh = _mesh_of(wanted, jax.local_devices())
@@ -59,7 +59,7 @@ class Unroller:
         theta_shape = self._experiment.theta_shape()
         self._schema = codec.schema_of(theta_shape)
         _check_schema(self._schema, reply.schema)
-        self._weights_shape = jax.eval_shape(lambda theta: weights_of(theta, version=0), theta_shape)
+        self._weights_shape = jax.eval_shape(lambda theta: weights_of(theta, outer_step=0), theta_shape)
         self._compiled: set[GradientEstimator] = set()
         self.thetas = Thetas(client, self._schema, theta_shape, self._mesh)
 
@@ -102,7 +102,7 @@ class Unroller:
         return advanced
 
     def estimate(
-        self, lane: LaneUnroll, weights: WorkerWeights, theta_version: int
+        self, lane: LaneUnroll, weights: WorkerWeights, outer_step: int
     ) -> tuple[LaneUnroll, learner_pb2.GradientEstimatorOut, bytes]:
         """Compute the next estimate of `lane`; return the lane after it, the push, and the push's body."""
         began_s = self._clock()
@@ -116,9 +116,9 @@ class Unroller:
             self._compiled.add(lane.estimator)
         push = learner_pb2.GradientEstimatorOut(
             lane=lane.number,
-            incarnation=lane.incarnation,
+            fencing_token=lane.fencing_token,
             seq=lane.seq + 1,
-            theta_version=theta_version,
+            outer_step=outer_step,
             weight=float(weight),
             mean_loss=float(mean_loss),
             unroll_info=_unroll_info(info),

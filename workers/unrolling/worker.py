@@ -14,7 +14,7 @@ from workers.exits import End
 from workers.session.client import LearnerClient, UnavailableError
 from workers.session.learner_session import LearnerSession, thread_stacks
 from workers.session.session_state import Command, Joined, Rejected, SessionState
-from workers.settings import WorkerSettings, introduction
+from workers.settings import WorkerSettings, join_request
 from workers.unrolling.progress import Progress
 from workers.unrolling.workload import Workload
 
@@ -173,6 +173,6 @@ def _dispatch(command: Command, workload: Workload) -> None:
 
 
 def _introduction(settings: WorkerSettings) -> learner_pb2.JoinRequest:
-    request = introduction(settings)
+    request = join_request(settings)
     request.device_kind = jax.devices()[0].device_kind
     return request

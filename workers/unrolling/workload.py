@@ -72,7 +72,7 @@ class Workload:
         self._grants.clear()
         self._outdated_before = 0
         self._reply = joined.reply
-        self._leases.keep(lambda lane: not joined.fresh and (lane.number, lane.incarnation) in joined.held)
+        self._leases.keep(lambda lane: not joined.fresh and (lane.number, lane.fencing_token) in joined.held)
         self._report_lanes()
 
     def grant(self, grant: learner_pb2.LaneGrant) -> None:
@@ -81,8 +81,8 @@ class Workload:
 
     def revoke(self, revocation: learner_pb2.LaneRevocation) -> None:
         """Return a lane now. Its last estimate has been pushed already."""
-        lease = (revocation.lane, revocation.incarnation)
-        for grant in [grant for grant in self._grants if (grant.lane, grant.incarnation) == lease]:
+        lease = (revocation.lane, revocation.fencing_token)
+        for grant in [grant for grant in self._grants if (grant.lane, grant.fencing_token) == lease]:
             self._grants.remove(grant)
             self._return_untouched(grant, revocation.reason)
         lane = self._leases.leased(*lease)
@@ -108,17 +108,17 @@ class Workload:
         text = f"{name} lane {verdict.lane} seq {verdict.seq}: {verdict.detail}"
         match verdict.verdict:
             case learner_pb2.NOT_LEASED:
-                lost = self._leases.leased(verdict.lane, rejected.incarnation)
+                lost = self._leases.leased(verdict.lane, rejected.fencing_token)
                 self._leases.keep(lambda lane: lane is not lost)
                 self._report_lanes()
             case learner_pb2.SCHEMA_MISMATCH | learner_pb2.TOO_LARGE:
                 raise RefusedError(text)
-            case learner_pb2.FUTURE | learner_pb2.STALE if self._reply.exact_versions:
+            case learner_pb2.FUTURE | learner_pb2.STALE if self._reply.exact_steps:
                 raise LaneConflictError(text)
             case learner_pb2.STALE:
                 # Wait for a newer theta: the learner announces only the newest, and its announcement may
                 # follow.
-                self._outdated_before = max(self._outdated_before, verdict.version)
+                self._outdated_before = max(self._outdated_before, verdict.outer_step)
             case learner_pb2.CORRUPT:
                 self._session_state.log("warning", text)
 
@@ -144,10 +144,10 @@ class Workload:
             return "theta"
         if not self._session_state.has_room:
             return "the connection: what is to be sent piles up"
-        if self._reply.exact_versions:
-            return f"theta version {min(lane.seq for lane in lanes)} (newest: {theta.version})"
-        if theta.version < self._outdated_before:
-            return f"theta version {self._outdated_before} (newest: {theta.version})"
+        if self._reply.exact_steps:
+            return f"outer step {min(lane.seq for lane in lanes)} (newest: {theta.outer_step})"
+        if theta.outer_step < self._outdated_before:
+            return f"outer step {self._outdated_before} (newest: {theta.outer_step})"
         return "a credit"
 
     def _take_grant(self) -> bool:
@@ -156,8 +156,8 @@ class Workload:
         grant = self._grants[0]
         self._progress.enter(_Phase.RESTORING, f"lane {grant.lane} at seq {grant.seq}", lane=grant.lane)
         try:
-            with self._blaming(grant.lane, grant.incarnation, grant.seq + 1):
-                lane = self._leases.reuse(grant, exact=self._reply.exact_versions) or self._build(grant)
+            with self._blaming(grant.lane, grant.fencing_token, grant.seq + 1):
+                lane = self._leases.reuse(grant, exact=self._reply.exact_steps) or self._build(grant)
         except RefusedError as refusal:
             self._return_untouched(grant, f"cannot be restored: {refusal}")
         else:
@@ -170,13 +170,13 @@ class Workload:
         if grant.snapshot_seq:
             return self._unroller.restore(grant)
         theta, thetas = self._session_state.theta, self._unroller.thetas
-        if theta is not None and (theta.version == grant.init_version or not self._reply.exact_versions):
+        if theta is not None and (theta.outer_step == grant.init_outer_step or not self._reply.exact_steps):
             return self._unroller.initialise(grant, thetas.announced(theta))
-        return self._unroller.initialise(grant, thetas.published(grant.init_version))
+        return self._unroller.initialise(grant, thetas.published(grant.init_outer_step))
 
     def _advance_a_lane(self) -> bool:
         theta = self._session_state.theta
-        if theta is not None and theta.version > self._reply.version:
+        if theta is not None and theta.outer_step > self._reply.outer_step:
             # Theta has advanced, so the lanes that this worker lost have advanced on other workers: a grant
             # will not ask for the old states.
             self._leases.drop_unleased()
@@ -192,16 +192,16 @@ class Workload:
     def _is_ready(self, lane: LaneUnroll, theta: learner_pb2.ThetaAnnouncement) -> bool:
         if not self._session_state.has_room:
             return False
-        if self._reply.exact_versions:
-            return theta.version == lane.seq  # estimate seq + 1 uses theta version seq
-        return theta.version >= self._outdated_before and self._session_state.free_credits > 0
+        if self._reply.exact_steps:
+            return theta.outer_step == lane.seq  # estimate seq + 1 uses outer step seq
+        return theta.outer_step >= self._outdated_before and self._session_state.free_credits > 0
 
     def _replay(self, lane: LaneUnroll) -> None:
         phase = _Phase.COMPILING if self._unroller.compiles(lane) else _Phase.RESTORING
         waiting_for = f"lane {lane.number}: {len(lane.replay)} estimates to make again"
         self._progress.enter(phase, waiting_for, lane=lane.number)
         try:
-            with self._blaming(lane.number, lane.incarnation, lane.granted_seq + 1):
+            with self._blaming(lane.number, lane.fencing_token, lane.granted_seq + 1):
                 replayed = self._unroller.replay(lane)
             self._leases.serve(replayed)
             self._report_lanes()
@@ -214,8 +214,8 @@ class Workload:
         phase = _Phase.COMPILING if compiles else _Phase.COMPUTING
         self._progress.enter(phase, f"lane {lane.number}", lane=lane.number)
         began_s = self._clock()
-        with self._blaming(lane.number, lane.incarnation, lane.seq + 1):
-            lane, push, body = self._unroller.estimate(lane, weights, theta.version)
+        with self._blaming(lane.number, lane.fencing_token, lane.seq + 1):
+            lane, push, body = self._unroller.estimate(lane, weights, theta.outer_step)
         self._progress.estimated(began_s, push.unroll_info.inner_steps, compiled=compiles)
         self._session_state.push(push, body)
         if lane.seq % self._reply.snapshot_every == 0:
@@ -224,7 +224,7 @@ class Workload:
         self._report_lanes()
 
     @contextlib.contextmanager
-    def _blaming(self, lane: int, incarnation: int, seq: int) -> Iterator[None]:
+    def _blaming(self, lane: int, fencing_token: int, seq: int) -> Iterator[None]:
         """Report an exception with its lane and estimate to the learner, then re-raise it.
 
         The supervisor cannot report them: it sees only that the process crashed.
@@ -234,7 +234,7 @@ class Workload:
         except (RefusedError, UnavailableError):
             raise
         except Exception as error:
-            self._session_state.report_failure(_lane_failure(error, lane, incarnation, seq))
+            self._session_state.report_failure(_lane_failure(error, lane, fencing_token, seq))
             raise
 
     # Returning lanes.
@@ -243,7 +243,7 @@ class Workload:
         body = lane.to_bytes()
         snapshot = learner_pb2.Snapshot(
             lane=lane.number,
-            incarnation=lane.incarnation,
+            fencing_token=lane.fencing_token,
             seq=lane.seq,
             bytes=len(body),
             sha256=hashlib.sha256(body).hexdigest(),
@@ -255,27 +255,27 @@ class Workload:
         # A lane whose replay is unfinished needs no snapshot: its state is not newer than the granted one.
         if not lane.replay and lane.snapshot_seq != lane.seq:
             self._send_snapshot(lane)
-        self._return_at(lane.number, lane.incarnation, lane.granted_seq, reason)
+        self._return_at(lane.number, lane.fencing_token, lane.granted_seq, reason)
         self._leases.drop(lane.number)
         self._report_lanes()
 
     def _return_untouched(self, grant: learner_pb2.LaneGrant, reason: str) -> None:
-        self._return_at(grant.lane, grant.incarnation, grant.seq, reason)
+        self._return_at(grant.lane, grant.fencing_token, grant.seq, reason)
 
-    def _return_at(self, lane: int, incarnation: int, seq: int, reason: str) -> None:
+    def _return_at(self, lane: int, fencing_token: int, seq: int, reason: str) -> None:
         self._session_state.return_lane(
-            learner_pb2.LaneReturn(lane=lane, incarnation=incarnation, seq=seq, reason=reason)
+            learner_pb2.LaneReturn(lane=lane, fencing_token=fencing_token, seq=seq, reason=reason)
         )
 
     def _report_lanes(self) -> None:
         self._progress.hold(self._leases.held())
 
 
-def _lane_failure(error: Exception, lane: int, incarnation: int, seq: int) -> learner_pb2.LaneFailure:
+def _lane_failure(error: Exception, lane: int, fencing_token: int, seq: int) -> learner_pb2.LaneFailure:
     """Return the report on an estimate that raised `error`."""
     return learner_pb2.LaneFailure(
         lane=lane,
-        incarnation=incarnation,
+        fencing_token=fencing_token,
         seq=seq,
         traceback=_end_of(traceback_of(error)),
         report=failure_message(*FailureReport.of(error)),

@@ -18,7 +18,7 @@ class WatchStatusRequest(_message.Message):
     def __init__(self, interval_s: _Optional[float] = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("run", "state", "waiting_for", "epoch", "outer_step", "outer_steps", "loss", "grad_norm", "theta_sha256", "updates_per_s", "inner_steps_per_s", "inner_steps", "staleness", "workers_desired", "workers", "lanes", "verdicts", "endpoints", "checkpoint", "elapsed_s", "eta_s", "mode", "problems", "buffered", "refusals", "workers_min", "workers_max", "excluded_hosts", "failures", "absent_workers", "diverged_tasks")
+    __slots__ = ("run", "state", "waiting_for", "term", "outer_step", "outer_steps", "loss", "grad_norm", "theta_sha256", "updates_per_s", "inner_steps_per_s", "inner_steps", "staleness", "workers_desired", "workers", "lanes", "verdicts", "endpoints", "checkpoint", "elapsed_s", "eta_s", "mode", "problems", "buffered", "access_denials", "workers_min", "workers_max", "excluded_hosts", "failures", "absent_workers", "diverged_tasks")
     class VerdictsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -33,7 +33,7 @@ class Status(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
-    class RefusalsEntry(_message.Message):
+    class AccessDenialsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -43,7 +43,7 @@ class Status(_message.Message):
     RUN_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     WAITING_FOR_FIELD_NUMBER: _ClassVar[int]
-    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
     OUTER_STEP_FIELD_NUMBER: _ClassVar[int]
     OUTER_STEPS_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
@@ -64,7 +64,7 @@ class Status(_message.Message):
     MODE_FIELD_NUMBER: _ClassVar[int]
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     BUFFERED_FIELD_NUMBER: _ClassVar[int]
-    REFUSALS_FIELD_NUMBER: _ClassVar[int]
+    ACCESS_DENIALS_FIELD_NUMBER: _ClassVar[int]
     WORKERS_MIN_FIELD_NUMBER: _ClassVar[int]
     WORKERS_MAX_FIELD_NUMBER: _ClassVar[int]
     EXCLUDED_HOSTS_FIELD_NUMBER: _ClassVar[int]
@@ -74,7 +74,7 @@ class Status(_message.Message):
     run: str
     state: str
     waiting_for: str
-    epoch: int
+    term: int
     outer_step: int
     outer_steps: int
     loss: float
@@ -95,14 +95,14 @@ class Status(_message.Message):
     mode: str
     problems: _containers.RepeatedScalarFieldContainer[str]
     buffered: int
-    refusals: _containers.ScalarMap[str, int]
+    access_denials: _containers.ScalarMap[str, int]
     workers_min: int
     workers_max: int
     excluded_hosts: _containers.RepeatedScalarFieldContainer[str]
     failures: _containers.RepeatedCompositeFieldContainer[FailureSummary]
     absent_workers: _containers.RepeatedCompositeFieldContainer[AbsentWorker]
     diverged_tasks: int
-    def __init__(self, run: _Optional[str] = ..., state: _Optional[str] = ..., waiting_for: _Optional[str] = ..., epoch: _Optional[int] = ..., outer_step: _Optional[int] = ..., outer_steps: _Optional[int] = ..., loss: _Optional[float] = ..., grad_norm: _Optional[float] = ..., theta_sha256: _Optional[str] = ..., updates_per_s: _Optional[float] = ..., inner_steps_per_s: _Optional[float] = ..., inner_steps: _Optional[int] = ..., staleness: _Optional[_Union[Staleness, _Mapping]] = ..., workers_desired: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., lanes: _Optional[_Iterable[_Union[LaneStatus, _Mapping]]] = ..., verdicts: _Optional[_Mapping[str, int]] = ..., endpoints: _Optional[_Mapping[str, str]] = ..., checkpoint: _Optional[_Union[CheckpointInfo, _Mapping]] = ..., elapsed_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., mode: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ..., buffered: _Optional[int] = ..., refusals: _Optional[_Mapping[str, int]] = ..., workers_min: _Optional[int] = ..., workers_max: _Optional[int] = ..., excluded_hosts: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[FailureSummary, _Mapping]]] = ..., absent_workers: _Optional[_Iterable[_Union[AbsentWorker, _Mapping]]] = ..., diverged_tasks: _Optional[int] = ...) -> None: ...
+    def __init__(self, run: _Optional[str] = ..., state: _Optional[str] = ..., waiting_for: _Optional[str] = ..., term: _Optional[int] = ..., outer_step: _Optional[int] = ..., outer_steps: _Optional[int] = ..., loss: _Optional[float] = ..., grad_norm: _Optional[float] = ..., theta_sha256: _Optional[str] = ..., updates_per_s: _Optional[float] = ..., inner_steps_per_s: _Optional[float] = ..., inner_steps: _Optional[int] = ..., staleness: _Optional[_Union[Staleness, _Mapping]] = ..., workers_desired: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., lanes: _Optional[_Iterable[_Union[LaneStatus, _Mapping]]] = ..., verdicts: _Optional[_Mapping[str, int]] = ..., endpoints: _Optional[_Mapping[str, str]] = ..., checkpoint: _Optional[_Union[CheckpointInfo, _Mapping]] = ..., elapsed_s: _Optional[float] = ..., eta_s: _Optional[float] = ..., mode: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ..., buffered: _Optional[int] = ..., access_denials: _Optional[_Mapping[str, int]] = ..., workers_min: _Optional[int] = ..., workers_max: _Optional[int] = ..., excluded_hosts: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[FailureSummary, _Mapping]]] = ..., absent_workers: _Optional[_Iterable[_Union[AbsentWorker, _Mapping]]] = ..., diverged_tasks: _Optional[int] = ...) -> None: ...
 
 class FailureSummary(_message.Message):
     __slots__ = ("failure", "count", "worker", "host", "lane", "age_s")
@@ -155,7 +155,7 @@ class Staleness(_message.Message):
     def __init__(self, mean: _Optional[float] = ..., max: _Optional[int] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("name", "host", "pid", "state", "lanes", "phase", "waiting_for", "heartbeat_age_s", "inner_steps_per_s", "estimates", "resident_bytes", "device_kind", "stale_in_a_row", "incarnation", "workers")
+    __slots__ = ("name", "host", "pid", "state", "lanes", "phase", "waiting_for", "heartbeat_age_s", "inner_steps_per_s", "estimates", "resident_bytes", "device_kind", "stale_in_a_row", "process_uuid", "workers")
     NAME_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -169,7 +169,7 @@ class WorkerStatus(_message.Message):
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     DEVICE_KIND_FIELD_NUMBER: _ClassVar[int]
     STALE_IN_A_ROW_FIELD_NUMBER: _ClassVar[int]
-    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_UUID_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     name: str
     host: str
@@ -184,17 +184,17 @@ class WorkerStatus(_message.Message):
     resident_bytes: int
     device_kind: str
     stale_in_a_row: int
-    incarnation: str
+    process_uuid: str
     workers: int
-    def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., lanes: _Optional[_Iterable[int]] = ..., phase: _Optional[str] = ..., waiting_for: _Optional[str] = ..., heartbeat_age_s: _Optional[float] = ..., inner_steps_per_s: _Optional[float] = ..., estimates: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., device_kind: _Optional[str] = ..., stale_in_a_row: _Optional[int] = ..., incarnation: _Optional[str] = ..., workers: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., state: _Optional[str] = ..., lanes: _Optional[_Iterable[int]] = ..., phase: _Optional[str] = ..., waiting_for: _Optional[str] = ..., heartbeat_age_s: _Optional[float] = ..., inner_steps_per_s: _Optional[float] = ..., estimates: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., device_kind: _Optional[str] = ..., stale_in_a_row: _Optional[int] = ..., process_uuid: _Optional[str] = ..., workers: _Optional[int] = ...) -> None: ...
 
 class LaneStatus(_message.Message):
-    __slots__ = ("lane", "state", "worker", "seq", "incarnation", "inner_step", "snapshot_seq", "loss", "estimator", "problem", "failures")
+    __slots__ = ("lane", "state", "worker", "seq", "fencing_token", "inner_step", "snapshot_seq", "loss", "estimator", "problem", "failures")
     LANE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
-    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    FENCING_TOKEN_FIELD_NUMBER: _ClassVar[int]
     INNER_STEP_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_SEQ_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
@@ -205,14 +205,14 @@ class LaneStatus(_message.Message):
     state: str
     worker: str
     seq: int
-    incarnation: int
+    fencing_token: int
     inner_step: float
     snapshot_seq: int
     loss: float
     estimator: str
     problem: str
     failures: int
-    def __init__(self, lane: _Optional[int] = ..., state: _Optional[str] = ..., worker: _Optional[str] = ..., seq: _Optional[int] = ..., incarnation: _Optional[int] = ..., inner_step: _Optional[float] = ..., snapshot_seq: _Optional[int] = ..., loss: _Optional[float] = ..., estimator: _Optional[str] = ..., problem: _Optional[str] = ..., failures: _Optional[int] = ...) -> None: ...
+    def __init__(self, lane: _Optional[int] = ..., state: _Optional[str] = ..., worker: _Optional[str] = ..., seq: _Optional[int] = ..., fencing_token: _Optional[int] = ..., inner_step: _Optional[float] = ..., snapshot_seq: _Optional[int] = ..., loss: _Optional[float] = ..., estimator: _Optional[str] = ..., problem: _Optional[str] = ..., failures: _Optional[int] = ...) -> None: ...
 
 class ScaleRequest(_message.Message):
     __slots__ = ("workers", "range")

@@ -38,12 +38,12 @@ CORRUPT: Verdict
 CLOSED: Verdict
 
 class JoinRequest(_message.Message):
-    __slots__ = ("protocol_min", "protocol_max", "run_id", "worker_name", "incarnation", "host", "pid", "device_kind", "held", "relay")
+    __slots__ = ("protocol_min", "protocol_max", "run_id", "worker_name", "process_uuid", "host", "pid", "device_kind", "held", "relay")
     PROTOCOL_MIN_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_MAX_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     WORKER_NAME_FIELD_NUMBER: _ClassVar[int]
-    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_UUID_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     DEVICE_KIND_FIELD_NUMBER: _ClassVar[int]
@@ -53,59 +53,59 @@ class JoinRequest(_message.Message):
     protocol_max: int
     run_id: str
     worker_name: str
-    incarnation: str
+    process_uuid: str
     host: str
     pid: int
     device_kind: str
     held: _containers.RepeatedCompositeFieldContainer[HeldLane]
     relay: bool
-    def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., run_id: _Optional[str] = ..., worker_name: _Optional[str] = ..., incarnation: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., device_kind: _Optional[str] = ..., held: _Optional[_Iterable[_Union[HeldLane, _Mapping]]] = ..., relay: _Optional[bool] = ...) -> None: ...
+    def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., run_id: _Optional[str] = ..., worker_name: _Optional[str] = ..., process_uuid: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., device_kind: _Optional[str] = ..., held: _Optional[_Iterable[_Union[HeldLane, _Mapping]]] = ..., relay: _Optional[bool] = ...) -> None: ...
 
 class HeldLane(_message.Message):
-    __slots__ = ("lane", "incarnation", "seq")
+    __slots__ = ("lane", "fencing_token", "seq")
     LANE_FIELD_NUMBER: _ClassVar[int]
-    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    FENCING_TOKEN_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     lane: int
-    incarnation: int
+    fencing_token: int
     seq: int
-    def __init__(self, lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ...) -> None: ...
+    def __init__(self, lane: _Optional[int] = ..., fencing_token: _Optional[int] = ..., seq: _Optional[int] = ...) -> None: ...
 
 class JoinReply(_message.Message):
-    __slots__ = ("protocol", "run_id", "epoch", "worker_id", "session_secret", "heartbeat_s", "orphan_ttl_s", "chunk_bytes", "schema", "experiment_toml", "version", "lanes_total", "snapshot_every", "exact_versions", "merges", "lease_ttl_s")
+    __slots__ = ("protocol", "run_id", "term", "session_id", "session_secret", "heartbeat_s", "orphan_ttl_s", "chunk_bytes", "schema", "experiment_toml", "outer_step", "lanes_total", "snapshot_every", "exact_steps", "merges", "lease_ttl_s")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
-    EPOCH_FIELD_NUMBER: _ClassVar[int]
-    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_SECRET_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_S_FIELD_NUMBER: _ClassVar[int]
     ORPHAN_TTL_S_FIELD_NUMBER: _ClassVar[int]
     CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     EXPERIMENT_TOML_FIELD_NUMBER: _ClassVar[int]
-    VERSION_FIELD_NUMBER: _ClassVar[int]
+    OUTER_STEP_FIELD_NUMBER: _ClassVar[int]
     LANES_TOTAL_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_EVERY_FIELD_NUMBER: _ClassVar[int]
-    EXACT_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    EXACT_STEPS_FIELD_NUMBER: _ClassVar[int]
     MERGES_FIELD_NUMBER: _ClassVar[int]
     LEASE_TTL_S_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     run_id: str
-    epoch: int
-    worker_id: str
+    term: int
+    session_id: str
     session_secret: str
     heartbeat_s: float
     orphan_ttl_s: float
     chunk_bytes: int
     schema: _common_pb2.Schema
     experiment_toml: str
-    version: int
+    outer_step: int
     lanes_total: int
     snapshot_every: int
-    exact_versions: bool
+    exact_steps: bool
     merges: bool
     lease_ttl_s: float
-    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., epoch: _Optional[int] = ..., worker_id: _Optional[str] = ..., session_secret: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., orphan_ttl_s: _Optional[float] = ..., chunk_bytes: _Optional[int] = ..., schema: _Optional[_Union[_common_pb2.Schema, _Mapping]] = ..., experiment_toml: _Optional[str] = ..., version: _Optional[int] = ..., lanes_total: _Optional[int] = ..., snapshot_every: _Optional[int] = ..., exact_versions: _Optional[bool] = ..., merges: _Optional[bool] = ..., lease_ttl_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., term: _Optional[int] = ..., session_id: _Optional[str] = ..., session_secret: _Optional[str] = ..., heartbeat_s: _Optional[float] = ..., orphan_ttl_s: _Optional[float] = ..., chunk_bytes: _Optional[int] = ..., schema: _Optional[_Union[_common_pb2.Schema, _Mapping]] = ..., experiment_toml: _Optional[str] = ..., outer_step: _Optional[int] = ..., lanes_total: _Optional[int] = ..., snapshot_every: _Optional[int] = ..., exact_steps: _Optional[bool] = ..., merges: _Optional[bool] = ..., lease_ttl_s: _Optional[float] = ...) -> None: ...
 
 class WorkerMessage(_message.Message):
     __slots__ = ("heartbeat", "push", "snapshot", "chunk", "lane_return", "log", "lane_failure", "stack")
@@ -164,12 +164,12 @@ class Heartbeat(_message.Message):
     def __init__(self, phase: _Optional[_Union[Heartbeat.Phase, str]] = ..., phase_age_s: _Optional[float] = ..., progress: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., waiting_for: _Optional[str] = ..., inner_steps_per_s: _Optional[float] = ..., lanes: _Optional[_Iterable[_Union[HeldLane, _Mapping]]] = ..., workers: _Optional[int] = ..., lane: _Optional[int] = ...) -> None: ...
 
 class GradientEstimatorOut(_message.Message):
-    __slots__ = ("push_id", "lane", "incarnation", "seq", "theta_version", "weight", "mean_loss", "grad", "unroll_info", "compute_s", "parts")
+    __slots__ = ("push_id", "lane", "fencing_token", "seq", "outer_step", "weight", "mean_loss", "grad", "unroll_info", "compute_s", "parts")
     PUSH_ID_FIELD_NUMBER: _ClassVar[int]
     LANE_FIELD_NUMBER: _ClassVar[int]
-    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    FENCING_TOKEN_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
-    THETA_VERSION_FIELD_NUMBER: _ClassVar[int]
+    OUTER_STEP_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     MEAN_LOSS_FIELD_NUMBER: _ClassVar[int]
     GRAD_FIELD_NUMBER: _ClassVar[int]
@@ -178,36 +178,36 @@ class GradientEstimatorOut(_message.Message):
     PARTS_FIELD_NUMBER: _ClassVar[int]
     push_id: int
     lane: int
-    incarnation: int
+    fencing_token: int
     seq: int
-    theta_version: int
+    outer_step: int
     weight: float
     mean_loss: float
     grad: _common_pb2.Tensors
     unroll_info: UnrollInfo
     compute_s: float
     parts: _containers.RepeatedCompositeFieldContainer[Part]
-    def __init__(self, push_id: _Optional[int] = ..., lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., theta_version: _Optional[int] = ..., weight: _Optional[float] = ..., mean_loss: _Optional[float] = ..., grad: _Optional[_Union[_common_pb2.Tensors, _Mapping]] = ..., unroll_info: _Optional[_Union[UnrollInfo, _Mapping]] = ..., compute_s: _Optional[float] = ..., parts: _Optional[_Iterable[_Union[Part, _Mapping]]] = ...) -> None: ...
+    def __init__(self, push_id: _Optional[int] = ..., lane: _Optional[int] = ..., fencing_token: _Optional[int] = ..., seq: _Optional[int] = ..., outer_step: _Optional[int] = ..., weight: _Optional[float] = ..., mean_loss: _Optional[float] = ..., grad: _Optional[_Union[_common_pb2.Tensors, _Mapping]] = ..., unroll_info: _Optional[_Union[UnrollInfo, _Mapping]] = ..., compute_s: _Optional[float] = ..., parts: _Optional[_Iterable[_Union[Part, _Mapping]]] = ...) -> None: ...
 
 class Part(_message.Message):
-    __slots__ = ("lane", "incarnation", "seq", "theta_version", "weight", "mean_loss", "unroll_info", "compute_s")
+    __slots__ = ("lane", "fencing_token", "seq", "outer_step", "weight", "mean_loss", "unroll_info", "compute_s")
     LANE_FIELD_NUMBER: _ClassVar[int]
-    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    FENCING_TOKEN_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
-    THETA_VERSION_FIELD_NUMBER: _ClassVar[int]
+    OUTER_STEP_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     MEAN_LOSS_FIELD_NUMBER: _ClassVar[int]
     UNROLL_INFO_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_S_FIELD_NUMBER: _ClassVar[int]
     lane: int
-    incarnation: int
+    fencing_token: int
     seq: int
-    theta_version: int
+    outer_step: int
     weight: float
     mean_loss: float
     unroll_info: UnrollInfo
     compute_s: float
-    def __init__(self, lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., theta_version: _Optional[int] = ..., weight: _Optional[float] = ..., mean_loss: _Optional[float] = ..., unroll_info: _Optional[_Union[UnrollInfo, _Mapping]] = ..., compute_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, lane: _Optional[int] = ..., fencing_token: _Optional[int] = ..., seq: _Optional[int] = ..., outer_step: _Optional[int] = ..., weight: _Optional[float] = ..., mean_loss: _Optional[float] = ..., unroll_info: _Optional[_Union[UnrollInfo, _Mapping]] = ..., compute_s: _Optional[float] = ...) -> None: ...
 
 class UnrollInfo(_message.Message):
     __slots__ = ("inner_step_mean", "inner_steps", "diverged_tasks")
@@ -220,46 +220,46 @@ class UnrollInfo(_message.Message):
     def __init__(self, inner_step_mean: _Optional[float] = ..., inner_steps: _Optional[int] = ..., diverged_tasks: _Optional[int] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("lane", "incarnation", "seq", "bytes", "sha256", "transfer")
+    __slots__ = ("lane", "fencing_token", "seq", "bytes", "sha256", "transfer")
     LANE_FIELD_NUMBER: _ClassVar[int]
-    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    FENCING_TOKEN_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     TRANSFER_FIELD_NUMBER: _ClassVar[int]
     lane: int
-    incarnation: int
+    fencing_token: int
     seq: int
     bytes: int
     sha256: str
     transfer: int
-    def __init__(self, lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., transfer: _Optional[int] = ...) -> None: ...
+    def __init__(self, lane: _Optional[int] = ..., fencing_token: _Optional[int] = ..., seq: _Optional[int] = ..., bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., transfer: _Optional[int] = ...) -> None: ...
 
 class LaneReturn(_message.Message):
-    __slots__ = ("lane", "incarnation", "seq", "reason")
+    __slots__ = ("lane", "fencing_token", "seq", "reason")
     LANE_FIELD_NUMBER: _ClassVar[int]
-    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    FENCING_TOKEN_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     lane: int
-    incarnation: int
+    fencing_token: int
     seq: int
     reason: str
-    def __init__(self, lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    def __init__(self, lane: _Optional[int] = ..., fencing_token: _Optional[int] = ..., seq: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class LaneFailure(_message.Message):
-    __slots__ = ("lane", "incarnation", "seq", "traceback", "report")
+    __slots__ = ("lane", "fencing_token", "seq", "traceback", "report")
     LANE_FIELD_NUMBER: _ClassVar[int]
-    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    FENCING_TOKEN_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     TRACEBACK_FIELD_NUMBER: _ClassVar[int]
     REPORT_FIELD_NUMBER: _ClassVar[int]
     lane: int
-    incarnation: int
+    fencing_token: int
     seq: int
     traceback: str
     report: _common_pb2.FailureReport
-    def __init__(self, lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., traceback: _Optional[str] = ..., report: _Optional[_Union[_common_pb2.FailureReport, _Mapping]] = ...) -> None: ...
+    def __init__(self, lane: _Optional[int] = ..., fencing_token: _Optional[int] = ..., seq: _Optional[int] = ..., traceback: _Optional[str] = ..., report: _Optional[_Union[_common_pb2.FailureReport, _Mapping]] = ...) -> None: ...
 
 class StackDump(_message.Message):
     __slots__ = ("text",)
@@ -302,20 +302,20 @@ class StackRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class HeartbeatAck(_message.Message):
-    __slots__ = ("version", "credits")
-    VERSION_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("outer_step", "credits")
+    OUTER_STEP_FIELD_NUMBER: _ClassVar[int]
     CREDITS_FIELD_NUMBER: _ClassVar[int]
-    version: int
+    outer_step: int
     credits: int
-    def __init__(self, version: _Optional[int] = ..., credits: _Optional[int] = ...) -> None: ...
+    def __init__(self, outer_step: _Optional[int] = ..., credits: _Optional[int] = ...) -> None: ...
 
 class PushVerdict(_message.Message):
-    __slots__ = ("push_id", "lane", "seq", "verdict", "version", "credits", "detail", "parts")
+    __slots__ = ("push_id", "lane", "seq", "verdict", "outer_step", "credits", "detail", "parts")
     PUSH_ID_FIELD_NUMBER: _ClassVar[int]
     LANE_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
-    VERSION_FIELD_NUMBER: _ClassVar[int]
+    OUTER_STEP_FIELD_NUMBER: _ClassVar[int]
     CREDITS_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
@@ -323,11 +323,11 @@ class PushVerdict(_message.Message):
     lane: int
     seq: int
     verdict: Verdict
-    version: int
+    outer_step: int
     credits: int
     detail: str
     parts: _containers.RepeatedCompositeFieldContainer[PartVerdict]
-    def __init__(self, push_id: _Optional[int] = ..., lane: _Optional[int] = ..., seq: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., version: _Optional[int] = ..., credits: _Optional[int] = ..., detail: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[PartVerdict, _Mapping]]] = ...) -> None: ...
+    def __init__(self, push_id: _Optional[int] = ..., lane: _Optional[int] = ..., seq: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., outer_step: _Optional[int] = ..., credits: _Optional[int] = ..., detail: _Optional[str] = ..., parts: _Optional[_Iterable[_Union[PartVerdict, _Mapping]]] = ...) -> None: ...
 
 class PartVerdict(_message.Message):
     __slots__ = ("lane", "seq", "verdict", "detail")
@@ -342,46 +342,46 @@ class PartVerdict(_message.Message):
     def __init__(self, lane: _Optional[int] = ..., seq: _Optional[int] = ..., verdict: _Optional[_Union[Verdict, str]] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class ThetaAnnouncement(_message.Message):
-    __slots__ = ("version", "sha256", "inline")
-    VERSION_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("outer_step", "sha256", "inline")
+    OUTER_STEP_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     INLINE_FIELD_NUMBER: _ClassVar[int]
-    version: int
+    outer_step: int
     sha256: str
     inline: bytes
-    def __init__(self, version: _Optional[int] = ..., sha256: _Optional[str] = ..., inline: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, outer_step: _Optional[int] = ..., sha256: _Optional[str] = ..., inline: _Optional[bytes] = ...) -> None: ...
 
 class LaneGrant(_message.Message):
-    __slots__ = ("lane", "incarnation", "seq", "snapshot_seq", "snapshot_sha256", "init_version", "replay_versions", "credits", "discard_held")
+    __slots__ = ("lane", "fencing_token", "seq", "snapshot_seq", "snapshot_sha256", "init_outer_step", "replay_outer_steps", "credits", "discard_held")
     LANE_FIELD_NUMBER: _ClassVar[int]
-    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    FENCING_TOKEN_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_SEQ_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_SHA256_FIELD_NUMBER: _ClassVar[int]
-    INIT_VERSION_FIELD_NUMBER: _ClassVar[int]
-    REPLAY_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    INIT_OUTER_STEP_FIELD_NUMBER: _ClassVar[int]
+    REPLAY_OUTER_STEPS_FIELD_NUMBER: _ClassVar[int]
     CREDITS_FIELD_NUMBER: _ClassVar[int]
     DISCARD_HELD_FIELD_NUMBER: _ClassVar[int]
     lane: int
-    incarnation: int
+    fencing_token: int
     seq: int
     snapshot_seq: int
     snapshot_sha256: str
-    init_version: int
-    replay_versions: _containers.RepeatedScalarFieldContainer[int]
+    init_outer_step: int
+    replay_outer_steps: _containers.RepeatedScalarFieldContainer[int]
     credits: int
     discard_held: bool
-    def __init__(self, lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., snapshot_seq: _Optional[int] = ..., snapshot_sha256: _Optional[str] = ..., init_version: _Optional[int] = ..., replay_versions: _Optional[_Iterable[int]] = ..., credits: _Optional[int] = ..., discard_held: _Optional[bool] = ...) -> None: ...
+    def __init__(self, lane: _Optional[int] = ..., fencing_token: _Optional[int] = ..., seq: _Optional[int] = ..., snapshot_seq: _Optional[int] = ..., snapshot_sha256: _Optional[str] = ..., init_outer_step: _Optional[int] = ..., replay_outer_steps: _Optional[_Iterable[int]] = ..., credits: _Optional[int] = ..., discard_held: _Optional[bool] = ...) -> None: ...
 
 class LaneRevocation(_message.Message):
-    __slots__ = ("lane", "incarnation", "reason")
+    __slots__ = ("lane", "fencing_token", "reason")
     LANE_FIELD_NUMBER: _ClassVar[int]
-    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    FENCING_TOKEN_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     lane: int
-    incarnation: int
+    fencing_token: int
     reason: str
-    def __init__(self, lane: _Optional[int] = ..., incarnation: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    def __init__(self, lane: _Optional[int] = ..., fencing_token: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Drain(_message.Message):
     __slots__ = ("reason", "deadline_s")
@@ -418,10 +418,10 @@ class Goodbye(_message.Message):
     def __init__(self, reason: _Optional[_Union[Goodbye.Reason, str]] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class GetThetaRequest(_message.Message):
-    __slots__ = ("version",)
-    VERSION_FIELD_NUMBER: _ClassVar[int]
-    version: int
-    def __init__(self, version: _Optional[int] = ...) -> None: ...
+    __slots__ = ("outer_step",)
+    OUTER_STEP_FIELD_NUMBER: _ClassVar[int]
+    outer_step: int
+    def __init__(self, outer_step: _Optional[int] = ...) -> None: ...
 
 class GetSnapshotRequest(_message.Message):
     __slots__ = ("lane", "seq")
@@ -432,14 +432,14 @@ class GetSnapshotRequest(_message.Message):
     def __init__(self, lane: _Optional[int] = ..., seq: _Optional[int] = ...) -> None: ...
 
 class LeaveRequest(_message.Message):
-    __slots__ = ("worker_id", "reason", "unfit")
-    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("session_id", "reason", "unfit")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     UNFIT_FIELD_NUMBER: _ClassVar[int]
-    worker_id: str
+    session_id: str
     reason: str
     unfit: bool
-    def __init__(self, worker_id: _Optional[str] = ..., reason: _Optional[str] = ..., unfit: _Optional[bool] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., reason: _Optional[str] = ..., unfit: _Optional[bool] = ...) -> None: ...
 
 class LeaveReply(_message.Message):
     __slots__ = ()

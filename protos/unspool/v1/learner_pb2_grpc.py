@@ -81,7 +81,7 @@ class LearnerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetTheta(self, request, context):
-        """A published theta, any version of the ring.
+        """A published theta: any that the learner still keeps.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

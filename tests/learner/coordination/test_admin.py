@@ -45,7 +45,7 @@ def test_an_evicted_workers_lanes_go_to_others_and_it_is_told(core: WatchedCore)
 def test_an_evicted_worker_may_come_back(core: WatchedCore) -> None:
     Peer(core, "w0")
     core.admin.evict("w0", "hangs")
-    assert Peer(core, "w0", incarnation="i1").lanes() == [0, 1, 2]
+    assert Peer(core, "w0", process_uuid="i1").lanes() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_stack_is_answered_to_the_caller_that_asked(core: WatchedCore) -> None
     peer = Peer(core)
     asked = core.admin.ask_for_stack("w0")
     assert asks(peer) == 1
-    core.stack(peer.worker_id, StackDump(text="Thread 1"))
+    core.stack(peer.session_id, StackDump(text="Thread 1"))
     assert asked.result(0) == "Thread 1"
     assert "worker_stack" not in events(core)
 
@@ -75,7 +75,7 @@ def test_a_stack_is_answered_to_the_caller_that_asked(core: WatchedCore) -> None
 def test_two_who_ask_at_once_get_one_answer(core: WatchedCore) -> None:
     peer = Peer(core)
     asked = [core.admin.ask_for_stack("w0") for _ in range(2)]
-    core.stack(peer.worker_id, StackDump(text="Thread 1"))
+    core.stack(peer.session_id, StackDump(text="Thread 1"))
     assert [future.result(0) for future in asked] == ["Thread 1"] * 2
 
 
@@ -83,19 +83,19 @@ def test_an_answer_that_comes_too_late_is_dropped(core: WatchedCore) -> None:
     peer = Peer(core)
     asked: Future[str] = core.admin.ask_for_stack("w0")
     core.admin.give_up_stack("w0", asked)
-    core.stack(peer.worker_id, StackDump(text="Thread 1"))
+    core.stack(peer.session_id, StackDump(text="Thread 1"))
     assert not asked.done()
 
 
 def test_a_dump_that_nobody_asked_for_is_dropped(core: WatchedCore) -> None:
-    core.stack(Peer(core).worker_id, StackDump(text="spam"))
+    core.stack(Peer(core).session_id, StackDump(text="spam"))
     assert "worker_stack" not in events(core)
 
 
 def test_a_long_dump_is_cut(core: WatchedCore) -> None:
     peer = Peer(core)
     asked = core.admin.ask_for_stack("w0")
-    core.stack(peer.worker_id, StackDump(text="x" * (1 << 20)))
+    core.stack(peer.session_id, StackDump(text="x" * (1 << 20)))
     assert len(asked.result(0)) == 1 << 16
 
 
@@ -111,7 +111,7 @@ def test_a_stuck_worker_is_asked_for_its_stack_which_becomes_an_event(core: Watc
     for _ in range(3):
         core.tick()
     assert asks(peer) == 1
-    core.stack(peer.worker_id, StackDump(text="y" * 10_000))
+    core.stack(peer.session_id, StackDump(text="y" * 10_000))
     (event,) = [event for event in core.run.telemetry.events.latest(1000) if event.kind == "worker_stack"]
     assert event.text == "w0:\n" + "y" * 8000
 
@@ -183,7 +183,7 @@ def test_a_frozen_process_is_suspected_and_then_gone_and_not_asked(tmp_path: Pat
 def test_a_lane_that_restarts_is_granted_without_a_state(tmp_path: Path) -> None:
     core = make_core(tmp_path, mode="async", batch=2)
     peer = Peer(core)
-    core.snapshot_stored(peer.worker_id, core.run.lanes[1].fencing_token, SnapshotRef(1, 4, "digest"))
+    core.snapshot_stored(peer.session_id, core.run.lanes[1].fencing_token, SnapshotRef(1, 4, "digest"))
     core.admin.reset_lane(1, fresh=True)
     grant = peer.told("grant")[-1]
     assert (grant.lane, grant.snapshot_seq, grant.seq, grant.discard_held) == (1, 0, 4, True)

@@ -18,7 +18,7 @@ def core(tmp_path: Path, clock: Clock) -> WatchedCore:
 
 def held_by(peer: Peer, seq: int = 0) -> list[HeldLane]:
     lanes = peer.core.run.lanes
-    return [HeldLane(lane=lane, incarnation=lanes[lane].fencing_token, seq=seq) for lane in peer.lanes()]
+    return [HeldLane(lane=lane, fencing_token=lanes[lane].fencing_token, seq=seq) for lane in peer.lanes()]
 
 
 def events(core: WatchedCore) -> list[str]:
@@ -36,14 +36,14 @@ def test_a_worker_without_a_stream_leases_nothing(core: WatchedCore) -> None:
 
 
 def test_a_join_with_another_protocol_is_refused_with_both_versions_named(core: WatchedCore) -> None:
-    request = JoinRequest(protocol_min=2, protocol_max=3, worker_name="w", incarnation="i")
+    request = JoinRequest(protocol_min=2, protocol_max=3, worker_name="w", process_uuid="i")
     with pytest.raises(JoinDeniedError, match="protocol 1, the worker 2 to 3"):
         core.join(request)
 
 
 def test_a_join_to_another_run_is_refused(core: WatchedCore) -> None:
     request = JoinRequest(
-        protocol_min=1, protocol_max=1, worker_name="w", incarnation="i", run_id="other-run"
+        protocol_min=1, protocol_max=1, worker_name="w", process_uuid="i", run_id="other-run"
     )
     with pytest.raises(JoinDeniedError, match="'test-run', the worker asked for 'other-run'"):
         core.join(request)
@@ -80,12 +80,12 @@ def test_a_broken_stream_keeps_its_lanes(core: WatchedCore, clock: Clock) -> Non
 def test_a_worker_that_comes_back_in_time_keeps_the_leases_it_still_holds(core: WatchedCore) -> None:
     peer = Peer(core)
     held = held_by(peer)[:2]
-    incarnations = [lane.fencing_token for lane in core.run.lanes]
+    fencing_tokens = [lane.fencing_token for lane in core.run.lanes]
     peer.break_stream()
-    worker_id = peer.worker_id
+    session_id = peer.session_id
     peer.join(held)
-    assert (peer.worker_id, peer.lanes()) == (worker_id, [0, 1])
-    assert [lane.fencing_token for lane in core.run.lanes] == incarnations
+    assert (peer.session_id, peer.lanes()) == (session_id, [0, 1])
+    assert [lane.fencing_token for lane in core.run.lanes] == fencing_tokens
 
 
 def test_a_lane_whose_grant_was_never_read_is_leased_again(core: WatchedCore) -> None:
@@ -144,13 +144,13 @@ def test_the_lanes_of_an_expired_worker_go_to_the_others(core: WatchedCore, cloc
 def test_a_new_process_of_a_worker_expires_the_old_one_at_once(core: WatchedCore) -> None:
     old = Peer(core, "w0", "i0")
     new = Peer(core, "w0", "i1", attach=False)
-    assert core.run.sessions.get(old.worker_id) is None
+    assert core.run.sessions.get(old.session_id) is None
     assert core.run.sessions.named("w0") is new.session
 
 
 def test_a_superseded_process_is_told_so(core: WatchedCore) -> None:
     old = Peer(core, "w0", "i0")
-    core.join(JoinRequest(protocol_min=1, protocol_max=1, worker_name="w0", incarnation="i1"))
+    core.join(JoinRequest(protocol_min=1, protocol_max=1, worker_name="w0", process_uuid="i1"))
     assert old.told("goodbye")[0].reason == Goodbye.SUPERSEDED
 
 
@@ -166,7 +166,7 @@ def test_what_an_expired_session_says_is_ignored(core: WatchedCore, clock: Clock
 
 def test_a_worker_that_leaves_gives_its_lanes_up(core: WatchedCore) -> None:
     peer = Peer(core)
-    core.leave(peer.worker_id, "drained")
+    core.leave(peer.session_id, "drained")
     assert peer.told("goodbye")[0].reason == Goodbye.DRAINED
     assert len(core.run.sessions) == 0
     assert len(core.run.lanes.free()) == 3
@@ -177,7 +177,7 @@ def test_the_end_of_an_earlier_stream_does_not_break_the_current_one(core: Watch
     first = peer.stream
     peer.attach()
     assert first is not None
-    core.detach(peer.worker_id, first)
+    core.detach(peer.session_id, first)
     assert peer.session.stream == peer.stream
 
 
@@ -205,7 +205,7 @@ def test_workers_on_different_devices_are_reported_in_sync_mode(core: WatchedCor
     Peer(core)
     core.join(
         JoinRequest(
-            protocol_min=1, protocol_max=1, worker_name="w1", incarnation="i", device_kind="NVIDIA H100"
+            protocol_min=1, protocol_max=1, worker_name="w1", process_uuid="i", device_kind="NVIDIA H100"
         )
     )
     assert "mixed_devices" in events(core)
@@ -214,5 +214,5 @@ def test_workers_on_different_devices_are_reported_in_sync_mode(core: WatchedCor
 def test_log_lines_of_a_session_are_bounded(core: WatchedCore) -> None:
     peer = Peer(core)
     for number in range(1100):
-        core.log(peer.worker_id, learner_pb2.LogLine(level="warning", text=f"line {number}"))
+        core.log(peer.session_id, learner_pb2.LogLine(level="warning", text=f"line {number}"))
     assert "line 999" in core.run.telemetry.events.latest(1)[0].text

@@ -84,7 +84,7 @@ class Watched:
             if f"w{number}" not in self.peers:
                 self.peers[f"w{number}"] = Peer(self.core, f"w{number}")
         for name in [f"w{number}" for number in range(self.desired, len(self.peers))]:
-            self.core.leave(self.peers.pop(name).worker_id, "scaled down")
+            self.core.leave(self.peers.pop(name).session_id, "scaled down")
         self.tick()
 
     def tick(self) -> None:

@@ -33,7 +33,7 @@ def step(core: WatchedCore, peer: Peer) -> list[SaveJob]:
 def store_snapshots(peer: Peer, seq: int, directory: Path | None = None) -> None:
     for lane in peer.core.run.lanes:
         ref = SnapshotRef(lane.number, seq, "s" * 64)
-        peer.core.snapshot_stored(peer.worker_id, lane.fencing_token, ref)
+        peer.core.snapshot_stored(peer.session_id, lane.fencing_token, ref)
         if directory is not None:
             path = SnapshotStore(directory).path(lane.number, seq)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def test_a_checkpoint_keeps_every_theta_that_a_replay_from_it_needs(core: Watche
     for _ in range(EVERY):
         step(core, peer)
     ref = SnapshotRef(0, 2, "s" * 64)
-    core.snapshot_stored(peer.worker_id, core.run.lanes[0].fencing_token, ref)
+    core.snapshot_stored(peer.session_id, core.run.lanes[0].fencing_token, ref)
     (job,) = step(core, peer)
     assert [published.outer_step for published in job.checkpoint.thetas] == [0, 1, 2]
 
@@ -100,9 +100,9 @@ def test_lane_states_are_deleted_when_no_checkpoint_needs_them(
     core: WatchedCore, peer: Peer, tmp_path: Path
 ) -> None:
     saver = make_saver(core, tmp_path)
-    for version in range(1, 4):
+    for outer_step in range(1, 4):
         run_one_step(core, peer)
-        store_snapshots(peer, version, tmp_path / "lanes")
+        store_snapshots(peer, outer_step, tmp_path / "lanes")
         core.admin.request_checkpoint()
         for job in core.updates.take_saves():
             saver.save(job)

@@ -13,12 +13,12 @@ from protos.unspool.v1.learner_pb2 import LearnerMessage
 from tests.learner.builders import Peer, WatchedCore, make_core
 
 
-def theta(version: int) -> LearnerMessage:
-    return LearnerMessage(theta=learner_pb2.ThetaAnnouncement(version=version))
+def theta(outer_step: int) -> LearnerMessage:
+    return LearnerMessage(theta=learner_pb2.ThetaAnnouncement(outer_step=outer_step))
 
 
-def ack(version: int = 0) -> LearnerMessage:
-    return LearnerMessage(heartbeat_ack=learner_pb2.HeartbeatAck(version=version))
+def ack(outer_step: int = 0) -> LearnerMessage:
+    return LearnerMessage(heartbeat_ack=learner_pb2.HeartbeatAck(outer_step=outer_step))
 
 
 def goodbye() -> LearnerMessage:
@@ -32,8 +32,8 @@ def core(tmp_path: Path) -> WatchedCore:
 
 def test_messages_come_out_in_order_until_the_mailbox_is_closed() -> None:
     mailbox = SendQueue()
-    for version in range(3):
-        mailbox.put(ack(version))
+    for outer_step in range(3):
+        mailbox.put(ack(outer_step))
     mailbox.close()
     assert list(mailbox) == [ack(0), ack(1), ack(2)]
 
@@ -91,7 +91,7 @@ def test_an_old_stream_that_ends_leaves_the_new_one_open(core: WatchedCore) -> N
     peer = Peer(core)
     old, new = peer.stream, peer.attach()
     assert old is not None
-    core.detach(peer.worker_id, old)
+    core.detach(peer.session_id, old)
     assert peer.session.stream is new
 
 

@@ -52,7 +52,7 @@ class AsyncCore(RuleBasedStateMachine):
             peer = self.peers[name]
             lanes = self.core.run.lanes
             held = [
-                HeldLane(lane=lane, incarnation=lanes[lane].fencing_token, seq=0) for lane in peer.lanes()
+                HeldLane(lane=lane, fencing_token=lanes[lane].fencing_token, seq=0) for lane in peer.lanes()
             ]
             peer.join(held if keep else [])
             peer.attach()
@@ -73,21 +73,21 @@ class AsyncCore(RuleBasedStateMachine):
     def push(self, name: str, lane: int, ahead: int, staleness: int, value: float, compute_s: float) -> None:
         if name in self.peers:
             reached = self.core.run.lanes[lane].accepted if lane < LANES else 0
-            version = max(0, self.core.run.outer_step - staleness)
-            about = {"value": value, "theta_version": version, "compute_s": compute_s}
+            outer_step = max(0, self.core.run.outer_step - staleness)
+            about = {"value": value, "outer_step": outer_step, "compute_s": compute_s}
             self.peers[name].push(lane, max(0, reached + ahead), **about)
 
     @rule(name=st.sampled_from(NAMES), lane=st.integers(0, LANES - 1))
     def give_back(self, name: str, lane: int) -> None:
         if name in self.peers:
             record = self.core.run.lanes[lane]
-            message = LaneReturn(lane=lane, incarnation=record.fencing_token, seq=record.accepted)
-            self.core.return_lane(self.peers[name].worker_id, message)
+            message = LaneReturn(lane=lane, fencing_token=record.fencing_token, seq=record.accepted)
+            self.core.return_lane(self.peers[name].session_id, message)
 
     @rule(name=st.sampled_from(NAMES))
     def leave(self, name: str) -> None:
         if name in self.peers:
-            self.core.leave(self.peers.pop(name).worker_id, "test")
+            self.core.leave(self.peers.pop(name).session_id, "test")
 
     @rule(seconds=st.floats(0.1, 20.0))
     def time_passes(self, seconds: float) -> None:
@@ -97,14 +97,14 @@ class AsyncCore(RuleBasedStateMachine):
     @precondition(lambda self: self.core.updates.batch_due_in_s() == 0.0)
     @rule()
     def apply(self) -> None:
-        version = self.core.run.outer_step
-        chosen = {(item.lane, item.seq, item.theta_version) for item in self.core.run.buffer}
+        outer_step = self.core.run.outer_step
+        chosen = {(item.lane, item.seq, item.outer_step) for item in self.core.run.buffer}
         update(self.core)
-        waiting = {(item.lane, item.seq, item.theta_version) for item in self.core.run.buffer}
-        for lane, seq, theta_version in chosen - waiting:
+        waiting = {(item.lane, item.seq, item.outer_step) for item in self.core.run.buffer}
+        for lane, seq, outer_step in chosen - waiting:
             if self.core.run.lanes[lane].applied >= seq:
                 assert (lane, seq) not in self.applied
-                assert 0 <= version - theta_version <= WINDOW
+                assert 0 <= outer_step - outer_step <= WINDOW
                 self.applied.add((lane, seq))
 
     @invariant()
@@ -113,7 +113,7 @@ class AsyncCore(RuleBasedStateMachine):
 
     @invariant()
     def nothing_older_than_the_window_waits(self) -> None:
-        assert all(self.core.run.outer_step - item.theta_version <= WINDOW for item in self.core.run.buffer)
+        assert all(self.core.run.outer_step - item.outer_step <= WINDOW for item in self.core.run.buffer)
 
     @invariant()
     def a_lane_is_leased_to_a_worker_that_is_known(self) -> None:

@@ -20,7 +20,7 @@ def weights_of_batch(core: WatchedCore) -> list[float]:
 
 
 def push_with_staleness(core: WatchedCore, *staleness: int) -> None:
-    """Put a gradient of weight 6 for each of the first lanes into the buffer, `staleness` versions behind."""
+    """Put a gradient of weight 6 for each of the first lanes into the buffer, with its staleness."""
     peer = Peer(core)
     for _ in range(2):
         peer.push(3, core.run.outer_step + 1)
@@ -31,7 +31,7 @@ def push_with_staleness(core: WatchedCore, *staleness: int) -> None:
         staleness_weighting=core.run.settings.aggregation.staleness_weighting,
     )
     for lane, behind in enumerate(staleness):
-        peer.push(lane, 1, weight=6.0, theta_version=core.run.outer_step - behind)
+        peer.push(lane, 1, weight=6.0, outer_step=core.run.outer_step - behind)
 
 
 @pytest.mark.parametrize(("weighting", "expected"), [("none", [6.0, 6.0, 6.0]), ("inverse", [6.0, 3.0, 2.0])])
@@ -64,7 +64,7 @@ def test_what_was_weighed_is_settled_and_gone_from_the_buffer(tmp_path: Path) ->
 
 @pytest.fixture
 def core(tmp_path: Path) -> WatchedCore:
-    """Two workers with two lanes each, and theta at version 5."""
+    """Two workers with two lanes each, and theta at outer step 5."""
     core = make_async(tmp_path, count=2)
     quick, slow = Peer(core, "quick"), Peer(core, "slow")
     assert (quick.lanes(), slow.lanes()) == ([0, 2], [1, 3])
@@ -77,9 +77,9 @@ def core(tmp_path: Path) -> WatchedCore:
 def be_late(peer: Peer, times: int, apart_s: float = 3.0) -> None:
     for _ in range(times):
         peer.core.run.clock.advance(apart_s)
-        peer.push(peer.lanes()[-1], 1, theta_version=0)
+        peer.push(peer.lanes()[-1], 1, outer_step=0)
         for session in peer.core.run.sessions:
-            session.last_heard_s = peer.core.run.clock()
+            session.last_message_s = peer.core.run.clock()
 
 
 def workers(core: WatchedCore) -> tuple[Peer, Peer]:
@@ -89,8 +89,8 @@ def workers(core: WatchedCore) -> tuple[Peer, Peer]:
 def obey(peer: Peer) -> None:
     """Return what was asked back."""
     for revocation in peer.told("revocation"):
-        message = LaneReturn(lane=revocation.lane, incarnation=revocation.incarnation, seq=0)
-        peer.core.return_lane(peer.worker_id, message)
+        message = LaneReturn(lane=revocation.lane, fencing_token=revocation.fencing_token, seq=0)
+        peer.core.return_lane(peer.session_id, message)
 
 
 def test_a_worker_is_named_once_its_last_estimates_were_all_too_old(core: WatchedCore) -> None:
@@ -123,8 +123,8 @@ def test_an_estimate_that_is_used_clears_its_name(core: WatchedCore) -> None:
 def test_an_estimate_that_grows_too_old_while_it_waits_counts_as_well(core: WatchedCore) -> None:
     quick, slow = workers(core)
     be_late(slow, 2, apart_s=6.0)
-    slow.push(1, 1, theta_version=3)
-    core.run.buffer.take([item for item in core.run.buffer if item.worker_id == quick.worker_id])
+    slow.push(1, 1, outer_step=3)
+    core.run.buffer.take([item for item in core.run.buffer if item.session_id == quick.session_id])
     (waiting,) = core.run.buffer
     core.run.buffer.take([waiting])
     quick.push(0, 6)
@@ -154,7 +154,7 @@ def test_it_gets_none_back_while_others_can_have_them(core: WatchedCore) -> None
 
 def test_it_keeps_its_lanes_where_nobody_else_is_there(core: WatchedCore) -> None:
     quick, slow = workers(core)
-    core.leave(quick.worker_id, "test")
+    core.leave(quick.session_id, "test")
     be_late(slow, 9)
     core.tick()
     assert len(slow.lanes()) == 4
@@ -172,5 +172,5 @@ def test_it_keeps_its_lanes_where_the_others_are_late_too(core: WatchedCore) -> 
 def test_the_complaint_goes_with_the_worker(core: WatchedCore) -> None:
     _, slow = workers(core)
     be_late(slow, 3)
-    core.leave(slow.worker_id, "test")
+    core.leave(slow.session_id, "test")
     assert build_status(core.run).problems == []

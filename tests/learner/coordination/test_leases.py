@@ -18,19 +18,19 @@ def core(tmp_path: Path, clock: Clock) -> WatchedCore:
 
 
 def give_back(peer: Peer, lane: int, seq: int) -> None:
-    incarnation = peer.core.run.lanes[lane].fencing_token
+    fencing_token = peer.core.run.lanes[lane].fencing_token
     peer.core.return_lane(
-        peer.worker_id, LaneReturn(lane=lane, incarnation=incarnation, seq=seq, reason="test")
+        peer.session_id, LaneReturn(lane=lane, fencing_token=fencing_token, seq=seq, reason="test")
     )
 
 
 def store_snapshot(peer: Peer, lane: int, seq: int) -> bool:
     ref = SnapshotRef(lane, seq, sha256=f"{lane}-{seq}")
-    return peer.core.snapshot_stored(peer.worker_id, peer.core.run.lanes[lane].fencing_token, ref)
+    return peer.core.snapshot_stored(peer.session_id, peer.core.run.lanes[lane].fencing_token, ref)
 
 
-def announced(lane: int, seq: int, incarnation: int, size: int = 10) -> learner_pb2.Snapshot:
-    return learner_pb2.Snapshot(lane=lane, incarnation=incarnation, seq=seq, bytes=size)
+def announced(lane: int, seq: int, fencing_token: int, size: int = 10) -> learner_pb2.Snapshot:
+    return learner_pb2.Snapshot(lane=lane, fencing_token=fencing_token, seq=seq, bytes=size)
 
 
 def obey_revocations(*peers: Peer) -> None:
@@ -42,14 +42,19 @@ def obey_revocations(*peers: Peer) -> None:
 
 def test_the_first_grant_starts_a_lane_from_theta_zero(core: WatchedCore) -> None:
     grant = Peer(core).told("grant")[0]
-    assert (grant.seq, grant.snapshot_seq, grant.init_version, list(grant.replay_versions)) == (0, 0, 0, [])
+    assert (grant.seq, grant.snapshot_seq, grant.init_outer_step, list(grant.replay_outer_steps)) == (
+        0,
+        0,
+        0,
+        [],
+    )
 
 
 def test_incarnations_of_two_starts_of_the_learner_differ(tmp_path: Path) -> None:
     first, second = make_core(tmp_path, term=1), make_core(tmp_path, term=2)
     assert (
-        max(Peer(first).told("grant")[0].incarnation for _ in range(3))
-        < Peer(second).told("grant")[0].incarnation
+        max(Peer(first).told("grant")[0].fencing_token for _ in range(3))
+        < Peer(second).told("grant")[0].fencing_token
     )
 
 
@@ -130,10 +135,10 @@ def test_draining_an_unknown_worker_names_those_there_are(core: WatchedCore) -> 
 def test_lanes_go_back_to_the_workers_that_hold_their_state(tmp_path: Path) -> None:
     core = make_core(tmp_path, term=2, lanes=4, count=2)
     first = Peer(core, "w0", attach=False)
-    first.join([HeldLane(lane=lane, incarnation=1, seq=0) for lane in (1, 3)])
+    first.join([HeldLane(lane=lane, fencing_token=1, seq=0) for lane in (1, 3)])
     first.attach()
     second = Peer(core, "w1", attach=False)
-    second.join([HeldLane(lane=lane, incarnation=1, seq=0) for lane in (0, 2)])
+    second.join([HeldLane(lane=lane, fencing_token=1, seq=0) for lane in (0, 2)])
     second.attach()
     assert (first.lanes(), second.lanes()) == ([1, 3], [0, 2])
 
@@ -141,7 +146,7 @@ def test_lanes_go_back_to_the_workers_that_hold_their_state(tmp_path: Path) -> N
 def test_a_state_ahead_of_the_lane_earns_no_preference(tmp_path: Path) -> None:
     core = make_core(tmp_path, term=2, lanes=2, batch=2, count=2)
     first = Peer(core, "w0", attach=False)
-    first.join([HeldLane(lane=1, incarnation=1, seq=5)])
+    first.join([HeldLane(lane=1, fencing_token=1, seq=5)])
     first.attach()
     Peer(core, "w1")
     assert first.lanes() == [0]
@@ -155,7 +160,7 @@ def test_a_lane_is_restored_from_its_newest_snapshot_and_the_thetas_since(core: 
     peer.push(0, 4)
     give_back(peer, 0, 4)
     grant = peer.told("grant")[-1]
-    assert (grant.lane, grant.seq, grant.snapshot_seq, list(grant.replay_versions)) == (0, 4, 2, [2, 3])
+    assert (grant.lane, grant.seq, grant.snapshot_seq, list(grant.replay_outer_steps)) == (0, 4, 2, [2, 3])
     assert grant.snapshot_sha256 == "0-2"
 
 
@@ -165,7 +170,7 @@ def test_a_snapshot_ahead_of_the_last_accepted_estimate_is_not_used(core: Watche
     store_snapshot(peer, 0, 2)
     give_back(peer, 0, 2)
     grant = peer.told("grant")[-1]
-    assert (grant.seq, grant.snapshot_seq, list(grant.replay_versions)) == (1, 0, [0])
+    assert (grant.seq, grant.snapshot_seq, list(grant.replay_outer_steps)) == (1, 0, [0])
 
 
 def test_every_theta_that_a_replay_could_need_is_kept(core: WatchedCore) -> None:
@@ -177,16 +182,16 @@ def test_every_theta_that_a_replay_could_need_is_kept(core: WatchedCore) -> None
                 store_snapshot(peer, lane, 5)
     assert core.run.thetas.get(0) is not None
     store_snapshot(peer, 3, 5)
-    assert [version for version in range(9) if core.run.thetas.get(version)] == [4, 5, 6, 7, 8]
+    assert [outer_step for outer_step in range(9) if core.run.thetas.get(outer_step)] == [4, 5, 6, 7, 8]
 
 
 def test_a_snapshot_is_wanted_once(core: WatchedCore) -> None:
     peer = Peer(core)
     peer.push(0, 1)
-    incarnation = core.run.lanes[0].fencing_token
-    assert core.wants_snapshot(peer.worker_id, announced(0, 1, incarnation))
+    fencing_token = core.run.lanes[0].fencing_token
+    assert core.wants_snapshot(peer.session_id, announced(0, 1, fencing_token))
     store_snapshot(peer, 0, 1)
-    assert not core.wants_snapshot(peer.worker_id, announced(0, 1, incarnation))
+    assert not core.wants_snapshot(peer.session_id, announced(0, 1, fencing_token))
 
 
 @pytest.mark.parametrize(
@@ -198,20 +203,20 @@ def test_a_snapshot_is_refused_before_anything_is_kept(
     core: WatchedCore, lane: int, incarnation_offset: int, seq: int, size: int
 ) -> None:
     peer = Peer(core)
-    incarnation = core.run.lanes[0].fencing_token + incarnation_offset
-    assert not core.wants_snapshot(peer.worker_id, announced(lane, seq, incarnation, size))
+    fencing_token = core.run.lanes[0].fencing_token + incarnation_offset
+    assert not core.wants_snapshot(peer.session_id, announced(lane, seq, fencing_token, size))
 
 
 def test_a_snapshot_that_arrives_after_the_lease_ended_does_not_count(core: WatchedCore) -> None:
     peer = Peer(core)
     old = core.run.lanes[0].fencing_token
     give_back(peer, 0, 0)
-    assert not core.snapshot_stored(peer.worker_id, old, SnapshotRef(0, 1, "x"))
+    assert not core.snapshot_stored(peer.session_id, old, SnapshotRef(0, 1, "x"))
 
 
 def test_a_return_under_an_old_lease_changes_nothing(core: WatchedCore) -> None:
     peer = Peer(core)
-    core.return_lane(peer.worker_id, LaneReturn(lane=0, incarnation=1, seq=0))
+    core.return_lane(peer.session_id, LaneReturn(lane=0, fencing_token=1, seq=0))
     assert peer.lanes() == [0, 1, 2, 3]
 
 
@@ -221,7 +226,7 @@ def test_in_async_a_state_that_came_back_is_taken_as_it_is(tmp_path: Path) -> No
     store_snapshot(peer, 0, 6)
     give_back(peer, 0, 6)
     grant = peer.told("grant")[-1]
-    assert (grant.seq, grant.snapshot_seq, list(grant.replay_versions)) == (6, 6, [])
+    assert (grant.seq, grant.snapshot_seq, list(grant.replay_outer_steps)) == (6, 6, [])
 
 
 def test_in_async_a_lane_without_state_begins_with_the_theta_of_now(tmp_path: Path) -> None:
@@ -229,7 +234,7 @@ def test_in_async_a_lane_without_state_begins_with_the_theta_of_now(tmp_path: Pa
     peer = Peer(core)
     run_one_step(core, peer)
     give_back(peer, 0, 1)
-    assert peer.told("grant")[-1].init_version == 1
+    assert peer.told("grant")[-1].init_outer_step == 1
 
 
 def test_in_async_only_recent_thetas_are_kept(tmp_path: Path) -> None:

@@ -45,9 +45,9 @@ def peer(core: WatchedCore) -> Peer:
 def part(core: WatchedCore, lane: int, seq: int = 1, **fields: object) -> Part:
     defaults = {
         "lane": lane,
-        "incarnation": core.run.lanes[lane].fencing_token if lane < LANES else 1,
+        "fencing_token": core.run.lanes[lane].fencing_token if lane < LANES else 1,
         "seq": seq,
-        "theta_version": core.run.outer_step,
+        "outer_step": core.run.outer_step,
         "weight": 2.0,
         "mean_loss": float(lane),
         "unroll_info": UnrollInfo(inner_steps=5, inner_step_mean=7.0),
@@ -61,7 +61,7 @@ def push_merged(peer: Peer, *parts: Part, body: Body | None = None, **fields: ob
     message = GradientEstimatorOut(push_id=peer.pushes, parts=parts, **fields)
     data = gradient_body(1.0)
     whole = Body.read(data, codec.tensors(data, 1, 1 << 20).crc32, SCHEMA)
-    peer.core.push(peer.worker_id, message, body or whole)
+    peer.core.push(peer.session_id, message, body or whole)
 
 
 def last_verdict(peer: Peer) -> PushVerdict:
@@ -112,7 +112,7 @@ def test_the_counters_and_the_record_have_every_part(core: WatchedCore, peer: Pe
     push_merged(peer, *(part(core, lane) for lane in range(3)))
     core.updates.take_batch()
     apply(core)
-    push_merged(peer, part(core, 0, seq=2, theta_version=0), *(part(core, lane, seq=2) for lane in (1, 2, 3)))
+    push_merged(peer, part(core, 0, seq=2, outer_step=0), *(part(core, lane, seq=2) for lane in (1, 2, 3)))
     core.updates.take_batch()
     apply(core)
     assert core.run.telemetry.counters.staleness == {0: 4 + 3, 1: 1}
@@ -125,7 +125,7 @@ def test_the_counters_and_the_record_have_every_part(core: WatchedCore, peer: Pe
 def test_one_duplicate_keeps_all_out_and_every_offender_is_named(core: WatchedCore, peer: Peer) -> None:
     peer.push(1, 1)
     peer.push(4, 1)
-    push_merged(peer, part(core, 0), part(core, 1), part(core, 4), part(core, 2, incarnation=1))
+    push_merged(peer, part(core, 0), part(core, 1), part(core, 4), part(core, 2, fencing_token=1))
     assert peer.verdicts()[-1] == "DUPLICATE"
     assert rejections(peer) == [(1, "DUPLICATE"), (4, "DUPLICATE"), (2, "NOT_LEASED")]
     assert (core.run.lanes[0].accepted, len(core.run.buffer)) == (0, 2)
@@ -156,13 +156,13 @@ def test_a_lane_may_have_two_estimates_in_one_push(core: WatchedCore, peer: Peer
     assert core.run.lanes[0].accepted == 2
 
 
-@pytest.mark.parametrize(("theta_version", "verdict"), [(0, "STALE"), (4, "FUTURE")])
-def test_each_part_has_its_own_age(core: WatchedCore, peer: Peer, theta_version: int, verdict: str) -> None:
+@pytest.mark.parametrize(("outer_step", "verdict"), [(0, "STALE"), (4, "FUTURE")])
+def test_each_part_has_its_own_age(core: WatchedCore, peer: Peer, outer_step: int, verdict: str) -> None:
     for seq in range(1, 4):
         push_merged(peer, *(part(core, lane, seq) for lane in range(4)))
         core.updates.take_batch()
         apply(core)
-    push_merged(peer, part(core, 4), part(core, 5, theta_version=theta_version))
+    push_merged(peer, part(core, 4), part(core, 5, outer_step=outer_step))
     assert rejections(peer) == [(5, verdict)]
 
 
@@ -171,7 +171,7 @@ def test_it_expires_with_its_oldest_part(core: WatchedCore, peer: Peer) -> None:
         push_merged(peer, *(part(core, lane, seq) for lane in range(4)))
         core.updates.take_batch()
         apply(core)
-    push_merged(peer, part(core, 4), part(core, 5, theta_version=0))
+    push_merged(peer, part(core, 4), part(core, 5, outer_step=0))
     core.run.applying = [contribution(0, np.zeros(1), 1.0)]  # an update of which it is no part
     apply(core)
     assert peer.verdicts()[-1] == "STALE"
@@ -212,16 +212,16 @@ def test_a_part_with_an_impossible_weight_makes_it_weigh_nothing(
 
 def test_weight_loss_and_age_are_what_the_parts_say(core: WatchedCore, peer: Peer) -> None:
     parts = [part(core, 1, weight=1.0), part(core, 4, weight=3.0)]
-    push_merged(peer, *parts, weight=99.0, mean_loss=99.0, theta_version=99)
+    push_merged(peer, *parts, weight=99.0, mean_loss=99.0, outer_step=99)
     (item,) = core.run.buffer
-    assert (item.weight, item.mean_loss, item.theta_version) == (4.0, (1.0 * 1 + 3.0 * 4) / 4, 0)
+    assert (item.weight, item.mean_loss, item.outer_step) == (4.0, (1.0 * 1 + 3.0 * 4) / 4, 0)
 
 
 def test_without_a_credit_it_is_rejected_before_its_body_is_read(core: WatchedCore, peer: Peer) -> None:
     for seq in (1, 2):
         push_merged(peer, *(part(core, lane, seq) for lane in range(LANES)))
     message = GradientEstimatorOut(push_id=9, parts=[part(core, 0, seq=3)])
-    assert not core.announce_push(peer.worker_id, message)
+    assert not core.announce_push(peer.session_id, message)
     assert peer.verdicts() == ["ACCEPTED", "ACCEPTED", "NO_CREDIT"]
 
 

@@ -37,7 +37,7 @@ def damaged_body() -> Body:
 def test_a_good_push_is_accepted_and_applied(core: WatchedCore, peer: Peer) -> None:
     run_one_step(core, peer)
     assert peer.verdicts() == ["ACCEPTED"] * 3 + ["APPLIED"] * 3
-    assert peer.told("verdict")[-1].version == 1
+    assert peer.told("verdict")[-1].outer_step == 1
 
 
 def test_an_update_waits_for_every_lane(core: WatchedCore, peer: Peer) -> None:
@@ -70,31 +70,31 @@ def test_a_repeated_push_is_a_duplicate(core: WatchedCore, peer: Peer) -> None:
 
 def test_a_push_of_an_applied_estimate_is_a_duplicate(core: WatchedCore, peer: Peer) -> None:
     run_one_step(core, peer)
-    peer.push(0, 1, theta_version=0)
+    peer.push(0, 1, outer_step=0)
     assert peer.verdicts()[-1] == "DUPLICATE"
 
 
 def test_a_push_ahead_of_theta_is_of_the_future(core: WatchedCore, peer: Peer) -> None:
     peer.push(0, 2)
-    peer.push(0, 1, theta_version=1)
+    peer.push(0, 1, outer_step=1)
     assert peer.verdicts() == ["FUTURE", "FUTURE"]
 
 
 def test_a_push_made_with_an_old_theta_is_stale(core: WatchedCore, peer: Peer) -> None:
     run_one_step(core, peer)
-    peer.push(0, 2, theta_version=0)
+    peer.push(0, 2, outer_step=0)
     assert peer.verdicts()[-1] == "STALE"
 
 
-@pytest.mark.parametrize("fields", [{"incarnation": 999}, {"lane": 77}], ids=["old lease", "no such lane"])
+@pytest.mark.parametrize("fields", [{"fencing_token": 999}, {"lane": 77}], ids=["old lease", "no such lane"])
 def test_a_push_without_the_lease_is_refused(core: WatchedCore, peer: Peer, fields: dict[str, int]) -> None:
     peer.push(**({"lane": 0, "seq": 1} | fields))
     assert peer.verdicts() == ["NOT_LEASED"]
 
 
 def test_the_fence_comes_before_the_body(core: WatchedCore, peer: Peer) -> None:
-    message, _ = peer.estimate(0, 1, incarnation=999)
-    core.push(peer.worker_id, message, damaged_body())
+    message, _ = peer.estimate(0, 1, fencing_token=999)
+    core.push(peer.session_id, message, damaged_body())
     assert peer.verdicts() == ["NOT_LEASED"]
 
 
@@ -109,14 +109,14 @@ def test_the_fence_comes_before_the_body(core: WatchedCore, peer: Peer) -> None:
 )
 def test_a_body_of_another_size_is_refused(core: WatchedCore, peer: Peer, data: bytes, verdict: str) -> None:
     message, _ = peer.estimate(0, 1)
-    core.push(peer.worker_id, message, Body.read(data, 0, SCHEMA))
+    core.push(peer.session_id, message, Body.read(data, 0, SCHEMA))
     assert peer.verdicts() == [verdict]
 
 
 def test_a_damaged_body_is_refused_and_may_be_sent_again(core: WatchedCore, peer: Peer) -> None:
     message, good = peer.estimate(0, 1)
-    core.push(peer.worker_id, message, damaged_body())
-    core.push(peer.worker_id, message, good)
+    core.push(peer.session_id, message, damaged_body())
+    core.push(peer.session_id, message, good)
     assert peer.verdicts() == ["CORRUPT", "ACCEPTED"]
 
 
@@ -174,8 +174,8 @@ def test_a_push_of_a_lane_that_moved_on_does_not_use_up_the_credit_of_the_others
     lane = core.run.lanes[2]
     other = Peer(core, "w1")
     core.return_lane(
-        peer.worker_id,
-        learner_pb2.LaneReturn(lane=2, incarnation=lane.fencing_token, seq=1, reason="revoked"),
+        peer.session_id,
+        learner_pb2.LaneReturn(lane=2, fencing_token=lane.fencing_token, seq=1, reason="revoked"),
     )
     peer.push(0, 1)
     peer.push(1, 1)
@@ -186,13 +186,13 @@ def test_a_push_of_a_lane_that_moved_on_does_not_use_up_the_credit_of_the_others
 def test_a_push_is_rejected_before_its_body_is_read(core: WatchedCore, peer: Peer) -> None:
     peer.push(0, 1)
     message, _ = peer.estimate(0, 1)
-    assert not core.announce_push(peer.worker_id, message)
+    assert not core.announce_push(peer.session_id, message)
     assert peer.verdicts() == ["ACCEPTED", "DUPLICATE"]
 
 
 def test_a_push_is_not_answered_while_its_body_is_wanted(core: WatchedCore, peer: Peer) -> None:
     message, _ = peer.estimate(0, 1)
-    assert core.announce_push(peer.worker_id, message)
+    assert core.announce_push(peer.session_id, message)
     assert peer.verdicts() == []
 
 
@@ -254,15 +254,15 @@ class TestAsync:
         peer.push(0, 1)
         peer.push(1, 1)
         update(core)
-        peer.push(2, 1, theta_version=0)
+        peer.push(2, 1, outer_step=0)
         assert peer.verdicts()[-1] == "ACCEPTED"
 
     def test_a_gradient_outside_the_window_is_stale(self, core: WatchedCore, peer: Peer) -> None:
-        for version in range(2):
-            peer.push(0, 1 + version)
-            peer.push(1, 1 + version)
+        for outer_step in range(2):
+            peer.push(0, 1 + outer_step)
+            peer.push(1, 1 + outer_step)
             update(core)
-        peer.push(2, 1, theta_version=0)
+        peer.push(2, 1, outer_step=0)
         assert peer.verdicts()[-1] == "STALE"
 
     def test_a_gradient_that_grows_stale_while_it_waits_is_dropped_with_a_late_verdict(
@@ -293,6 +293,6 @@ class TestAsync:
 def test_a_push_of_a_worker_that_has_left_counts_as_applied(core: WatchedCore, peer: Peer) -> None:
     for lane in range(3):
         peer.push(lane, 1)
-    core.leave(peer.worker_id, "test")
+    core.leave(peer.session_id, "test")
     update(core)
     assert core.run.telemetry.counters.verdicts == {"ACCEPTED": 3, "APPLIED": 3}

@@ -25,15 +25,15 @@ OTHER = TRACEBACK.replace("IndexError", "KeyError")
 
 def fail(peer: Peer, lane: int, seq: int = 1, traceback: str = TRACEBACK) -> None:
     """An estimate raises, and its worker ends."""
-    incarnation = peer.core.run.lanes[lane].fencing_token
-    message = LaneFailure(lane=lane, incarnation=incarnation, seq=seq, traceback=traceback)
-    peer.core.lane_failed(peer.worker_id, message)
-    peer.core.leave(peer.worker_id, "exits 70")
+    fencing_token = peer.core.run.lanes[lane].fencing_token
+    message = LaneFailure(lane=lane, fencing_token=fencing_token, seq=seq, traceback=traceback)
+    peer.core.lane_failed(peer.session_id, message)
+    peer.core.leave(peer.session_id, "exits 70")
 
 
 def fail_often(core: WatchedCore, lane: int, times: int, traceback: str = TRACEBACK) -> None:
     for life in range(times):
-        fail(Peer(core, incarnation=f"life-{life}"), lane, traceback=traceback)
+        fail(Peer(core, process_uuid=f"life-{life}"), lane, traceback=traceback)
 
 
 def events(core: WatchedCore) -> list[str]:
@@ -87,9 +87,9 @@ def test_failures_of_different_kinds_do_not_add_up(core: WatchedCore) -> None:
 
 def test_a_success_of_the_lane_ends_the_count(core: WatchedCore) -> None:
     fail_often(core, 1, 2)
-    Peer(core, incarnation="good").push(1, 1)
+    Peer(core, process_uuid="good").push(1, 1)
     assert build_status(core.run).lanes[1].failures == 0
-    fail(Peer(core, incarnation="bad"), 1, seq=2)
+    fail(Peer(core, process_uuid="bad"), 1, seq=2)
     assert core.run.lanes[1].state is LaneState.FREE
 
 
@@ -102,14 +102,14 @@ def test_an_earlier_estimate_that_arrives_after_the_failure_is_no_success() -> N
 
 def test_a_failure_under_a_lease_that_has_ended_counts_for_nothing(core: WatchedCore) -> None:
     peer = Peer(core)
-    core.lane_failed(peer.worker_id, LaneFailure(lane=1, incarnation=7, seq=1, traceback=TRACEBACK))
-    core.lane_failed(peer.worker_id, LaneFailure(lane=99, incarnation=1, seq=1, traceback=TRACEBACK))
+    core.lane_failed(peer.session_id, LaneFailure(lane=1, fencing_token=7, seq=1, traceback=TRACEBACK))
+    core.lane_failed(peer.session_id, LaneFailure(lane=99, fencing_token=1, seq=1, traceback=TRACEBACK))
     assert "lane_failed" not in events(core)
 
 
 def test_a_lane_in_quarantine_is_leased_to_nobody_until_it_is_reset(core: WatchedCore) -> None:
     fail_often(core, 1, 3)
-    peer = Peer(core, incarnation="fresh")
+    peer = Peer(core, process_uuid="fresh")
     assert peer.lanes() == [0, 2]
     core.admin.reset_lane(1, fresh=False)
     assert peer.lanes() == [0, 1, 2]
@@ -119,7 +119,7 @@ def test_a_lane_in_quarantine_is_leased_to_nobody_until_it_is_reset(core: Watche
 
 def test_sync_waits_for_a_lane_in_quarantine_and_says_so(core: WatchedCore) -> None:
     fail_often(core, 1, 3)
-    peer = Peer(core, incarnation="fresh")
+    peer = Peer(core, process_uuid="fresh")
     for lane in peer.lanes():
         peer.push(lane, 1)
     assert core.updates.take_batch() is None
@@ -140,7 +140,7 @@ def test_many_lanes_in_quarantine_leave_the_status_small(tmp_path: Path) -> None
 
 def test_a_stop_does_not_wait_for_a_lane_in_quarantine(core: WatchedCore) -> None:
     fail_often(core, 1, 3)
-    Peer(core, incarnation="fresh")
+    Peer(core, process_uuid="fresh")
     core.admin.stop(now=False, reason="test")
     assert core.updates.ending() is RunState.STOPPED
 
@@ -148,7 +148,7 @@ def test_a_stop_does_not_wait_for_a_lane_in_quarantine(core: WatchedCore) -> Non
 def test_quorum_does_not_wait_for_a_lane_in_quarantine(tmp_path: Path) -> None:
     core = make_core(tmp_path, mode="quorum", quorum=1.0, grace_s=60.0)
     fail_often(core, 1, 3)
-    peer = Peer(core, incarnation="fresh")
+    peer = Peer(core, process_uuid="fresh")
     peer.push(0, 1)
     assert core.updates.take_batch() is None
     peer.push(2, 1)
@@ -160,7 +160,7 @@ def test_quorum_does_not_wait_for_a_lane_in_quarantine(tmp_path: Path) -> None:
 def test_async_continues_without_a_lane_while_the_others_can_fill_a_batch(tmp_path: Path) -> None:
     core = make_core(tmp_path, mode="async", batch=2)
     fail_often(core, 1, 3)
-    peer = Peer(core, incarnation="fresh")
+    peer = Peer(core, process_uuid="fresh")
     assert core.run.blocked == ""
     run_one_step(core, peer)
     assert core.run.outer_step == 1
@@ -169,7 +169,7 @@ def test_async_continues_without_a_lane_while_the_others_can_fill_a_batch(tmp_pa
 def test_async_says_that_its_batch_is_out_of_reach(tmp_path: Path) -> None:
     core = make_core(tmp_path, mode="async", batch=3)
     fail_often(core, 1, 3)
-    Peer(core, incarnation="fresh")
+    Peer(core, process_uuid="fresh")
     assert waiting_for(core.run).startswith("1 of 3 lanes to leave quarantine: lane 1 in quarantine")
 
 
@@ -177,7 +177,7 @@ def working_host(core: WatchedCore, host: str = "good", lane: int = 0) -> Peer:
     """A worker elsewhere that has made an estimate."""
     peer = Peer(core, name=f"on-{host}", host=host)
     core.run.lanes.release(core.run.lanes[lane])
-    core.run.lanes.grant(core.run.lanes[lane], peer.worker_id)
+    core.run.lanes.grant(core.run.lanes[lane], peer.session_id)
     peer.push(lane, 1)
     return peer
 
@@ -185,10 +185,10 @@ def working_host(core: WatchedCore, host: str = "good", lane: int = 0) -> Peer:
 def fail_on(core: WatchedCore, host: str, lanes: list[int]) -> None:
     """One worker of a host after another fails."""
     for life, number in enumerate(lanes):
-        peer = Peer(core, name=f"on-{host}", incarnation=f"{host}-{life}", host=host)
+        peer = Peer(core, name=f"on-{host}", process_uuid=f"{host}-{life}", host=host)
         lane = core.run.lanes[number]
         core.run.lanes.release(lane)
-        core.run.lanes.grant(lane, peer.worker_id)
+        core.run.lanes.grant(lane, peer.session_id)
         fail(peer, number)
 
 

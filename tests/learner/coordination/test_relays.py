@@ -6,7 +6,7 @@ from tests.learner.builders import Clock, Peer, WatchedCore, make_core
 
 def make_relay(core: WatchedCore, workers: int) -> Peer:
     relay = Peer(core, "relay")
-    relay.session.introduction.relay = True
+    relay.session.join_request.relay = True
     relay.beat(workers=workers)
     return relay
 
@@ -38,7 +38,7 @@ def test_a_relay_gets_as_many_lanes_as_its_workers_would(tmp_path):
 def test_a_relays_unknown_device_is_no_other_device(tmp_path):
     core = make_core(tmp_path, count=2)
     request = learner_pb2.JoinRequest(
-        protocol_min=1, protocol_max=1, worker_name="relay", incarnation="i0", relay=True
+        protocol_min=1, protocol_max=1, worker_name="relay", process_uuid="i0", relay=True
     )
     Peer(core)
     core.join(request)

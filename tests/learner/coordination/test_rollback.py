@@ -27,7 +27,7 @@ def restarted(run_dir: Path, **changes: Any) -> WatchedCore:
 def come_back(core: WatchedCore, name: str, **held: int) -> Peer:
     """Join with lane states of the first life, such as `lane1=45`."""
     peer = Peer(core, name, attach=False)
-    peer.join([HeldLane(lane=int(lane[-1]), incarnation=OLD_LEASE, seq=seq) for lane, seq in held.items()])
+    peer.join([HeldLane(lane=int(lane[-1]), fencing_token=OLD_LEASE, seq=seq) for lane, seq in held.items()])
     peer.attach()
     return peer
 
@@ -35,13 +35,13 @@ def come_back(core: WatchedCore, name: str, **held: int) -> Peer:
 def grant_of_lane_1(core: WatchedCore, seq: int) -> tuple[str, LaneGrant]:
     """Say who gets lane 1, and how, where `w0` comes back with it at `seq`."""
     peers = come_back(core, "w0", lane1=seq), come_back(core, "w1")
-    grants = [(peer.worker_id, grant) for peer in peers for grant in peer.told("grant")]
-    return next((worker_id, grant) for worker_id, grant in grants if grant.lane == 1)
+    grants = [(peer.session_id, grant) for peer in peers for grant in peer.told("grant")]
+    return next((session_id, grant) for session_id, grant in grants if grant.lane == 1)
 
 
 def test_keep_lets_the_worker_continue_with_what_it_has(tmp_path: Path) -> None:
-    worker_id, grant = grant_of_lane_1(restarted(tmp_path, on_rollback="keep"), seq=45)
-    assert (worker_id, grant.seq, grant.discard_held) == ("w0#1", CHECKPOINT, False)
+    session_id, grant = grant_of_lane_1(restarted(tmp_path, on_rollback="keep"), seq=45)
+    assert (session_id, grant.seq, grant.discard_held) == ("w0#1", CHECKPOINT, False)
 
 
 def test_restore_continues_from_the_checkpoint_on_any_worker(tmp_path: Path) -> None:
@@ -52,8 +52,8 @@ def test_restore_continues_from_the_checkpoint_on_any_worker(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("on_rollback", ["keep", "restore", "reset"])
 def test_a_state_that_is_not_ahead_of_the_checkpoint_is_kept(tmp_path: Path, on_rollback: str) -> None:
-    worker_id, grant = grant_of_lane_1(restarted(tmp_path, on_rollback=on_rollback), seq=CHECKPOINT)
-    assert (worker_id, grant.discard_held) == ("w0#1", False)
+    session_id, grant = grant_of_lane_1(restarted(tmp_path, on_rollback=on_rollback), seq=CHECKPOINT)
+    assert (session_id, grant.discard_held) == ("w0#1", False)
 
 
 def test_reset_restarts_the_lanes_that_were_ahead(tmp_path: Path) -> None:
@@ -78,9 +78,9 @@ def test_a_state_ahead_within_one_start_is_kept(tmp_path: Path, on_rollback: str
     core = restarted(tmp_path, on_rollback=on_rollback, count=1)
     first = come_back(core, "w0")
     lease = core.run.lanes[1].fencing_token
-    core.leave(first.worker_id, "its session ended, its process did not")
+    core.leave(first.session_id, "its session ended, its process did not")
     peer = Peer(core, "w0", attach=False)
-    peer.join([HeldLane(lane=1, incarnation=lease, seq=CHECKPOINT + 2)])
+    peer.join([HeldLane(lane=1, fencing_token=lease, seq=CHECKPOINT + 2)])
     peer.attach()
     assert [grant.discard_held for grant in peer.told("grant")] == [False, False]
 
@@ -113,7 +113,7 @@ def test_a_lane_that_diverges_three_times_restarts(tmp_path: Path) -> None:
     grant = peer.told("grant")[-1]
     assert told == ["verdict", "verdict", "verdict", "revocation", "grant"]
     assert (grant.lane, grant.snapshot_seq, grant.discard_held) == (1, 0, True)
-    assert grant.incarnation > lease
+    assert grant.fencing_token > lease
     assert "lane 1: 3 estimates in a row" in core.run.telemetry.events.latest(1)[0].text
 
 
@@ -131,7 +131,7 @@ def test_what_was_pushed_for_the_lane_before_is_fenced_off(tmp_path: Path) -> No
     peer = come_back(core, "w0")
     lease = core.run.lanes[1].fencing_token
     diverge(peer, 1, times=3)
-    peer.push(1, 99, incarnation=lease)
+    peer.push(1, 99, fencing_token=lease)
     assert peer.verdicts()[-1] == "NOT_LEASED"
 
 

@@ -10,7 +10,7 @@ from learner.coordination.status import build_status, waiting_for
 from learner.servers.metrics import RunMetrics
 from learner.state.run_state import RunState
 from learner.storage.update_record import Effect
-from protos.facts import facts_of
+from protos.as_dict import as_dict
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.admin_pb2 import Status
 from protos.unspool.v1.learner_pb2 import UnrollInfo
@@ -24,7 +24,7 @@ def core(tmp_path: Path, clock: Clock) -> WatchedCore:
 
 def test_status_has_the_keys_that_are_promised(core: WatchedCore) -> None:
     Peer(core)
-    status = facts_of(build_status(core.run))
+    status = as_dict(build_status(core.run))
     assert set(status) >= {
         "run", "state", "waiting_for", "outer_step", "outer_steps", "loss", "theta_sha256", "updates_per_s",
         "inner_steps_per_s", "staleness", "workers_desired", "workers", "lanes", "endpoints",
@@ -36,19 +36,19 @@ def test_status_has_the_keys_that_are_promised(core: WatchedCore) -> None:
 def test_status_is_json_with_numbers_as_numbers(core: WatchedCore) -> None:
     peer = Peer(core)
     run_one_step(core, peer)
-    status = json.loads(json.dumps(facts_of(build_status(core.run)), allow_nan=False))
+    status = json.loads(json.dumps(as_dict(build_status(core.run)), allow_nan=False))
     assert (status["outer_step"], status["loss"], status["inner_steps"]) == (1, 1.5, 20)
     assert status["verdicts"] == {"ACCEPTED": 4, "APPLIED": 4}
     assert status["workers"][0]["lanes"] == [0, 1, 2, 3]
 
 
 def test_what_is_not_there_yet_is_null(core: WatchedCore) -> None:
-    status = facts_of(build_status(core.run))
+    status = as_dict(build_status(core.run))
     assert (status["loss"], status["grad_norm"], status["checkpoint"]) == (None, None, None)
 
 
 def test_a_loss_that_is_no_number_is_null_in_json() -> None:
-    assert facts_of(Status(loss=float("nan")))["loss"] is None
+    assert as_dict(Status(loss=float("nan")))["loss"] is None
 
 
 def test_rates_are_those_of_the_last_half_minute(core: WatchedCore, clock: Clock) -> None:
@@ -94,7 +94,7 @@ def paused(core: WatchedCore) -> None:
 
 def idle_worker(core: WatchedCore) -> None:
     peer = Peer(core, "w0")
-    peer.beat(phase=learner_pb2.Heartbeat.IDLE, waiting_for="theta version 3")
+    peer.beat(phase=learner_pb2.Heartbeat.IDLE, waiting_for="outer step 3")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def idle_worker(core: WatchedCore) -> None:
         (two_lanes_missing, "2 of 4 lanes: lane 1 on w0 (computing), lane 3 free"),
         (batch_complete, "the outer update"),
         (paused, "a resume command"),
-        (idle_worker, "lane 0 on w0 (idle, waiting for theta version 3)"),
+        (idle_worker, "lane 0 on w0 (idle, waiting for outer step 3)"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -136,7 +136,7 @@ def test_metrics_are_what_prometheus_reads(core: WatchedCore) -> None:
         for family in families
         for sample in family.samples
     }
-    assert samples["unspool_updates_total",] == samples["unspool_theta_version",] == 1
+    assert samples["unspool_updates_total",] == samples["unspool_outer_step",] == 1
     assert samples["unspool_pushes_total", "applied"] == 4
     assert samples["unspool_workers", "active"] == 1
     assert samples["unspool_lanes", "granted"] == 4

@@ -26,11 +26,11 @@ def settle(loads: list[int], paces: list[float]) -> list[int]:
         if not moved:
             return loads
         left = [
-            Candidate(worker.worker_id, worker.lanes - moved.count(worker.worker_id), speed=worker.speed)
+            Candidate(worker.session_id, worker.lanes - moved.count(worker.session_id), speed=worker.speed)
             for worker in workers
         ]
         grants = [worker for _, worker in assign(range(len(moved)), left)]
-        loads = [worker.lanes + grants.count(worker.worker_id) for worker in left]
+        loads = [worker.lanes + grants.count(worker.session_id) for worker in left]
     raise AssertionError("lanes never come to rest")
 
 
@@ -59,11 +59,11 @@ def test_lanes_come_to_rest_and_none_is_lost(paces: list[float], data: st.DataOb
 @given(paces=paces, free=st.integers(1, 20))
 def test_no_other_worker_would_be_done_sooner_with_a_lane(paces: list[float], free: int) -> None:
     workers = [Candidate(f"w{number}", 0, speed=pace) for number, pace in enumerate(paces)]
-    lanes = dict.fromkeys((worker.worker_id for worker in workers), 0)
+    lanes = dict.fromkeys((worker.session_id for worker in workers), 0)
     for _, worker in assign(range(free), workers):
         lanes[worker] += 1
-    slowest_s = max(lanes[worker.worker_id] / worker.speed for worker in workers)
-    assert all((lanes[worker.worker_id] + 1) / worker.speed >= slowest_s - 1e-9 for worker in workers)
+    slowest_s = max(lanes[worker.session_id] / worker.speed for worker in workers)
+    assert all((lanes[worker.session_id] + 1) / worker.speed >= slowest_s - 1e-9 for worker in workers)
 
 
 @given(factors=st.lists(st.floats(0.85, 1.15), min_size=3, max_size=3))
@@ -85,7 +85,7 @@ def test_nobody_is_asked_for_more_than_it_has(loads: list[tuple[int, float, bool
         for number, (lanes, pace, is_late) in enumerate(loads)
     ]
     asked = surplus(workers, on_the_way)
-    assert all(asked.count(worker.worker_id) <= worker.lanes for worker in workers)
+    assert all(asked.count(worker.session_id) <= worker.lanes for worker in workers)
 
 
 def test_a_small_gain_moves_nothing() -> None:
@@ -166,8 +166,8 @@ def let_pass(core: WatchedCore, clock: Clock, *peers: Peer) -> None:
     for peer in peers:
         for message in peer.listen():
             if message.HasField("revocation"):
-                lease = {"lane": message.revocation.lane, "incarnation": message.revocation.incarnation}
-                core.return_lane(peer.worker_id, LaneReturn(**lease))
+                lease = {"lane": message.revocation.lane, "fencing_token": message.revocation.fencing_token}
+                core.return_lane(peer.session_id, LaneReturn(**lease))
 
 
 def test_lanes_move_to_the_worker_whose_estimates_take_less(tmp_path: Path) -> None:
@@ -193,8 +193,8 @@ def test_estimates_that_come_too_late_tell_the_pace_as_well(tmp_path: Path) -> N
     update(core)
     for _ in range(5):
         clock.advance(1.0)
-        slow.push(slow.lanes()[0], 1, theta_version=0, compute_s=2.0)
-    assert slow.worker_id in core.run.throughput.known()
+        slow.push(slow.lanes()[0], 1, outer_step=0, compute_s=2.0)
+    assert slow.session_id in core.run.throughput.known()
 
 
 def test_nothing_moves_without_measurements(tmp_path: Path) -> None:

@@ -26,12 +26,12 @@ def worker(running: RunningLearner) -> HandWrittenWorker:
     return HandWrittenWorker(running).enter()
 
 
-def one_step(worker: HandWrittenWorker, version: int = 0) -> None:
+def one_step(worker: HandWrittenWorker, outer_step: int = 0) -> None:
     """Push every lane and wait for the next theta."""
-    worker.lanes = worker.grants(3) if version == 0 else worker.lanes
+    worker.lanes = worker.grants(3) if outer_step == 0 else worker.lanes
     for grant in worker.lanes.values():
-        worker.push(grant, version + 1, version, gradient_body(1.0))
-    while worker.next("theta").version <= version:
+        worker.push(grant, outer_step + 1, outer_step, gradient_body(1.0))
+    while worker.next("theta").outer_step <= outer_step:
         pass
 
 
@@ -40,7 +40,7 @@ def test_the_operator_sees_workers_lanes_and_endpoints(
 ) -> None:
     worker.grants(3)
     status = running.status()
-    assert (status.state, status.epoch, [one.name for one in status.workers]) == ("RUNNING", 1, ["w0"])
+    assert (status.state, status.term, [one.name for one in status.workers]) == ("RUNNING", 1, ["w0"])
     assert [lane.estimator for lane in status.lanes] == ["TruncatedPES"] * 3
     assert dict(status.endpoints) == {
         plane: running.endpoints[plane] for plane in ("learner", "admin", "http")
@@ -81,7 +81,7 @@ def test_a_pause_holds_theta_until_the_run_is_resumed(
         worker.next("verdict")
     assert running.status().outer_step == 0
     running.ask("Resume", admin_pb2.ResumeRequest())
-    assert worker.next("theta").version == 1
+    assert worker.next("theta").outer_step == 1
 
 
 def test_draining_an_unknown_worker_is_not_found(running: RunningLearner) -> None:
@@ -126,8 +126,8 @@ def test_http_shows_the_same_status(running: RunningLearner, worker: HandWritten
 
 
 def test_the_curves_have_a_point_for_each_update(running: RunningLearner, worker: HandWrittenWorker) -> None:
-    for version in range(2):
-        one_step(worker, version)
+    for outer_step in range(2):
+        one_step(worker, outer_step)
     series = json.loads(running.get("/series.json")[1])
     assert (series["outer_step"], series["loss"]) == ([1, 2], [2.0, 2.0])
 
@@ -152,7 +152,7 @@ def test_the_pages_script_is_valid(running: RunningLearner, tmp_path: Path) -> N
 
 
 def test_metrics_and_probes_answer(running: RunningLearner) -> None:
-    assert b"unspool_theta_version 0.0" in running.get("/metrics")[1]
+    assert b"unspool_outer_step 0.0" in running.get("/metrics")[1]
     assert running.get("/healthz") == (200, b'{"alive":true}')
     assert json.loads(running.get("/readyz")[1]) == {"ready": True, "reasons": []}
 
@@ -191,7 +191,7 @@ def test_a_request_with_a_body_is_refused_before_it_is_read(
     running: RunningLearner, headers: dict[str, str]
 ) -> None:
     assert running.get("/status.json", **headers)[0] == 413
-    assert running.status().refusals["too_large"] == 1
+    assert running.status().access_denials["too_large"] == 1
 
 
 def test_headers_beyond_the_limit_are_refused(running: RunningLearner) -> None:
@@ -226,8 +226,8 @@ def test_beyond_loopback_http_needs_the_token_but_for_the_probes(tmp_path: Path)
 def test_the_table_of_updates_is_on_disk_at_the_end(
     running: RunningLearner, worker: HandWrittenWorker
 ) -> None:
-    for version in range(2):
-        one_step(worker, version)
+    for outer_step in range(2):
+        one_step(worker, outer_step)
     running.ask("Stop", admin_pb2.StopRequest(now=True))
     running.wait()
     with (running.directory.metrics / "outer.csv").open(newline="") as file:

@@ -24,9 +24,9 @@ def messages() -> st.SearchStrategy[WorkerMessage]:
     push = st.builds(
         learner_pb2.GradientEstimatorOut,
         lane=SMALL,
-        incarnation=NUMBERS,
+        fencing_token=NUMBERS,
         seq=NUMBERS,
-        theta_version=NUMBERS,
+        outer_step=NUMBERS,
         weight=st.floats(),
         mean_loss=st.floats(width=32),
         grad=tensors,
@@ -34,7 +34,7 @@ def messages() -> st.SearchStrategy[WorkerMessage]:
     snapshot = st.builds(
         learner_pb2.Snapshot,
         lane=SMALL,
-        incarnation=NUMBERS,
+        fencing_token=NUMBERS,
         seq=NUMBERS,
         bytes=NUMBERS,
         sha256=st.text(max_size=5),
@@ -47,7 +47,7 @@ def messages() -> st.SearchStrategy[WorkerMessage]:
             {"chunk": st.builds(Chunk, transfer=NUMBERS, offset=NUMBERS, data=BYTES, crc32=CRC)}
         ),
         st.fixed_dictionaries(
-            {"lane_return": st.builds(learner_pb2.LaneReturn, lane=SMALL, incarnation=NUMBERS, seq=NUMBERS)}
+            {"lane_return": st.builds(learner_pb2.LaneReturn, lane=SMALL, fencing_token=NUMBERS, seq=NUMBERS)}
         ),
         st.fixed_dictionaries({"log": st.builds(learner_pb2.LogLine, level=st.text(), text=st.text())}),
         st.fixed_dictionaries(
@@ -70,11 +70,11 @@ def test_no_message_makes_the_reader_fall_over(
 ) -> None:
     peer = Peer(core, "w0", f"i{len(core.run.sessions)}")
     fence = core.run.lanes[0].fencing_token
-    inbound = stream_reader(core, peer.worker_id, SnapshotStore(tmp_path / "lanes"))
+    inbound = stream_reader(core, peer.session_id, SnapshotStore(tmp_path / "lanes"))
     for message in script:
         kind = message.WhichOneof("body")
-        if kind in ("push", "snapshot", "lane_return") and getattr(message, kind).incarnation % 2:
-            getattr(message, kind).incarnation = fence  # half of them get past the fence
+        if kind in ("push", "snapshot", "lane_return") and getattr(message, kind).fencing_token % 2:
+            getattr(message, kind).fencing_token = fence  # half of them get past the fence
         inbound.take(message)
         core.tick()
     inbound.close()

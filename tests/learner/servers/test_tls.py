@@ -64,10 +64,10 @@ def test_a_run_continues_over_mutual_tls_as_it_does_without(running: TlsLearner)
     worker = HandWrittenWorker(running).enter()
     for grant in worker.grants(3).values():
         worker.push(grant, 1, 0, gradient_body(1.0))
-    while worker.next("theta").version < 1:
+    while worker.next("theta").outer_step < 1:
         pass
     assert running.status().outer_step == 1
-    assert dict(running.status().refusals) == {}
+    assert dict(running.status().access_denials) == {}
 
 
 def test_without_mutual_tls_a_client_needs_only_the_authority(tmp_path: Path, trial: Path) -> None:
@@ -120,7 +120,7 @@ def test_both_the_token_and_the_certificate_must_have_the_role(
     running: TlsLearner, trial: Path, method: str, certificate: Role, token: Role, code: grpc.StatusCode
 ) -> None:
     assert code_of(running, method, Identity(trial / certificate), token) is code
-    assert running.status().refusals["wrong_role"] == (code is DENIED)
+    assert running.status().access_denials["wrong_role"] == (code is DENIED)
 
 
 def test_a_certificate_for_another_run_is_refused_and_counted(
@@ -128,7 +128,7 @@ def test_a_certificate_for_another_run_is_refused_and_counted(
 ) -> None:
     folder = signed(tmp_path / "other", Role.ADMIN, run="other", authority=trial / "authority")
     assert code_of(running, STATUS, Identity(folder), Role.ADMIN) is DENIED
-    assert running.status().refusals["wrong_run"] == 1
+    assert running.status().access_denials["wrong_run"] == 1
 
 
 @pytest.mark.parametrize("kind", ["expired", "of another authority", "none"])
@@ -171,7 +171,7 @@ def test_probes_answer_callers_without_a_certificate(running: TlsLearner, tmp_pa
     stranger = Identity(tmp_path)
     assert running.get("/healthz", stranger)[0] == 200
     assert running.get("/status.json", stranger, Authorization=f"Bearer {TOKENS.admin}")[0] == 401
-    assert running.status().refusals["no_certificate"] == 1
+    assert running.status().access_denials["no_certificate"] == 1
 
 
 def test_an_expired_certificate_is_counted_over_http(
@@ -180,7 +180,7 @@ def test_an_expired_certificate_is_counted_over_http(
     expired = signed(tmp_path / "expired", Role.VIEWER, days=-1, authority=trial / "authority")
     with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
         running.get("/status.json", Identity(expired))
-    assert running.status().refusals["tls_handshake"] == 1
+    assert running.status().access_denials["tls_handshake"] == 1
     events = running.ask("ListEvents", admin_pb2.ListEventsRequest()).events
     assert "certificate has expired" in next(one.text for one in events if one.kind == "access_refused")
 
@@ -219,7 +219,7 @@ def test_a_certificate_that_callers_would_refuse_keeps_the_learner_from_starting
     served(tmp_path / "server", *hosts, authority=trial / "authority", days=days)
     with pytest.raises(UsageError, match=words):
         serve(make_settings(tmp_path, directory=str(tmp_path)))
-    assert not (tmp_path / "epoch").exists()
+    assert not (tmp_path / "term").exists()
 
 
 def test_a_learner_binds_one_address_and_advertises_another(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_a_run_is_finished_by_pushing(running: RunningLearner, worker: HandWritt
     grants = worker.grants(3)
     for grant in grants.values():
         worker.push(grant, 1, 0, gradient_body(1.0))
-    assert worker.next("theta").version == 1
+    assert worker.next("theta").outer_step == 1
     for grant in grants.values():
         worker.push(grant, 2, 1, gradient_body(1.0))
     assert worker.next("goodbye").reason == Goodbye.FINISHED
@@ -69,7 +69,7 @@ def test_a_run_is_finished_by_pushing(running: RunningLearner, worker: HandWritt
 
 def test_a_join_is_answered_with_all_that_a_worker_needs(running: RunningLearner) -> None:
     reply = HandWrittenWorker(running).join()
-    assert (reply.schema, reply.lanes_total, reply.exact_versions, reply.snapshot_every) == (
+    assert (reply.schema, reply.lanes_total, reply.exact_steps, reply.snapshot_every) == (
         SCHEMA,
         3,
         True,
@@ -109,7 +109,7 @@ def test_a_damaged_chunk_costs_a_verdict_and_not_the_stream(
     grant = worker.next("grant")
     body = gradient_body(1.0)
     push = learner_pb2.GradientEstimatorOut(
-        push_id=1, lane=grant.lane, incarnation=grant.incarnation, seq=1, weight=1.0, grad={"transfer": 1}
+        push_id=1, lane=grant.lane, fencing_token=grant.fencing_token, seq=1, weight=1.0, grad={"transfer": 1}
     )
     worker.say(push=push)
     worker.say(chunk={"transfer": 1, "offset": 0, "data": body, "crc32": 7})
@@ -121,7 +121,7 @@ def test_a_damaged_chunk_costs_a_verdict_and_not_the_stream(
 def test_a_body_beyond_the_schema_is_refused_while_it_arrives(worker: HandWrittenWorker) -> None:
     grant = worker.next("grant")
     push = learner_pb2.GradientEstimatorOut(
-        push_id=1, lane=grant.lane, incarnation=grant.incarnation, seq=1, weight=1.0, grad={"transfer": 1}
+        push_id=1, lane=grant.lane, fencing_token=grant.fencing_token, seq=1, weight=1.0, grad={"transfer": 1}
     )
     worker.say(push=push)
     worker.say_body(gradient_body(1.0) + b"more", transfer=1)
@@ -135,14 +135,16 @@ def test_a_broken_stream_is_resumed_with_lanes_and_pushes(
     worker.push(grants[0], 1, 0, gradient_body(1.0))
     assert worker.verdict() == "ACCEPTED"
     worker.call.cancel()
-    first = worker.reply.worker_id
-    worker.join([HeldLane(lane=lane, incarnation=grant.incarnation, seq=0) for lane, grant in grants.items()])
+    first = worker.reply.session_id
+    worker.join(
+        [HeldLane(lane=lane, fencing_token=grant.fencing_token, seq=0) for lane, grant in grants.items()]
+    )
     worker.open()
     for grant in grants.values():
         worker.push(grant, 1, 0, gradient_body(1.0))
     assert [worker.verdict() for _ in range(3)] == ["DUPLICATE", "ACCEPTED", "ACCEPTED"]
-    assert worker.next("theta").version == 1
-    assert worker.reply.worker_id == first
+    assert worker.next("theta").outer_step == 1
+    assert worker.reply.session_id == first
 
 
 def test_a_session_needs_the_secret_of_its_join(running: RunningLearner) -> None:
@@ -171,7 +173,7 @@ def test_a_lane_state_comes_back_as_it_was_sent(running: RunningLearner, worker:
     worker.say(
         snapshot={
             "lane": 0,
-            "incarnation": grants[0].incarnation,
+            "fencing_token": grants[0].fencing_token,
             "seq": 1,
             "bytes": len(state),
             "sha256": sha256,
@@ -179,7 +181,7 @@ def test_a_lane_state_comes_back_as_it_was_sent(running: RunningLearner, worker:
         | {"transfer": 9}
     )
     worker.say_body(state, transfer=9)
-    worker.say(lane_return={"lane": 0, "incarnation": grants[0].incarnation, "seq": 1})
+    worker.say(lane_return={"lane": 0, "fencing_token": grants[0].fencing_token, "seq": 1})
     grant = worker.next("grant")
     assert (grant.lane, grant.seq, grant.snapshot_seq, grant.snapshot_sha256) == (0, 1, 1, sha256)
     assert worker.fetch_snapshot(0, 1, len(state)) == state
@@ -210,8 +212,8 @@ def test_a_drained_worker_leaves(running: RunningLearner, worker: HandWrittenWor
     running.ask("Drain", admin_pb2.DrainRequest(worker_name="w0", reason="test"))
     assert worker.next("drain").reason == "test"
     for grant in grants.values():
-        worker.say(lane_return={"lane": grant.lane, "incarnation": grant.incarnation, "seq": 0})
-    request = learner_pb2.LeaveRequest(worker_id=worker.reply.worker_id, reason="drained")
+        worker.say(lane_return={"lane": grant.lane, "fencing_token": grant.fencing_token, "seq": 0})
+    request = learner_pb2.LeaveRequest(session_id=worker.reply.session_id, reason="drained")
     running.learner.Leave(request, metadata=running.metadata, timeout=PATIENCE_S)
     assert worker.next("goodbye").reason == Goodbye.DRAINED
     assert list(running.status().workers) == []
@@ -222,10 +224,10 @@ def test_a_theta_that_never_stays_finite_fails_the_run_with_the_good_one_saved(t
         worker = HandWrittenWorker(running).enter()
         good = worker.next("theta").sha256
         grants = worker.grants(3)
-        for version in range(3):
+        for outer_step in range(3):
             for grant in grants.values():
-                worker.push(grant, version + 1, version, gradient_body(3e38), weight=1e30)
-            last = worker.next("theta" if version < 2 else "goodbye")
+                worker.push(grant, outer_step + 1, outer_step, gradient_body(3e38), weight=1e30)
+            last = worker.next("theta" if outer_step < 2 else "goodbye")
         assert last.reason == Goodbye.FAILED
         assert running.wait() == ExitCode.RUN_FAILED
     thetas = [message.theta.sha256 for message in worker.heard if message.HasField("theta")]

@@ -53,7 +53,7 @@ def test_every_rule_says_what_is_missing(rule: Sync | Async | Quorum) -> None:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
 def test_no_rule_takes_a_gradient_of_a_theta_that_is_not_there(rule: Sync | Async | Quorum) -> None:
-    assert rule.reject(seq=1, theta_version=1, outer_step=0) is not None
+    assert rule.reject(seq=1, made_at=1, outer_step=0) is not None
 
 
 def test_a_quorum_waits_for_the_others_for_its_grace() -> None:

@@ -85,7 +85,7 @@ def core(tmp_path: Path, clock: Clock) -> WatchedCore:
 
 
 def test_a_run_waits_as_long_as_its_lanes_lately_took(core: WatchedCore, clock: Clock) -> None:
-    peer = Peer(core, incarnation="i0")
+    peer = Peer(core, process_uuid="i0")
     for lane in (0, 1):
         clock.advance(1.0)
         peer.push(lane, 3)
@@ -96,7 +96,7 @@ def test_a_run_waits_as_long_as_its_lanes_lately_took(core: WatchedCore, clock: 
 
 
 def test_status_says_for_whom_and_how_long(core: WatchedCore, clock: Clock) -> None:
-    peer = Peer(core, incarnation="i0")
+    peer = Peer(core, process_uuid="i0")
     for lane in (0, 2):
         clock.advance(1.0)
         peer.push(lane, 3)
@@ -106,7 +106,7 @@ def test_status_says_for_whom_and_how_long(core: WatchedCore, clock: Clock) -> N
 def test_a_gradient_that_comes_too_late_to_be_used_still_counts_as_an_arrival(
     core: WatchedCore, clock: Clock
 ) -> None:
-    peer = Peer(core, incarnation="i0")
+    peer = Peer(core, process_uuid="i0")
     before_s = core.run.arrivals.grace_s(2, clock())
     for seq in (3, 4):
         for lane in range(3):
@@ -114,18 +114,18 @@ def test_a_gradient_that_comes_too_late_to_be_used_still_counts_as_an_arrival(
         clock.advance(30.0)
         update(core)
     for _ in range(20):
-        peer.push(3, 5, theta_version=2)
+        peer.push(3, 5, outer_step=2)
     assert peer.verdicts()[-1] == "STALE"
     assert core.run.arrivals.grace_s(4, clock()) > before_s
 
 
 def test_what_comes_late_is_carried_into_the_next_update(core: WatchedCore, clock: Clock) -> None:
-    peer = Peer(core, incarnation="i0")
+    peer = Peer(core, process_uuid="i0")
     for lane in range(3):
         peer.push(lane, 3)
     clock.advance(30.0)
     update(core)
-    peer.push(3, 3, theta_version=2)
+    peer.push(3, 3, outer_step=2)
     peer.push(0, 4)
     clock.advance(30.0)
     update(core)

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from learner.state.buffer import BufferedPush, GradientBuffer
 
 
-def contribution(lane: int, seq: int = 1, theta_version: int = 0) -> BufferedPush:
-    return BufferedPush(lane, seq, theta_version, "w", 1, 1.0, 0.0, None, 0, 0.0)
+def contribution(lane: int, seq: int = 1, outer_step: int = 0) -> BufferedPush:
+    return BufferedPush(lane, seq, outer_step, "w", 1, 1.0, 0.0, None, 0, 0.0)
 
 
 def filled(lanes: list[int]) -> GradientBuffer:

@@ -28,14 +28,14 @@ def core(tmp_path: Path, clock: Clock) -> WatchedCore:
 
 
 def fail(core: WatchedCore, life: int, lane: int = 0) -> Peer:
-    peer = Peer(core, incarnation=f"life-{life}")
-    incarnation = core.run.lanes[lane].fencing_token
+    peer = Peer(core, process_uuid=f"life-{life}")
+    fencing_token = core.run.lanes[lane].fencing_token
     message = LaneFailure(
-        lane=lane, incarnation=incarnation, seq=1, traceback="a\nJAX's note", report=EXPIRED
+        lane=lane, fencing_token=fencing_token, seq=1, traceback="a\nJAX's note", report=EXPIRED
     )
-    core.lane_failed(peer.worker_id, message)
-    core.log(peer.worker_id, LogLine(level="error", text="w0 exits 70", failure=EXPIRED))
-    core.leave(peer.worker_id, "exits 70")
+    core.lane_failed(peer.session_id, message)
+    core.log(peer.session_id, LogLine(level="error", text="w0 exits 70", failure=EXPIRED))
+    core.leave(peer.session_id, "exits 70")
     return peer
 
 
@@ -57,7 +57,7 @@ def test_a_process_that_tells_twice_counts_once(core: WatchedCore, clock: Clock)
 
 def test_an_exception_outside_of_estimates_is_a_problem_too(core: WatchedCore) -> None:
     peer = Peer(core)
-    core.log(peer.worker_id, LogLine(level="error", text="w0 exits 70", failure=EXPIRED))
+    core.log(peer.session_id, LogLine(level="error", text="w0 exits 70", failure=EXPIRED))
     assert f"workers end with {SAID}" in build_status(core.run).problems
 
 

@@ -21,6 +21,8 @@ from learner.storage.checkpoint_store import CheckpointStore
 from tests.learner.checkpoints import CONFIG, LIKE, make_checkpoint, theta_of
 from unspool.serialization import digest
 
+STORED = Path(__file__).parents[2] / "data" / "stored_2026_11"
+
 
 def accept(_: Checkpoint) -> None:
     return
@@ -61,22 +63,22 @@ def test_without_any_checkpoint_there_is_nothing_to_load(load: Callable[..., Che
 
 
 def test_the_newest_is_loaded(store: CheckpointStore, load: Callable[..., Checkpoint]) -> None:
-    for version in (5, 10, 7):
-        store.save(make_checkpoint(version))
+    for outer_step in (5, 10, 7):
+        store.save(make_checkpoint(outer_step))
     assert load().outer_step == 10
 
 
 def test_only_so_many_are_kept(store: CheckpointStore) -> None:
-    for version in range(5, 10):
-        store.save(make_checkpoint(version))
-    assert store.paths() == [store.path(version) for version in (7, 8, 9)]
+    for outer_step in range(5, 10):
+        store.save(make_checkpoint(outer_step))
+    assert store.paths() == [store.path(outer_step) for outer_step in (7, 8, 9)]
 
 
 def test_a_file_says_what_it_holds(store: CheckpointStore) -> None:
     path = store.save(make_checkpoint())
     header = read_header(path)
     assert path.name == "step-00000005.safetensors"
-    assert (header["version"], header["theta_sha256"]) == ("5", digest(theta_of(5)))
+    assert (header["outer_step"], header["theta_sha256"]) == ("5", digest(theta_of(5)))
 
 
 @pytest.mark.parametrize("position", range(0, 1200, 37))
@@ -173,11 +175,26 @@ def test_the_lane_states_that_files_need_are_known(store: CheckpointStore) -> No
 
 def test_a_header_is_read_without_the_arrays(store: CheckpointStore) -> None:
     header = read_header(store.save(make_checkpoint()))
-    assert (header["run_id"], header["version"], json.loads(header["ring_versions"])) == (
+    assert (header["run_id"], header["outer_step"], json.loads(header["theta_outer_steps"])) == (
         "run",
         "5",
         [3, 4, 5],
     )
+
+
+@pytest.mark.parametrize(("run", "outer_step"), [("killed", 128), ("asynchronous", 173)])
+def test_a_stored_file_of_format_1_is_read_under_todays_names(run: str, outer_step: int) -> None:
+    data = (STORED / run / "checkpoints" / f"step-{outer_step:08}.safetensors").read_bytes()
+    header = checkpoint_format.verify(data)
+    assert (header["format"], header["term"], header["outer_step"]) == ("1", "1", str(outer_step))
+    assert json.loads(header["theta_outer_steps"])[-1] == outer_step
+
+
+def test_the_fencing_tokens_of_a_file_of_format_1_are_kept() -> None:
+    marks = checkpoint_format._lane_marks(
+        '[{"lane": 0, "watermark": 4, "incarnation": 9, "snapshot_seq": 0, "snapshot_sha256": ""}]'
+    )
+    assert [mark.fencing_token for mark in marks] == [9]
 
 
 def test_equal_checkpoints_are_equal_files() -> None:

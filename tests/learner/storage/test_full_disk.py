@@ -107,7 +107,7 @@ def send_state(worker: HandWrittenWorker, grant: learner_pb2.LaneGrant, seq: int
     worker.say(
         snapshot=learner_pb2.Snapshot(
             lane=grant.lane,
-            incarnation=grant.incarnation,
+            fencing_token=grant.fencing_token,
             seq=seq,
             bytes=len(state),
             sha256=hashlib.sha256(state).hexdigest(),

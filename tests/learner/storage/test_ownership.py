@@ -1,4 +1,4 @@
-"""One learner to a run directory: the lock, the epoch, and what becomes of a learner that is taken over."""
+"""One learner to a run directory: the lock, the term, and what becomes of a learner that is taken over."""
 
 import contextlib
 import hashlib
@@ -82,23 +82,29 @@ def test_the_lock_says_when_it_was_renewed(tmp_path: Path) -> None:
     assert (after["pid"], after["host"]) == (os.getpid(), socket.gethostname())
 
 
-def test_each_start_has_its_epoch(tmp_path: Path) -> None:
-    assert [owner(tmp_path).begin_epoch(), owner(tmp_path).begin_epoch()] == [1, 2]
+def test_each_start_has_its_term(tmp_path: Path) -> None:
+    assert [owner(tmp_path).begin_term(), owner(tmp_path).begin_term()] == [1, 2]
 
 
-def test_a_later_epoch_outdates_an_earlier_one(tmp_path: Path) -> None:
+def test_a_later_term_fences_an_earlier_one(tmp_path: Path) -> None:
     first, second = owner(tmp_path), owner(tmp_path)
-    first.begin_epoch()
+    first.begin_term()
     first.check()
-    second.begin_epoch()
+    second.begin_term()
     second.check()
-    with pytest.raises(FencedError, match="epoch 2, this one is 1"):
+    with pytest.raises(FencedError, match="term 2, this one is 1"):
         first.keep()
+
+
+def test_a_directory_of_an_older_program_continues_its_count_and_fences_that_program(tmp_path: Path) -> None:
+    (tmp_path / "epoch").write_text("7\n")
+    assert owner(tmp_path).begin_term() == 8
+    assert (tmp_path / "epoch").read_text() == (tmp_path / "term").read_text() == "8\n"
 
 
 def test_a_takeover_outdates_the_holder_and_then_waits_for_it_to_leave(tmp_path: Path) -> None:
     first = owner(tmp_path)
-    first.begin_epoch()
+    first.begin_term()
     holding = contextlib.ExitStack()
     holding.enter_context(first.held())
 
@@ -111,7 +117,7 @@ def test_a_takeover_outdates_the_holder_and_then_waits_for_it_to_leave(tmp_path:
     second = owner(tmp_path, leave_once_outdated)
     lock = (tmp_path / "LOCK").stat().st_ino
     with second.held(takeover=True):
-        assert (second.begin_epoch(), (tmp_path / "LOCK").stat().st_ino) == (3, lock)
+        assert (second.begin_term(), (tmp_path / "LOCK").stat().st_ino) == (3, lock)
 
 
 def test_a_takeover_continues_without_a_holder_that_does_not_renew_its_lease(tmp_path: Path) -> None:
@@ -119,10 +125,10 @@ def test_a_takeover_continues_without_a_holder_that_does_not_renew_its_lease(tmp
     waiting = Waiting()
     second = Ownership(tmp_path, clock=waiting.clock, wait=waiting.wait, lease_s=15.0)
     with hung.held():
-        hung.begin_epoch()
+        hung.begin_term()
         with second.held(takeover=True):
             assert 15.0 < waiting.now_s < 20.0
-            second.begin_epoch()
+            second.begin_term()
             with pytest.raises(RunInUseError), third.held():
                 pass
             with pytest.raises(FencedError):
@@ -140,24 +146,24 @@ def test_a_takeover_does_not_outlast_a_holder_that_renews_its_lease(tmp_path: Pa
 def test_one_of_two_takeovers_gets_the_run(tmp_path: Path) -> None:
     first, other = owner(tmp_path), owner(tmp_path)
     with first.held():
-        second = owner(tmp_path, other.begin_epoch)
+        second = owner(tmp_path, other.begin_term)
         with pytest.raises(RunInUseError, match="at the same moment"), second.held(takeover=True):
             pass
 
 
 def test_a_checkpoint_of_an_outdated_learner_is_not_written(tmp_path: Path) -> None:
     outdated = owner(tmp_path)
-    outdated.begin_epoch()
+    outdated.begin_term()
     store = CheckpointStore(tmp_path / "checkpoints", keep=3, fence=outdated.check)
     kept = store.save(make_checkpoint(5, term=1))
-    owner(tmp_path).begin_epoch()
+    owner(tmp_path).begin_term()
     with pytest.raises(FencedError):
         store.save(make_checkpoint(6, term=1))
     assert list((tmp_path / "checkpoints").iterdir()) == [kept]
 
 
 def test_a_checkpoint_that_stood_still_before_its_rename_never_counts(tmp_path: Path) -> None:
-    """The outdated learner stands still between its look at the epoch and the rename."""
+    """The outdated learner stands still between its look at the term and the rename."""
     later = CheckpointStore(tmp_path, keep=3)
 
     def meanwhile_another_begins() -> None:
@@ -174,7 +180,7 @@ def test_a_checkpoint_that_stood_still_before_its_rename_never_counts(tmp_path: 
 
 def test_a_lane_state_that_an_outdated_learner_received_replaces_none(tmp_path: Path) -> None:
     outdated = owner(tmp_path)
-    owner(tmp_path).begin_epoch()
+    owner(tmp_path).begin_term()
     store = SnapshotStore(tmp_path, outdated.check)
     ref = SnapshotRef(0, 1, hashlib.sha256(b"data").hexdigest())
     receiver = store.receive(ref, transfer=1, size=4)
@@ -192,7 +198,7 @@ def test_a_learner_that_is_taken_over_leaves_and_its_workers_join_the_next(tmp_p
             assert worker.next("goodbye").reason == Goodbye.EXPIRED
             first.wait()
             assert isinstance(first.error, FencedError)
-            assert second.status().epoch > 1
+            assert second.status().term > 1
             assert json.loads((tmp_path / "endpoints.json").read_text()) == second.endpoints
             assert second.endpoints["learner"] == first.endpoints["learner"]
             assert list((tmp_path / "checkpoints").glob("*")) == []
@@ -201,11 +207,11 @@ def test_a_learner_that_is_taken_over_leaves_and_its_workers_join_the_next(tmp_p
 def test_a_run_that_nobody_has_is_taken_over_like_any_other(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, outer_steps=1)
     with RunningLearner(settings, takeover=True) as running:
-        assert running.status().epoch == 1
+        assert running.status().term == 1
 
 
 def test_without_takeover_a_second_learner_changes_nothing(tmp_path: Path) -> None:
     with RunningLearner(make_settings(tmp_path)) as first:
         with pytest.raises(RunInUseError, match="--takeover"):
             serve(make_settings(tmp_path))
-        assert first.status().epoch == 1
+        assert first.status().term == 1

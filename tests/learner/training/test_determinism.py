@@ -22,7 +22,7 @@ def test_theta_does_not_depend_on_what_goes_wrong(tmp_path: Path, expected: list
     settings = make_settings(tmp_path, outer_steps=STEPS, every=1 + seed % 5)
     simulation = Simulation(settings, random.Random(seed))
     assert simulation.run(STEPS, trouble=0.03) == expected[STEPS]
-    assert simulation.digests == {version: {expected[version]} for version in range(STEPS + 1)}
+    assert simulation.digests == {outer_step: {expected[outer_step]} for outer_step in range(STEPS + 1)}
 
 
 def test_theta_does_not_depend_on_the_order_of_events(tmp_path: Path, expected: list[str]) -> None:

@@ -126,10 +126,10 @@ def test_refusals_are_counted_by_reason_and_shown(tmp_path: Path) -> None:
         for header in ("Bearer guess", "Bearer guess", BEARERS[Role.VIEWER]):
             invoke(running.channel("learner"), method, [("authorization", header)])
         invoke(running.channel("learner"), method, [])
-        counts, metrics = dict(running.status().refusals), running.get("/metrics")[1].decode()
+        counts, metrics = dict(running.status().access_denials), running.get("/metrics")[1].decode()
         kinds = [event.text for event in running.ask("ListEvents", admin_pb2.ListEventsRequest()).events]
     assert counts == {"wrong_token": 2, "wrong_role": 1, "no_token": 1}
-    assert 'unspool_refusals_total{reason="wrong_token"} 2.0' in metrics
+    assert 'unspool_access_denials_total{reason="wrong_token"} 2.0' in metrics
     assert sum(text.startswith("wrong_token: ") for text in kinds) == 1
 
 
@@ -144,11 +144,11 @@ def test_refusals_are_counted_by_reason_and_shown(tmp_path: Path) -> None:
 def test_a_worker_that_does_not_fit_is_told_why_and_counted(
     running: RunningLearner, changes: dict[str, Any], reason: str, words: str
 ) -> None:
-    fields = {"protocol_min": 1, "protocol_max": 1, "worker_name": "w0", "incarnation": "i0", **changes}
-    before = running.status().refusals[reason]
+    fields = {"protocol_min": 1, "protocol_max": 1, "worker_name": "w0", "process_uuid": "i0", **changes}
+    before = running.status().access_denials[reason]
     with pytest.raises(grpc.RpcError, match=words):
         running.learner.Join(learner_pb2.JoinRequest(**fields), metadata=running.metadata, timeout=PATIENCE_S)
-    assert running.status().refusals[reason] == before + 1
+    assert running.status().access_denials[reason] == before + 1
 
 
 @pytest.mark.parametrize(("body", "reason"), [(b"two", "wrong_schema"), (b"more than a scalar", "too_large")])
@@ -160,17 +160,17 @@ def test_a_gradient_of_another_shape_is_counted_as_a_refusal(
         grants = worker.grants(3)
         worker.push(grants[0], 1, 0, body)
         worker.next("verdict")
-        assert dict(running.status().refusals) == {reason: 1}
+        assert dict(running.status().access_denials) == {reason: 1}
 
 
 def test_a_worker_that_finds_itself_unfit_is_counted(tmp_path: Path) -> None:
     with RunningLearner(make_settings(tmp_path)) as running:
         worker = HandWrittenWorker(running).enter()
         request = learner_pb2.LeaveRequest(
-            worker_id=worker.reply.worker_id, reason="another theta", unfit=True
+            session_id=worker.reply.session_id, reason="another theta", unfit=True
         )
         running.learner.Leave(request, metadata=running.metadata, timeout=PATIENCE_S)
-        assert running.status().refusals["unfit_worker"] == 1
+        assert running.status().access_denials["unfit_worker"] == 1
 
 
 def test_a_stream_without_a_join_is_counted(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_stream_without_a_join_is_counted(tmp_path: Path) -> None:
         method = learner_pb2.DESCRIPTOR.services_by_name["Learner"].methods_by_name["Session"]
         outcome = invoke(running.channel("learner"), method, [("authorization", BEARERS[Role.WORKER])])
         assert outcome is grpc.StatusCode.FAILED_PRECONDITION
-        assert running.status().refusals["no_session"] == 1
+        assert running.status().access_denials["no_session"] == 1
 
 
 def test_a_message_beyond_the_limit_is_refused_before_it_is_kept(running: RunningLearner) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from protos.facts import facts_of
+from protos.as_dict import as_dict
 from protos.unspool.v1.admin_pb2 import CheckpointInfo, Event, LaneStatus, Status, WorkerStatus
 from service.display import tables
 from service.display.output import Console
@@ -120,7 +120,7 @@ def test_a_summary_names_the_end_and_the_run() -> None:
 
 
 def test_facts_are_plain_values_with_nulls_for_what_is_absent() -> None:
-    plain = facts_of(Status(loss=float("nan"), workers=[WorkerStatus(name="w0", lanes=[1])]))
+    plain = as_dict(Status(loss=float("nan"), workers=[WorkerStatus(name="w0", lanes=[1])]))
     assert plain["loss"] is None
     assert plain["grad_norm"] is None
     assert plain["checkpoint"] is None

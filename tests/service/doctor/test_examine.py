@@ -113,7 +113,7 @@ def test_a_port_of_the_runs_own_learner_is_none(tmp_path: Path) -> None:
         number = taken.getsockname()[1]
         set_port = [f"learner.port={number}"]
         assert ("learner.port", "problem") in troubles(examine(tmp_path, set_port))
-        facts = {"run": "run", "pid": 1, "epoch": 1, "admin": "a:1", "http": "a:2"}
+        facts = {"run": "run", "pid": 1, "term": 1, "admin": "a:1", "http": "a:2"}
         (tmp_path / "endpoints.json").write_text(json.dumps({**facts, "learner": f"127.0.0.1:{number}"}))
         assert ("learner.port", "problem") not in troubles(examine(tmp_path, set_port))
 

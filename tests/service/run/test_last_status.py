@@ -36,10 +36,10 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> RunDirectory:
     return run
 
 
-def leave_behind(run: RunDirectory, state: str, outer_step: int, epoch: int = 1) -> None:
+def leave_behind(run: RunDirectory, state: str, outer_step: int, term: int = 1) -> None:
     """Write what a learner writes when it leaves in its first life."""
-    (run.path / "epoch").write_text("1")
-    status = {"run": run.name, "state": state, "epoch": epoch, "outer_step": outer_step, "outer_steps": 100}
+    (run.path / "term").write_text("1")
+    status = {"run": run.name, "state": state, "term": term, "outer_step": outer_step, "outer_steps": 100}
     (run.path / "status.json").write_text(json.dumps(status))
 
 
@@ -83,7 +83,7 @@ def test_a_checkpoint_of_an_ended_run_is_not_saved_but_it_is_said_why(
 
 
 def test_a_learner_that_was_killed_is_down(capsys: pytest.CaptureFixture[str], run: RunDirectory) -> None:
-    leave_behind(run, "STOPPED", 7, epoch=0)  # of the life before the one that was killed
+    leave_behind(run, "STOPPED", 7, term=0)  # of the life before the one that was killed
     assert "it is down; to resume it: unspool launch" in error_of(capsys, ["stop"], run)
 
 

@@ -23,9 +23,19 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
     return created
 
 
-def leave_status(run: RunDirectory, state: str, epoch: int) -> None:
+def test_the_files_of_an_older_program_are_read(run: RunDirectory) -> None:
     (run.path / "epoch").write_text("2\n")
-    status = {"state": state, "epoch": epoch, "outer_step": 4, "loss": None, "endpoints": {"http": "x"}}
+    (run.path / "status.json").write_text('{"state": "STOPPED", "epoch": 2, "refusals": {"wrong_token": 1}}')
+    about = {"run": "r", "pid": 1, "epoch": 2, "learner": "h:1", "admin": "h:2", "http": "h:3"}
+    (run.path / "endpoints.json").write_text(json.dumps(about))
+    status = last_status(run)
+    assert (status.state, status.term, dict(status.access_denials)) == ("STOPPED", 2, {"wrong_token": 1})
+    assert run.endpoints().term == 2
+
+
+def leave_status(run: RunDirectory, state: str, term: int) -> None:
+    (run.path / "term").write_text("2\n")
+    status = {"state": state, "term": term, "outer_step": 4, "loss": None, "endpoints": {"http": "x"}}
     (run.path / "status.json").write_text(json.dumps(status))
 
 
@@ -80,7 +90,7 @@ def test_each_new_run_gets_a_directory_of_its_own(run: RunDirectory) -> None:
 
 
 def test_endpoints_are_those_that_the_learner_wrote(run: RunDirectory) -> None:
-    facts = {"run": "r", "pid": 1, "epoch": 1, "learner": "a:1", "admin": "a:2", "http": "a:3", "more": 0}
+    facts = {"run": "r", "pid": 1, "term": 1, "learner": "a:1", "admin": "a:2", "http": "a:3", "more": 0}
     (run.path / "endpoints.json").write_text(json.dumps(facts))
     assert (run.endpoints().admin, run.endpoints().pid) == ("a:2", 1)
 
@@ -94,16 +104,16 @@ def test_endpoints_that_are_none_are_refused(run: RunDirectory, text: str) -> No
 
 @pytest.mark.parametrize("state", ["FINISHED", "STOPPED", "FAILED"])
 def test_the_last_status_is_what_the_learner_said_when_it_left(run: RunDirectory, state: str) -> None:
-    leave_status(run, state, epoch=2)
+    leave_status(run, state, term=2)
     status = last_status(run)
     assert (status.state, status.outer_step, dict(status.endpoints)) == (state, 4, {})
 
 
-@pytest.mark.parametrize(("state", "epoch"), [("RUNNING", 2), ("STOPPED", 1)])
+@pytest.mark.parametrize(("state", "term"), [("RUNNING", 2), ("STOPPED", 1)])
 def test_a_learner_that_died_is_down_whatever_an_earlier_one_said(
-    run: RunDirectory, state: str, epoch: int
+    run: RunDirectory, state: str, term: int
 ) -> None:
-    leave_status(run, state, epoch)
+    leave_status(run, state, term)
     status = last_status(run)
     assert (status.state, status.outer_step, status.outer_steps) == ("DOWN", 0, 10)
 

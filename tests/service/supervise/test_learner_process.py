@@ -42,12 +42,12 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Status:
 
 
 @contextlib.contextmanager
-def held(run: RunDirectory, pid: int, epoch: int = 3) -> Iterator[None]:
+def held(run: RunDirectory, pid: int, term: int = 3) -> Iterator[None]:
     """A lock and endpoints as the learner with this number would have them."""
     endpoints = {
         "run": run.name,
         "pid": pid,
-        "epoch": epoch,
+        "term": term,
         "learner": "127.0.0.1:9",
         "admin": "127.0.0.1:9",
         "http": "127.0.0.1:9",
@@ -67,18 +67,18 @@ def test_a_run_without_a_lock_has_no_learner(run: RunDirectory) -> None:
 
 
 def test_a_learner_that_answers_is_adopted(run: RunDirectory, answers: Status) -> None:
-    answers.run, answers.epoch = run.name, 3
+    answers.run, answers.term = run.name, 3
     with held(run, os.getpid()):
         adopted = running_learner(run)
     assert adopted is not None
     assert (adopted.pid, adopted.poll()) == (os.getpid(), None)
 
 
-@pytest.mark.parametrize(("name", "epoch"), [("other", 3), ("", 2)])
+@pytest.mark.parametrize(("name", "term"), [("other", 3), ("", 2)])
 def test_a_learner_of_another_start_is_not_adopted(
-    run: RunDirectory, answers: Status, name: str, epoch: int
+    run: RunDirectory, answers: Status, name: str, term: int
 ) -> None:
-    answers.run, answers.epoch = name or run.name, epoch
+    answers.run, answers.term = name or run.name, term
     with held(run, os.getpid()), pytest.raises(RunInUseError, match=f"pid {os.getpid()}"):
         running_learner(run)
 
@@ -89,16 +89,16 @@ def test_a_learner_that_does_not_answer_is_not(run: RunDirectory) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "epoch", "exit_code"),
+    ("state", "term", "exit_code"),
     [("STOPPED", 3, 0), ("FINISHED", 3, 0), ("FAILED", 3, 65), ("RUNNING", 3, 70), ("FINISHED", 2, 70)],
 )
 def test_how_an_adopted_learner_ended_is_read_from_what_it_left(
-    run: RunDirectory, state: str, epoch: int, exit_code: int
+    run: RunDirectory, state: str, term: int, exit_code: int
 ) -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     learner = AdoptedLearner(run, AdoptedProcess(process.pid))
-    (run.path / "epoch").write_text("3\n")
-    (run.path / "status.json").write_text(json.dumps({"state": state, "epoch": epoch}))
+    (run.path / "term").write_text("3\n")
+    (run.path / "status.json").write_text(json.dumps({"state": state, "term": term}))
     assert learner.poll() is None
     process.kill()
     process.wait()

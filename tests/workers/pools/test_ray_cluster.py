@@ -27,7 +27,7 @@ from tests.workers.pools.test_ray_cluster import pool_at
 pool = pool_at(sys.argv[1], Path(sys.argv[2]))
 for name in sys.argv[3:]:
     pool.start(name)
-    print(name, pool._ray.get(pool._actors[name].whereabouts)[1], flush=True)
+    print(name, pool._ray.get(pool._actors[name].location)[1], flush=True)
 os._exit(9)
 """
 
@@ -82,7 +82,7 @@ def is_alive(pid: int) -> bool:
 
 
 def node_of(pool: RayPool, name: str) -> str:
-    pool._ray.get(pool._actors[name].whereabouts, timeout=PATIENCE_S)
+    pool._ray.get(pool._actors[name].location, timeout=PATIENCE_S)
     actor_id = pool._actors[name].handle._actor_id.hex()
     return str(pool._ray._private.state.actors(actor_id)["Address"]["NodeID"])
 
@@ -98,7 +98,7 @@ def exit_of(pool: RayPool, name: str) -> Exit:
 def test_an_actor_outlives_its_supervisor_and_is_adopted_by_the_next(pool, cluster, tmp_path):
     pid = orphaned(cluster, tmp_path, "w0")["w0"]
     assert pool.adopt("w0", "", 0)
-    assert pool._ray.get(pool._actors["w0"].whereabouts)[1] == pid
+    assert pool._ray.get(pool._actors["w0"].location)[1] == pid
     assert pool.poll()["w0"] is None
     with pytest.raises(ValueError, match="w0"):
         pool.start("w0")

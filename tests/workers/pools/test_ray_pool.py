@@ -40,7 +40,7 @@ def is_alive(pid: int) -> bool:
 
 
 def placed(pool: RayPool, name: str) -> WorkerProcess:
-    pool._ray.wait([pool._actors[name].whereabouts], timeout=PATIENCE_S)
+    pool._ray.wait([pool._actors[name].location], timeout=PATIENCE_S)
     return pool.describe()[name]
 
 

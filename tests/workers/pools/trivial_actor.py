@@ -31,7 +31,7 @@ class TrivialActor:
         self._drained.wait()
         return 0
 
-    def whereabouts(self) -> tuple[str, int, str]:
+    def location(self) -> tuple[str, int, str]:
         return socket.gethostname(), os.getpid(), self._learner
 
     def drain(self, reason: str) -> None:

@@ -31,15 +31,15 @@ def body(*values: float) -> bytes:
 class Peer:
     """A worker behind the relay, acting through the relay's service methods."""
 
-    def __init__(self, node: "RelayNode", name: str, incarnation: str, held: Any = ()) -> None:
+    def __init__(self, node: "RelayNode", name: str, process_uuid: str, held: Any = ()) -> None:
         self._node = node
         self.name = name
         self._push_ids = itertools.count(1)
         request = learner_pb2.JoinRequest(
-            protocol_min=1, protocol_max=1, worker_name=name, incarnation=incarnation, held=held
+            protocol_min=1, protocol_max=1, worker_name=name, process_uuid=process_uuid, held=held
         )
         self.reply = node.core.join(request)
-        self.worker_id, self._stream = node.core.attach(self.reply.session_secret)
+        self.session_id, self._stream = node.core.attach(self.reply.session_secret)
 
     def told(self, kind: str) -> list[Any]:
         """Return the messages of one kind received since the last call."""
@@ -48,23 +48,23 @@ class Peer:
         return [getattr(message, kind) for message in messages if message.HasField(kind)]
 
     def beat(self, **fields: Any) -> None:
-        self._node.core.heartbeat(self.worker_id, learner_pb2.Heartbeat(**fields))
+        self._node.core.heartbeat(self.session_id, learner_pb2.Heartbeat(**fields))
 
     def break_stream(self) -> None:
-        self._node.core.detach(self.worker_id, self._stream)
+        self._node.core.detach(self.session_id, self._stream)
 
     def push(
         self, grant: learner_pb2.LaneGrant, seq: int, data: bytes, **fields: Any
     ) -> learner_pb2.GradientEstimatorOut:
-        defaults = {"push_id": next(self._push_ids), "weight": 1.0, "theta_version": 0}
+        defaults = {"push_id": next(self._push_ids), "weight": 1.0, "outer_step": 0}
         push = learner_pb2.GradientEstimatorOut(
             lane=grant.lane,
-            incarnation=grant.incarnation,
+            fencing_token=grant.fencing_token,
             seq=seq,
             grad=codec.tensors(data, 1, 1 << 16),
             **(defaults | fields),
         )
-        self._node.core.push(self.worker_id, push, data)
+        self._node.core.push(self.session_id, push, data)
         return push
 
 
@@ -77,14 +77,14 @@ class RelayNode:
         self.core = RelayCore(self.session_state, max_workers, self.clock)
         self.reply = learner_pb2.JoinReply(
             run_id="run",
-            epoch=1,
-            worker_id="relay#1",
+            term=1,
+            session_id="relay#1",
             heartbeat_s=5.0,
             lease_ttl_s=TTL_S,
             chunk_bytes=1 << 16,
             schema=SCHEMA,
             lanes_total=8,
-            exact_versions=not merges,
+            exact_steps=not merges,
             merges=merges,
         )
         self.join(fresh=True)
@@ -94,17 +94,17 @@ class RelayNode:
         self._stream = FakeStream(self.session_state.new_stream(self.core.report))
         self._execute()
 
-    def worker(self, name: str, incarnation: str = "i0", held: Any = ()) -> Peer:
-        return Peer(self, name, incarnation, held)
+    def worker(self, name: str, process_uuid: str = "i0", held: Any = ()) -> Peer:
+        return Peer(self, name, process_uuid, held)
 
     def receive(self, **message: Any) -> None:
         self.session_state.receive(learner_pb2.LearnerMessage(**message))
         self._execute()
 
     def grant(
-        self, lane: int, incarnation: int = 7, *, seq: int = 0, credits: int = 9
+        self, lane: int, fencing_token: int = 7, *, seq: int = 0, credits: int = 9
     ) -> learner_pb2.LaneGrant:
-        grant = learner_pb2.LaneGrant(lane=lane, incarnation=incarnation, seq=seq, credits=credits)
+        grant = learner_pb2.LaneGrant(lane=lane, fencing_token=fencing_token, seq=seq, credits=credits)
         self.receive(grant=grant)
         return grant
 
@@ -116,7 +116,7 @@ class RelayNode:
         parts: Any = (),
     ) -> None:
         about = learner_pb2.PushVerdict(
-            push_id=push.push_id, verdict=verdict, version=3, credits=credits, parts=parts
+            push_id=push.push_id, verdict=verdict, outer_step=3, credits=credits, parts=parts
         )
         self.receive(verdict=about)
 

@@ -25,7 +25,7 @@ def test_a_grant_goes_to_the_least_loaded_worker():
 def test_a_grant_goes_to_a_worker_that_still_has_the_state():
     node = RelayNode()
     node.worker("w0")
-    w1 = node.worker("w1", held=[learner_pb2.HeldLane(lane=5, incarnation=1, seq=3)])
+    w1 = node.worker("w1", held=[learner_pb2.HeldLane(lane=5, fencing_token=1, seq=3)])
     node.grant(5, seq=3)
     assert [grant.lane for grant in w1.told("grant")] == [5]
 
@@ -40,10 +40,10 @@ def test_a_grant_waits_for_a_worker_and_goes_back_if_none_comes():
 def test_without_merging_a_push_passes_unchanged():
     node = RelayNode()
     w0 = node.worker("w0")
-    sent = w0.push(node.grant(2), 1, body(1, 2, 3, 4), mean_loss=0.5, theta_version=0)
+    sent = w0.push(node.grant(2), 1, body(1, 2, 3, 4), mean_loss=0.5, outer_step=0)
     passed = node.said("push")
     assert passed.grad == sent.grad
-    assert (passed.lane, passed.incarnation, passed.seq, passed.mean_loss) == (2, 7, 1, 0.5)
+    assert (passed.lane, passed.fencing_token, passed.seq, passed.mean_loss) == (2, 7, 1, 0.5)
     assert not passed.parts
 
 
@@ -63,15 +63,15 @@ def test_pushes_that_come_before_the_learners_answer_go_up_as_one():
     node = RelayNode(merges=True)
     w0, w1 = node.worker("w0"), node.worker("w1")
     grants = [node.grant(lane) for lane in range(2)]
-    w0.push(grants[0], 1, body(9), theta_version=2)
-    w1.push(grants[1], 1, body(1, 2, 3, 4), weight=1.0, theta_version=2, mean_loss=1.0)
-    w0.push(grants[0], 2, body(5, 6, 7, 8), weight=3.0, theta_version=1, mean_loss=2.0)
+    w0.push(grants[0], 1, body(9), outer_step=2)
+    w1.push(grants[1], 1, body(1, 2, 3, 4), weight=1.0, outer_step=2, mean_loss=1.0)
+    w0.push(grants[0], 2, body(5, 6, 7, 8), weight=3.0, outer_step=1, mean_loss=2.0)
     first = node.said("push")
     node.judge(first, Verdict.ACCEPTED)
     merged = node.said("push")
     assert not first.parts
     assert np.frombuffer(merged.grad.inline, np.float32).tolist() == [4, 5, 6, 7]
-    assert (merged.weight, merged.mean_loss, merged.theta_version) == (4.0, 1.75, 1)
+    assert (merged.weight, merged.mean_loss, merged.outer_step) == (4.0, 1.75, 1)
     assert [(part.lane, part.seq, part.weight) for part in merged.parts] == [(1, 1, 1.0), (0, 2, 3.0)]
 
 
@@ -130,15 +130,15 @@ def test_a_push_that_is_sent_again_is_passed_on_once():
     w0.told("verdict")
     w0.push(grant, 1, body(1), push_id=5)
     assert [verdict.verdict for verdict in w0.told("verdict")] == [Verdict.ACCEPTED]
-    node.core.return_lane(w0.worker_id, learner_pb2.LaneReturn(lane=0, incarnation=7, seq=1))
+    node.core.return_lane(w0.session_id, learner_pb2.LaneReturn(lane=0, fencing_token=7, seq=1))
     node.said("lane_return")
 
 
 def test_a_push_under_another_lease_is_refused_here():
     node = RelayNode()
     w0 = node.worker("w0")
-    node.grant(0, incarnation=7)
-    w0.push(learner_pb2.LaneGrant(lane=0, incarnation=6), 1, body(1))
+    node.grant(0, fencing_token=7)
+    w0.push(learner_pb2.LaneGrant(lane=0, fencing_token=6), 1, body(1))
     assert [verdict.verdict for verdict in w0.told("verdict")] == [Verdict.NOT_LEASED]
 
 
@@ -155,9 +155,9 @@ def test_a_body_that_is_not_the_schemas_is_refused_here(data, crc32, verdict):
     w0 = node.worker("w0")
     tensors = codec.tensors(data, 1, 1 << 16)
     tensors.crc32 = tensors.crc32 if crc32 is None else crc32
-    push = learner_pb2.GradientEstimatorOut(push_id=1, lane=0, incarnation=7, seq=1, grad=tensors)
+    push = learner_pb2.GradientEstimatorOut(push_id=1, lane=0, fencing_token=7, seq=1, grad=tensors)
     node.grant(0)
-    node.core.push(w0.worker_id, push, data)
+    node.core.push(w0.session_id, push, data)
     assert [answer.verdict for answer in w0.told("verdict")] == [verdict]
 
 
@@ -210,7 +210,7 @@ def test_a_relay_without_workers_says_so_before_it_returns_their_lanes():
     node = RelayNode()
     w0 = node.worker("w0")
     node.grant(0)
-    node.core.leave(w0.worker_id, "drained")
+    node.core.leave(w0.session_id, "drained")
     heartbeats, message = [], None
     while message is None or not message.HasField("lane_return"):
         message = node._stream.heard.get(timeout=5.0)
@@ -224,7 +224,7 @@ def test_a_worker_that_joins_again_keeps_the_leases_that_it_names():
     node.grant(0)
     node.grant(1)
     w0.break_stream()
-    node.worker("w0", held=[learner_pb2.HeldLane(lane=0, incarnation=7, seq=0)])
+    node.worker("w0", held=[learner_pb2.HeldLane(lane=0, fencing_token=7, seq=0)])
     assert node.said("lane_return").lane == 1
     assert [lane.lane for lane in node.core.report().lanes] == [0]
 
@@ -244,19 +244,19 @@ def test_a_lease_that_did_not_survive_is_taken_from_its_worker():
     w0 = node.worker("w0")
     node.grant(0)
     node.join(fresh=False, held=frozenset())
-    assert [(lost.lane, lost.incarnation) for lost in w0.told("revocation")] == [(0, 7)]
+    assert [(lost.lane, lost.fencing_token) for lost in w0.told("revocation")] == [(0, 7)]
 
 
 def test_after_a_restart_of_the_learner_lanes_go_to_workers_that_still_have_their_states():
     node = RelayNode()
     node.worker("w0")
     w1 = node.worker("w1")
-    node.reply.epoch = 2
+    node.reply.term = 2
     node.join(fresh=True)
     assert [goodbye.reason for goodbye in w1.told("goodbye")] == [Goodbye.EXPIRED]
     node.worker("w0")
-    node.grant(4, incarnation=8, seq=6)
-    again = node.worker("w1", held=[learner_pb2.HeldLane(lane=4, incarnation=7, seq=6)])
+    node.grant(4, fencing_token=8, seq=6)
+    again = node.worker("w1", held=[learner_pb2.HeldLane(lane=4, fencing_token=7, seq=6)])
     assert [grant.lane for grant in again.told("grant")] == [4]
 
 
@@ -269,7 +269,7 @@ def test_a_new_worker_is_given_lanes_of_the_others():
     node.pass_time(0.1)
     (revocation,) = w0.told("revocation")
     node.core.return_lane(
-        w0.worker_id, learner_pb2.LaneReturn(lane=revocation.lane, incarnation=7, seq=3, reason="moved")
+        w0.session_id, learner_pb2.LaneReturn(lane=revocation.lane, fencing_token=7, seq=3, reason="moved")
     )
     assert node.said("lane_return").seq == 3
 
@@ -278,7 +278,7 @@ def test_a_worker_that_hangs_loses_its_lanes_and_is_asked_for_its_stack():
     node = RelayNode()
     w0, w1 = node.worker("w0"), node.worker("w1")
     node.grant(0)
-    w0.push(learner_pb2.LaneGrant(lane=0, incarnation=7), 1, body(1), compute_s=1.0)
+    w0.push(learner_pb2.LaneGrant(lane=0, fencing_token=7), 1, body(1), compute_s=1.0)
     node.said("push")
     w0.beat(phase=learner_pb2.Heartbeat.COMPUTING, phase_age_s=61.0)
     w1.beat(phase=learner_pb2.Heartbeat.COMPUTING, phase_age_s=2.0)
@@ -293,10 +293,10 @@ def test_a_snapshot_passes_only_under_the_lanes_lease():
     node = RelayNode()
     w0 = node.worker("w0")
     node.grant(0)
-    for incarnation, data in ((6, b"old"), (7, b"new")):
-        snapshot = learner_pb2.Snapshot(lane=0, incarnation=incarnation, seq=1, bytes=3)
-        node.core.snapshot(w0.worker_id, snapshot, data)
-    assert node.said("snapshot").incarnation == 7
+    for fencing_token, data in ((6, b"old"), (7, b"new")):
+        snapshot = learner_pb2.Snapshot(lane=0, fencing_token=fencing_token, seq=1, bytes=3)
+        node.core.snapshot(w0.session_id, snapshot, data)
+    assert node.said("snapshot").fencing_token == 7
     assert node.said("chunk").data == b"new"
 
 
@@ -305,7 +305,7 @@ def test_a_revocation_reaches_the_worker_that_has_the_lane():
     w0, w1 = node.worker("w0"), node.worker("w1")
     for lane in range(2):
         node.grant(lane)
-    node.receive(revocation=learner_pb2.LaneRevocation(lane=1, incarnation=7))
+    node.receive(revocation=learner_pb2.LaneRevocation(lane=1, fencing_token=7))
     assert [revocation.lane for revocation in w1.told("revocation")] == [1]
     assert not w0.told("revocation")
 
@@ -314,13 +314,13 @@ def test_failures_stacks_and_log_lines_name_their_worker():
     node = RelayNode()
     w0 = node.worker("w0")
     node.grant(0)
-    failure = learner_pb2.LaneFailure(lane=0, incarnation=7, seq=1, traceback="boom")
+    failure = learner_pb2.LaneFailure(lane=0, fencing_token=7, seq=1, traceback="boom")
     for kind, message in (
         ("lane_failure", failure),
         ("stack", learner_pb2.StackDump(text="main")),
         ("log", learner_pb2.LogLine(level="info", text="hello")),
     ):
-        node.core.pass_on(w0.worker_id, kind, message)
+        node.core.pass_on(w0.session_id, kind, message)
     assert node.said("lane_failure") == failure
     assert node.said("stack").text == "w0:\nmain"
     assert node.said("log").text == "w0: hello"
@@ -338,7 +338,7 @@ def test_failures_stacks_and_log_lines_name_their_worker():
 def test_a_worker_that_does_not_fit_is_refused(changes, is_passing):
     node = RelayNode(max_workers=1)
     node.worker("w0")
-    fields = {"protocol_min": 1, "protocol_max": 1, "worker_name": "w0", "incarnation": "i0"}
+    fields = {"protocol_min": 1, "protocol_max": 1, "worker_name": "w0", "process_uuid": "i0"}
     with pytest.raises(JoinDeniedError) as refusal:
         node.core.join(learner_pb2.JoinRequest(**(fields | changes)))
     assert (refusal.value.status is grpc.StatusCode.UNAVAILABLE) == is_passing

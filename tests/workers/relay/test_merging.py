@@ -14,7 +14,7 @@ DTYPES = (np.float32, np.float16, ml_dtypes.bfloat16)
 
 
 def held(leaves: list[np.ndarray], schema, weight: float, lane: int = 0) -> PendingPush:
-    push = learner_pb2.GradientEstimatorOut(lane=lane, seq=1, theta_version=lane, weight=weight)
+    push = learner_pb2.GradientEstimatorOut(lane=lane, seq=1, outer_step=lane, weight=weight)
     return PendingPush("w0", push, codec.encode(leaves, schema), can_merge=True)
 
 

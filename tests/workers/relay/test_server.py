@@ -55,7 +55,7 @@ def test_a_worker_is_told_to_come_back_while_there_is_no_learner(address):
         )
         with pytest.raises(grpc.RpcError, match="not reached its learner") as error:
             join(
-                learner_pb2.JoinRequest(worker_name="w0", incarnation="i0"),
+                learner_pb2.JoinRequest(worker_name="w0", process_uuid="i0"),
                 metadata=[("authorization", "Bearer right")],
                 timeout=PATIENCE_S,
                 wait_for_ready=True,

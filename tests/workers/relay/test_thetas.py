@@ -10,8 +10,8 @@ from workers.session.client import UnavailableError
 def test_however_many_ask_a_theta_is_fetched_once():
     fetched, may_answer = [], threading.Event()
 
-    def fetch(version: int) -> bytes:
-        fetched.append(version)
+    def fetch(outer_step: int) -> bytes:
+        fetched.append(outer_step)
         assert may_answer.wait(60.0)
         return b"theta"
 
@@ -27,7 +27,7 @@ def test_however_many_ask_a_theta_is_fetched_once():
 def test_a_fetch_that_fails_is_tried_again():
     answers = [UnavailableError("gone"), b"theta"]
 
-    def fetch(version: int) -> bytes:
+    def fetch(outer_step: int) -> bytes:
         answer = answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -41,15 +41,15 @@ def test_a_fetch_that_fails_is_tried_again():
 
 def test_only_the_latest_thetas_are_kept():
     fetched = []
-    thetas = RelayThetas(lambda version: fetched.append(version) or b"theta", kept=2)
-    for version in (0, 1, 0, 2, 0, 1):
-        thetas.get(1, version)
+    thetas = RelayThetas(lambda outer_step: fetched.append(outer_step) or b"theta", kept=2)
+    for outer_step in (0, 1, 0, 2, 0, 1):
+        thetas.get(1, outer_step)
     assert fetched == [0, 1, 2, 1]
 
 
 def test_another_start_of_the_learner_has_other_thetas():
     fetched = []
-    thetas = RelayThetas(lambda version: fetched.append(version) or b"theta")
+    thetas = RelayThetas(lambda outer_step: fetched.append(outer_step) or b"theta")
     thetas.get(1, 5)
     thetas.get(2, 5)
     assert fetched == [5, 5]

@@ -42,9 +42,9 @@ class RunningRelay:
 class WatchingClient(LearnerClient):
     """Does something, once, when some theta is announced."""
 
-    def __init__(self, address: str, at_version: int) -> None:
+    def __init__(self, address: str, at_step: int) -> None:
         super().__init__(address, TOKEN)
-        self._at_version = at_version
+        self._at_step = at_step
         self._is_done = False
 
     def open_session(
@@ -57,7 +57,7 @@ class WatchingClient(LearnerClient):
         raise NotImplementedError
 
     def _look(self, message: learner_pb2.LearnerMessage) -> None:
-        if message.theta.version >= self._at_version and not self._is_done:
+        if message.theta.outer_step >= self._at_step and not self._is_done:
             self._is_done = True
             self.act()
 
@@ -72,15 +72,15 @@ class DyingClient(WatchingClient):
 
 class BreakingClient(WatchingClient):
     def __init__(self, address: str) -> None:
-        super().__init__(address, at_version=4)
+        super().__init__(address, at_step=4)
 
     def act(self) -> None:
         self.stream.cancel()
 
 
 class DrainingClient(WatchingClient):
-    def __init__(self, relay: RunningRelay, at_version: int) -> None:
-        super().__init__(relay.address, at_version)
+    def __init__(self, relay: RunningRelay, at_step: int) -> None:
+        super().__init__(relay.address, at_step)
         self._relay = relay
 
     def act(self) -> None:
@@ -118,7 +118,7 @@ def test_in_async_the_run_ends_as_well(relayed):
 def test_theta_does_not_depend_on_a_worker_that_dies_behind_a_relay(tmp_path, expected):
     cluster = Cluster(tmp_path, heartbeat_s=0.5, patience=6)
     relay = RunningRelay(cluster)
-    cluster.start_worker(DyingClient(relay.address, at_version=3))
+    cluster.start_worker(DyingClient(relay.address, at_step=3))
     cluster.start_worker(LearnerClient(relay.address, TOKEN))
     assert cluster.finish()["theta_sha256"] == expected
     assert cluster.codes == {"w0": ExitCode.FAILED, "w1": ExitCode.OK}
@@ -136,7 +136,7 @@ def test_theta_does_not_depend_on_a_relay_whose_stream_breaks(tmp_path, expected
 def test_a_drained_relay_takes_its_workers_along(tmp_path, expected):
     cluster = Cluster(tmp_path)
     leaving = RunningRelay(cluster)
-    cluster.start_worker(DrainingClient(leaving, at_version=3))
+    cluster.start_worker(DrainingClient(leaving, at_step=3))
     relay = RunningRelay(cluster, "another")
     cluster.start_worker(LearnerClient(relay.address, TOKEN))
     assert cluster.finish()["theta_sha256"] == expected

@@ -36,7 +36,7 @@ class Servicer(learner_pb2_grpc.LearnerServicer):
         self._enter(context)
         for message in request_iterator:
             yield learner_pb2.LearnerMessage(
-                heartbeat_ack=learner_pb2.HeartbeatAck(version=message.heartbeat.progress)
+                heartbeat_ack=learner_pb2.HeartbeatAck(outer_step=message.heartbeat.progress)
             )
 
     def GetTheta(self, request, context):  # noqa: N802  # the wire's name
@@ -112,7 +112,7 @@ def test_a_status_code_becomes_an_error_that_says_whether_to_retry(client, servi
 def test_a_session_carries_its_secret_and_both_directions(client, servicer):
     heard = list(client.open_session("secret", heartbeats(3)))
     assert servicer.metadata["unspool-session"] == "secret"
-    assert [message.heartbeat_ack.version for message in heard] == [0, 1, 2]
+    assert [message.heartbeat_ack.outer_step for message in heard] == [0, 1, 2]
 
 
 def test_a_theta_is_put_together_from_its_chunks(client):

@@ -12,7 +12,7 @@ from workers.session.client import UnavailableError
 from workers.session.learner_session import FullJitterBackoff, LearnerSession
 from workers.session.session_state import Joined, SessionState
 
-HELD = learner_pb2.HeldLane(lane=1, incarnation=2, seq=3)
+HELD = learner_pb2.HeldLane(lane=1, fencing_token=2, seq=3)
 
 
 class Clock:
@@ -31,7 +31,7 @@ def make_session(
     return LearnerSession(
         learner,
         session_state,
-        learner_pb2.JoinRequest(worker_name="w0", incarnation="abc"),
+        learner_pb2.JoinRequest(worker_name="w0", process_uuid="abc"),
         lambda: learner_pb2.Heartbeat(lanes=[HELD]),
         orphan_ttl_s=orphan_ttl_s,
         clock=Clock(step_s),
@@ -67,7 +67,7 @@ def next_joined(session_state: SessionState) -> Joined:
 
 
 def push(lane: int = 0) -> learner_pb2.GradientEstimatorOut:
-    return learner_pb2.GradientEstimatorOut(lane=lane, incarnation=1, seq=1)
+    return learner_pb2.GradientEstimatorOut(lane=lane, fencing_token=1, seq=1)
 
 
 def test_a_stream_begins_with_a_heartbeat(session, learner):
@@ -87,7 +87,7 @@ def test_a_broken_stream_leads_to_another_join_that_names_the_held_lanes(session
     assert [learner.joins.get().held[0].seq for _ in range(2)] == [3, 3]
 
 
-@pytest.mark.parametrize("change", [{"epoch": 2}, {"worker_id": "w0#2"}])
+@pytest.mark.parametrize("change", [{"term": 2}, {"session_id": "w0#2"}])
 def test_no_lease_survives_another_learner_or_another_session(session, learner, session_state, change):
     session.start()
     next_joined(session_state)
@@ -98,24 +98,24 @@ def test_no_lease_survives_another_learner_or_another_session(session, learner, 
 
 
 def test_an_outdated_learner_is_not_listened_to(session, learner, session_state):
-    learner.reply.epoch = 3
+    learner.reply.term = 3
     session.start()
     next_joined(session_state)
     learner.joins.get()
-    learner.reply.epoch = 2
+    learner.reply.term = 2
     learner.break_stream()
     learner.joins.get(timeout=PATIENCE_S)
     learner.joins.get(timeout=PATIENCE_S)  # it is asked again, as if it had not answered
-    assert "outdated learner answered: its epoch is 2" in session.trouble
-    learner.reply.epoch = 4
-    assert next_joined(session_state).reply.epoch == 4
+    assert "outdated learner answered: its term is 2" in session.trouble
+    learner.reply.term = 4
+    assert next_joined(session_state).reply.term == 4
 
 
 def test_another_runs_epoch_says_nothing(session, learner, session_state):
-    learner.reply.epoch = 3
+    learner.reply.term = 3
     session.start()
     next_joined(session_state)
-    learner.reply.run_id, learner.reply.epoch = "another", 1
+    learner.reply.run_id, learner.reply.term = "another", 1
     learner.break_stream()
     assert next_joined(session_state).reply.run_id == "another"
 
@@ -163,7 +163,7 @@ def test_the_theta_of_an_earlier_session_is_void(session, learner, session_state
 def test_an_expired_session_joins_afresh(session, learner, session_state):
     session.start()
     next_joined(session_state)
-    learner.dismiss(learner_pb2.Goodbye.EXPIRED)
+    learner.close_all(learner_pb2.Goodbye.EXPIRED)
     assert next_joined(session_state).fresh
 
 

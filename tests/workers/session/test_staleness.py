@@ -4,14 +4,14 @@ from protos.unspool.v1 import learner_pb2
 from tests.workers.fake_learner import FakeLearner
 
 
-def judge_stale(learner: FakeLearner, push: learner_pb2.GradientEstimatorOut, version: int) -> None:
+def judge_stale(learner: FakeLearner, push: learner_pb2.GradientEstimatorOut, outer_step: int) -> None:
     learner.say(
         verdict=learner_pb2.PushVerdict(
             push_id=push.push_id,
             lane=push.lane,
             seq=push.seq,
             verdict=learner_pb2.STALE,
-            version=version,
+            outer_step=outer_step,
             credits=9,
         )
     )
@@ -24,9 +24,9 @@ def test_the_next_estimate_is_made_with_the_newest_theta(start):
     learner.grant(0, credits=1)
     push = learner.next_push()
     learner.announce(8)
-    judge_stale(learner, push, version=8)
+    judge_stale(learner, push, outer_step=8)
     again = learner.next_push()
-    assert (again.seq, again.theta_version) == (2, 8)
+    assert (again.seq, again.outer_step) == (2, 8)
 
 
 def test_no_estimate_is_made_with_a_theta_older_than_the_verdict(start):
@@ -34,10 +34,10 @@ def test_no_estimate_is_made_with_a_theta_older_than_the_verdict(start):
     start(learner)
     learner.announce(1)
     learner.grant(0, credits=1)
-    judge_stale(learner, learner.next_push(), version=8)  # the announcement of 8 was replaced by that of 9
+    judge_stale(learner, learner.next_push(), outer_step=8)  # the announcement of 8 was replaced by that of 9
     learner.say(heartbeat_ack=learner_pb2.HeartbeatAck(credits=9))
     learner.announce(9)
-    assert learner.next_push().theta_version == 9
+    assert learner.next_push().outer_step == 9
 
 
 def test_a_learner_that_began_again_at_an_earlier_version_is_not_waited_for(start):
@@ -45,24 +45,24 @@ def test_a_learner_that_began_again_at_an_earlier_version_is_not_waited_for(star
     start(learner)
     learner.announce(8)
     learner.grant(0, credits=1)
-    judge_stale(learner, learner.next_push(), version=12)
-    learner.reply.epoch = 2
+    judge_stale(learner, learner.next_push(), outer_step=12)
+    learner.reply.term = 2
     learner.break_stream()
     learner.announce(3)
-    learner.grant(0, incarnation=9)
-    assert learner.next_push().theta_version == 3
+    learner.grant(0, fencing_token=9)
+    assert learner.next_push().outer_step == 3
 
 
 def test_a_state_that_the_learner_does_not_want_is_not_gone_on_from(start):
     learner = FakeLearner(exact=False)
     start(learner)
     learner.announce(0)
-    learner.grant(0, incarnation=1, credits=1)
+    learner.grant(0, fencing_token=1, credits=1)
     learner.judge(learner.next_push(), learner_pb2.NOT_LEASED, credits=0)
-    again = learner_pb2.LaneGrant(lane=0, incarnation=5, seq=1, credits=1, discard_held=True)
+    again = learner_pb2.LaneGrant(lane=0, fencing_token=5, seq=1, credits=1, discard_held=True)
     learner.say(grant=again)
     fresh, other = learner.next_push(), FakeLearner(exact=False)
     start(other, host="another")
     other.announce(0)
-    other.grant(0, incarnation=5, seq=1, credits=1)
+    other.grant(0, fencing_token=5, seq=1, credits=1)
     assert fresh.grad.inline == other.next_push().grad.inline

@@ -28,25 +28,25 @@ def shape(weights):
 
 @pytest.fixture(scope="module")
 def fresh(weights):
-    grant = learner_pb2.LaneGrant(lane=1, incarnation=4)
+    grant = learner_pb2.LaneGrant(lane=1, fencing_token=4)
     return lane_module.initialise(grant, ESTIMATOR, weights, root_key(EXPERIMENT_.seed))
 
 
 def grant_of(data: bytes, **fields: object) -> learner_pb2.LaneGrant:
     sha256 = hashlib.sha256(data).hexdigest()
-    return learner_pb2.LaneGrant(lane=1, incarnation=5, snapshot_sha256=sha256, **fields)
+    return learner_pb2.LaneGrant(lane=1, fencing_token=5, snapshot_sha256=sha256, **fields)
 
 
 def test_a_snapshot_restores_the_state_to_the_bit(fresh, shape):
     data = fresh.to_bytes()
     restored = lane_module.restore(grant_of(data, seq=2, snapshot_seq=2), ESTIMATOR, shape, data)
-    assert (restored.seq, restored.incarnation) == (2, 5)
+    assert (restored.seq, restored.fencing_token) == (2, 5)
     jax.tree.map(np.testing.assert_array_equal, restored.unroll_state, fresh.unroll_state)
 
 
 def test_a_replay_begins_at_the_snapshots_seq(fresh, shape):
     data = fresh.to_bytes()
-    grant = grant_of(data, seq=4, snapshot_seq=2, replay_versions=[2, 3])
+    grant = grant_of(data, seq=4, snapshot_seq=2, replay_outer_steps=[2, 3])
     restored = lane_module.restore(grant, ESTIMATOR, shape, data)
     assert (restored.seq, restored.granted_seq, restored.replay) == (2, 4, (2, 3))
 

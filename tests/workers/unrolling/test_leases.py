@@ -59,12 +59,12 @@ def test_a_state_that_is_half_replayed_goes_with_its_lease(leases):
     [(3, True, True), (2, True, False), (4, True, False), (2, False, True), (4, False, False)],
 )
 def test_a_state_is_reused_where_it_is_what_the_grant_asks_for(leases, granted_seq, exact, reused):
-    grant = learner_pb2.LaneGrant(lane=2, incarnation=9, seq=granted_seq)
+    grant = learner_pb2.LaneGrant(lane=2, fencing_token=9, seq=granted_seq)
     found = leases.reuse(grant, exact=exact)
     assert (found is not None) == reused
-    assert found is None or (found.incarnation, found.seq) == (9, 3)
+    assert found is None or (found.fencing_token, found.seq) == (9, 3)
 
 
 def test_a_state_that_is_to_be_discarded_is_not_reused(leases):
-    grant = learner_pb2.LaneGrant(lane=2, incarnation=9, seq=3, discard_held=True)
+    grant = learner_pb2.LaneGrant(lane=2, fencing_token=9, seq=3, discard_held=True)
     assert leases.reuse(grant, exact=False) is None

@@ -53,7 +53,7 @@ def test_the_pace_is_measured_over_recent_estimates_and_not_over_compilation():
 
 def test_a_heartbeat_names_the_held_lanes_and_the_memory_in_use():
     progress = Progress(Clock())
-    held = [learner_pb2.HeldLane(lane=3, incarnation=2, seq=1)]
+    held = [learner_pb2.HeldLane(lane=3, fencing_token=2, seq=1)]
     progress.hold(held)
     heartbeat = progress.heartbeat()
     assert list(heartbeat.lanes) == held

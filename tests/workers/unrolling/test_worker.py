@@ -23,8 +23,8 @@ class DrainsAt(list):
         self._worker = worker
         self._length = length
 
-    def append(self, version: int) -> None:
-        super().append(version)
+    def append(self, outer_step: int) -> None:
+        super().append(outer_step)
         if len(self) == self._length:
             self._worker.drain("SIGTERM")
 
@@ -33,9 +33,9 @@ def test_a_granted_lane_is_estimated_with_the_announced_theta(start):
     learner = FakeLearner()
     start(learner)
     learner.announce(0)
-    learner.grant(2, incarnation=5)
+    learner.grant(2, fencing_token=5)
     push = learner.next_push()
-    assert (push.lane, push.incarnation, push.seq, push.theta_version) == (2, 5, 1, 0)
+    assert (push.lane, push.fencing_token, push.seq, push.outer_step) == (2, 5, 1, 0)
     assert len(push.grad.inline) == len(learner.theta_body(0))
     assert push.weight > 0
     assert push.unroll_info.inner_steps > 0
@@ -47,10 +47,10 @@ def test_in_sync_every_estimate_has_a_theta_of_its_own(start):
     learner.grant(0)
     learner.grant(1)
     pushes = []
-    for version in range(3):
-        learner.announce(version)
+    for outer_step in range(3):
+        learner.announce(outer_step)
         pushes += [learner.next_push(), learner.next_push()]
-    assert [(push.lane, push.seq, push.theta_version) for push in pushes] == [
+    assert [(push.lane, push.seq, push.outer_step) for push in pushes] == [
         (0, 1, 0), (1, 1, 0), (0, 2, 1), (1, 2, 1), (0, 3, 2), (1, 3, 2),
     ]  # fmt: skip
 
@@ -66,7 +66,7 @@ def test_in_async_a_lane_continues_while_there_are_credits(start):
     learner.judge(second, Verdict.ACCEPTED, credits=1)
     third = learner.next_push()
     assert [push.seq for push in (first, second, third)] == [1, 2, 3]
-    assert (second.theta_version, third.theta_version) == (3, 5)
+    assert (second.outer_step, third.outer_step) == (3, 5)
 
 
 def test_a_theta_that_is_not_inline_is_fetched(start):
@@ -84,8 +84,8 @@ def test_a_lane_restored_from_its_snapshot_makes_the_same_bits(start):
     start(learner)
     learner.grant(3)
     pushes = {}
-    for version in range(6):
-        learner.announce(version)
+    for outer_step in range(6):
+        learner.announce(outer_step)
         push = learner.next_push()
         pushes[push.seq] = push
         if push.seq % 2 == 0:
@@ -94,10 +94,10 @@ def test_a_lane_restored_from_its_snapshot_makes_the_same_bits(start):
     restored.snapshots = learner.snapshots
     start(restored, host="another")
     restored.announce(5)
-    restored.grant(3, incarnation=2, seq=5, snapshot_seq=2)
+    restored.grant(3, fencing_token=2, seq=5, snapshot_seq=2)
     again = restored.next_push()
     assert restored.fetched == [2, 3, 4]
-    assert (again.seq, again.incarnation) == (6, 2)
+    assert (again.seq, again.fencing_token) == (6, 2)
     assert again.grad.inline == pushes[6].grad.inline
 
 
@@ -105,8 +105,8 @@ def test_a_lane_without_a_snapshot_is_replayed_from_its_beginning(start):
     learner = FakeLearner()
     start(learner)
     learner.grant(0)
-    for version in range(3):
-        learner.announce(version)
+    for outer_step in range(3):
+        learner.announce(outer_step)
         push = learner.next_push()
     again = FakeLearner()
     start(again)
@@ -120,21 +120,21 @@ def test_a_revoked_lane_comes_back_with_its_snapshot(start):
     learner = FakeLearner()
     start(learner)
     learner.announce(0)
-    learner.grant(1, incarnation=4)
+    learner.grant(1, fencing_token=4)
     learner.next_push()
-    learner.revoke(1, incarnation=4)
+    learner.revoke(1, fencing_token=4)
     assert learner.next_snapshot().seq == 1
     returned = learner.next("lane_return").lane_return
-    assert (returned.lane, returned.incarnation, returned.seq) == (1, 4, 1)
+    assert (returned.lane, returned.fencing_token, returned.seq) == (1, 4, 1)
 
 
 def test_a_revocation_of_an_earlier_lease_is_ignored(start):
     learner = FakeLearner()
     start(learner)
     learner.announce(0)
-    learner.grant(1, incarnation=4)
-    learner.revoke(1, incarnation=3)
-    assert learner.next_push().incarnation == 4
+    learner.grant(1, fencing_token=4)
+    learner.revoke(1, fencing_token=3)
+    assert learner.next_push().fencing_token == 4
     learner.announce(1)
     assert learner.next_push().seq == 2
 
@@ -187,7 +187,7 @@ def test_a_worker_that_is_drained_before_the_learner_answers_ends_at_once(start)
 def test_the_learners_goodbye_decides_the_exit_code(start, reason, code):
     learner = FakeLearner()
     running = start(learner)
-    learner.dismiss(reason)
+    learner.close_all(reason)
     assert running.exit_code() == code
 
 
@@ -219,9 +219,9 @@ def test_a_crash_sends_its_traceback_to_the_learner(start):
     learner = FakeLearner()
     learner.snapshots[0, 2] = b"no safetensors file"
     running = start(learner)
-    learner.grant(0, incarnation=4, seq=2, snapshot_seq=2)
+    learner.grant(0, fencing_token=4, seq=2, snapshot_seq=2)
     failure = learner.next("lane_failure").lane_failure
-    assert (failure.lane, failure.incarnation, failure.seq) == (0, 4, 3)
+    assert (failure.lane, failure.fencing_token, failure.seq) == (0, 4, 3)
     assert "its header is cut off (lane.py:" in failure.traceback.splitlines()[-1]
     line = learner.next("log").log
     assert line.level == "error"
@@ -235,9 +235,9 @@ def test_an_estimate_that_raises_names_its_lane_and_ends_the_worker(start, monke
     learner = FakeLearner()
     running = start(learner)
     learner.announce(0)
-    learner.grant(2, incarnation=5)
+    learner.grant(2, fencing_token=5)
     failure = learner.next("lane_failure").lane_failure
-    assert (failure.lane, failure.incarnation, failure.seq) == (2, 5, 1)
+    assert (failure.lane, failure.fencing_token, failure.seq) == (2, 5, 1)
     said = "OverflowError: too large (test_worker.py:16 in raise_overflow)"
     assert failure.traceback.endswith(f"\n{said}")
     assert (failure.report.type, failure.report.line) == ("OverflowError", 16)
@@ -256,14 +256,14 @@ def test_a_learner_that_does_not_answer_is_no_lanes_fault(start):
 def test_an_evicted_worker_ends_with_a_code_of_its_own(start):
     learner = FakeLearner()
     running = start(learner)
-    learner.dismiss(learner_pb2.Goodbye.EVICTED)
+    learner.close_all(learner_pb2.Goodbye.EVICTED)
     assert running.exit_code() == ExitCode.EVICTED
 
 
 def test_a_snapshot_with_another_digest_than_granted_is_not_used(start):
     learner = FakeLearner()
     running = start(learner)
-    grant = learner_pb2.LaneGrant(lane=0, incarnation=1, seq=2, snapshot_seq=2, snapshot_sha256="0" * 64)
+    grant = learner_pb2.LaneGrant(lane=0, fencing_token=1, seq=2, snapshot_seq=2, snapshot_sha256="0" * 64)
     learner.snapshots[0, 2] = b"other bytes"
     learner.say(grant=grant)
     assert "sha256" in learner.next("lane_failure").lane_failure.traceback
@@ -273,16 +273,16 @@ def test_a_snapshot_with_another_digest_than_granted_is_not_used(start):
 def test_a_lane_whose_snapshot_is_gone_is_returned_as_it_was_granted(start):
     learner = FakeLearner()
     start(learner)
-    learner.grant(0, incarnation=3, seq=5, snapshot_seq=4)
+    learner.grant(0, fencing_token=3, seq=5, snapshot_seq=4)
     returned = learner.next("lane_return").lane_return
-    assert (returned.lane, returned.incarnation, returned.seq) == (0, 3, 5)
+    assert (returned.lane, returned.fencing_token, returned.seq) == (0, 3, 5)
     assert "NOT_FOUND" in returned.reason
 
 
 def test_a_lane_whose_replay_lacks_a_theta_is_returned_as_it_was_granted(start):
     learner = FakeLearner()
     start(learner)
-    learner.announce(0)  # what the lane begins under; the replay asks for it by its version
+    learner.announce(0)  # what the lane begins under; the replay asks for it by its outer step
     learner.fetch_errors.put(RefusedError("NOT_FOUND: theta 0"))
     learner.grant(0, seq=2)
     returned = learner.next("lane_return").lane_return
@@ -315,12 +315,12 @@ def test_a_lane_whose_lease_is_lost_is_not_pushed_for_until_it_is_granted_again(
     learner = FakeLearner()
     start(learner)
     learner.announce(0)
-    learner.grant(0, incarnation=1)
+    learner.grant(0, fencing_token=1)
     learner.judge(learner.next_push(), Verdict.NOT_LEASED)
     learner.announce(1)
-    learner.grant(0, incarnation=3, seq=1)
+    learner.grant(0, fencing_token=3, seq=1)
     push = learner.next_push()
-    assert (push.incarnation, push.seq) == (3, 2)
+    assert (push.fencing_token, push.seq) == (3, 2)
     assert learner.fetched == []  # the state was here still
 
 

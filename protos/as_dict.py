@@ -11,7 +11,7 @@ Message: TypeAlias = Any  # protobuf ships no types
 FieldDescriptor: TypeAlias = Any
 
 
-def facts_of(message: Message) -> Facts:
+def as_dict(message: Message) -> Facts:
     """Return a message as a dict by field name; absent optional fields and non-finite floats are None."""
     return {field.name: _value_of(message, field) for field in message.DESCRIPTOR.fields}
 
@@ -28,5 +28,5 @@ def _value_of(message: Message, field: FieldDescriptor) -> Any:
 
 def _plain(value: Any) -> Any:
     if hasattr(value, "DESCRIPTOR"):
-        return facts_of(value)
+        return as_dict(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
