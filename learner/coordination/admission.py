@@ -7,7 +7,7 @@ import grpc
 from learner.settings import LearnerSettings
 from learner.state.sessions import WorkerSession
 from protos.rpc.denials import DenialReason
-from protos.rpc.session_service import JoinDeniedError, check_join
+from protos.rpc.session_host import JoinDeniedError, check_join
 from protos.rpc.sessions import SessionTable
 from protos.unspool.v1 import learner_pb2
 

@@ -30,7 +30,7 @@ from learner.storage.thetas import Published
 from protos.rpc.connection import PROTOCOL
 from protos.rpc.denials import DenialReason
 from protos.rpc.send_queue import SendQueue
-from protos.rpc.session_service import JoinDeniedError
+from protos.rpc.session_host import JoinDeniedError
 from protos.unspool.v1 import admin_pb2, learner_pb2
 from protos.unspool.v1.common_pb2 import Schema
 from protos.unspool.v1.learner_pb2 import Goodbye, GradientEstimatorOut
@@ -120,10 +120,7 @@ class LearnerCore(LockedCommands):
         if session is None:
             self._run.telemetry.denials.add(DenialReason.NO_SESSION, f"a stream of {peer} without a Join")
             return None
-        session.last_message_s = self._run.clock()
-        if session.stream is not None:
-            session.stream.close()
-        stream = session.stream = SendQueue()
+        stream = session.open_stream(self._run.clock())
         session.has_connected = True
         if self._run.control.final is not None:
             self._leases.say_how_it_ended(session)

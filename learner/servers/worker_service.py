@@ -12,8 +12,8 @@ from learner.errors import CorruptSnapshotError
 from learner.storage.snapshots import SnapshotReceiver, SnapshotRef, SnapshotStore
 from protos import codec
 from protos.exit_codes import FencedError
-from protos.rpc.session_service import CallFailedError, OpenStream, SessionHost
-from protos.rpc.stream_reader import IncomingSnapshot, SessionEvents
+from protos.rpc.send_queue import SendQueue
+from protos.rpc.session_host import CallFailedError, IncomingSnapshot, SessionHost
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.common_pb2 import Chunk
 
@@ -36,16 +36,11 @@ class LearnerHost(SessionHost):
     def join(self, request: learner_pb2.JoinRequest) -> learner_pb2.JoinReply:
         return self._core.join(request)
 
-    def open_stream(self, secret: str, peer: str) -> OpenStream | None:
-        attached = self._core.attach(secret, peer)
-        if attached is None:
-            return None
-        session_id, queue = attached
-        events = LearnerSessionEvents(self._core, session_id, self._snapshots)
-        return OpenStream(f"session-{session_id}", events, queue, session_id)
+    def attach(self, secret: str, peer: str) -> tuple[str, SendQueue] | None:
+        return self._core.attach(secret, peer)
 
-    def close_stream(self, stream: OpenStream) -> None:
-        self._core.detach(stream.token, stream.queue)
+    def detach(self, session_id: str, queue: SendQueue) -> None:
+        self._core.detach(session_id, queue)
 
     def theta(self, outer_step: int) -> Iterator[Chunk]:
         try:
@@ -70,55 +65,49 @@ class LearnerHost(SessionHost):
     def leave(self, request: learner_pb2.LeaveRequest) -> None:
         self._core.leave(request.session_id, request.reason, is_unfit=request.unfit)
 
-
-class LearnerSessionEvents(SessionEvents):
-    """The messages of one session, as calls to the core."""
-
-    def __init__(self, core: LearnerCore, session_id: str, snapshots: SnapshotStore) -> None:
-        self._core = core
-        self._session_id = session_id
-        self._snapshots = snapshots
-        self._body_bytes = codec.body_bytes(core.schema)
-
-    @property
     def body_bytes(self) -> int:
-        return self._body_bytes
+        return codec.body_bytes(self._core.schema)
 
-    def wants_body(self, push: learner_pb2.GradientEstimatorOut) -> bool:
-        return self._core.announce_push(self._session_id, push)
+    def wants_body(self, session_id: str, push: learner_pb2.GradientEstimatorOut) -> bool:
+        return self._core.announce_push(session_id, push)
 
-    def push(self, push: learner_pb2.GradientEstimatorOut, body: codec.Buffer | codec.CodecError) -> None:
-        self._core.push(self._session_id, push, Body.received(push, body, self._core.schema))
+    def push(
+        self, session_id: str, push: learner_pb2.GradientEstimatorOut, body: codec.Buffer | codec.CodecError
+    ) -> None:
+        self._core.push(session_id, push, Body.received(push, body, self._core.schema))
 
-    def receive_snapshot(self, snapshot: learner_pb2.Snapshot) -> IncomingSnapshot | None:
-        if not self._core.wants_snapshot(self._session_id, snapshot):
+    def receive_snapshot(self, session_id: str, snapshot: learner_pb2.Snapshot) -> IncomingSnapshot | None:
+        if not self._core.wants_snapshot(session_id, snapshot):
             return None
         ref = SnapshotRef(snapshot.lane, snapshot.seq, snapshot.sha256)
         try:
             receiver = self._snapshots.receive(ref, snapshot.transfer, snapshot.bytes)
         except OSError as error:
-            self.snapshot_lost(error)
+            self.snapshot_lost(session_id, error)
             return None
-        return _SnapshotToDisk(self, snapshot.fencing_token, receiver)
+        return _SnapshotToDisk(self, session_id, snapshot.fencing_token, receiver)
 
-    def message(self, kind: str, message: Any) -> None:
-        _VERBS[kind](self._core, self._session_id, message)
+    def message(self, session_id: str, kind: str, message: Any) -> None:
+        _VERBS[kind](self._core, session_id, message)
 
-    def snapshot_stored(self, fencing_token: int, ref: SnapshotRef) -> None:
+    def snapshot_stored(self, session_id: str, fencing_token: int, ref: SnapshotRef) -> None:
         """Report a stored snapshot to the core; delete it if its lease has ended in between."""
-        if not self._core.snapshot_stored(self._session_id, fencing_token, ref):
+        if not self._core.snapshot_stored(session_id, fencing_token, ref):
             self._snapshots.remove(ref.lane, ref.seq)
 
-    def snapshot_lost(self, error: Exception) -> None:
+    def snapshot_lost(self, session_id: str, error: Exception) -> None:
         """Report to the core why a snapshot could not be stored."""
-        self._core.snapshot_lost(self._session_id, error)
+        self._core.snapshot_lost(session_id, error)
 
 
 class _SnapshotToDisk(IncomingSnapshot):
     """Writes chunks straight to a temporary file, so memory use does not depend on a snapshot's size."""
 
-    def __init__(self, events: LearnerSessionEvents, fencing_token: int, receiver: SnapshotReceiver) -> None:
-        self._events = events
+    def __init__(
+        self, host: LearnerHost, session_id: str, fencing_token: int, receiver: SnapshotReceiver
+    ) -> None:
+        self._host = host
+        self._session_id = session_id
         self._fencing_token = fencing_token
         self._receiver = receiver
 
@@ -130,9 +119,9 @@ class _SnapshotToDisk(IncomingSnapshot):
             self._receiver.commit()
         except (codec.CodecError, CorruptSnapshotError, FencedError, OSError) as error:
             self._receiver.abort()
-            self._events.snapshot_lost(error)
+            self._host.snapshot_lost(self._session_id, error)
             return True
-        self._events.snapshot_stored(self._fencing_token, self._receiver.ref)
+        self._host.snapshot_stored(self._session_id, self._fencing_token, self._receiver.ref)
         return True
 
     def abort(self) -> None:

@@ -8,7 +8,6 @@ import dataclasses
 import enum
 from concurrent.futures import Future
 
-from protos.rpc.send_queue import SendQueue
 from protos.rpc.sessions import Session
 from protos.unspool.v1 import learner_pb2
 
@@ -31,7 +30,6 @@ class WorkerSession(Session):
     """A worker's session at the learner.
 
     Attributes:
-        stream: the send queue of the open stream, or None if no stream is open.
         has_connected: whether it has ever had a stream.
         held: the lane states in its memory at its last Join, by lane.
         estimates: the number of accepted estimates.
@@ -45,7 +43,6 @@ class WorkerSession(Session):
         records_stack: whether its next stack dump goes into the event log.
     """
 
-    stream: SendQueue | None = None
     has_connected: bool = False
     held: dict[int, learner_pb2.HeldLane] = dataclasses.field(default_factory=dict)
     estimates: int = 0
@@ -57,11 +54,6 @@ class WorkerSession(Session):
     reported: SessionStatus = SessionStatus.JOINED
     stack: Future[str] | None = None
     records_stack: bool = False
-
-    def send(self, message: learner_pb2.LearnerMessage) -> None:
-        """Queue a message; without an open stream, drop it: opening a stream sends the current state."""
-        if self.stream is not None:
-            self.stream.put(message)
 
     def state(self, now_s: float, heartbeat_s: float) -> SessionStatus:
         """Return the session's status at `now_s`."""

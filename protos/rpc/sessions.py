@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from protos.rpc.liveness import SUSPECT_HEARTBEATS, has_progressed
+from protos.rpc.send_queue import SendQueue
 from protos.unspool.v1 import learner_pb2
 
 
@@ -26,6 +27,7 @@ class Session:
         heartbeat: its last heartbeat.
         draining: whether it was asked to return its lanes and leave.
         stuck_at: the progress counter at which it is stuck, or None.
+        stream: the send queue of the open stream, or None if no stream is open.
     """
 
     session_id: str
@@ -35,6 +37,7 @@ class Session:
     heartbeat: learner_pb2.Heartbeat = dataclasses.field(default_factory=learner_pb2.Heartbeat)
     draining: bool = False
     stuck_at: int | None = None
+    stream: SendQueue | None = None
 
     @property
     def name(self) -> str:
@@ -49,6 +52,18 @@ class Session:
     def is_silent(self, now_s: float, heartbeat_s: float) -> bool:
         """Return whether it has been silent for too long to be given new work."""
         return now_s - self.last_message_s > SUSPECT_HEARTBEATS * heartbeat_s
+
+    def open_stream(self, now_s: float) -> SendQueue:
+        """Return the send queue of a new stream, after closing that of an earlier one."""
+        if self.stream is not None:
+            self.stream.close()
+        self.stream, self.last_message_s = SendQueue(), now_s
+        return self.stream
+
+    def send(self, message: learner_pb2.LearnerMessage) -> None:
+        """Queue a message; without an open stream, drop it: opening a stream sends the current state."""
+        if self.stream is not None:
+            self.stream.put(message)
 
     def rejoin(self, join_request: learner_pb2.JoinRequest, now_s: float) -> None:
         """Store a new Join request and create a new secret."""

@@ -21,7 +21,7 @@ from learner.storage.thetas import Published
 from learner.training.outer import OuterLearner
 from protos import codec
 from protos.exit_codes import CheckpointError, LearnerUnreachableError
-from protos.rpc.session_service import JoinDeniedError
+from protos.rpc.session_host import JoinDeniedError
 from protos.unspool.v1 import admin_pb2, common_pb2, learner_pb2
 from service.config.run_config import RunConfig
 from service.config.toml_document import parse_tables, write_tables

@@ -12,7 +12,7 @@ from learner.coordination.core import LearnerCore
 from learner.coordination.pushes import Body
 from learner.listening import ListenTable, TlsTable
 from learner.scale import Scale
-from learner.servers.worker_service import LearnerSessionEvents
+from learner.servers.worker_service import LearnerHost
 from learner.settings import LearnerSettings
 from learner.state.counters import Counters
 from learner.state.lanes import LaneTable
@@ -292,4 +292,4 @@ def run_one_step(core: WatchedCore, *peers: Peer) -> None:
 
 def stream_reader(core: LearnerCore, session_id: str, snapshots: SnapshotStore) -> StreamReader:
     """Return a reader of a session's stream, as in the learner's server."""
-    return StreamReader(LearnerSessionEvents(core, session_id, snapshots))
+    return StreamReader(LearnerHost(core, snapshots), session_id)

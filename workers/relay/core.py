@@ -14,7 +14,7 @@ import grpc
 from protos import codec
 from protos.rpc.denials import DenialReason
 from protos.rpc.send_queue import SendQueue
-from protos.rpc.session_service import JoinDeniedError, check_join
+from protos.rpc.session_host import JoinDeniedError, check_join
 from protos.unspool.v1 import learner_pb2
 from workers.relay.leasing import RelayLeasing
 from workers.relay.pending_pushes import PendingPushes
@@ -161,22 +161,20 @@ class RelayCore:
             worker = self._state.workers.with_secret(secret)
             if worker is None:
                 return None
-            if worker.queue is not None:
-                worker.queue.close()
-            worker.queue, worker.last_message_s = SendQueue(), self._state.clock()
+            queue = worker.open_stream(self._state.clock())
             if self._state.theta is not None:
                 worker.send(self._state.theta)
             self._leasing.is_here(worker)
             self._renew_report()
-            return worker.session_id, worker.queue
+            return worker.session_id, queue
 
     def detach(self, session_id: str, stream: SendQueue) -> None:
         """Handle a broken stream. The worker keeps its lanes until the lease's time to live expires."""
         with self._lock:
             stream.close()
             worker = self._state.workers.get(session_id)
-            if worker is not None and worker.queue is stream:
-                worker.queue = None
+            if worker is not None and worker.stream is stream:
+                worker.stream = None
                 self._renew_report()
 
     def heartbeat(self, session_id: str, heartbeat: learner_pb2.Heartbeat) -> None:
@@ -286,7 +284,7 @@ class RelayCore:
 
     def _ask_for_stack(self, message: learner_pb2.LearnerMessage) -> None:
         """Forward a stack request to the worker that has been in its phase for longest."""
-        here = [worker for worker in self._state.workers if worker.queue is not None]
+        here = [worker for worker in self._state.workers if worker.stream is not None]
         if here:
             max(here, key=lambda worker: worker.heartbeat.phase_age_s).send(message)
 

@@ -5,7 +5,6 @@ import dataclasses
 from collections.abc import Iterable
 
 from protos.rpc.liveness import COMPUTE_TIMES, phase_budget_s
-from protos.rpc.send_queue import SendQueue
 from protos.rpc.sessions import Session
 from protos.unspool.v1 import learner_pb2
 
@@ -15,12 +14,10 @@ class RelayedWorker(Session):
     """A worker's session at a relay.
 
     Attributes:
-        queue: messages to send over its open stream, or None without a stream.
         held: seqs of the lane states that it has in memory, by lane.
         compute_times_s: compute times of its latest estimates.
     """
 
-    queue: SendQueue | None = None
     held: dict[int, int] = dataclasses.field(init=False)
     compute_times_s: collections.deque[float] = dataclasses.field(
         default_factory=lambda: collections.deque(maxlen=COMPUTE_TIMES)
@@ -36,7 +33,7 @@ class RelayedWorker(Session):
 
     def can_work(self, now_s: float, heartbeat_s: float) -> bool:
         """Whether lanes may be given to this worker."""
-        is_able = self.queue is not None and self.stuck_at is None
+        is_able = self.stream is not None and self.stuck_at is None
         return is_able and not (self.draining or self.is_empty_relay or self.is_silent(now_s, heartbeat_s))
 
     def note_held(self, lanes: Iterable[learner_pb2.HeldLane]) -> None:
@@ -48,11 +45,6 @@ class RelayedWorker(Session):
         budget_s = phase_budget_s(self.heartbeat, self.compute_times_s)
         return budget_s is not None and self.heartbeat.phase_age_s > budget_s
 
-    def send(self, message: learner_pb2.LearnerMessage) -> None:
-        """Queue a message, or drop it without a stream: `attach` resends theta and revocations."""
-        if self.queue is not None:
-            self.queue.put(message)
-
 
 def total_heartbeat(
     workers: Iterable[RelayedWorker], lanes: list[learner_pb2.HeldLane], progress: int
@@ -62,7 +54,7 @@ def total_heartbeat(
     Its phase is that of the worker with the most recent progress: the relay itself takes lanes from stuck
     workers.
     """
-    here = [worker for worker in workers if worker.queue is not None]
+    here = [worker for worker in workers if worker.stream is not None]
     busy = [
         worker.heartbeat
         for worker in here

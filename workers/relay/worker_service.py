@@ -7,8 +7,8 @@ import grpc
 
 from protos import codec
 from protos.exit_codes import RefusedError
-from protos.rpc.session_service import CallFailedError, OpenStream, SessionHost
-from protos.rpc.stream_reader import IncomingSnapshot, SessionEvents
+from protos.rpc.send_queue import SendQueue
+from protos.rpc.session_host import CallFailedError, IncomingSnapshot, SessionHost
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.common_pb2 import Chunk
 from workers.relay.core import RelayCore
@@ -31,18 +31,11 @@ class RelayHost(SessionHost):
     def join(self, request: learner_pb2.JoinRequest) -> learner_pb2.JoinReply:
         return self._core.join(request)
 
-    def open_stream(self, secret: str, peer: str) -> OpenStream | None:
-        del peer
-        attached = self._core.attach(secret)
-        if attached is None:
-            return None
-        session_id, queue = attached
-        return OpenStream(
-            f"relay-{session_id}", RelaySessionEvents(self._core, session_id), queue, session_id
-        )
+    def attach(self, secret: str, peer: str) -> tuple[str, SendQueue] | None:
+        return self._core.attach(secret)
 
-    def close_stream(self, stream: OpenStream) -> None:
-        self._core.detach(stream.token, stream.queue)
+    def detach(self, session_id: str, queue: SendQueue) -> None:
+        self._core.detach(session_id, queue)
 
     def theta(self, outer_step: int) -> Iterator[Chunk]:
         try:
@@ -61,41 +54,33 @@ class RelayHost(SessionHost):
     def leave(self, request: learner_pb2.LeaveRequest) -> None:
         self._core.leave(request.session_id, request.reason, is_unfit=request.unfit)
 
-    def _fetch_theta(self, outer_step: int) -> codec.Buffer:
-        return self._client.get_theta(outer_step, codec.body_bytes(self._core.reply.schema))
-
-
-class RelaySessionEvents(SessionEvents):
-    """Dispatches the messages of one session to the relay's core."""
-
-    def __init__(self, core: RelayCore, session_id: str) -> None:
-        self._core = core
-        self._session_id = session_id
-        self._body_bytes = codec.body_bytes(core.reply.schema)
-
-    @property
     def body_bytes(self) -> int:
-        return self._body_bytes
+        return codec.body_bytes(self._core.reply.schema)
 
-    def wants_body(self, push: learner_pb2.GradientEstimatorOut) -> bool:
-        return not self._core.refuse_unread(self._session_id, push)
+    def wants_body(self, session_id: str, push: learner_pb2.GradientEstimatorOut) -> bool:
+        return not self._core.refuse_unread(session_id, push)
 
-    def push(self, push: learner_pb2.GradientEstimatorOut, body: codec.Buffer | codec.CodecError) -> None:
-        self._core.push(self._session_id, push, body)
+    def push(
+        self, session_id: str, push: learner_pb2.GradientEstimatorOut, body: codec.Buffer | codec.CodecError
+    ) -> None:
+        self._core.push(session_id, push, body)
 
-    def receive_snapshot(self, snapshot: learner_pb2.Snapshot) -> IncomingSnapshot | None:
-        if 0 < snapshot.bytes <= MAX_SNAPSHOT_BYTES and self._core.wants_snapshot(self._session_id, snapshot):
-            return _SnapshotInMemory(self._core, self._session_id, snapshot)
+    def receive_snapshot(self, session_id: str, snapshot: learner_pb2.Snapshot) -> IncomingSnapshot | None:
+        if 0 < snapshot.bytes <= MAX_SNAPSHOT_BYTES and self._core.wants_snapshot(session_id, snapshot):
+            return _SnapshotInMemory(self._core, session_id, snapshot)
         return None
 
-    def message(self, kind: str, message: Any) -> None:
+    def message(self, session_id: str, kind: str, message: Any) -> None:
         match kind:
             case "heartbeat":
-                self._core.heartbeat(self._session_id, message)
+                self._core.heartbeat(session_id, message)
             case "lane_return":
-                self._core.return_lane(self._session_id, message)
+                self._core.return_lane(session_id, message)
             case _:
-                self._core.pass_on(self._session_id, kind, message)
+                self._core.pass_on(session_id, kind, message)
+
+    def _fetch_theta(self, outer_step: int) -> codec.Buffer:
+        return self._client.get_theta(outer_step, codec.body_bytes(self._core.reply.schema))
 
 
 class _SnapshotInMemory(IncomingSnapshot):

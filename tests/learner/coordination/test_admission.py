@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from learner.state.sessions import SessionStatus
-from protos.rpc.session_service import JoinDeniedError
+from protos.rpc.session_host import JoinDeniedError
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import Goodbye, HeldLane, JoinRequest
 from tests.learner.builders import Clock, Peer, WatchedCore, make_core

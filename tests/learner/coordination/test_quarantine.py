@@ -9,7 +9,7 @@ from learner.state.failures import Failure, FailureLog, digest_of
 from learner.state.lanes import LaneState
 from learner.state.run_state import RunState
 from protos.rpc.denials import DenialReason
-from protos.rpc.session_service import JoinDeniedError
+from protos.rpc.session_host import JoinDeniedError
 from protos.unspool.v1.learner_pb2 import Goodbye, LaneFailure
 from tests.learner.builders import Peer, WatchedCore, make_core, run_one_step
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from protos import codec
-from protos.rpc.session_service import JoinDeniedError
+from protos.rpc.session_host import JoinDeniedError
 from protos.unspool.v1 import learner_pb2
 from tests.workers.relay.relay_node import TTL_S, RelayNode, body
 
