@@ -7,6 +7,17 @@ from tyro import conf
 from learner.scale import WorkerRange
 from protos.as_dict import as_dict
 from protos.exit_codes import UsageError
+from protos.unspool.v1.admin_pb2 import (
+    DrainRequest,
+    EvictRequest,
+    GetStackRequest,
+    PauseRequest,
+    ResetLaneRequest,
+    ResumeRequest,
+    ScaleRequest,
+    StopRequest,
+    WorkersRange,
+)
 from service.commands.arguments import Json, Run, Worker
 from service.display import tables
 from service.display.output import answer
@@ -36,7 +47,7 @@ def list_events(
     follow: Annotated[bool, conf.arg(help="wait for more, until the learner ends")] = False,
     json: Json = False,
 ) -> None:
-    """List what happened, oldest first; with `--json` one object a line."""
+    """List the events, oldest first; with `--json` one object a line."""
     for event in events_of(find_run(run), follow):
         answer(as_dict(event), json, tables.event_line(event))
 
@@ -44,13 +55,13 @@ def list_events(
 def scale(
     run: Run, workers: Annotated[str, conf.Positional, conf.arg(metavar="N|MIN:MAX")], *, json: Json = False
 ) -> None:
-    """Set how many workers a run has while it runs, or let it choose from MIN to MAX.
+    """Set the number of workers of a running run, or a range from which it chooses.
 
-    Lanes, and so results, stay what they are.
+    Lanes do not change, and so results do not.
     """
-    wanted = fewest, most = _worker_range(workers)
+    fewest, most = _worker_range(workers)
     with connected(find_run(run)) as admin:
-        before = admin.scale(wanted)
+        before = admin.ask(_scale_request(fewest, most)).workers_before
         lanes = len(admin.status().lanes)
     facts = {"workers_before": before, "workers_min": fewest, "workers_max": most, "lanes": lanes}
     if fewest == most:
@@ -61,23 +72,23 @@ def scale(
 
 
 def drain(run: Run, worker: Worker, *, json: Json = False) -> None:
-    """Ask a worker to finish its estimate, give its lanes back and end; its supervisor starts it again."""
+    """Ask a worker to finish its estimate, give its lanes back and end; its supervisor restarts it."""
     with connected(find_run(run)) as admin:
-        admin.drain(worker, _DRAIN_S, "drained by an operator")
+        admin.ask(DrainRequest(worker_name=worker, deadline_s=_DRAIN_S, reason="drained by an admin"))
     answer({"worker": worker}, json, f"{worker} drains")
 
 
 def evict(run: Run, worker: Worker, *, json: Json = False) -> None:
-    """Take a worker's lanes away at once and end it; its supervisor starts it afresh."""
+    """Take a worker's lanes away at once and end it; its supervisor restarts it."""
     with connected(find_run(run)) as admin:
-        admin.evict(worker, "evicted by an operator")
+        admin.ask(EvictRequest(worker_name=worker, reason="evicted by an admin"))
     answer({"worker": worker}, json, f"{worker} is evicted")
 
 
 def stack(run: Run, worker: Worker, *, json: Json = False) -> None:
     """Show what every thread of a worker is doing."""
     with connected(find_run(run)) as admin:
-        text = admin.stack(worker)
+        text = admin.ask(GetStackRequest(worker_name=worker)).text
     answer({"worker": worker, "stack": text}, json, text)
 
 
@@ -90,25 +101,25 @@ def reset_lane(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Let a quarantined lane be worked on again."""
+    """Lift the quarantine of a lane."""
     if lane < 0:
         raise UsageError(f"reset-lane LANE = {lane}: must not be negative")
     with connected(find_run(run)) as admin:
-        admin.reset_lane(lane, fresh)
-    answer({"lane": lane, "fresh": fresh}, json, f"lane {lane} is worked on again")
+        admin.ask(ResetLaneRequest(lane=lane, fresh=fresh))
+    answer({"lane": lane, "fresh": fresh}, json, f"lane {lane} is released from quarantine")
 
 
 def pause(run: Run, *, json: Json = False) -> None:
-    """Hold outer updates; workers finish what they are at and wait."""
+    """Pause outer updates; workers finish their estimates and wait."""
     with connected(find_run(run)) as admin:
-        admin.pause()
+        admin.ask(PauseRequest())
     answer({"paused": True}, json, "paused")
 
 
 def resume(run: Run, *, json: Json = False) -> None:
     """Continue outer updates after `pause`."""
     with connected(find_run(run)) as admin:
-        admin.resume()
+        admin.ask(ResumeRequest())
     answer({"paused": False}, json, "resumed")
 
 
@@ -120,18 +131,24 @@ def stop(
 ) -> None:
     """End a run after the running outer step, with a checkpoint that `launch` resumes from."""
     with connected(find_run(run)) as admin:
-        step = admin.stop(now)
+        step = admin.ask(StopRequest(now=now)).outer_step
     answer({"outer_step": step}, json, f"stopping at step {step}")
 
 
-def _worker_range(said: str) -> WorkerRange:
-    fewest, colon, most = said.partition(":")
+def _scale_request(fewest: int, most: int) -> ScaleRequest:
+    if fewest == most:
+        return ScaleRequest(workers=most)
+    return ScaleRequest(range=WorkersRange(min=fewest, max=most))
+
+
+def _worker_range(text: str) -> WorkerRange:
+    fewest, colon, most = text.partition(":")
     try:
         wanted = WorkerRange(int(fewest), int(most if colon else fewest))
     except ValueError:
-        raise UsageError(f"scale N = {said}: must be a number of workers, or MIN:MAX") from None
+        raise UsageError(f"scale N = {text}: must be a number of workers, or MIN:MAX") from None
     if wanted.fewest < 0:
-        raise UsageError(f"scale N = {said}: must not be negative; 0 lets the run wait")
+        raise UsageError(f"scale N = {text}: must not be negative; 0 lets the run wait")
     if wanted.fewest > wanted.most:
-        raise UsageError(f"scale MIN:MAX = {said}: MIN must not exceed MAX")
+        raise UsageError(f"scale MIN:MAX = {text}: MIN must not exceed MAX")
     return wanted

@@ -9,6 +9,7 @@ from tyro import conf
 
 from protos.as_dict import as_dict
 from protos.exit_codes import ExitCode
+from protos.unspool.v1.admin_pb2 import SaveCheckpointRequest
 from service.commands.arguments import A_RUN, Json, Run
 from service.display import tables
 from service.display.output import answer, report_notes
@@ -31,7 +32,7 @@ def list_checkpoints(run: Run, *, json: Json = False) -> None:
 def save_checkpoint(run: Run, *, json: Json = False) -> None:
     """Write a checkpoint now, while the run continues."""
     with connected(find_run(run)) as admin:
-        saved = admin.save_checkpoint()
+        saved = admin.ask(SaveCheckpointRequest())
     answer(as_dict(saved), json, f"checkpoint of step {saved.outer_step}: {saved.path}")
 
 

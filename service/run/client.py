@@ -4,13 +4,13 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import grpc
+from google.protobuf.message import Message
 
-from learner.scale import WorkerRange
 from protos.exit_codes import FailedError, LearnerUnreachableError, RefusedError, UnspoolError, UsageError
 from protos.rpc.channels import open_channel
 from protos.rpc.roles import Role
@@ -21,10 +21,14 @@ from service.config.toml_document import read_tables
 from service.run.last_status import advice
 from service.run.run_directory import Endpoints, RunDirectory, read_token
 
-_DEADLINE_S = 10.0
-_SAVE_S = 70.0
-_LOOK_AGAIN_S = 1.0
-_STACK_S = 30.0  # the learner's time limit for the worker's answer is shorter
+_TIMEOUT_S: Final = 10.0
+_TIMEOUTS_S: Final = {
+    "SaveCheckpoint": 70.0,
+    "GetStack": 30.0,  # the learner's time limit for the worker's answer is shorter
+}
+_LOOK_AGAIN_S: Final = 1.0
+_SERVICE: Final = admin_pb2.DESCRIPTOR.services_by_name["Admin"]
+_CALLS: Final = {method.input_type.full_name: method.name for method in _SERVICE.methods}
 
 TOKEN_FILE = "UNSPOOL_TOKEN_FILE"  # a variable's name
 """Names a token file, for users who cannot read the run's own or have fewer rights than its owner."""
@@ -34,7 +38,7 @@ TLS_DIRECTORY = "UNSPOOL_TLS"
 
 
 class AdminClient:
-    """A client of a learner's admin service, with one method per call.
+    """A client of a learner's admin service.
 
     Every method may raise `LearnerUnreachableError` and `RefusedError`.
     """
@@ -63,7 +67,7 @@ class AdminClient:
 
     def status(self) -> admin_pb2.Status:
         """Return the status of the run."""
-        status: admin_pb2.Status = self._ask(self._stub.GetStatus, admin_pb2.GetStatusRequest())
+        status: admin_pb2.Status = self.ask(admin_pb2.GetStatusRequest())
         return status
 
     def watch(self, interval_s: float) -> Iterator[admin_pb2.Status]:
@@ -72,63 +76,12 @@ class AdminClient:
         with self._typed_errors():
             yield from self._stub.WatchStatus(request, metadata=self._metadata)
 
-    def scale(self, wanted: WorkerRange) -> int:
-        """Set the number of workers, or a range for the learner to choose from; return the old number."""
-        request = admin_pb2.ScaleRequest(workers=wanted.most)
-        if wanted.fewest < wanted.most:
-            bounds = admin_pb2.WorkersRange(min=wanted.fewest, max=wanted.most)
-            request = admin_pb2.ScaleRequest(range=bounds)
-        return int(self._ask(self._stub.Scale, request).workers_before)
-
-    def drain(self, worker: str, deadline_s: float, reason: str) -> None:
-        """Ask a worker, through the learner, to return its lanes and end."""
-        request = admin_pb2.DrainRequest(worker_name=worker, deadline_s=deadline_s, reason=reason)
-        self._ask(self._stub.Drain, request)
-
-    def evict(self, worker: str, reason: str) -> None:
-        """Take a worker's lanes away and end its session, whatever it is doing."""
-        self._ask(self._stub.Evict, admin_pb2.EvictRequest(worker_name=worker, reason=reason))
-
-    def stack(self, worker: str) -> str:
-        """Return the stack of every thread of a worker."""
-        request = admin_pb2.GetStackRequest(worker_name=worker)
-        return str(self._ask(self._stub.GetStack, request, _STACK_S).text)
-
-    def reset_lane(self, lane: int, fresh: bool) -> None:
-        """Lift a lane's quarantine; `fresh` restarts its unrolls."""
-        self._ask(self._stub.ResetLane, admin_pb2.ResetLaneRequest(lane=lane, fresh=fresh))
-
-    def pause(self) -> None:
-        """Pause outer updates."""
-        self._ask(self._stub.Pause, admin_pb2.PauseRequest())
-
-    def resume(self) -> None:
-        """Resume outer updates after `pause`."""
-        self._ask(self._stub.Resume, admin_pb2.ResumeRequest())
-
-    def note_supervision(self, note: admin_pb2.SupervisionNote) -> None:
-        """Send the learner what only the supervisor of its workers knows."""
-        self._ask(self._stub.NoteSupervision, note)
-
-    def events(self, after: int) -> Sequence[admin_pb2.Event]:
-        """Return the events after event number `after`, oldest first."""
-        request = admin_pb2.ListEventsRequest(after=after, limit=1000)
-        return list(self._ask(self._stub.ListEvents, request).events)
-
-    def save_checkpoint(self) -> admin_pb2.CheckpointInfo:
-        """Write a checkpoint now, and wait until it is durable."""
-        saved: admin_pb2.CheckpointInfo = self._ask(
-            self._stub.SaveCheckpoint, admin_pb2.SaveCheckpointRequest(), _SAVE_S
-        )
-        return saved
-
-    def stop(self, now: bool) -> int:
-        """Stop the run with a checkpoint, at once or after the running outer step; return the outer step."""
-        return int(self._ask(self._stub.Stop, admin_pb2.StopRequest(now=now)).outer_step)
-
-    def _ask(self, method: Callable[..., Any], request: Any, timeout_s: float = _DEADLINE_S) -> Any:
+    def ask(self, request: Message) -> Any:
+        """Return the learner's reply to a request, whose type names the call."""
+        call = _CALLS[request.DESCRIPTOR.full_name]
+        send, timeout_s = getattr(self._stub, call), _TIMEOUTS_S.get(call, _TIMEOUT_S)
         with self._typed_errors():
-            return method(request, metadata=self._metadata, timeout=timeout_s, wait_for_ready=False)
+            return send(request, metadata=self._metadata, timeout=timeout_s, wait_for_ready=False)
 
     def _open_channel(self) -> None:
         self._revision = None if self._identity is None else self._identity.revision()
@@ -232,7 +185,7 @@ def events_of(run: RunDirectory, follow: bool) -> Iterator[admin_pb2.Event]:
     try:
         with connected(run) as admin:
             while True:
-                events = admin.events(after=seen)
+                events = admin.ask(admin_pb2.ListEventsRequest(after=seen, limit=1000)).events
                 yield from events
                 seen = events[-1].number if events else seen
                 if not events and not follow:

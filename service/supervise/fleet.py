@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from protos.exit_codes import UnspoolError
-from protos.unspool.v1.admin_pb2 import AbsentWorker, Status, WorkerStatus
+from protos.unspool.v1.admin_pb2 import AbsentWorker, DrainRequest, Status, WorkerStatus
 from service.run.client import AdminClient
 from service.supervise.placement import MemoryShortage, Placement
 from service.supervise.restart_budget import EndKind, RestartBudget, RestartPolicy, cause_of, kind_of_exit
@@ -208,7 +208,7 @@ class Fleet:
     def _drain(self, name: str, deadline_s: float, reason: str) -> bool:
         """Ask a worker to leave; return False if it has not joined yet, to retry at the next step."""
         try:
-            self._admin.drain(name, deadline_s, reason)
+            self._admin.ask(DrainRequest(worker_name=name, deadline_s=deadline_s, reason=reason))
         except UnspoolError:
             return False
         return True

@@ -12,7 +12,7 @@ from protos.exit_codes import (
     UnspoolError,
     error_for,
 )
-from protos.unspool.v1.admin_pb2 import Status, SupervisionNote
+from protos.unspool.v1.admin_pb2 import Status, StopRequest, SupervisionNote
 from service.run.client import AdminClient
 from service.run.last_status import DOWN
 from service.run.supervision import as_lines
@@ -160,7 +160,7 @@ class Supervisor:
         if facts == self._told and self._clock() - self._told_at < _TELL_AGAIN_S:
             return
         with contextlib.suppress(UnspoolError):  # retried at the next step
-            self._admin.note_supervision(note)
+            self._admin.ask(note)
             self._told, self._told_at = facts, self._clock()
 
     def _update_learner(self, status: Status) -> None:
@@ -210,7 +210,7 @@ class Supervisor:
             self._learner.kill()
             return
         try:
-            self._admin.stop(now=self._stops_wanted == 2)
+            self._admin.ask(StopRequest(now=self._stops_wanted == 2))
         except LearnerUnreachableError:
             if not self._is_silent:
                 return  # retried at the next step

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from learner.storage.checkpoint import load_theta, read_header
 from learner.storage.records import read_records
+from protos.unspool.v1.admin_pb2 import StopRequest
 from tests.faults.configs import LANES
 from tests.faults.processes import FaultyRun
 
@@ -48,7 +49,7 @@ def assert_exactly_once(run: FaultyRun) -> None:
     In `sync`, also check that no estimate is missing.
     """
     with run.admin() as admin:
-        admin.stop(now=False)
+        admin.ask(StopRequest())
     assert run.exit_code("learner") == 0, run.logs()
     counts = applied(run)
     assert set(np.unique(counts)) == {0.0, 1.0}

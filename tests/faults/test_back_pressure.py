@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from protos.unspool.v1.admin_pb2 import PauseRequest, ResumeRequest
 from tests.faults.configs import LANES, one_hot_toml
 from tests.faults.ledger import assert_exactly_once
 from tests.faults.processes import FaultyRun, Status, state_of, until
@@ -42,12 +43,12 @@ def test_workers_of_a_learner_that_applies_nothing_say_what_they_wait_for(
     run.start("w0", "w1")
     run.wait_for_step(5)
     with run.admin() as admin:
-        admin.pause()
+        admin.ask(PauseRequest())
         room = LANES * run.config.aggregation.credits_per_lane
         idle = run.wait_for(lambda status: are_idle(status, reason) and status["buffered"] == room)
         later = run.wait_for(lambda status: status["elapsed_s"] > idle["elapsed_s"] + 2)
         assert (later["buffered"], later["outer_step"]) == (room, idle["outer_step"])
-        admin.resume()
+        admin.ask(ResumeRequest())
     run.wait_for_step(idle["outer_step"] + 5)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from learner.storage.checkpoint import read_header
+from protos.unspool.v1.admin_pb2 import DrainRequest
 from tests.end_to_end.launched import in_process_digest
 from tests.faults.ledger import newest_checkpoint
 from tests.faults.processes import FaultyRun, lanes_of
@@ -86,7 +87,7 @@ def scale_and_kill(run: FaultyRun) -> None:
     run.wait_for(lambda status: status["outer_step"] >= 10 and lanes_of(status, "w2"))
     with run.admin() as admin:
         for name in ("w0", "w1"):
-            admin.drain(name, 60.0, "scaled down")
+            admin.ask(DrainRequest(worker_name=name, deadline_s=60.0, reason="scaled down"))
     assert (run.exit_code("w0"), run.exit_code("w1")) == (0, 0)
     run.kill("learner")
     run.start("w0")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from protos.unspool.v1.admin_pb2 import ResetLaneRequest
 from tests.faults.configs import LANES, one_hot_toml, with_poisoned_lanes
 from tests.faults.ledger import assert_exactly_once
 from tests.faults.processes import FaultyRun, lanes_of, state_of
@@ -93,6 +94,6 @@ def test_lanes_that_end_every_worker_are_quarantined_and_the_run_waits_for_a_res
     trouble.unlink()
     with run.admin() as admin:
         for lane in (1, 3):
-            admin.reset_lane(lane, fresh=False)
+            admin.ask(ResetLaneRequest(lane=lane))
     run.wait_for(lambda status: restarted(run) and status["outer_step"] >= held["outer_step"] + 5)
     assert_exactly_once(run)

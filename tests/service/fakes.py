@@ -1,10 +1,24 @@
 """Fakes of a learner, an admin connection and a worker pool."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
-from learner.scale import WorkerRange
 from protos.exit_codes import ExitCode, LearnerUnreachableError, RefusedError, UsageError
-from protos.unspool.v1.admin_pb2 import CheckpointInfo, Event, Status, SupervisionNote, WorkerStatus
+from protos.unspool.v1.admin_pb2 import (
+    CheckpointInfo,
+    DrainRequest,
+    GetStackReply,
+    GetStackRequest,
+    ListEventsReply,
+    ListEventsRequest,
+    SaveCheckpointRequest,
+    ScaleReply,
+    ScaleRequest,
+    Status,
+    StopReply,
+    StopRequest,
+    WorkerStatus,
+)
 from workers.pools.pool import Exit, WorkerPool, WorkerProcess
 
 
@@ -89,20 +103,14 @@ class FakePool(WorkerPool):
 
 
 class FakeAdmin:
-    """An admin connection that returns a given status."""
+    """An admin connection that returns a given status and records the requests."""
 
     def __init__(self, workers_desired: int = 0) -> None:
         self.answer = Status(run="run", state="RUNNING", workers_desired=workers_desired)
         self.is_reachable = True
         self.refusal = ""
-        self.drained: list[str] = []
-        self.drains: list[tuple[str, float, str]] = []
-        self.evicted: list[str] = []
-        self.ranges: list[WorkerRange] = []
-        self.resets: list[tuple[int, bool]] = []
+        self.requests: list[Any] = []
         self.joined: set[str] | None = None
-        self.stops: list[bool] = []
-        self.notes: list[SupervisionNote] = []
 
     def status(self) -> Status:
         self._check()
@@ -111,50 +119,35 @@ class FakeAdmin:
     def watch(self, interval_s: float) -> Iterator[Status]:
         yield self.status()
 
-    def scale(self, wanted: WorkerRange) -> int:
+    def ask(self, request: Any) -> Any:
         self._check()
-        before = self.answer.workers_desired
-        if wanted.fewest == wanted.most:
-            self.answer.workers_desired = wanted.most
-        else:
-            self.ranges.append(wanted)
-        return before
+        worker = getattr(request, "worker_name", "")
+        if worker and self.joined is not None and worker not in self.joined:
+            raise UsageError(f"no worker {worker}")
+        self.requests.append(request)
+        match request:
+            case ScaleRequest():
+                before = self.answer.workers_desired
+                self.answer.workers_desired = request.workers or request.range.max
+                return ScaleReply(workers_before=before)
+            case GetStackRequest():
+                return GetStackReply(text=f"the stack of {worker}")
+            case SaveCheckpointRequest():
+                return CheckpointInfo(path="checkpoints/step-7", outer_step=7)
+            case ListEventsRequest():
+                return ListEventsReply()
+        return StopReply()
 
-    def drain(self, worker: str, deadline_s: float, reason: str) -> None:
-        self._check_worker(worker)
-        self.drained.append(worker)
-        self.drains.append((worker, deadline_s, reason))
+    def asked(self, kind: type) -> list[Any]:
+        return [request for request in self.requests if isinstance(request, kind)]
 
-    def evict(self, worker: str, reason: str) -> None:
-        self._check_worker(worker)
-        self.evicted.append(worker)
+    @property
+    def drained(self) -> list[str]:
+        return [request.worker_name for request in self.asked(DrainRequest)]
 
-    def stack(self, worker: str) -> str:
-        self._check_worker(worker)
-        return f"the stack of {worker}"
-
-    def reset_lane(self, lane: int, fresh: bool) -> None:
-        self._check()
-        self.resets.append((lane, fresh))
-
-    def pause(self) -> None:
-        self._check()
-
-    def resume(self) -> None:
-        self._check()
-
-    def events(self, after: int) -> Sequence[Event]:
-        self._check()
-        return []
-
-    def save_checkpoint(self) -> CheckpointInfo:
-        self._check()
-        return CheckpointInfo()
-
-    def stop(self, now: bool) -> int:
-        self._check()
-        self.stops.append(now)
-        return 0
+    @property
+    def stops(self) -> list[bool]:
+        return [request.now for request in self.asked(StopRequest)]
 
     def sees(self, *workers: str, estimates: int = 0, state: str = "active") -> None:
         del self.answer.workers[:]
@@ -162,20 +155,11 @@ class FakeAdmin:
             WorkerStatus(name=name, estimates=estimates, state=state, host="here", pid=1) for name in workers
         )
 
-    def _check_worker(self, worker: str) -> None:
-        self._check()
-        if self.joined is not None and worker not in self.joined:
-            raise UsageError(f"no worker {worker}")
-
-    def note_supervision(self, note: SupervisionNote) -> None:
-        self._check()
-        self.notes.append(note)
-
     def _check(self) -> None:
         if self.refusal:
             raise RefusedError(self.refusal)
         if not self.is_reachable:
-            raise LearnerUnreachableError("nobody there")
+            raise LearnerUnreachableError("no answer")
 
 
 class FakeLearner:
@@ -194,7 +178,7 @@ class FakeLearner:
         self.terminations += 1
 
     def last_log_line(self) -> str:
-        return "its last words"
+        return "the last line of its log"
 
     def kill(self) -> None:
         self.was_killed = True

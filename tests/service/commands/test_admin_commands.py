@@ -1,4 +1,4 @@
-"""What an operator asks of a run, as the learner hears it."""
+"""Commands of an admin: the requests that the learner receives, and what is printed."""
 
 import contextlib
 import json
@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from protos.exit_codes import ExitCode
-from protos.unspool.v1.admin_pb2 import LaneStatus, WorkerStatus
+from protos.unspool.v1.admin_pb2 import (
+    EvictRequest,
+    LaneStatus,
+    ResetLaneRequest,
+    ScaleRequest,
+    WorkersRange,
+    WorkerStatus,
+)
 from service.commands.command import run_command
 from tests.service.fakes import FakeAdmin
 
@@ -39,18 +46,18 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_a_number_of_workers_is_set(admin: FakeAdmin, capsys: pytest.CaptureFixture[str]) -> None:
     assert answered(capsys, "scale", "run", "3")["workers_before"] == 2
-    assert (admin.answer.workers_desired, admin.ranges) == (3, [])
+    assert admin.asked(ScaleRequest) == [ScaleRequest(workers=3)]
 
 
 def test_a_range_of_workers_is_set(admin: FakeAdmin, capsys: pytest.CaptureFixture[str]) -> None:
     facts = answered(capsys, "scale", "run", "1:8")
-    assert admin.ranges == [(1, 8)]
+    assert admin.asked(ScaleRequest) == [ScaleRequest(range=WorkersRange(min=1, max=8))]
     assert (facts["workers_min"], facts["workers_max"]) == (1, 8)
 
 
 def test_a_range_of_one_number_is_that_number(admin: FakeAdmin, capsys: pytest.CaptureFixture[str]) -> None:
     assert answered(capsys, "scale", "run", "4:4")["workers"] == 4
-    assert (admin.answer.workers_desired, admin.ranges) == (4, [])
+    assert admin.asked(ScaleRequest) == [ScaleRequest(workers=4)]
 
 
 def test_workers_beyond_the_lanes_are_said_to_idle(
@@ -89,7 +96,7 @@ def test_a_worker_is_drained(admin: FakeAdmin, capsys: pytest.CaptureFixture[str
 
 def test_a_worker_is_evicted(admin: FakeAdmin, capsys: pytest.CaptureFixture[str]) -> None:
     assert answered(capsys, "evict", "run", "w0") == {"worker": "w0"}
-    assert admin.evicted == ["w0"]
+    assert admin.requests == [EvictRequest(worker_name="w0", reason="evicted by an admin")]
 
 
 def test_a_workers_stack_is_shown(admin: FakeAdmin, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,7 +115,7 @@ def test_a_lane_is_reset(
     admin: FakeAdmin, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], fresh: bool
 ) -> None:
     assert answered(capsys, "reset-lane", "run", "3", *flags) == {"lane": 3, "fresh": fresh}
-    assert admin.resets == [(3, fresh)]
+    assert admin.requests == [ResetLaneRequest(lane=3, fresh=fresh)]
 
 
 def test_a_lane_below_the_first_is_refused(admin: FakeAdmin, capsys: pytest.CaptureFixture[str]) -> None:

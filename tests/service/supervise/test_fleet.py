@@ -1,7 +1,7 @@
 import pytest
 
-from learner.scale import WorkerRange
 from protos.exit_codes import ExitCode
+from protos.unspool.v1.admin_pb2 import DrainRequest
 from service.supervise.fleet import Fleet, RestartPolicy
 from tests.service.fakes import Clock, FakeAdmin, FakePool
 
@@ -18,7 +18,7 @@ class World:
         self.fleet.reconcile(self.admin.answer)
 
     def scale(self, workers: int) -> None:
-        self.admin.scale(WorkerRange(workers, workers))
+        self.admin.answer.workers_desired = workers
         self.reconcile()
 
     def crash(self, name: str, times: int, restarted_after_s: float = 100.0) -> None:
@@ -232,7 +232,7 @@ def test_a_worker_on_a_machine_that_will_be_taken_away_is_drained_before() -> No
     world.pool.doomed = {"w0": 30.0}
     world.reconcile(5.0)
     world.reconcile(5.0)
-    assert world.admin.drains == [("w0", 25.0, "preempted")]
+    assert world.admin.requests == [DrainRequest(worker_name="w0", deadline_s=25.0, reason="preempted")]
 
 
 def test_a_worker_that_has_left_a_doomed_machine_is_started_elsewhere_without_a_crash() -> None:

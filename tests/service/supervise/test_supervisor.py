@@ -230,7 +230,7 @@ def test_the_learners_own_exit_code_and_last_words_are_passed_on() -> None:
     world.learner.exit_code = 74
     outcome = world.outcome()
     assert isinstance(outcome, CheckpointError)
-    assert "its last words" in str(outcome)
+    assert "the last line of its log" in str(outcome)
 
 
 def test_a_stop_is_passed_on_once() -> None:
