@@ -27,21 +27,21 @@ from service.run.run_directory import find_run
 _DRAIN_S = 60.0
 
 
-def list_workers(run: Run, *, json: Json = False) -> None:
+def workers(run: Run, *, json: Json = False) -> None:
     """List the workers that the learner knows."""
     with connected(find_run(run)) as admin:
-        workers = admin.status().workers
-    answer([as_dict(worker) for worker in workers], json, tables.workers_table(workers))
+        found = admin.status().workers
+    answer([as_dict(worker) for worker in found], json, tables.workers_table(found))
 
 
-def list_lanes(run: Run, *, json: Json = False) -> None:
-    """List the lanes: who holds each, how far it is, and why if it is quarantined."""
+def lanes(run: Run, *, json: Json = False) -> None:
+    """List the lanes with their workers, their progress, and the reasons of quarantines."""
     with connected(find_run(run)) as admin:
-        lanes = admin.status().lanes
-    answer([as_dict(lane) for lane in lanes], json, tables.lanes_table(lanes))
+        found = admin.status().lanes
+    answer([as_dict(lane) for lane in found], json, tables.lanes_table(found))
 
 
-def list_events(
+def events(
     run: Run,
     *,
     follow: Annotated[bool, conf.arg(help="wait for more, until the learner ends")] = False,

@@ -30,6 +30,12 @@ BackendKind = Annotated[
 Address = Annotated[
     str | None, conf.arg(metavar="auto|HOST:PORT", help="of a running Ray cluster; by default one is started")
 ]
+Learner = Annotated[
+    str, conf.arg(metavar="HOST:PORT", help="data plane of the learner, see endpoints.json, or of a relay")
+]
+TokenFile = Annotated[
+    Path | None, conf.arg(metavar="FILE", help="the run's token-worker; by default $UNSPOOL_TOKEN_FILE")
+]
 Takeover = Annotated[
     bool,
     conf.arg(help="take the run from a learner that has it, which ends; for one that hangs or is cut off"),

@@ -1,7 +1,8 @@
-"""The command line: each command says what it takes and hands it to the module that does it."""
+"""The command line: launching, checking and showing runs, and the register of all commands."""
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -9,14 +10,13 @@ import tyro
 from tyro import conf
 
 from protos.as_dict import as_dict
-from protos.exit_codes import ExitCode, LearnerUnreachableError, UsageError, exit_code_table
-from service.commands import admin_commands, result_commands
+from protos.exit_codes import ExitCode, LearnerUnreachableError, exit_code_table
+from service.commands import admin_commands, processes, result_commands
 from service.commands.arguments import Address, BackendKind, Config, Json, NewestRun, Overrides, Run, Takeover
 from service.config.toml_document import write_tables
 from service.display import tables
 from service.display.output import answer, answer_again, report_notes
 from service.display.progress import display_on
-from service.run import client
 from service.run.client import connected
 from service.run.last_status import ENDED, last_status
 from service.run.run_directory import find_run
@@ -71,11 +71,11 @@ def launch(  # noqa: PLR0913 (a command's options)
     if detach:
         launching.detach(run, chosen, takeover=takeover)
         status = launching.current_status(run)
-        told = tables.summary(status, run) + tables.next_commands(status, run)
+        text = tables.summary(status, run) + tables.next_commands(status, run)
     else:
         status = launching.supervise(run, chosen, display, takeover=takeover)
-        told = tables.summary(status, run)
-    answer(as_dict(status), json, told)
+        text = tables.summary(status, run)
+    answer(as_dict(status), json, text)
 
 
 @app.command
@@ -104,11 +104,9 @@ def check(config: Config, *, overrides: Overrides = (), json: Json = False) -> N
     """
     from service.config.check import checked_config
 
-    if str(config) == "-":  # from launch, which says itself what is ignored
-        checked = checked_config(config, overrides)
-    else:
-        checked = checked_config(config, overrides, report_notes)
-    answer(checked.to_tables(), json, write_tables(checked.to_tables()))
+    is_for_launch = str(config) == "-"  # which reports the ignored variables itself
+    checked = checked_config(config, overrides, None if is_for_launch else report_notes).to_tables()
+    answer(checked, json, write_tables(checked))
 
 
 @app.command
@@ -124,7 +122,7 @@ def doctor(
 ) -> int:
     """Check what a run needs here: versions, ports, certificates, disk, memory, timeouts, the load.
 
-    Exit code 78 if something will not work; warnings are none.
+    Exit code 78 if something will not work, 0 if there are only warnings.
     """
     from service.doctor.examine import examine
 
@@ -137,12 +135,12 @@ def doctor(
 def status(
     run: NewestRun = None,
     *,
-    watch: Annotated[bool, conf.arg(help="again and again, until the run ends")] = False,
+    watch: Annotated[bool, conf.arg(help="repeat until the run ends")] = False,
     json: Json = False,
 ) -> int:
-    """Show how a run stands.
+    """Show the status of a run.
 
-    If its learner has left: what it said last. If the learner is down: the newest checkpoint; exit code 69.
+    After its end: the last status. While its learner is down: that of the newest checkpoint; exit code 69.
     """
     found = find_run(run)
     try:
@@ -165,10 +163,10 @@ def status(
     return ExitCode.OK
 
 
-app.command(name="workers")(admin_commands.list_workers)
-app.command(name="lanes")(admin_commands.list_lanes)
-app.command(name="events")(admin_commands.list_events)
-for command in (
+_ELSEWHERE: tuple[Callable[..., int | None], ...] = (
+    admin_commands.workers,
+    admin_commands.lanes,
+    admin_commands.events,
     admin_commands.scale,
     admin_commands.drain,
     admin_commands.evict,
@@ -177,15 +175,17 @@ for command in (
     admin_commands.pause,
     admin_commands.resume,
     admin_commands.stop,
-):
+    result_commands.evaluate,
+    result_commands.export,
+    processes.learner,
+    processes.worker,
+    processes.relay,
+)
+for command in _ELSEWHERE:
     app.command(command)
-
-
 checkpoint_app.command(name="list")(result_commands.list_checkpoints)
 checkpoint_app.command(name="save")(result_commands.save_checkpoint)
 checkpoint_app.command(name="verify")(result_commands.verify_checkpoints)
-app.command(result_commands.evaluate)
-app.command(result_commands.export)
 
 
 @certs_app.command(name="init")
@@ -195,105 +195,17 @@ def make_certificates(
     hosts: Annotated[
         tuple[str, ...],
         conf.UseAppendAction,
-        conf.arg(name="host", metavar="NAME", help="what the learner is called, beside this machine's names"),
+        conf.arg(name="host", metavar="NAME", help="a name of the learner, beside this machine's"),
     ] = (),
-    run: Annotated[str, conf.arg(help="that clients are let into; by default any")] = "*",
+    run: Annotated[str, conf.arg(help="that clients may join; by default any")] = "*",
     days: Annotated[int, conf.arg(metavar="N", help="until they expire")] = 30,
     json: Json = False,
 ) -> None:
-    """Make an authority, and certificates for a learner, workers, operators and viewers, for trials.
+    """Make an authority, and certificates for a learner, workers, admins and viewers, for trials.
 
-    `tls.directory = DIR` uses them. Who has DIR/authority can make more: keep it off the machines of the run.
+    `tls.directory = DIR` uses them. DIR/authority can sign more: keep it off the machines of the run.
     """
     from service.config.certificates import make_trial_certificates
 
     made = make_trial_certificates(directory, hosts, run, days)
     answer(made, json, f"{directory}: for {', '.join(made['hosts'])}; until {made['expires']}")
-
-
-@app.command
-def learner(run: Run, *, takeover: Takeover = False) -> int:
-    """Run the learner of a run whose directory `launch` has made. Start workers separately."""
-    from service.commands.processes import run_learner
-
-    return run_learner(find_run(run), takeover=takeover)
-
-
-@app.command
-def worker(
-    *,
-    learner: Annotated[
-        str, conf.arg(metavar="HOST:PORT", help="the learner's data plane, see endpoints.json")
-    ],
-    token_file: Annotated[
-        Path | None, conf.arg(metavar="FILE", help="the run's token-worker; by default $UNSPOOL_TOKEN_FILE")
-    ] = None,
-    tls: Annotated[
-        Path | None,
-        conf.arg(metavar="DIR", help="the worker's ca.crt, tls.crt, tls.key; by default $UNSPOOL_TLS"),
-    ] = None,
-    name: Annotated[str | None, conf.arg(help="stable over restarts; by default this host's name")] = None,
-    cpu_threads: Annotated[
-        int, conf.arg(metavar="N", help="as the run's workers.cpu_threads: the bits of theta depend on it")
-    ] = 1,
-    gpus: Annotated[float, conf.arg(metavar="N", help="a fraction if workers share one")] = 0.0,
-    cpu_devices: Annotated[
-        int, conf.arg(metavar="N", help="as the run's workers.devices, where those are CPUs")
-    ] = 1,
-) -> int:
-    """Run a worker: for Slurm, bare metal, and debugging."""
-    from service.commands.processes import run_worker
-    from workers.bootstrap import Devices
-
-    devices = Devices(cpu_threads, gpus, cpu_devices)
-    return run_worker(learner, _named(token_file), name, devices, tls or client.tls_directory())
-
-
-@app.command
-def relay(  # noqa: PLR0913  # its options on the command line
-    *,
-    learner: Annotated[str, conf.arg(metavar="HOST:PORT", help="the learner's data plane, or another relay")],
-    token_file: Annotated[
-        Path | None, conf.arg(metavar="FILE", help="the run's token-worker; by default $UNSPOOL_TOKEN_FILE")
-    ] = None,
-    tls: Annotated[
-        Path | None,
-        conf.arg(
-            metavar="DIR",
-            help="ca.crt, tls.crt, tls.key: shown to the learner and, beyond loopback, to workers; by "
-            "default $UNSPOOL_TLS",
-        ),
-    ] = None,
-    name: Annotated[str | None, conf.arg(help="stable over restarts; by default after this host")] = None,
-    host: Annotated[str, conf.arg(help="address to listen on; beyond loopback it needs --tls")] = "127.0.0.1",
-    port: Annotated[int, conf.arg(help="to listen on; 0 takes any that is free")] = 0,
-    max_workers: Annotated[int, conf.arg(metavar="N", help="workers behind it at once")] = 64,
-    mutual_tls: Annotated[
-        bool, conf.arg(help="beyond loopback, workers must show a client certificate of the run as well")
-    ] = False,
-    json: Json = False,
-) -> int:
-    """Connect the workers of a node to the learner through one connection.
-
-    Prints where it listens; `unspool worker --learner` takes that.
-    """
-    from service.commands.processes import run_relay
-
-    return run_relay(
-        learner,
-        _named(token_file),
-        name,
-        (host, port),
-        max_workers,
-        tls or client.tls_directory(),
-        mutual_tls,
-        announce=lambda address: answer({"address": address}, json, address),
-    )
-
-
-def _named(token_file: Path | None) -> Path:
-    found = token_file or client.token_file()
-    if found is None:
-        remedy = f"name the run's token-worker here or in ${client.TOKEN_FILE}"
-        raise UsageError(f"--token-file: missing; {remedy}")
-    return found

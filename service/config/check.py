@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 def checked_config(
     path: Path,
     overrides: Sequence[str],
-    tell: Callable[[Sequence[Foreign]], object] = lambda foreign: None,
+    report: Callable[[Sequence[Foreign]], object] | None = None,
 ) -> RunConfig:
     """Return the valid configuration at `path`, or from standard input if `path` is `-`.
 
     Args:
         path: of the file.
         overrides: `key=value` each.
-        tell: called with the variables of this process's environment that the configuration overrules.
+        report: called with the variables of this process's environment that the configuration overrules.
 
     Raises:
         ConfigError: with every problem.
@@ -41,7 +41,9 @@ def checked_config(
     numerics = Numerics()
     with contextlib.suppress(ConfigError):  # the problem has been collected already
         numerics = Numerics.from_tables(tables)
-    tell(pin(numerics))
+    foreign = pin(numerics)
+    if report is not None:
+        report(foreign)
     from unspool.experiment import Experiment  # imports JAX, which reads the environment
 
     with problems.gathered():
