@@ -9,12 +9,16 @@ from pathlib import Path
 
 from workers.pools.local_process import PROGRAM
 
-_LAST_WORDS_BYTES = 4096
+_TAIL_BYTES = 4096
 _END_S = 20.0
 
 
 class ChildProcess:
-    """A child process `unspool ...` in its own session."""
+    """A child process `unspool ...` in its own session.
+
+    Attributes:
+        pid: process id.
+    """
 
     def __init__(self, arguments: Sequence[str], log_path: Path, environment: Mapping[str, str]) -> None:
         """Start the process.
@@ -35,11 +39,7 @@ class ChildProcess:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
+        self.pid = self._process.pid
 
     def poll(self) -> int | None:
         """Return its exit code, negative for a signal; None while it runs."""
@@ -72,7 +72,7 @@ class ChildProcess:
 def last_line(log_path: Path, start: int = 0) -> str:
     """Return the last line of a log after byte `start`, if any, with the path of the log."""
     with log_path.open("rb") as log:
-        log.seek(max(start, log_path.stat().st_size - _LAST_WORDS_BYTES))
+        log.seek(max(start, log_path.stat().st_size - _TAIL_BYTES))
         lines = log.read().decode(errors="replace").strip().splitlines()
-    said = lines[-1].removeprefix("unspool: ") if lines else ""
-    return said if "(log: " in said else f"{said} (log: {log_path})".lstrip()
+    last = lines[-1].removeprefix("unspool: ") if lines else ""
+    return last if "(log: " in last else f"{last} (log: {log_path})".lstrip()

@@ -1,61 +1,28 @@
-"""The learner's process for its supervisor: a child, or the process of an earlier supervisor."""
+"""A learner that an earlier supervisor started: finding it, and supervising it without being its parent."""
 
 import contextlib
 import signal
 import socket
-from typing import Final, Protocol
+from typing import Final
 
 from protos.exit_codes import ExitCode, RunInUseError, UnspoolError
 from service.run.client import connected
 from service.run.last_status import ENDED, stored_status
 from service.run.run_directory import Endpoints, RunDirectory, is_locked, lock_holder
-from service.supervise.child_process import last_line
+from service.supervise.child_process import ChildProcess, last_line
 from workers.pools.local_process import AdoptedProcess
 
 _END_S: Final = 20.0
 _FAILURES: Final = {"FAILED": ExitCode.RUN_FAILED, "UNTRAINED": ExitCode.UNTRAINED}
 
 
-class LearnerProcess(Protocol):
-    """The process of the learner."""
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        ...
-
-    def poll(self) -> int | None:
-        """Return its exit code, negative for a signal; None while it runs."""
-        ...
-
-    def last_log_line(self) -> str:
-        """Return the last line of its output."""
-        ...
-
-    def terminate(self) -> None:
-        """Signal it to stop with a checkpoint; a second call does not wait for the outer step."""
-        ...
-
-    def kill(self) -> None:
-        """Kill it."""
-        ...
-
-    def end(self) -> None:
-        """Ask it to end, wait, and kill it if it does not."""
-        ...
-
-
 class AdoptedLearner:
-    """A running learner that is not a child of this process."""
+    """A running learner that is not a child of this process; its methods are those of `ChildProcess`."""
 
     def __init__(self, run: RunDirectory, process: AdoptedProcess) -> None:
         self._run = run
         self._process = process
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
+        self.pid = process.pid
 
     def poll(self) -> int | None:
         """Return the exit code implied by the learner's last status: only a parent receives the real one."""
@@ -71,7 +38,7 @@ class AdoptedLearner:
         return last_line(self._run.log_path("learner"))
 
     def terminate(self) -> None:
-        """Ask it by a signal to stop."""
+        """Send SIGTERM, which stops it with a checkpoint."""
         self._process.signal(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -81,10 +48,13 @@ class AdoptedLearner:
         self._process.wait(_END_S)
 
     def end(self) -> None:
-        """Ask it to end, wait, and kill it if it does not."""
-        self._process.signal(signal.SIGTERM)
+        """Send SIGTERM, wait, and kill it if it does not end."""
+        self.terminate()
         self._process.wait(_END_S)
         self.kill()
+
+
+LearnerProcess = ChildProcess | AdoptedLearner
 
 
 def running_learner(run: RunDirectory) -> AdoptedLearner | None:
@@ -99,7 +69,7 @@ def running_learner(run: RunDirectory) -> AdoptedLearner | None:
     lock = run.path / "LOCK"
     if not is_locked(lock):
         return None
-    pid, host = lock_holder(lock) or (0, "a machine that has not said its name")
+    pid, host = lock_holder(lock) or (0, "an unknown machine")
     if host == socket.gethostname():
         with contextlib.suppress(UnspoolError, OSError):
             process = AdoptedProcess(pid)

@@ -6,11 +6,10 @@ from typing import Final
 
 from protos.exit_codes import ExitCode
 from service.supervise.learner_process import LearnerProcess
-from service.supervise.restart_budget import RestartPolicy
+from service.supervise.restart_budget import RestartPolicy, recent
 
 _UNCAUGHT: Final = 1
 _RESTARTABLE: Final = (_UNCAUGHT, ExitCode.FAILED, ExitCode.PORT_IN_USE, ExitCode.SYSTEM)
-
 
 _POLICY: Final = RestartPolicy(window_s=3600.0)
 """The window is long enough for several processes that each hang until they are killed."""
@@ -19,11 +18,8 @@ _POLICY: Final = RestartPolicy(window_s=3600.0)
 class LearnerRestarts:
     """The learner's process and its restarts. Not thread-safe; never waits.
 
-    Args:
-        learner: the first process.
-        start: starts another on the same run directory.
-        clock: monotonic seconds.
-        policy: how often to restart.
+    Attributes:
+        process: the newest process.
     """
 
     def __init__(
@@ -33,7 +29,15 @@ class LearnerRestarts:
         clock: Callable[[], float],
         policy: RestartPolicy = _POLICY,
     ) -> None:
-        self._learner = learner
+        """Continue with a running process.
+
+        Args:
+            learner: the first process.
+            start: starts another on the same run directory.
+            clock: monotonic seconds.
+            policy: how often to restart.
+        """
+        self.process = learner
         self._start = start
         self._clock = clock
         self._policy = policy
@@ -55,11 +59,6 @@ class LearnerRestarts:
         return len(self._recent_ends) >= self._policy.crashes
 
     @property
-    def pid(self) -> int:
-        """Process id of the current process."""
-        return self._learner.pid
-
-    @property
     def problem(self) -> str:
         """A problem to show to people; empty if the learner has not ended since the last outer step."""
         if not self._recent_ends:
@@ -73,9 +72,9 @@ class LearnerRestarts:
         """Start the next process if it is due; return the exit code once none will follow, else None."""
         if self._next_at is not None and not self._is_final:
             if self._clock() >= self._next_at:
-                self._learner, self._next_at = self._start(), None
+                self.process, self._next_at = self._start(), None
             return None
-        exit_code = self._learner.poll()
+        exit_code = self.process.poll()
         if exit_code is None or self._is_final or not _is_restartable(exit_code):
             return exit_code
         self._count_end(exit_code)
@@ -91,28 +90,20 @@ class LearnerRestarts:
         """Disable restarts, including one that is due."""
         self._is_final = True
 
-    def last_log_line(self) -> str:
-        """Return the last line of the learner's output."""
-        return self._learner.last_log_line()
-
-    def terminate(self) -> None:
-        """Ask the current process by a signal to stop, when it does not answer calls."""
-        self._learner.terminate()
-
     def kill(self, reason: str = "") -> None:
         """Kill the current process; `reason` is for people."""
         self._reason = reason
-        self._learner.kill()
+        self.process.kill()
 
     def end(self) -> None:
-        """Ask the learner to end, kill it if it does not, and do not restart it."""
+        """Terminate the learner, kill it if it does not end, and do not restart it."""
         self.stop_restarting()
-        self._learner.end()
+        self.process.end()
 
     def _count_end(self, exit_code: int) -> None:
         now, policy = self._clock(), self._policy
         self._cause, self._reason = self._reason or cause_of(exit_code), ""
-        self._recent_ends = [*(at for at in self._recent_ends if now - at < policy.window_s), now]
+        self._recent_ends = recent(self._recent_ends, now, policy.window_s)
         if self.has_given_up_restarting:
             self._is_final = True
             return

@@ -96,10 +96,10 @@ class RestartBudget:
             case EndKind.EVICTED:
                 self.start_after = now + policy.first_delay_s
             case EndKind.PREEMPTED:
-                self._preemptions = _recent(self._preemptions, now, policy.preemption_window_s)
+                self._preemptions = recent(self._preemptions, now, policy.preemption_window_s)
                 self._charge(self._preemptions, policy.preemptions, "was preempted {} times", now)
             case EndKind.CRASHED:
-                self._crashes = _recent(self._crashes, now, policy.window_s)
+                self._crashes = recent(self._crashes, now, policy.window_s)
                 what = "ended {} times without delivering an estimate"
                 self._charge(self._crashes, policy.crashes, what, now)
             case EndKind.REFUSED:
@@ -139,5 +139,6 @@ def kind_of_exit(ended: Exit) -> EndKind:
     return EndKind.REFUSED if ended.code == ExitCode.REFUSED else EndKind.CRASHED
 
 
-def _recent(times: list[float], now: float, window_s: float) -> list[float]:
+def recent(times: list[float], now: float, window_s: float) -> list[float]:
+    """Return `now` and those of the earlier `times` that are less than `window_s` seconds old."""
     return [*(at for at in times if now - at < window_s), now]

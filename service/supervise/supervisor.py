@@ -50,7 +50,7 @@ class Supervisor:
         follow: Callable[[int], str] = lambda pid: "",
     ) -> None:
         self._learner = learner
-        self._pid = learner.pid
+        self._pid = learner.process.pid
         self._is_new = False
         self._follow = follow
         self._admin = admin
@@ -181,9 +181,9 @@ class Supervisor:
             self.ask_to_stop(2)
 
     def _notice_restart(self) -> None:
-        if self._learner.pid == self._pid:
+        if self._learner.process.pid == self._pid:
             return
-        self._pid, self._is_new = self._learner.pid, True
+        self._pid, self._is_new = self._learner.process.pid, True
         self._answered_at = self._clock() + _START_S  # allow it time to start before it must answer
 
     def _find(self) -> None:
@@ -214,7 +214,7 @@ class Supervisor:
         except LearnerUnreachableError:
             if not self._is_silent:
                 return  # retried at the next step
-            self._learner.terminate()
+            self._learner.process.terminate()
         except UnspoolError:
             return
         self._stops_sent, self._stopped_at = self._stops_wanted, self._clock()
@@ -238,9 +238,9 @@ class Supervisor:
 
     def _failure_of(self, exit_code: int) -> UnspoolError:
         if self._learner.has_given_up_restarting:
-            text = f"{self._learner.problem}; launch again to resume. {self._learner.last_log_line()}"
+            text = f"{self._learner.problem}; launch again to resume. {self._learner.process.last_log_line()}"
             return InterruptedRunError(text)
-        return failure_of(exit_code, self._learner.last_log_line())
+        return failure_of(exit_code, self._learner.process.last_log_line())
 
 
 def failure_of(exit_code: int, last_log_line: str) -> UnspoolError:
