@@ -17,14 +17,17 @@ from pathlib import Path
 PACKAGES = ("unspool", "learner", "workers", "service", "protos")
 LIBRARY = "unspool"
 EXAMPLES_OF_RECIPES = {
-    "an estimator (DODGE)": r"\bDODGE\b|dodge",
-    "a learned optimizer (MLPLOpt)": r"\bMLPLOpt\b|mlp_lopt",
-    "an RPC (ResetLane)": r"[Rr]eset[-_ ]?[Ll]ane",
-    "a status figure (updates_per_s)": r"updates_per_s",
+    "an estimator (DODGE)": (r"\bDODGE\b|dodge", 4),
+    "a learned optimizer (MLPLOpt)": (r"\bMLPLOpt\b|mlp_lopt", 4),
+    "an RPC (ResetLane)": (r"[Rr]eset[-_ ]?[Ll]ane", 12),
+    "a status figure (updates_per_s)": (r"updates_per_s", 6),
 }
-"""A recipe touches at most as many files as name an example of what it adds: packages, tests, documents."""
+"""An example of what each recipe adds, and how many files of the packages may name it at most.
 
-TEXT_SUFFIXES = (".py", ".proto", ".md", ".html", ".js", ".toml")
+A recipe touches at most as many files as name its example.
+"""
+
+TEXT_SUFFIXES = (".py", ".pyi", ".proto", ".html")
 MAX_FILE_LINES = 400
 MAX_FOLDER_FILES = 15
 MAX_DEPTH = 3
@@ -136,15 +139,17 @@ def lines_of_function(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return (function.end_lineno or function.lineno) - function.lineno + 1
 
 
-def files_naming(root: Path, pattern: str) -> int:
-    """How many of the project's files match, generated ones left out."""
-    folders = [*PACKAGES, "tests", "docs", "examples", "benchmarks"]
-    paths = [
-        path for folder in folders for path in (root / folder).rglob("*") if path.suffix in TEXT_SUFFIXES
-    ]
+def files_naming(root: Path, pattern: str) -> list[str]:
+    """The files of the packages that match, generated ones left out."""
+    paths = [path for folder in PACKAGES for path in sorted((root / folder).rglob("*"))]
     found = re.compile(pattern)
-    texts = [path.read_text(encoding="utf-8") for path in paths if "_pb2" not in path.name]
-    return sum(found.search(text) is not None for text in texts)
+    return [
+        str(path.relative_to(root))
+        for path in paths
+        if path.suffix in TEXT_SUFFIXES
+        and "_pb2" not in path.name
+        and found.search(path.read_text(encoding="utf-8"))
+    ]
 
 
 def measured(root: Path, modules: Sequence[Module], tests: Sequence[Module]) -> dict[str, str]:
@@ -173,8 +178,8 @@ def measured(root: Path, modules: Sequence[Module], tests: Sequence[Module]) -> 
         "depth of inheritance": f"{max(depths_of_classes(modules).values())}",
         f"lines of tests for each line (target {TEST_RATIO:.2f})": f"{tests_lines / lines:.2f}",
     }
-    for what, name in EXAMPLES_OF_RECIPES.items():
-        figures[f"files that name {what}"] = f"{files_naming(root, name)}"
+    for what, (name, limit) in EXAMPLES_OF_RECIPES.items():
+        figures[f"files that name {what}, at most {limit}"] = f"{len(files_naming(root, name))}"
     return figures
 
 
@@ -185,7 +190,7 @@ def share_of_any(modules: Sequence[Module]) -> float:
     return sum(annotation in aliases for annotation in given) / len(given)
 
 
-def broken_rules(modules: Sequence[Module]) -> list[str]:
+def broken_rules(root: Path, modules: Sequence[Module]) -> list[str]:
     """Each with where, the figure and the limit."""
     long = [module for module in modules if module.lines > MAX_FILE_LINES]
     deep = {name: depth for name, depth in depths_of_classes(modules).items() if depth > MAX_DEPTH}
@@ -199,6 +204,9 @@ def broken_rules(modules: Sequence[Module]) -> list[str]:
     ]
     broken += [f"class {twice} is defined twice: rename one" for twice in class_names_defined_twice(modules)]
     broken += [f"folder {one}: at most {MAX_FOLDER_FILES}; divide it" for one in crowded_folders(modules)]
+    for what, (name, limit) in EXAMPLES_OF_RECIPES.items():
+        if len(named := files_naming(root, name)) > limit:
+            broken.append(f"{what} is named in {len(named)} files, at most {limit}: {', '.join(named)}")
     if share > MAX_ANY_SHARE:
         broken.append(f"{share:.1%} of the library's annotations are Any, at most {MAX_ANY_SHARE:.0%}")
     return broken
@@ -210,7 +218,7 @@ def main(root: Path) -> int:
     table = measured(root, modules, tests)
     width = max(map(len, table))
     sys.stdout.writelines(f"{what:<{width}}  {figure:>14}\n" for what, figure in table.items())
-    broken = broken_rules(modules)
+    broken = broken_rules(root, modules)
     sys.stdout.writelines(f"structure: {rule}\n" for rule in broken)
     return 1 if broken else 0
 

@@ -16,66 +16,7 @@ from protos.as_dict import as_dict
 from protos.exit_codes import UnspoolError
 from service.run.client import connected
 from service.run.run_directory import RunDirectory
-
-PATIENCE_S = 240.0
-
-CONFIG = """
-seed = 3
-outer_steps = {outer_steps}
-
-[learned_optimizer]
-type = "MLPLOpt"
-
-[outer_optimizer]
-type = "adam"
-learning_rate = 1e-2
-clip = 3.0
-
-[aggregation]
-mode = "{mode}"
-lanes = 4
-
-[[estimators]]
-type = "TruncatedPES"
-trunc_length = {trunc_length}
-num_tasks = 8
-truncation_schedule = {{ type = "LogUniformLengthSchedule", min_length = 20, max_length = 90 }}
-task_family = {{ type = "ImageMLP_Digits8_Relu32" }}
-
-[checkpoint]
-every = {checkpoint_every}
-
-[liveness]
-heartbeat_s = 0.5
-"""
-
-TINY_CONFIG = """
-seed = 1
-outer_steps = {outer_steps}
-
-[learned_optimizer]
-type = "LearnableSGD"
-
-[outer_optimizer]
-type = "adam"
-learning_rate = 1e-2
-
-[aggregation]
-lanes = 1
-
-[[estimators]]
-type = "TruncatedPES"
-trunc_length = 2
-num_tasks = 2
-truncation_schedule = {{ type = "ConstantTruncationSchedule", total_length = 4 }}
-task_family = {task_family}
-
-[workers]
-count = 1
-
-[checkpoint]
-every = 2
-"""
+from tests.support.patience import PATIENCE_S
 
 IN_PROCESS = """
 import sys, tomllib, jax
@@ -96,24 +37,6 @@ for _ in range(experiment.outer_steps):
     state, _, _ = learner.update(state, key)
 print(serialization.digest(learner.get_meta_params(state)))
 """
-
-
-def config_text(
-    outer_steps: int = 30, mode: str = "sync", checkpoint_every: int = 7, trunc_length: int = 30
-) -> str:
-    """Return a configuration of four PES lanes of a small MLPLOpt on digits, slow enough to interfere
-    with.
-    """
-    return CONFIG.format(
-        outer_steps=outer_steps, mode=mode, checkpoint_every=checkpoint_every, trunc_length=trunc_length
-    )
-
-
-def tiny_config_text(
-    outer_steps: int = 4, task_family: str = '{ type = "FixedDimQuadraticFamily", dim = 3 }'
-) -> str:
-    """Return a configuration of one PES lane of LearnableSGD, which compiles and trains fast."""
-    return TINY_CONFIG.format(outer_steps=outer_steps, task_family=task_family)
 
 
 def command(*arguments: str | Path) -> list[str]:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.launched import PATIENCE_S, tiny_config_text
+from tests.support.experiments import TINY, toml_of
+from tests.support.patience import PATIENCE_S
 from workers.pools.local_process import PROGRAM
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
-CONFIG = tiny_config_text(2, '{ type = "my_tasks:MyFamily" }')
+CONFIG = toml_of(TINY, "outer_steps=2", "estimators.0.task_family={type='my_tasks:MyFamily'}")
 MY_TASKS = """
 from my_helpers import DIM
 from unspool.tasks.quadratics import FixedDimQuadraticFamily

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from protos.exit_codes import ExitCode
-from tests.end_to_end.launched import tiny_config_text, unspool
+from tests.end_to_end.launched import unspool
+from tests.support.experiments import TINY, toml_of
 
 TASK = """
 import dataclasses
@@ -23,7 +24,7 @@ class NaNTask(Task):
 
 def test_a_task_that_is_never_finite_is_no_success(tmp_path: Path) -> None:
     (tmp_path / "my_tasks.py").write_text(TASK)
-    (tmp_path / "nan.toml").write_text(tiny_config_text(task_family='{ type = "my_tasks:NaNTask" }'))
+    (tmp_path / "nan.toml").write_text(toml_of(TINY, "estimators.0.task_family={type='my_tasks:NaNTask'}"))
     launched = unspool("launch", "nan.toml", "--backend", "local", "--run-dir", "run", cwd=tmp_path)
     assert launched.returncode == ExitCode.UNTRAINED, launched.stderr
     last = launched.stderr.strip().splitlines()[-1]

@@ -11,14 +11,9 @@ import pytest
 from protos.exit_codes import ExitCode
 from protos.rpc.roles import Role
 from service.run.run_directory import RunDirectory
-from tests.end_to_end.launched import (
-    PATIENCE_S,
-    LaunchedRun,
-    command,
-    in_process_digest,
-    launched,
-    tiny_config_text,
-)
+from tests.end_to_end.launched import LaunchedRun, command, in_process_digest, launched
+from tests.support.experiments import TINY, toml_of
+from tests.support.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
@@ -37,7 +32,7 @@ HOSTILE: Final = {
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("environment") / "tiny.toml"
-    path.write_text(tiny_config_text())
+    path.write_text(toml_of(TINY))
     return path
 
 

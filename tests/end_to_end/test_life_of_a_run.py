@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.launched import answer, config_text, launched, processes_naming, unspool
+from tests.end_to_end.launched import answer, launched, processes_naming, unspool
+from tests.support.experiments import DIGITS, toml_of
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
@@ -21,7 +22,7 @@ STATUS_KEYS = {
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "digits.toml"
-    path.write_text(config_text(outer_steps=100000))
+    path.write_text(toml_of(DIGITS, "outer_steps=100000"))
     return path
 
 
@@ -99,7 +100,7 @@ def test_a_second_launch_on_a_run_directory_in_use_is_refused(config: Path, tmp_
 
 def test_a_corrupt_newest_checkpoint_falls_back_and_says_so(tmp_path: Path) -> None:
     config = tmp_path / "digits.toml"
-    config.write_text(config_text(outer_steps=20))
+    config.write_text(toml_of(DIGITS, "outer_steps=20"))
     with launched(config, tmp_path / "run", "--backend", "local", "--workers", "1") as run:
         assert run.finish() == 0, run.output()
         digest = run.digest()
@@ -116,7 +117,7 @@ def test_a_corrupt_newest_checkpoint_falls_back_and_says_so(tmp_path: Path) -> N
 
 def test_async_mode_trains_to_the_end(tmp_path: Path) -> None:
     config = tmp_path / "digits.toml"
-    config.write_text(config_text(outer_steps=20, mode="async"))
+    config.write_text(toml_of(DIGITS, "outer_steps=20", "aggregation.mode=async"))
     with launched(config, tmp_path / "run", "--backend", "local", "--workers", "2") as run:
         assert run.finish() == 0, run.output()
         assert answer("checkpoint", "list", run.run_dir)[-1]["outer_step"] == 20

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.launched import config_text, in_process_digest, launched, processes_naming
+from tests.end_to_end.launched import in_process_digest, launched, processes_naming
+from tests.support.experiments import DIGITS, toml_of
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow, pytest.mark.ray]
 
@@ -16,7 +17,7 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.slow, pytest.mark.ray]
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("ray") / "digits.toml"
-    path.write_text(config_text(outer_steps=16, checkpoint_every=4))
+    path.write_text(toml_of(DIGITS, "outer_steps=16", "checkpoint.every=4"))
     return path
 
 

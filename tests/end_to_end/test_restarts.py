@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.launched import LaunchedRun, config_text, launched, processes_naming, unspool
+from tests.end_to_end.launched import LaunchedRun, launched, processes_naming, unspool
+from tests.support.experiments import DIGITS, toml_of
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
@@ -18,7 +19,7 @@ LOCAL = ("--backend", "local", "--workers", "1")
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "digits.toml"
-    path.write_text(config_text(outer_steps=100_000, checkpoint_every=5))
+    path.write_text(toml_of(DIGITS, "outer_steps=100000", "checkpoint.every=5"))
     return path
 
 

@@ -23,22 +23,7 @@ from tests.end_to_end.launched import (
     processes_naming,
     unspool,
 )
-
-CONFIG = """
-seed = 5
-outer_steps = 8
-learned_optimizer = { type = "LearnableAdam" }
-outer_optimizer = { type = "sgd", learning_rate = 0.01 }
-aggregation = { lanes = 2 }
-checkpoint = { every = 4 }
-
-[[estimators]]
-type = "TruncatedPES"
-trunc_length = 10
-num_tasks = 4
-truncation_schedule = { type = "LogUniformLengthSchedule", min_length = 20, max_length = 90 }
-task_family = { type = "FixedDimQuadraticFamily", dim = 3 }
-"""
+from tests.support.experiments import QUADRATIC, toml_of
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
@@ -51,7 +36,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("security") / "quadratic.toml"
-    path.write_text(CONFIG)
+    path.write_text(toml_of(QUADRATIC, "outer_steps=8", "aggregation.lanes=2", "checkpoint.every=4"))
     return path
 
 

@@ -10,33 +10,18 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.launched import launched, unspool
+from tests.support.experiments import QUADRATIC, toml_of
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
-CONFIG = """
-seed = 3
-outer_steps = 6
-
-[learned_optimizer]
-type = "LearnableAdam"
-
-[outer_optimizer]
-type = "adam"
-learning_rate = 1e-2
-
-[aggregation]
-lanes = 3
-
-[[estimators]]
-type = "TruncatedPES"
-trunc_length = 10
-num_tasks = 4
-truncation_schedule = { type = "LogUniformLengthSchedule", min_length = 5, max_length = 25 }
-task_family = { type = "FixedDimQuadraticFamily", dim = 3 }
-
-[checkpoint]
-every = 2
-"""
+OVERRIDES = (
+    "outer_steps=6",
+    "learned_optimizer.type=LearnableAdam",
+    "outer_optimizer={type='adam', learning_rate=0.01}",
+    "estimators.0.num_tasks=4",
+    "estimators.0.truncation_schedule={type='LogUniformLengthSchedule', min_length=5, max_length=25}",
+    "checkpoint.every=2",
+)
 
 IN_PROCESS = """
 import json, sys, jax, numpy as np
@@ -67,7 +52,7 @@ print(json.dumps({"digest": serialization.digest(thetas[1]), "difference": diffe
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("devices") / "quadratics.toml"
-    path.write_text(CONFIG)
+    path.write_text(toml_of(QUADRATIC, *OVERRIDES))
     return path
 
 

@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.end_to_end.launched import PATIENCE_S, command, tiny_config_text, unspool
+from tests.end_to_end.launched import command, unspool
+from tests.support.experiments import TINY, toml_of
+from tests.support.patience import PATIENCE_S
 
 CALLBACK = """
 import dataclasses
@@ -55,7 +57,9 @@ def line_of(text: str) -> int:
 
 def folder_with(tmp_path: Path, task: str) -> Path:
     (tmp_path / "my_task.py").write_text(CALLBACK)
-    (tmp_path / "run.toml").write_text(tiny_config_text(200, f'{{ type = "my_task:{task}" }}'))
+    (tmp_path / "run.toml").write_text(
+        toml_of(TINY, "outer_steps=200", f"estimators.0.task_family={{type='my_task:{task}'}}")
+    )
     return tmp_path
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from protos.exit_codes import ExitCode
-from tests.end_to_end.launched import PATIENCE_S, command, tiny_config_text, unspool
+from tests.end_to_end.launched import command, unspool
+from tests.support.experiments import TINY, toml_of
+from tests.support.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
@@ -18,7 +20,7 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.toml"
-    path.write_text(tiny_config_text())
+    path.write_text(toml_of(TINY))
     return path
 
 

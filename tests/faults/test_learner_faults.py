@@ -11,7 +11,8 @@ from protos.exit_codes import ExitCode
 from tests.faults import ledger
 from tests.faults.configs import LANES, one_hot_toml
 from tests.faults.ledger import assert_exactly_once
-from tests.faults.processes import PATIENCE_S, FaultyRun, lanes_of, state_of
+from tests.faults.processes import FaultyRun, lanes_of, state_of
+from tests.support.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 

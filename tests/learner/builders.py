@@ -29,30 +29,11 @@ from protos.rpc.send_queue import SendQueue
 from protos.rpc.stream_reader import StreamReader
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import GradientEstimatorOut, LearnerMessage
+from tests.support.clock import Clock
+from tests.support.experiments import QUADRATIC, toml_of
 from unspool.experiment import Experiment
 
-EXPERIMENT_TOML = """
-seed = 7
-outer_steps = 12
-
-[learned_optimizer]
-type = "LearnableSGD"
-
-[outer_optimizer]
-type = "sgd"
-learning_rate = 0.1
-
-[aggregation]
-lanes = 3
-
-[[estimators]]
-type = "TruncatedPES"
-trunc_length = 10
-num_tasks = 2
-truncation_schedule = { type = "ConstantTruncationSchedule", total_length = 20 }
-task_family = { type = "FixedDimQuadraticFamily", dim = 3 }
-"""
-
+EXPERIMENT_TOML = toml_of(QUADRATIC)
 EXPERIMENT = Experiment.from_toml(EXPERIMENT_TOML)
 THETA_SHAPE = EXPERIMENT.theta_shape()
 SCHEMA = codec.schema_of(THETA_SHAPE)
@@ -64,19 +45,6 @@ TOKENS = Tokens(admin="secret-token", worker="workers-token", viewer="viewers-to
 
 THETA = {"w": np.zeros(2, np.float32)}
 LEARNER_STATE = {"count": np.zeros((), np.int32)}
-
-
-class Clock:
-    """A manual clock in seconds."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-    def advance(self, seconds: float) -> None:
-        self.now_s += seconds
 
 
 class WatchedCore(LearnerCore):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.learner.builders import Clock
+from tests.support.clock import Clock
 
 
 @pytest.fixture

@@ -17,8 +17,7 @@ from learner.storage.run_directory import LearnerDirectory
 from protos import codec
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc, learner_pb2, learner_pb2_grpc
 from protos.unspool.v1.learner_pb2 import LearnerMessage, WorkerMessage
-
-PATIENCE_S = 180.0
+from tests.support.patience import PATIENCE_S
 
 
 class RunningLearner:

@@ -16,8 +16,9 @@ from learner.training.outer import OuterLearner
 from learner.training.resume import restore
 from protos import codec
 from protos.unspool.v1 import learner_pb2
-from tests.learner.builders import SCHEMA, Clock, WatchedCore
+from tests.learner.builders import SCHEMA, WatchedCore
 from tests.learner.simulated_worker import SimulatedWorker, estimate, init_state
+from tests.support.clock import Clock
 
 
 def straight_loop(settings: LearnerSettings, steps: int) -> list[str]:

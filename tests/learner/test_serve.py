@@ -26,7 +26,8 @@ from learner.training.outer import OuterLearner
 from protos.exit_codes import PortInUseError, RunInUseError
 from protos.unspool.v1 import admin_pb2, learner_pb2
 from tests.learner.builders import EXPERIMENT_TOML, gradient_body, make_settings
-from tests.learner.running import PATIENCE_S, HandWrittenWorker, RunningLearner
+from tests.learner.running import HandWrittenWorker, RunningLearner
+from tests.support.patience import PATIENCE_S
 
 LEARNER_PROCESS = """
 import sys

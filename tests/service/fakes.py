@@ -22,16 +22,6 @@ from protos.unspool.v1.admin_pb2 import (
 from workers.pools.pool import Exit, WorkerPool, WorkerProcess
 
 
-class Clock:
-    """A manual clock in seconds."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 class FakePool(WorkerPool):
     """A pool whose processes run until the test ends them."""
 

@@ -72,6 +72,17 @@ def test_a_class_name_may_be_used_once(project: Path) -> None:
     ]
 
 
+def test_a_recipe_that_needs_many_files_is_named_with_them(project: Path) -> None:
+    for number in range(6):
+        write(project / "service" / f"f{number}.py", "updates_per_s = 1\n")
+    assert broken(project) == []
+    write(project / "learner" / "servers" / "page.html", "updates_per_s")
+    (rule,) = broken(project)
+    assert rule.startswith(
+        "a status figure (updates_per_s) is named in 7 files, at most 6: learner/servers/page"
+    )
+
+
 @pytest.mark.parametrize("alias", ["Any", "Tree", "Params"])
 def test_annotations_that_say_nothing_are_counted_through_aliases(project: Path, alias: str) -> None:
     text = "from typing import Any, TypeAlias\nTree: TypeAlias = Any\nParams = Tree\n"

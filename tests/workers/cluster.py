@@ -8,7 +8,8 @@ from pathlib import Path
 from learner.main import serve
 from protos.rpc.access import Tokens
 from tests.learner.builders import settings_of
-from tests.workers.fake_learner import EXPERIMENT, PATIENCE_S
+from tests.support.patience import PATIENCE_S
+from tests.workers.fake_learner import EXPERIMENT
 from unspool import serialization
 from unspool.experiment import Experiment
 from unspool.lanes import estimate_lane, init_lane, theta_key

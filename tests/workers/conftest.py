@@ -3,8 +3,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.support.patience import PATIENCE_S
 from tests.workers.cluster import straight_loop
-from tests.workers.fake_learner import PATIENCE_S, FakeLearner
+from tests.workers.fake_learner import FakeLearner
 from workers.settings import WorkerSettings
 from workers.unrolling.worker import UnrollWorker
 

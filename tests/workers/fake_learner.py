@@ -11,30 +11,13 @@ import numpy as np
 from protos import codec
 from protos.exit_codes import RefusedError
 from protos.unspool.v1 import learner_pb2
+from tests.support.experiments import QUADRATIC, toml_of
+from tests.support.patience import PATIENCE_S
 from unspool.experiment import Experiment
 from unspool.lanes import theta_key
 from workers.session.client import UnavailableError
 
-PATIENCE_S = 60.0
-"""Maximum duration of any wait in these tests, in seconds; only failing tests reach it."""
-
-EXPERIMENT = """
-seed = 7
-outer_steps = 10
-[learned_optimizer]
-type = "LearnableSGD"
-[outer_optimizer]
-type = "sgd"
-learning_rate = 0.01
-[aggregation]
-lanes = 4
-[[estimators]]
-type = "TruncatedPES"
-trunc_length = 10
-num_tasks = 2
-truncation_schedule = { type = "ConstantTruncationSchedule", total_length = 20 }
-task_family = { type = "FixedDimQuadraticFamily", dim = 3 }
-"""
+EXPERIMENT = toml_of(QUADRATIC, "outer_steps=10", "outer_optimizer.learning_rate=0.01", "aggregation.lanes=4")
 
 
 class FakeStream:

@@ -11,8 +11,8 @@ import pytest
 
 from protos.exit_codes import ExitCode
 from protos.unspool.v1 import admin_pb2, admin_pb2_grpc
+from tests.support.patience import PATIENCE_S
 from tests.workers.cluster import Cluster
-from tests.workers.fake_learner import PATIENCE_S
 from workers.unrolling.unroller import Unroller
 
 

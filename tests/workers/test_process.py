@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from protos.exit_codes import ExitCode
-from tests.workers.fake_learner import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 from workers.pools.actor import ActorOutcome, WorkerActor
 from workers.settings import WorkerSettings
 

@@ -11,8 +11,9 @@ from learner.coordination.admin import WrongStateError
 from learner.storage.snapshots import SnapshotRef
 from protos.unspool.v1 import admin_pb2, learner_pb2
 from protos.unspool.v1.learner_pb2 import Goodbye, Heartbeat, StackDump
-from tests.learner.builders import Clock, Peer, WatchedCore, make_core, make_settings
+from tests.learner.builders import Peer, WatchedCore, make_core, make_settings
 from tests.learner.running import HandWrittenWorker, RunningLearner
+from tests.support.clock import Clock
 
 
 @pytest.fixture

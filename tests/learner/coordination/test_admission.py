@@ -8,7 +8,8 @@ from learner.state.sessions import SessionStatus
 from protos.rpc.session_host import JoinDeniedError
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import Goodbye, HeldLane, JoinRequest
-from tests.learner.builders import Clock, Peer, WatchedCore, make_core
+from tests.learner.builders import Peer, WatchedCore, make_core
+from tests.support.clock import Clock
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from learner.coordination.autoscale import Window, next_desired, yield_of
 from learner.coordination.status import build_status
 from learner.scale import Scale, WorkerRange
 from learner.settings import LearnerSettings
-from tests.learner.builders import Clock, Peer, WatchedCore, make_core, make_settings
+from tests.learner.builders import Peer, WatchedCore, make_core, make_settings
+from tests.support.clock import Clock
 
 BOUNDS = WorkerRange(2, 12)
 LANES = 16

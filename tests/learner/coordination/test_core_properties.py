@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from learner.state.lanes import LaneState
 from protos.unspool.v1.learner_pb2 import HeldLane, LaneReturn
-from tests.learner.builders import Clock, Peer, make_core, update
+from tests.learner.builders import Peer, make_core, update
+from tests.support.clock import Clock
 
 NAMES = ("w0", "w1", "w2")
 LANES = 4

@@ -7,7 +7,8 @@ import pytest
 
 from learner.coordination.status import build_status
 from protos.unspool.v1.learner_pb2 import LaneReturn
-from tests.learner.builders import Clock, Peer, WatchedCore, make_core, update
+from tests.learner.builders import Peer, WatchedCore, make_core, update
+from tests.support.clock import Clock
 
 
 def make_async(run_dir: Path, clock: Clock | None = None, **changes: Any) -> WatchedCore:

@@ -9,7 +9,8 @@ from learner.state.lanes import LaneState
 from learner.storage.snapshots import SnapshotRef
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import HeldLane, LaneReturn
-from tests.learner.builders import Clock, Peer, WatchedCore, make_core, run_one_step, update
+from tests.learner.builders import Peer, WatchedCore, make_core, run_one_step, update
+from tests.support.clock import Clock
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """A relay as the learner sees it: one worker of many, or of none."""
 
 from protos.unspool.v1 import learner_pb2
-from tests.learner.builders import Clock, Peer, WatchedCore, make_core
+from tests.learner.builders import Peer, WatchedCore, make_core
+from tests.support.clock import Clock
 
 
 def make_relay(core: WatchedCore, workers: int) -> Peer:

@@ -14,7 +14,8 @@ from protos.as_dict import as_dict
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.admin_pb2 import Status
 from protos.unspool.v1.learner_pb2 import UnrollInfo
-from tests.learner.builders import Clock, Peer, WatchedCore, make_core, outcome, run_one_step, update
+from tests.learner.builders import Peer, WatchedCore, make_core, outcome, run_one_step, update
+from tests.support.clock import Clock
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from learner.coordination.assignment import Candidate, assign, surplus
 from learner.state.throughput import Throughput
 from protos.unspool.v1.learner_pb2 import LaneReturn
-from tests.learner.builders import Clock, Peer, WatchedCore, make_core, update
+from tests.learner.builders import Peer, WatchedCore, make_core, update
+from tests.support.clock import Clock
 
 paces = st.lists(st.floats(0.1, 10.0), min_size=1, max_size=5)
 

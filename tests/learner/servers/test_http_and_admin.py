@@ -12,7 +12,8 @@ import pytest
 
 from protos.unspool.v1 import admin_pb2
 from tests.learner.builders import TOKENS, gradient_body, make_settings
-from tests.learner.running import PATIENCE_S, HandWrittenWorker, RunningLearner
+from tests.learner.running import HandWrittenWorker, RunningLearner
+from tests.support.patience import PATIENCE_S
 
 
 @pytest.fixture

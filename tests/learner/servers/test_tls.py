@@ -19,8 +19,10 @@ from protos.rpc.server_tls import ServerTls
 from protos.rpc.tls import Identity
 from protos.unspool.v1 import admin_pb2, learner_pb2
 from tests.certificates import served, signed, trial_certificates
-from tests.learner.builders import TOKENS, Clock, gradient_body, make_settings
-from tests.learner.running import PATIENCE_S, HandWrittenWorker, RunningLearner
+from tests.learner.builders import TOKENS, gradient_body, make_settings
+from tests.learner.running import HandWrittenWorker, RunningLearner
+from tests.support.clock import Clock
+from tests.support.patience import PATIENCE_S
 
 
 @pytest.fixture(scope="module")

@@ -14,28 +14,13 @@ from protos.exit_codes import ExitCode
 from protos.unspool.v1 import admin_pb2, learner_pb2
 from protos.unspool.v1.learner_pb2 import Goodbye, HeldLane
 from tests.learner.builders import EXPERIMENT, SCHEMA, gradient_body, make_settings
-from tests.learner.running import PATIENCE_S, HandWrittenWorker, RunningLearner
+from tests.learner.running import HandWrittenWorker, RunningLearner
+from tests.support.experiments import QUADRATIC, toml_of
+from tests.support.patience import PATIENCE_S
 from unspool.experiment import Experiment
 from unspool.serialization import digest
 
-LARGE_TOML = """
-seed = 1
-outer_steps = 2
-[learned_optimizer]
-type = "MLPLOpt"
-hidden_size = 720
-[outer_optimizer]
-type = "sgd"
-learning_rate = 0.1
-[aggregation]
-lanes = 1
-[[estimators]]
-type = "TruncatedPES"
-trunc_length = 10
-num_tasks = 2
-truncation_schedule = { type = "ConstantTruncationSchedule", total_length = 20 }
-task_family = { type = "FixedDimQuadraticFamily", dim = 3 }
-"""
+LARGE_TOML = toml_of(QUADRATIC, "learned_optimizer={type='MLPLOpt', hidden_size=720}", "aggregation.lanes=1")
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import pytest
 
 from learner.coordination.status import waiting_for
 from learner.state.arrivals import ArrivalTimes
-from tests.learner.builders import Clock, Peer, WatchedCore, make_core, update
+from tests.learner.builders import Peer, WatchedCore, make_core, update
+from tests.support.clock import Clock
 
 
 def observed(*offsets_s: float, longest_s: float = 100.0) -> ArrivalTimes:

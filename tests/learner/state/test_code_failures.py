@@ -9,7 +9,8 @@ from learner.state.code_failures import SHOWN_S, CodeFailures
 from protos.unspool.v1 import common_pb2
 from protos.unspool.v1.admin_pb2 import AbsentWorker, SupervisionNote
 from protos.unspool.v1.learner_pb2 import LaneFailure, LogLine
-from tests.learner.builders import Clock, Peer, WatchedCore, make_core
+from tests.learner.builders import Peer, WatchedCore, make_core
+from tests.support.clock import Clock
 from unspool.failure_report import FailureReport, Frame
 
 EXPIRED = common_pb2.FailureReport(

@@ -17,8 +17,10 @@ from protos.rpc.denials import HANDSHAKE_S, DenialReason, Denials
 from protos.rpc.roles import Role, certificate_name, certified, needed_role
 from protos.rpc.server import _OPTIONS, GrpcServer
 from protos.unspool.v1 import admin_pb2, common_pb2, learner_pb2
-from tests.learner.builders import TOKENS, Clock, make_settings
-from tests.learner.running import PATIENCE_S, HandWrittenWorker, RunningLearner
+from tests.learner.builders import TOKENS, make_settings
+from tests.learner.running import HandWrittenWorker, RunningLearner
+from tests.support.clock import Clock
+from tests.support.patience import PATIENCE_S
 
 METHODS: list[tuple[str, MethodDescriptor]] = [
     (plane, method)

@@ -9,7 +9,7 @@ from service.display import tables
 from service.display.output import Console
 from service.display.progress import BarDisplay, LineDisplay, bars_on, display_on, duration, facts
 from service.run.run_directory import RunDirectory
-from tests.service.fakes import Clock
+from tests.support.clock import Clock
 
 RUNNING = Status(
     run="digits",

@@ -3,14 +3,15 @@ import pytest
 from protos.exit_codes import ExitCode
 from protos.unspool.v1.admin_pb2 import DrainRequest
 from service.supervise.fleet import Fleet, RestartPolicy
-from tests.service.fakes import Clock, FakeAdmin, FakePool
+from tests.service.fakes import FakeAdmin, FakePool
+from tests.support.clock import Clock
 
 
 class World:
     """A fleet, and everything that it deals with."""
 
     def __init__(self, workers_desired: int) -> None:
-        self.clock, self.pool, self.admin = Clock(), FakePool(), FakeAdmin(workers_desired)
+        self.clock, self.pool, self.admin = Clock(0.0), FakePool(), FakeAdmin(workers_desired)
         self.fleet = Fleet(self.pool, self.admin, self.clock, RestartPolicy(crashes=3))
 
     def reconcile(self, after_s: float = 0.0) -> None:

@@ -4,7 +4,8 @@ from protos.exit_codes import CheckpointError, ExitCode, FailedError, Interrupte
 from service.supervise.fleet import Fleet, RestartPolicy
 from service.supervise.learner_restarts import LearnerRestarts
 from service.supervise.supervisor import Supervisor
-from tests.service.fakes import Clock, FakeAdmin, FakeLearner, FakePool
+from tests.service.fakes import FakeAdmin, FakeLearner, FakePool
+from tests.support.clock import Clock
 
 
 class World:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from protos.exit_codes import ExitCode
-from tests.workers.fake_learner import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 from workers.pools.local_pool import LocalPool
 from workers.pools.pool import Exit
 

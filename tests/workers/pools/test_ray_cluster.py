@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.workers.fake_learner import PATIENCE_S
+from tests.support.patience import PATIENCE_S
 from tests.workers.pools.trivial_actor import TrivialActor
 from workers.pools.pool import Exit, LearnerAccess
 from workers.pools.ray_pool import ActorResources, RayPool

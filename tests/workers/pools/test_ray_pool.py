@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import PATIENCE_S
 from tests.workers.cluster import TOKEN, Cluster
-from tests.workers.fake_learner import PATIENCE_S
 from tests.workers.pools.trivial_actor import TrivialActor
 from workers.pools.actor import WorkerActor
 from workers.pools.pool import Exit, LearnerAccess, WorkerProcess

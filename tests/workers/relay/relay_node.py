@@ -7,20 +7,14 @@ import numpy as np
 
 from protos import codec
 from protos.unspool.v1 import learner_pb2
-from tests.workers.fake_learner import PATIENCE_S, FakeStream
+from tests.support.clock import Clock
+from tests.support.patience import PATIENCE_S
+from tests.workers.fake_learner import FakeStream
 from workers.relay.core import RelayCore
 from workers.session.session_state import Joined, SessionState
 
 SCHEMA = codec.schema_of([np.zeros(3, np.float32), np.zeros((), np.float32)])
 TTL_S = 30.0
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def body(*values: float) -> bytes:

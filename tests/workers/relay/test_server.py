@@ -12,7 +12,8 @@ from protos.rpc.connection import advertised_host
 from protos.rpc.tls import Identity, TlsError
 from protos.unspool.v1 import learner_pb2
 from tests.certificates import served, signed, trial_certificates
-from tests.workers.fake_learner import PATIENCE_S, FakeLearner
+from tests.support.patience import PATIENCE_S
+from tests.workers.fake_learner import FakeLearner
 from workers.relay.relay import Relay, RelaySettings
 from workers.settings import WorkerSettings
 

@@ -7,8 +7,8 @@ import pytest
 
 from protos.exit_codes import ExitCode
 from protos.unspool.v1 import learner_pb2
+from tests.support.patience import PATIENCE_S
 from tests.workers.cluster import TOKEN, Cluster
-from tests.workers.fake_learner import PATIENCE_S
 from tests.workers.watched_stream import WatchedStream
 from workers.relay.relay import Relay, RelaySettings
 from workers.session.client import LearnerClient, LearnerStream

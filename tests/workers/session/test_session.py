@@ -1,4 +1,3 @@
-import itertools
 import random
 import threading
 from collections.abc import Iterator
@@ -7,22 +6,14 @@ import pytest
 
 from protos.exit_codes import ExitCode
 from protos.unspool.v1 import learner_pb2
-from tests.workers.fake_learner import PATIENCE_S, FakeLearner
+from tests.support.clock import Clock
+from tests.support.patience import PATIENCE_S
+from tests.workers.fake_learner import FakeLearner
 from workers.session.client import UnavailableError
 from workers.session.learner_session import FullJitterBackoff, LearnerSession
 from workers.session.session_state import Joined, SessionState
 
 HELD = learner_pb2.HeldLane(lane=1, fencing_token=2, seq=3)
-
-
-class Clock:
-    """Moves by `step_s` at every look."""
-
-    def __init__(self, step_s: float) -> None:
-        self._times_s = itertools.count(0.0, step_s)
-
-    def __call__(self) -> float:
-        return next(self._times_s)
 
 
 def make_session(
@@ -34,7 +25,7 @@ def make_session(
         learner_pb2.JoinRequest(worker_name="w0", process_uuid="abc"),
         lambda: learner_pb2.Heartbeat(lanes=[HELD]),
         orphan_ttl_s=orphan_ttl_s,
-        clock=Clock(step_s),
+        clock=Clock(0.0, step_s=step_s),
         draws=random.Random(0),
     )
 

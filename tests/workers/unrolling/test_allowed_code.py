@@ -3,6 +3,7 @@ import tomllib
 import pytest
 
 from protos.exit_codes import ExitCode, RefusedError
+from tests.support.experiments import QUADRATIC, toml_of
 from tests.workers.fake_learner import EXPERIMENT, FakeLearner
 from workers.unrolling.allowed_code import COMPONENT_PACKAGES, check_components
 
@@ -31,9 +32,8 @@ def test_a_worker_may_name_the_packages_that_it_trusts() -> None:
 def test_a_learner_that_wants_a_program_started_gets_a_refusal(start, tmp_path, monkeypatch):
     monkeypatch.delenv(COMPONENT_PACKAGES, raising=False)
     proof, learner = tmp_path / "proof", FakeLearner()
-    task = '{ type = "subprocess:Popen", args = ["touch", "' + str(proof) + '"] }'
-    family = '{ type = "FixedDimQuadraticFamily", dim = 3 }'
-    learner.reply.experiment_toml = EXPERIMENT.replace(family, task)
+    task = f"estimators.0.task_family={{type='subprocess:Popen', args=['touch', '{proof}']}}"
+    learner.reply.experiment_toml = toml_of(QUADRATIC, task)
     running = start(learner)
     assert "subprocess:Popen" in learner.next("log").log.text
     assert running.exit_code() == ExitCode.REFUSED

@@ -1,15 +1,8 @@
 from protos.unspool.v1 import learner_pb2
+from tests.support.clock import Clock
 from workers.unrolling.progress import Progress
 
 Phase = learner_pb2.Heartbeat
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def test_each_estimate_is_a_phase_of_its_own():
