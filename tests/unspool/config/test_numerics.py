@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,12 +14,12 @@ import pytest
 from tests.unspool.outer_trainers import examples
 from tests.unspool.systems import examples as systems
 from tests.unspool.tasks.examples import FAMILIES, TASKS, batch_of
-from unspool.lanes import estimate_lane
+from unspool.lanes import LaneEstimate, estimate_lane
 from unspool.learned_optimizers.base import LearnableAdam, LearnableSGDM
 from unspool.learned_optimizers.mlp_lopt import MLPLOpt
+from unspool.outer_trainers.gradient_estimator import GradientEstimator, WorkerWeights
 from unspool.outer_trainers.gradient_learner import AggregatedGradient, GradientLearner
 from unspool.outer_trainers.truncated_es_shared_noise import NRES
-from unspool.outer_trainers.truncated_pes import TruncatedPES
 from unspool.outer_trainers.truncated_step import VectorizedTruncatedStep
 from unspool.tasks.base import TaskFamily
 
@@ -38,27 +39,38 @@ def dtypes(tree: Any) -> list[Any]:
     return [leaf.dtype for leaf in jax.tree.leaves(tree)]
 
 
+def two_estimates(estimator: GradientEstimator, weights: WorkerWeights) -> list[LaneEstimate]:
+    state = examples.first_state(estimator, weights, KEY_DATA)
+    first = estimate_lane(estimator, weights, state, 0, 0, 1)
+    return [first, estimate_lane(estimator, weights, first.unroll_state, 0, 0, 2)]
+
+
+@pytest.mark.parametrize("name", examples.ESTIMATORS)
+def test_estimators_compute_with_data_of_64_bits(name: str) -> None:
+    estimator = examples.example(name)
+    first, second = two_estimates(estimator, examples.weights_of(estimator))
+    assert dtypes(second.unroll_state) == dtypes(first.unroll_state)
+    assert float(second.weight) > 0
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize("name", examples.ESTIMATORS)
 def test_estimators_give_gradients_of_thetas_dtype(name: str, dtype: Any) -> None:
     estimator = examples.example(name)
     weights = examples.weights_of(estimator)
     weights = weights._replace(theta=jax.tree.map(lambda leaf: leaf.astype(dtype), weights.theta))
-    estimate = estimate_lane(estimator, weights, examples.first_state(estimator, weights, KEY_DATA), 0, 0, 1)
-    again = estimate_lane(estimator, weights, estimate.unroll_state, 0, 0, 2)
-    assert dtypes(again.grad) == dtypes(weights.theta)
-    assert (again.mean_loss.dtype, again.weight.dtype) == (jnp.float32, jnp.float32)
-    assert dtypes(again.unroll_state) == dtypes(estimate.unroll_state)
-    assert float(again.weight) > 0
+    first, second = jax.eval_shape(functools.partial(two_estimates, estimator), weights)
+    assert dtypes(second.grad) == dtypes(weights.theta)
+    assert (second.mean_loss.dtype, second.weight.dtype) == (jnp.float32, jnp.float32)
+    assert dtypes(second.unroll_state) == dtypes(first.unroll_state)
 
 
 @pytest.mark.parametrize("name", systems.TABLES)
 def test_systems_are_unrolled(name: str) -> None:
     step = VectorizedTruncatedStep(systems.example(name), 2)
-    for estimator in (TruncatedPES(step, 10), NRES(step, 10, weight_by="episode")):
-        weights = systems.weights_of(step.truncated_step)
-        state = examples.first_state(estimator, weights, KEY_DATA)
-        assert dtypes(estimate_lane(estimator, weights, state, 0, 0, 1).grad) == dtypes(weights.theta)
+    weights = systems.weights_of(step.truncated_step)
+    estimate, _ = two_estimates(NRES(step, 10, weight_by="episode"), weights)
+    assert dtypes(estimate.grad) == dtypes(weights.theta)
 
 
 @pytest.mark.parametrize("task", [*TASKS, *FAMILIES], ids=lambda task: type(task).__name__)

@@ -12,17 +12,19 @@ import pytest
 
 from tests.unspool.outer_trainers.examples import ESTIMATORS, example, weights_of
 from unspool import lanes
-from unspool.learned_optimizers.base import LearnableAdam, LearnableSGD
+from unspool.learned_optimizers.base import LearnableSGD
 from unspool.optimizers.base import SGD
 from unspool.optimizers.optax_opts import Adam
 from unspool.outer_trainers.gradient_learner import (
     AggregatedGradient,
+    GradientEstimator,
+    GradientEstimatorOut,
     GradientLearner,
     SingleMachineGradientLearner,
+    WorkerWeights,
     gradient_worker_compute,
 )
 from unspool.outer_trainers.lopt_truncated_step import VectorizedLOptTruncatedStep
-from unspool.outer_trainers.truncated_es import TruncatedES
 from unspool.outer_trainers.truncated_pes import TruncatedPES
 from unspool.outer_trainers.truncation_schedule import LogUniformLengthSchedule
 from unspool.tasks.quadratics import FixedDimQuadraticFamily
@@ -154,7 +156,7 @@ def test_a_worker_averages_its_estimators_by_weight() -> None:
     out = gradient_worker_compute(weights, estimators, states, KEY, with_metrics=True)
     first_key, second_key = jax.random.split(KEY)[1], jax.random.split(jax.random.split(KEY)[0])[1]
     alone = [
-        estimator.compute_gradient_estimate(weights, key, state)[0]
+        estimator.compute_gradient_estimate(weights, key, state, with_summary=True)[0]
         for estimator, key, state in zip(estimators, (first_key, second_key), states, strict=True)
     ]
     total = alone[0].weight + alone[1].weight
@@ -164,18 +166,24 @@ def test_a_worker_averages_its_estimators_by_weight() -> None:
     assert any(name.endswith("delta_loss") for name in out.metrics)
 
 
+@dataclasses.dataclass(frozen=True)
+class WithLoss(GradientEstimator):
+    """Reports this mean loss, and zeros as the gradient."""
+
+    loss: float
+
+    def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> Any:
+        return None
+
+    def compute_gradient_estimate(self, worker_weights: WorkerWeights, *_: Any, **__: Any) -> Any:
+        grad = jax.tree.map(jnp.zeros_like, worker_weights.theta)
+        return GradientEstimatorOut(jnp.float32(self.loss), grad, None, None), {}
+
+
 @pytest.mark.parametrize("loss", [np.nan, np.inf, -np.inf])
 def test_a_mean_loss_that_is_not_finite_is_reported_as_the_value_asked_for(loss: float) -> None:
-    @dataclasses.dataclass(frozen=True)
-    class Diverged(TruncatedES):
-        def compute_gradient_estimate(self, *args: Any, **kwargs: Any) -> Any:
-            out, metrics = super().compute_gradient_estimate(*args, **kwargs)
-            return out._replace(mean_loss=jnp.float32(loss)), metrics
-
-    estimator = Diverged(example("TruncatedES").truncated_step, 10)
-    weights = weights_of(estimator)
-    states = [estimator.init_worker_state(weights, KEY)]
-    out = gradient_worker_compute(weights, [estimator], states, KEY, False, clip_nan_loss_to_value=7.0)
+    weights = WorkerWeights({"w": jnp.zeros(3)}, None, None)
+    out = gradient_worker_compute(weights, [WithLoss(loss)], [None], KEY, False, clip_nan_loss_to_value=7.0)
     assert float(out.to_put.mean_loss) == 7.0
 
 
@@ -231,8 +239,8 @@ def test_an_integer_seed_is_its_key() -> None:
     estimator = example("TruncatedPES")
     weights = weights_of(estimator)
     by_seed, by_key = (
-        lanes.estimate_lane(estimator, weights, lanes.init_lane(estimator, weights, s, 2), s, 2, 1)
-        for s in (4294967295, jax.random.PRNGKey(np.uint32(4294967295)))
+        lanes.init_lane(estimator, weights, seed, 2)
+        for seed in (4294967295, jax.random.PRNGKey(np.uint32(4294967295)))
     )
     jax.tree.map(np.testing.assert_array_equal, by_seed, by_key)
 
@@ -256,13 +264,3 @@ def test_an_estimate_counts_the_steps_it_cost() -> None:
     assert int(estimate.info.inner_steps) == 2 * 3 * 9
     assert float(estimate.weight) == 3  # tasks
     assert int(estimate.info.finished_tasks) == 3
-
-
-@pytest.mark.promoting
-def test_learnable_adam_is_meta_trained_by_every_estimator() -> None:
-    for name in ESTIMATORS:
-        learner = SingleMachineGradientLearner(LearnableAdam(), [example(name)], optax.adam(0.05))
-        state = learner.init(KEY)
-        for _ in range(3):
-            state, _, metrics = learner.update(state, KEY)
-        assert int(metrics["applied"]) == 1
