@@ -143,7 +143,7 @@ class _Learner:
         self._start_tickers(core)
         self._start_servers(core, series)
         self._announce(core, run.term)
-        loop = UpdateLoop(core.updates, outer, writer, series)
+        loop = UpdateLoop(core, outer, writer, series)
         update = OwnedThread("update", lambda: self._inbox.put(loop.run()), self._inbox.put)
         update.start()
         self._cleanup.callback(update.join, _JOIN_S)
@@ -177,7 +177,7 @@ class _Learner:
 
     def _start_writer(self, core: LearnerCore, outer_step: int) -> DiskWriter:
         records = Records(self._directory.metrics, outer_step)
-        saver = Saver(core.updates, self._checkpoints, self._snapshots)
+        saver = Saver(core.checkpoints, self._checkpoints, self._snapshots)
         writer = DiskWriter(core.updates, records, saver, self._inbox.put)
         writer.start()
         self._cleanup.callback(writer.close)

@@ -1,22 +1,20 @@
 """Admin commands: scale, drain and evict workers, reset lanes, pause, stop, save checkpoints."""
 
-import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
 
-from learner.coordination.checkpointing import CheckpointSchedule
+from learner.coordination.checkpointing import Checkpoints
 from learner.coordination.core_lock import CoreLock, LockedCommands, locked
 from learner.coordination.leases import Leases
 from learner.coordination.quarantine import Quarantine
 from learner.coordination.stacks import Stacks
 from learner.scale import Scale, WorkerRange
-from learner.state import messages
 from learner.state.run import Run
 from learner.state.sessions import WorkerSession
 from learner.storage.checkpoint_store import CheckpointFile
-from protos.unspool.v1.admin_pb2 import Event, SupervisionNote
-from protos.unspool.v1.learner_pb2 import Goodbye
+from protos.unspool.v1.admin_pb2 import SupervisionNote
+from protos.unspool.v1.learner_pb2 import Drain, Goodbye, LearnerMessage
 
 _STACK_S: Final = 5.0
 
@@ -35,7 +33,7 @@ class Admin(LockedCommands):
         leases: Leases,
         quarantine: Quarantine,
         stacks: Stacks,
-        checkpoints: CheckpointSchedule,
+        checkpoints: Checkpoints,
         remember_scale: Callable[[Scale], None],
     ) -> None:
         super().__init__(lock)
@@ -102,7 +100,7 @@ class Admin(LockedCommands):
         """
         session = self._named("drain", worker_name)
         session.draining = True
-        session.send(messages.drain(reason, deadline_s))
+        session.send(LearnerMessage(drain=Drain(reason=reason, deadline_s=deadline_s)))
         self._run.report("info", "worker_drained", f"{worker_name}: {reason[:200]}")
 
     @locked
@@ -124,11 +122,9 @@ class Admin(LockedCommands):
             ConnectionError: the worker has no open stream.
             TimeoutError: the worker did not answer in time.
         """
-        asked = self.ask_for_stack(worker_name)
         try:
-            return asked.result(_STACK_S)
+            return self.ask_for_stack(worker_name).result(_STACK_S)
         except TimeoutError:
-            self.give_up_stack(worker_name, asked)
             text = f"{worker_name} did not answer within {_STACK_S:.0f} s: its process may be stopped"
             raise TimeoutError(text) from None
 
@@ -139,12 +135,6 @@ class Admin(LockedCommands):
         if session.stream is None:
             raise ConnectionError(f"stack WORKER = {worker_name}: it has lost its connection to the learner")
         return self._stacks.ask(session)
-
-    @locked
-    def give_up_stack(self, worker_name: str, asked: Future[str]) -> None:
-        """Abandon a request for a worker's stack traces."""
-        with contextlib.suppress(KeyError):
-            self._stacks.give_up(self._named("stack", worker_name), asked)
 
     @locked
     def reset_lane(self, number: int, *, fresh: bool) -> None:
@@ -217,16 +207,6 @@ class Admin(LockedCommands):
         if self._run.control.final is not None:
             raise WrongStateError(f"the run is {self._run.control.final}")
         return self._checkpoints.request()
-
-    @locked
-    def events_after(self, number: int, limit: int) -> list[Event]:
-        """Return up to `limit` events with numbers larger than `number`, oldest first."""
-        return self._run.telemetry.events.after(number, limit)
-
-    @locked
-    def latest_events(self, count: int) -> list[Event]:
-        """Return the last `count` events, oldest first."""
-        return self._run.telemetry.events.latest(count)
 
     def _named(self, command: str, worker_name: str) -> WorkerSession:
         session = self._run.sessions.named(worker_name)

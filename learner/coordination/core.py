@@ -1,7 +1,7 @@
 """The learner without its transport: one method for each message, query and timer tick.
 
 The core has no thread, no socket and no clock of its own. Every public method holds the core's lock, so any
-thread may call it. Admin commands are in `admin`; the update thread's methods are in `updates`.
+thread may call it. The methods for pushes, updates, checkpoints and admin commands are in its attributes.
 """
 
 from collections.abc import Callable
@@ -10,10 +10,11 @@ from typing import Final
 from learner.coordination.admin import Admin
 from learner.coordination.admission import check_worker
 from learner.coordination.autoscale import Autoscaler
+from learner.coordination.checkpointing import Checkpoints
 from learner.coordination.core_lock import CoreLock, LockedCommands, locked
 from learner.coordination.leases import Leases
 from learner.coordination.liveness import Liveness
-from learner.coordination.pushes import Body, Pushes
+from learner.coordination.pushes import Pushes
 from learner.coordination.quarantine import Quarantine
 from learner.coordination.stacks import Stacks
 from learner.coordination.status import build_status
@@ -24,7 +25,7 @@ from learner.state import messages
 from learner.state.code_failures import read_report
 from learner.state.run import Run
 from learner.state.sessions import WorkerSession
-from learner.storage.events import Level
+from learner.storage.events import EventLog, Level
 from learner.storage.snapshots import SnapshotRef
 from learner.storage.thetas import Published
 from protos.rpc.connection import PROTOCOL
@@ -33,7 +34,7 @@ from protos.rpc.send_queue import SendQueue
 from protos.rpc.session_host import JoinDeniedError
 from protos.unspool.v1 import admin_pb2, learner_pb2
 from protos.unspool.v1.common_pb2 import Schema
-from protos.unspool.v1.learner_pb2 import Goodbye, GradientEstimatorOut
+from protos.unspool.v1.learner_pb2 import Drain, Goodbye, HeartbeatAck, LearnerMessage
 
 _LOG_LINES: Final = 1000  # limits of a session's log lines, so that a worker cannot flood the event log
 _LOG_CHARACTERS: Final = 8000
@@ -43,6 +44,13 @@ _SNAPSHOTS: Final = "snapshots"
 
 class LearnerCore(LockedCommands):
     """The coordination of a run.
+
+    Attributes:
+        events: the event log, which is thread-safe.
+        pushes: takes the workers' pushes.
+        updates: serves the update thread.
+        checkpoints: serves the threads that make and write checkpoints.
+        admin: executes admin commands.
 
     Args:
         run: the state; only the core may change it from now on.
@@ -54,19 +62,15 @@ class LearnerCore(LockedCommands):
         self._run = run
         self._leases = Leases(run)
         self._quarantine = Quarantine(run, self._leases)
-        self._pushes = Pushes(run, self._leases, self._quarantine)
         self._autoscaler = Autoscaler(run)
         self._stacks = Stacks(run)
         self._liveness = Liveness(run, self._leases, self._stacks)
-        self.updates = Updates(self._lock, run, self._leases, self._pushes)
+        self.events: EventLog = run.telemetry.events
+        self.pushes = Pushes(self._lock, run, self._leases, self._quarantine)
+        self.checkpoints = Checkpoints(self._lock, run)
+        self.updates = Updates(self._lock, run, self._leases, self.pushes, self.checkpoints)
         self.admin = Admin(
-            self._lock,
-            run,
-            self._leases,
-            self._quarantine,
-            self._stacks,
-            self.updates.schedule,
-            remember_scale,
+            self._lock, run, self._leases, self._quarantine, self._stacks, self.checkpoints, remember_scale
         )
 
     @property
@@ -127,7 +131,7 @@ class LearnerCore(LockedCommands):
             return session.session_id, stream
         session.send(messages.theta(self._run.thetas.newest, self._run.settings.chunk_bytes))
         if session.draining:
-            session.send(messages.drain("draining", 0.0))
+            session.send(LearnerMessage(drain=Drain(reason="draining")))
         self._leases.rebalance(self._run.clock())
         return session.session_id, stream
 
@@ -169,20 +173,8 @@ class LearnerCore(LockedCommands):
         session = self._run.sender(session_id)
         if session is not None:
             session.take_heartbeat(heartbeat)
-            session.send(messages.heartbeat_ack(self._run.outer_step, self._leases.credits(session_id)))
-
-    @locked
-    def announce_push(self, session_id: str, push: GradientEstimatorOut) -> bool:
-        """Return whether to read the body of a push; if not, the push has been answered."""
-        session = self._run.sender(session_id)
-        return session is not None and self._pushes.announce(session, push)
-
-    @locked
-    def push(self, session_id: str, push: GradientEstimatorOut, body: Body) -> None:
-        """Judge a push, buffer it if it is accepted, and answer it."""
-        session = self._run.sender(session_id)
-        if session is not None:
-            self._pushes.receive(session, push, body)
+            ack = HeartbeatAck(outer_step=self._run.outer_step, credits=self._leases.credits(session_id))
+            session.send(LearnerMessage(heartbeat_ack=ack))
 
     @locked
     def wants_snapshot(self, session_id: str, snapshot: learner_pb2.Snapshot) -> bool:
@@ -342,8 +334,9 @@ class LearnerCore(LockedCommands):
         """Record that `error` ended the update thread; `is_fenced` if another learner has taken over."""
         self._run.report("error", "learner_crashed", repr(error))
         self._run.broken = self._run.broken or repr(error)
+        goodbye = Goodbye(reason=Goodbye.EXPIRED, detail="another learner has taken over; join it")
         for session in self._run.sessions if is_fenced else ():
-            session.send(messages.goodbye(Goodbye.EXPIRED, "another learner has taken over; join it"))
+            session.send(LearnerMessage(goodbye=goodbye))
 
     def _join_reply(self, session: WorkerSession) -> learner_pb2.JoinReply:
         run, settings = self._run, self._run.settings

@@ -10,7 +10,7 @@ from learner.state.lanes import Lane, LaneState, term_of
 from learner.state.run import Run
 from learner.state.run_state import RunState
 from learner.state.sessions import SessionStatus, WorkerSession
-from protos.unspool.v1.learner_pb2 import Goodbye, HeldLane
+from protos.unspool.v1.learner_pb2 import Goodbye, HeldLane, LearnerMessage
 
 _SPEEDS_S: Final = 20.0  # the lifetime of cached worker speeds
 _ENDINGS: Final = {RunState.FINISHED: Goodbye.FINISHED, RunState.STOPPED: Goodbye.STOPPED}
@@ -95,7 +95,7 @@ class Leases:
 
     def close(self, session: WorkerSession, reason: Goodbye.Reason, detail: str) -> None:
         """End a session and reassign its lanes."""
-        session.send(messages.goodbye(reason, detail))
+        session.send(LearnerMessage(goodbye=Goodbye(reason=reason, detail=detail)))
         self.release_all(session)
         self._run.sessions.close(session)
         if self._run.control.final is None:
@@ -110,7 +110,8 @@ class Leases:
     def say_how_it_ended(self, session: WorkerSession) -> None:
         """Send a worker the outcome of the run. Its session ends with its stream."""
         reason = _ENDINGS.get(self._run.control.final or RunState.FAILED, Goodbye.FAILED)
-        session.send(messages.goodbye(reason, f"at outer step {self._run.outer_step}"))
+        goodbye = Goodbye(reason=reason, detail=f"at outer step {self._run.outer_step}")
+        session.send(LearnerMessage(goodbye=goodbye))
 
     def rebalance(self, now_s: float) -> None:
         """Lease free lanes, and revoke some if loads are uneven."""

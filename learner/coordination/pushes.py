@@ -8,6 +8,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from learner.coordination.core_lock import CoreLock, LockedCommands, locked
 from learner.coordination.lateness import Lateness
 from learner.coordination.leases import Leases
 from learner.coordination.quarantine import Quarantine
@@ -20,13 +21,7 @@ from protos.rpc.denials import DenialReason
 from protos.rpc.push import checksum_of, leaves_of, parts_of, verdict_on
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.common_pb2 import Schema
-from protos.unspool.v1.learner_pb2 import (
-    GradientEstimatorOut,
-    LearnerMessage,
-    Part,
-    PartVerdict,
-    PushVerdict,
-)
+from protos.unspool.v1.learner_pb2 import GradientEstimatorOut, LearnerMessage, Part, PartVerdict, PushVerdict
 
 _DENIALS: Final = {
     learner_pb2.SCHEMA_MISMATCH: DenialReason.WRONG_SCHEMA,
@@ -49,68 +44,70 @@ class Body:
     finite: bool = True
 
     @classmethod
-    def read(cls, data: codec.Buffer, crc32: int | None, schema: Schema) -> Self:
-        """Read the bytes of a body; `crc32` is None if they came in chunks, which have their own CRCs."""
+    def read(cls, push: GradientEstimatorOut, data: codec.Buffer | codec.CodecError, schema: Schema) -> Self:
+        """Read the body received with a push, or keep the error received in its place."""
+        if isinstance(data, codec.CodecError):
+            return cls(error=data)
         try:
-            leaves = leaves_of(data, crc32, schema)
+            leaves = leaves_of(data, checksum_of(push), schema)
         except codec.CodecError as error:
             return cls(error=error)
         return cls(leaves, finite=all(bool(np.isfinite(leaf).all()) for leaf in leaves))
 
-    @classmethod
-    def received(
-        cls, push: GradientEstimatorOut, data: codec.Buffer | codec.CodecError, schema: Schema
-    ) -> Self:
-        """Read the body received with a push, or keep the error received in its place."""
-        if isinstance(data, codec.CodecError):
-            return cls(error=data)
-        return cls.read(data, checksum_of(push), schema)
 
-
-class Pushes:
+class Pushes(LockedCommands):
     """Judges pushes and sends each verdict to the worker."""
 
-    def __init__(self, run: Run, leases: Leases, quarantine: Quarantine) -> None:
+    def __init__(self, lock: CoreLock, run: Run, leases: Leases, quarantine: Quarantine) -> None:
+        super().__init__(lock)
         self._run = run
         self._leases = leases
         self._quarantine = quarantine
         self._lateness = Lateness(run, leases)
 
-    def announce(self, session: WorkerSession, push: GradientEstimatorOut) -> bool:
+    @locked
+    def announce(self, session_id: str, push: GradientEstimatorOut) -> bool:
         """Return whether to read the body of a push; if not, answer the push."""
-        return self._passes(session, push, None)
+        session = self._run.sender(session_id)
+        return session is not None and self._passes(session, push, None)
 
-    def receive(self, session: WorkerSession, push: GradientEstimatorOut, body: Body) -> None:
+    @locked
+    def receive(self, session_id: str, push: GradientEstimatorOut, body: Body) -> None:
         """Judge a push, buffer it if it is accepted, and answer it.
 
         The push is judged again, because the run may have changed since its announcement. A non-finite push
         is buffered without gradient and with weight 0, so that the update does not wait for it: a repetition
         of the estimate would give the same result.
         """
-        if not self._passes(session, push, body):
+        session = self._run.sender(session_id)
+        if session is None or not self._passes(session, push, body):
             return
         parts = parts_of(push)
-        buffered = BufferedPush.of(push, parts, session.session_id, self._run.clock())
+        buffered = BufferedPush.of(push, parts, session_id, self._run.clock())
         finite = body.finite and _has_finite_weight(buffered)
         filled: dict[str, Any] = {"grad": body.leaves} if finite else {"weight": 0.0, "mean_loss": 0.0}
         for part in parts:
             self._advance(session, part)
         self._run.buffer.add(dataclasses.replace(buffered, **filled))
-        verdict = learner_pb2.ACCEPTED if finite else learner_pb2.NONFINITE
-        detail = "" if finite else "counts as an arrival without weight"
-        self._answer(session, _about(push), verdict, detail)
+        if finite:
+            self._answer(session, _about(push), learner_pb2.ACCEPTED)
+        else:
+            detail = "counts as an arrival without weight"
+            self._answer(session, _about(push), learner_pb2.NONFINITE, detail)
         for part in parts:
             # The mean does not show which part is not finite, so no lane is blamed; relays omit such parts.
             self._quarantine.estimated(self._run.lanes[part.lane], finite=finite or bool(push.parts))
 
     def settle(self, push: BufferedPush, verdict: learner_pb2.Verdict, detail: str = "") -> None:
-        """Count the final verdict on an accepted push; send it to the worker if its session is still open."""
+        """Count the final verdict on an accepted push; send it to the worker if its session is still open.
+
+        Used under the core's lock.
+        """
         session = self._run.sessions.get(push.session_id)
         if session is None:
             self._run.telemetry.counters.judged(verdict)
-            return
-        about = PushVerdict(push_id=push.push_id, lane=push.lane, seq=push.seq)
-        self._answer(session, about, verdict, detail)
+        else:
+            self._answer(session, _about(push), verdict, detail)
 
     def _passes(self, session: WorkerSession, push: GradientEstimatorOut, body: Body | None) -> bool:
         """Return whether the received part of a push can be accepted; if not, answer the push."""
@@ -131,7 +128,10 @@ class Pushes:
         if rejection is None:
             rejected = self._rejected_parts(session, parts_of(push))
             if push.parts:
-                about.parts.extend(_part_verdict(part, why) for part, why in rejected)
+                about.parts.extend(
+                    PartVerdict(lane=part.lane, seq=part.seq, verdict=why.verdict, detail=why.detail)
+                    for part, why in rejected
+                )
             rejection = rejected[0][1] if rejected else None
         if rejection is None and body is not None and body.error is not None:
             rejection = Rejection(verdict_on(body.error), str(body.error))
@@ -160,11 +160,10 @@ class Pushes:
         for part in parts:
             rejection = self._judge_part(session, part, reached.get(part.lane, 0))
             reached[part.lane] = max(part.seq, reached.get(part.lane, 0))
-            if rejection is None:
-                continue
-            rejected.append((part, rejection))
-            if rejection.verdict == learner_pb2.STALE:
-                self._observe(session, part)
+            if rejection is not None:
+                rejected.append((part, rejection))
+                if rejection.verdict == learner_pb2.STALE:
+                    self._observe(session, part)
         return rejected
 
     def _judge_part(self, session: WorkerSession, part: Part, reached: int) -> Rejection | None:
@@ -175,7 +174,7 @@ class Pushes:
         run = self._run
         lane = run.lanes.leased(session.session_id, part.lane, part.fencing_token)
         if lane is None:
-            return Rejection(learner_pb2.NOT_LEASED, f"lane {part.lane}, fencing_token {part.fencing_token}")
+            return Rejection(learner_pb2.NOT_LEASED, f"lane {part.lane}, fencing token {part.fencing_token}")
         if part.seq <= max(lane.accepted, reached):
             return Rejection(learner_pb2.DUPLICATE, f"the lane is at seq {max(lane.accepted, reached)}")
         return run.aggregation.reject(part.seq, part.outer_step, run.outer_step)
@@ -198,7 +197,7 @@ class Pushes:
         self._run.throughput.observe(session.session_id, part.lane, part.compute_s, now_s)
 
     def _answer(
-        self, session: WorkerSession, about: PushVerdict, verdict: learner_pb2.Verdict, detail: str
+        self, session: WorkerSession, about: PushVerdict, verdict: learner_pb2.Verdict, detail: str = ""
     ) -> None:
         about.verdict, about.detail = verdict, detail
         about.outer_step, about.credits = self._run.outer_step, self._leases.credits(session.session_id)
@@ -209,12 +208,8 @@ class Pushes:
         self._lateness.judged(session, verdict)
 
 
-def _about(push: GradientEstimatorOut) -> PushVerdict:
+def _about(push: GradientEstimatorOut | BufferedPush) -> PushVerdict:
     return PushVerdict(push_id=push.push_id, lane=push.lane, seq=push.seq)
-
-
-def _part_verdict(part: Part, rejection: Rejection) -> PartVerdict:
-    return PartVerdict(lane=part.lane, seq=part.seq, verdict=rejection.verdict, detail=rejection.detail)
 
 
 def _has_finite_weight(push: BufferedPush) -> bool:

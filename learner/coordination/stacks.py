@@ -3,16 +3,19 @@
 from concurrent.futures import Future
 from typing import Final
 
-from learner.state import messages
 from learner.state.run import Run
 from learner.state.sessions import WorkerSession
+from protos.unspool.v1.learner_pb2 import LearnerMessage, StackRequest
 
 _CHARACTERS: Final = 64 * 1024
 _EVENT_CHARACTERS: Final = 8000
 
 
 class Stacks:
-    """Requests stack dumps and delivers them to the callers. Each worker has at most one open request."""
+    """Requests stack dumps and delivers them to the callers.
+
+    Each worker has at most one open request. After a timeout it stays open, for the next caller.
+    """
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -21,18 +24,13 @@ class Stacks:
         """Request a dump; it may never arrive, so wait with a timeout and without holding the core's lock."""
         if session.stack is None:
             session.stack = Future()
-        session.send(messages.stack_request())
+        session.send(LearnerMessage(stack_request=StackRequest()))
         return session.stack
-
-    def give_up(self, session: WorkerSession, asked: Future[str]) -> None:
-        """Abandon a request."""
-        if session.stack is asked:
-            session.stack = None
 
     def record(self, session: WorkerSession) -> None:
         """Request a dump for the event log."""
         session.records_stack = True
-        session.send(messages.stack_request())
+        session.send(LearnerMessage(stack_request=StackRequest()))
 
     def take(self, session: WorkerSession, text: str) -> None:
         """Deliver a dump; drop it if it was not requested."""

@@ -1,9 +1,8 @@
-"""The core's interface to the update thread and the disk writer: batches, thetas, checkpoints, the end."""
+"""The core's interface to the update thread: batches, thetas, and the end of the run."""
 
-from collections.abc import Collection
 from typing import Final, NamedTuple
 
-from learner.coordination.checkpointing import CheckpointSchedule, SaveJob
+from learner.coordination.checkpointing import Checkpoints
 from learner.coordination.core_lock import CoreLock, LockedCommands, locked
 from learner.coordination.leases import Leases
 from learner.coordination.pushes import Pushes
@@ -12,12 +11,10 @@ from learner.state import messages
 from learner.state.aggregation import Batch
 from learner.state.run import Run
 from learner.state.run_state import RunState
-from learner.storage.checkpoint_store import CheckpointFile
 from learner.storage.events import Level
 from learner.storage.update_record import Effect, Outcome, UpdateRecord
 from protos.unspool.v1 import learner_pb2
 
-_CHECKPOINT: Final = "checkpoint"
 _METRICS: Final = "metrics"
 
 
@@ -38,12 +35,14 @@ class Work(NamedTuple):
 class Updates(LockedCommands):
     """Provides batches and publishes the resulting thetas."""
 
-    def __init__(self, lock: CoreLock, run: Run, leases: Leases, pushes: Pushes) -> None:
+    def __init__(
+        self, lock: CoreLock, run: Run, leases: Leases, pushes: Pushes, checkpoints: Checkpoints
+    ) -> None:
         super().__init__(lock)
         self._run = run
         self._leases = leases
         self._pushes = pushes
-        self.schedule = CheckpointSchedule(run)
+        self._checkpoints = checkpoints
         self._idle_since_s = self._taken_s = run.clock()
 
     def wait(self) -> None:
@@ -147,54 +146,6 @@ class Updates(LockedCommands):
         standstill = run.control.standstill(run.outer_step)
         run.report(level, final.lower(), f"{text}: theta {standstill}" if standstill else text)
 
-    # Checkpoints and the metrics table on disk.
-
-    @locked
-    def take_saves(self) -> list[SaveJob]:
-        """Return the checkpoints that can be written now; start one if this outer step is scheduled."""
-        return self.schedule.take()
-
-    @locked
-    def last_saves(self) -> list[SaveJob]:
-        """Return the checkpoints to write before the learner exits."""
-        return self.schedule.last()
-
-    @locked
-    def save_skipped(self, job: SaveJob) -> None:
-        """Record that a checkpoint was skipped because the previous one is still being written."""
-        text = f"of outer step {job.checkpoint.outer_step}: the one before is still being written"
-        self._run.report("warning", "checkpoint_skipped", text)
-
-    @locked
-    def saved(self, file: CheckpointFile) -> None:
-        """Record a checkpoint that is on disk."""
-        run = self._run
-        run.checkpoint = (file, run.clock())
-        run.checkpoint_health.succeeded()
-        run.telemetry.problems.pop(_CHECKPOINT, None)
-        run.report("info", "checkpoint", f"{file.path.name}, theta {file.theta_sha256}")
-
-    @locked
-    def save_failed(self, error: str) -> None:
-        """Record a checkpoint that could not be written."""
-        run = self._run
-        problem = f"could not be written: {error}"
-        if run.telemetry.problems.get(_CHECKPOINT) != problem:  # retries would repeat it every few seconds
-            run.report("error", "checkpoint_failed", error)
-        run.telemetry.problems[_CHECKPOINT] = problem
-        run.checkpoint_health.failed(run.clock())
-
-    @locked
-    def given_up(self) -> bool:
-        """Return whether the run ends because checkpoints have failed for too long."""
-        return self._run.checkpoint_health.given_up(self._run.clock())
-
-    @locked
-    def forget_snapshots(self, snapshots: Collection[tuple[int, int]]) -> None:
-        """Forget `(lane, seq)` of snapshots before their files are deleted."""
-        for lane, seq in snapshots:
-            self._run.lanes[lane].snapshots.pop(seq, None)
-
     @locked
     def table_written(self, error: OSError | None) -> None:
         """Record whether rows of the metrics table could be written to disk."""
@@ -208,7 +159,7 @@ class Updates(LockedCommands):
             bool(self._run.broken)
             or self.ending() is not None
             or self.batch_due_in_s() == 0.0
-            or self.schedule.due()
+            or self._checkpoints.due()
         )
 
     def _announce(self) -> None:

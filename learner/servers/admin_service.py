@@ -113,7 +113,7 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
 
     def ListEvents(self, request: admin_pb2.ListEventsRequest, context: Any) -> admin_pb2.ListEventsReply:
         """Return the events after a given number."""
-        events = self._admin.events_after(request.after, min(request.limit or _EVENTS, _EVENTS))
+        events = self._core.events.after(request.after, min(request.limit or _EVENTS, _EVENTS))
         return admin_pb2.ListEventsReply(events=events)
 
     def Stop(self, request: admin_pb2.StopRequest, context: Any) -> admin_pb2.StopReply:

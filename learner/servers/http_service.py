@@ -97,7 +97,7 @@ class HttpPlane:
         return JSONResponse(self._series.columns())
 
     async def _events_json(self, request: Request) -> Response:
-        events = self._core.admin.latest_events(_EVENTS_SHOWN)
+        events = self._core.events.latest(_EVENTS_SHOWN)
         return JSONResponse([as_dict(event) for event in events])
 
     def _healthz(self, request: Request) -> Response:

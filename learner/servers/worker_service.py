@@ -69,12 +69,12 @@ class LearnerHost(SessionHost):
         return codec.body_bytes(self._core.schema)
 
     def wants_body(self, session_id: str, push: learner_pb2.GradientEstimatorOut) -> bool:
-        return self._core.announce_push(session_id, push)
+        return self._core.pushes.announce(session_id, push)
 
     def push(
         self, session_id: str, push: learner_pb2.GradientEstimatorOut, body: codec.Buffer | codec.CodecError
     ) -> None:
-        self._core.push(session_id, push, Body.received(push, body, self._core.schema))
+        self._core.pushes.receive(session_id, push, Body.read(push, body, self._core.schema))
 
     def receive_snapshot(self, session_id: str, snapshot: learner_pb2.Snapshot) -> IncomingSnapshot | None:
         if not self._core.wants_snapshot(session_id, snapshot):

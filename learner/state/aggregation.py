@@ -8,11 +8,11 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from learner.settings import LearnerSettings
 from learner.state.arrivals import ArrivalTimes
 from learner.state.buffer import BufferedPush, GradientBuffer
+from learner.tables import AggregationTable
 from protos.unspool.v1 import learner_pb2
 
 Batch: TypeAlias = Sequence[BufferedPush | None]
@@ -26,8 +26,11 @@ class Rejection(NamedTuple):
     detail: str
 
 
+@dataclasses.dataclass(frozen=True)
 class Aggregation(abc.ABC):
-    """The aggregation rule of a mode."""
+    """The aggregation rule of a mode, with the keys of the configuration's table."""
+
+    table: AggregationTable
 
     @property
     @abc.abstractmethod
@@ -39,10 +42,6 @@ class Aggregation(abc.ABC):
         """Return why an estimate at `made_at` is rejected at `outer_step`, or None."""
 
     @abc.abstractmethod
-    def expired(self, push: BufferedPush, outer_step: int) -> bool:
-        """Return whether a buffered push has become too stale."""
-
-    @abc.abstractmethod
     def due_in_s(self, buffer: GradientBuffer, outer_step: int, now_s: float) -> float | None:
         """Return in how many seconds the next update is due: 0 is now, None if more pushes must arrive."""
 
@@ -51,53 +50,38 @@ class Aggregation(abc.ABC):
         """Return the batch of an update that is due, without removing it from the buffer."""
 
     @abc.abstractmethod
-    def weighed(self, batch: Batch, outer_step: int) -> Batch:
-        """Return a selected batch with the weights of its gradients in the update of `outer_step`."""
-
-    @abc.abstractmethod
     def shortfall(self, buffer: GradientBuffer, outer_step: int, now_s: float) -> str:
         """Return what the next update still waits for, such as "2 of 4 lanes"; empty if nothing."""
 
+    def expired(self, push: BufferedPush, outer_step: int) -> bool:
+        """Return whether a buffered push has become too stale."""
+        return self.reject(push.seq, push.outer_step, outer_step) is not None
+
+    def weighed(self, batch: Batch, outer_step: int) -> Batch:
+        """Return a selected batch with the weights of its gradients in the update of `outer_step`.
+
+        With `inverse`, the weight of a gradient s outer steps behind is multiplied by 1 / (1 + s).
+        """
+        if self.table.staleness_weighting == "none":
+            return batch
+        return [item and item.weighed(1.0 / (1 + outer_step - item.outer_step)) for item in batch]
+
 
 def aggregation_of(
-    settings: LearnerSettings,
-    arrivals: ArrivalTimes,
-    absent: Callable[[], Collection[int]] = frozenset,
+    table: AggregationTable, arrivals: ArrivalTimes, absent: Callable[[], Collection[int]] = frozenset
 ) -> Aggregation:
-    """Return the aggregation rule that the settings select.
-
-    Args:
-        settings: the learner's settings.
-        arrivals: the observed arrival times, which determine the grace period of `quorum`.
-        absent: returns the lanes that currently produce no estimates.
-    """
-    lanes = settings.experiment.lanes
-    match settings.aggregation.mode:
+    """Return the aggregation rule that the table selects; `Quorum` describes the other arguments."""
+    match table.mode:
         case "sync":
-            return Sync(lanes)
+            return Sync(table)
         case "async":
-            return Async(
-                batch=settings.aggregation.batch_size,
-                max_staleness=settings.aggregation.staleness_window,
-                staleness_weighting=settings.aggregation.staleness_weighting,
-            )
+            return Async(table)
         case "quorum":
-            return Quorum(
-                lanes=lanes,
-                needed=math.ceil(settings.aggregation.share_needed * lanes),
-                grace_s=settings.aggregation.grace_s,
-                arrivals=arrivals,
-                absent=absent,
-                max_staleness=settings.aggregation.staleness_window,
-                staleness_weighting=settings.aggregation.staleness_weighting,
-            )
+            return Quorum(table, arrivals, absent)
 
 
-@dataclasses.dataclass(frozen=True)
 class Sync(Aggregation):
     """A barrier: estimate `outer_step + 1` of every lane, in lane order."""
-
-    lanes: int
 
     @property
     def exact_steps(self) -> bool:
@@ -110,36 +94,20 @@ class Sync(Aggregation):
         verdict = learner_pb2.FUTURE if is_ahead else learner_pb2.STALE
         return Rejection(verdict, f"seq {seq} of theta {made_at}; theta is at {outer_step}")
 
-    def expired(self, push: BufferedPush, outer_step: int) -> bool:
-        return push.outer_step != outer_step
-
     def due_in_s(self, buffer: GradientBuffer, outer_step: int, now_s: float) -> float | None:
-        return 0.0 if len(buffer) >= self.lanes else None
+        return 0.0 if len(buffer) >= self.table.lanes else None
 
     def select(self, buffer: GradientBuffer) -> Batch:
         in_order: list[BufferedPush] = sorted(buffer, key=lambda item: item.lane)
         return in_order
 
-    def weighed(self, batch: Batch, outer_step: int) -> Batch:
-        return batch
-
     def shortfall(self, buffer: GradientBuffer, outer_step: int, now_s: float) -> str:
-        missing = self.lanes - len(buffer)
-        return f"{missing} of {self.lanes} lanes" if missing else ""
+        missing = self.table.lanes - len(buffer)
+        return f"{missing} of {self.table.lanes} lanes" if missing else ""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Windowed(Aggregation):
-    """The common part of the modes that accept gradients of thetas a few outer steps behind.
-
-    Attributes:
-        max_staleness: the maximum number of outer steps that a gradient may be behind.
-        staleness_weighting: with `inverse`, the weight of a gradient s outer steps behind is multiplied by
-            1 / (1 + s).
-    """
-
-    max_staleness: int
-    staleness_weighting: Literal["none", "inverse"] = "none"
+    """The common part of the modes that accept gradients of thetas a few outer steps behind."""
 
     @property
     def exact_steps(self) -> bool:
@@ -148,59 +116,43 @@ class Windowed(Aggregation):
     def reject(self, seq: int, made_at: int, outer_step: int) -> Rejection | None:
         if made_at > outer_step:
             return Rejection(learner_pb2.FUTURE, f"made with theta {made_at}; theta is at {outer_step}")
-        if outer_step - made_at > self.max_staleness:
-            window = f"the window is {self.max_staleness}"
+        if outer_step - made_at > self.table.staleness_window:
+            window = f"the window is {self.table.staleness_window}"
             detail = f"made with theta {made_at}; theta is at {outer_step} and {window}"
             return Rejection(learner_pb2.STALE, detail)
         return None
 
-    def expired(self, push: BufferedPush, outer_step: int) -> bool:
-        return outer_step - push.outer_step > self.max_staleness
 
-    def weighed(self, batch: Batch, outer_step: int) -> Batch:
-        if self.staleness_weighting == "none":
-            return batch
-        return [item and item.weighed(1.0 / (1 + outer_step - item.outer_step)) for item in batch]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Async(Windowed):
-    """Any `batch` gradients that are at most `max_staleness` outer steps behind."""
-
-    batch: int
+    """Any `batch` gradients within the window of staleness."""
 
     def due_in_s(self, buffer: GradientBuffer, outer_step: int, now_s: float) -> float | None:
-        return 0.0 if len(buffer) >= self.batch else None
+        return 0.0 if len(buffer) >= self.table.batch_size else None
 
     def select(self, buffer: GradientBuffer) -> Batch:
-        chosen = buffer.fair(self.batch)
+        chosen = buffer.fair(self.table.batch_size)
         # Merged pushes hold several estimates each, so pad the batch to its constant length.
-        return [*chosen, *[None] * (self.batch - len(chosen))]
+        return [*chosen, *[None] * (self.table.batch_size - len(chosen))]
 
     def shortfall(self, buffer: GradientBuffer, outer_step: int, now_s: float) -> str:
-        missing = self.batch - len(buffer)
-        return f"{missing} of {self.batch} gradients" if missing > 0 else ""
+        missing = self.table.batch_size - len(buffer)
+        return f"{missing} of {self.table.batch_size} gradients" if missing > 0 else ""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Quorum(Windowed):
-    """One gradient of each of at least `needed` lanes, and of others that arrive within a grace period.
+    """One gradient of each lane of a quorum, and of other lanes that arrive within a grace period.
 
     Gradients that arrive later go into the next update, with a staleness of one outer step.
 
     Attributes:
-        lanes: the run's number of lanes.
-        needed: the minimum number of lanes in an update.
-        arrivals: the arrival times observed in earlier updates.
+        arrivals: the arrival times observed in earlier updates, which determine the grace period unless the
+            table does.
         absent: returns the lanes that currently produce no estimates; no update waits for these.
-        grace_s: the grace period once `needed` lanes have arrived; None to derive it from `arrivals`.
     """
 
-    lanes: int
-    needed: int
-    arrivals: ArrivalTimes = dataclasses.field(compare=False, repr=False)
-    absent: Callable[[], Collection[int]] = dataclasses.field(default=frozenset, compare=False, repr=False)
-    grace_s: float | None = None
+    arrivals: ArrivalTimes
+    absent: Callable[[], Collection[int]] = frozenset
 
     def due_in_s(self, buffer: GradientBuffer, outer_step: int, now_s: float) -> float | None:
         arrived_s = sorted(item.arrived_s for item in _oldest_of_each_lane(buffer).values())
@@ -209,13 +161,14 @@ class Quorum(Windowed):
             return None
         if len(arrived_s) >= self._expected(buffer):
             return 0.0
-        complete_s = arrived_s[needed - 1]
-        grace_s = self.arrivals.grace_s(outer_step, complete_s) if self.grace_s is None else self.grace_s
+        complete_s, grace_s = arrived_s[needed - 1], self.table.grace_s
+        if grace_s is None:
+            grace_s = self.arrivals.grace_s(outer_step, complete_s)
         return max(0.0, complete_s + grace_s - now_s)
 
     def select(self, buffer: GradientBuffer) -> Batch:
         oldest = _oldest_of_each_lane(buffer)
-        return [oldest.get(lane) for lane in range(self.lanes)]
+        return [oldest.get(lane) for lane in range(self.table.lanes)]
 
     def shortfall(self, buffer: GradientBuffer, outer_step: int, now_s: float) -> str:
         here, needed = len(buffer.lanes()), self._needed(buffer)
@@ -223,14 +176,15 @@ class Quorum(Windowed):
         if left_s is None:
             return f"{needed - here} of {needed} lanes"
         late = self._expected(buffer) - here
-        return f"{late} of {self.lanes} lanes, for {left_s:.1f} s at most" if left_s else ""
+        return f"{late} of {self.table.lanes} lanes, for {left_s:.1f} s at most" if left_s else ""
 
     def _needed(self, buffer: GradientBuffer) -> int:
-        return max(1, min(self.needed, self._expected(buffer)))
+        needed = math.ceil(self.table.share_needed * self.table.lanes)
+        return max(1, min(needed, self._expected(buffer)))
 
     def _expected(self, buffer: GradientBuffer) -> int:
         """Return the number of lanes that can contribute to the next update."""
-        return self.lanes - len(set(self.absent()) - buffer.lanes())
+        return self.table.lanes - len(set(self.absent()) - buffer.lanes())
 
 
 def _oldest_of_each_lane(buffer: GradientBuffer) -> dict[int, BufferedPush]:

@@ -1,4 +1,4 @@
-"""Constructors of the messages that the learner sends to workers."""
+"""Constructors of the longer messages that the learner sends to workers."""
 
 from learner.state.lanes import Lane
 from learner.storage.thetas import Published
@@ -39,23 +39,3 @@ def revocation(lane: Lane, reason: str) -> LearnerMessage:
             lane=lane.number, fencing_token=lane.fencing_token, reason=reason
         )
     )
-
-
-def drain(reason: str, deadline_s: float) -> LearnerMessage:
-    """Ask a worker to return its lanes and leave."""
-    return LearnerMessage(drain=learner_pb2.Drain(reason=reason, deadline_s=deadline_s))
-
-
-def goodbye(reason: learner_pb2.Goodbye.Reason, detail: str) -> LearnerMessage:
-    """End a session."""
-    return LearnerMessage(goodbye=learner_pb2.Goodbye(reason=reason, detail=detail))
-
-
-def heartbeat_ack(outer_step: int, credits_left: int) -> LearnerMessage:
-    """Answer a heartbeat."""
-    return LearnerMessage(heartbeat_ack=learner_pb2.HeartbeatAck(outer_step=outer_step, credits=credits_left))
-
-
-def stack_request() -> LearnerMessage:
-    """Request the stack traces of all threads of a worker."""
-    return LearnerMessage(stack_request=learner_pb2.StackRequest())

@@ -123,7 +123,7 @@ class Run:
         self.buffer = GradientBuffer(self.settings.buffer_items)
         self.throughput = Throughput(len(self.settings.experiment.estimators))
         self.arrivals = ArrivalTimes(self.settings.experiment.lanes, self.settings.liveness.lease_ttl_s)
-        self.aggregation = aggregation_of(self.settings, self.arrivals, self._absent_lanes)
+        self.aggregation = aggregation_of(self.settings.aggregation, self.arrivals, self._absent_lanes)
         self.control = RunControl(self.settings.experiment.outer_steps)
         self.checkpoint_health = CheckpointHealth(self.settings.checkpoint.give_up_s)
 

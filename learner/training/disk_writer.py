@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final, TypeAlias
 
-from learner.coordination.checkpointing import SaveJob
+from learner.coordination.checkpointing import Checkpoints, SaveJob
 from learner.coordination.updates import Updates
 from learner.storage.checkpoint import Checkpoint
 from learner.storage.checkpoint_store import CheckpointFile, CheckpointStore
@@ -28,9 +28,9 @@ _Job: TypeAlias = UpdateRecord | SaveJob | None
 class Saver:
     """Writes checkpoints, and deletes the lane states that no checkpoint needs anymore."""
 
-    def __init__(self, updates: Updates, checkpoints: CheckpointStore, snapshots: SnapshotStore) -> None:
-        self._updates = updates
+    def __init__(self, checkpoints: Checkpoints, store: CheckpointStore, snapshots: SnapshotStore) -> None:
         self._checkpoints = checkpoints
+        self._store = store
         self._snapshots = snapshots
 
     def save(self, job: SaveJob) -> None:
@@ -42,16 +42,16 @@ class Saver:
         checkpoint = job.checkpoint
         try:
             self._snapshots.make_durable(checkpoint.snapshots())
-            path = self._checkpoints.save(checkpoint)
+            path = self._store.save(checkpoint)
             self._prune_snapshots(checkpoint)
         except (OSError, FencedError) as error:
-            self._updates.save_failed(str(error))
+            self._checkpoints.failed(str(error))
             job.done.set_exception(error)
             if isinstance(error, FencedError):
                 raise
             return
         file = CheckpointFile(path, checkpoint.outer_step, checkpoint.theta_sha256)
-        self._updates.saved(file)
+        self._checkpoints.saved(file)
         job.done.set_result(file)
 
     def _prune_snapshots(self, checkpoint: Checkpoint) -> None:
@@ -61,13 +61,13 @@ class Saver:
         its watermarks.
         """
         oldest = {ref.lane: ref.seq for ref in checkpoint.snapshots()}
-        referenced = self._checkpoints.referenced_snapshots()
+        referenced = self._store.referenced_snapshots()
         unneeded = [
             (lane, seq)
             for lane, seq in self._snapshots.stored()
             if seq < oldest.get(lane, 0) and (lane, seq) not in referenced
         ]
-        self._updates.forget_snapshots(unneeded)
+        self._checkpoints.forget_snapshots(unneeded)
         for lane, seq in unneeded:
             self._snapshots.remove(lane, seq)
 

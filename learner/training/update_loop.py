@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from learner.coordination.updates import Updates
+from learner.coordination.core import LearnerCore
 from learner.state.run_state import RunState
 from learner.storage.records import Series
 from learner.training.disk_writer import DiskWriter
@@ -15,8 +15,9 @@ _LAST_SAVE_S: Final = 300.0  # the last checkpoint may have to wait for a slow d
 class UpdateLoop:
     """The body of the update thread, which alone uses the outer learner."""
 
-    def __init__(self, updates: Updates, outer: OuterLearner, writer: DiskWriter, series: Series) -> None:
-        self._updates = updates
+    def __init__(self, core: LearnerCore, outer: OuterLearner, writer: DiskWriter, series: Series) -> None:
+        self._updates = core.updates
+        self._checkpoints = core.checkpoints
         self._outer = outer
         self._writer = writer
         self._series = series
@@ -41,21 +42,21 @@ class UpdateLoop:
 
     def _save(self) -> None:
         """Queue the checkpoints that are due, outside the core's lock, because the queue may block."""
-        for job in self._updates.take_saves():
+        for job in self._checkpoints.take():
             if self._writer.busy and not job.requested:
-                self._updates.save_skipped(job)
+                self._checkpoints.skipped(job)
             else:
                 self._writer.save(job)
 
     def _end(self, final: RunState) -> RunState:
-        jobs = self._updates.last_saves()
+        jobs = self._checkpoints.last()
         for job in jobs:
             self._writer.save(job)
         for job in jobs:
             try:
                 job.done.result(_LAST_SAVE_S)
             except (OSError, TimeoutError) as error:
-                if not self._updates.given_up():  # otherwise, the run ends for this very reason
+                if not self._checkpoints.given_up():  # otherwise, the run ends for this very reason
                     raise CheckpointError(f"the last checkpoint could not be written: {error!r}") from error
         self._updates.end(final)
         return final

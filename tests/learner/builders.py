@@ -205,7 +205,7 @@ class Peer:
     def push(self, lane: int, seq: int, **fields: Any) -> GradientEstimatorOut:
         """Push an estimate whose gradient is all ones."""
         message, body = self.estimate(lane, seq, **fields)
-        self.core.push(self.session_id, message, body)
+        self.core.pushes.receive(self.session_id, message, body)
         return message
 
     def estimate(
@@ -225,8 +225,8 @@ class Peer:
             "unroll_info": learner_pb2.UnrollInfo(inner_steps=5),
         }
         body = gradient_body(value)
-        message = GradientEstimatorOut(**(defaults | fields))
-        return message, Body.read(body, codec.tensors(body, 1, 1 << 20).crc32, SCHEMA)
+        message = GradientEstimatorOut(**(defaults | {"grad": codec.tensors(body, 1, 1 << 20)} | fields))
+        return message, Body.read(message, body, SCHEMA)
 
 
 def gradient_body(value: float) -> bytes:

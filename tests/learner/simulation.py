@@ -63,7 +63,7 @@ class Simulation:
         self.outer = OuterLearner(self.settings.experiment, self.settings.aggregation.batch_size)
         run = restore(self.settings, self.term, self.outer, checkpoints, self.snapshots, events, self.clock)
         self.core = WatchedCore(run)
-        self.saver = Saver(self.core.updates, checkpoints, self.snapshots)
+        self.saver = Saver(self.core.checkpoints, checkpoints, self.snapshots)
         self.unfinished = False
         self.unwritten: list[SaveJob] = []
         self.note()
@@ -84,7 +84,7 @@ class Simulation:
 
     def finish_update(self) -> None:
         """Run the second half: queue the saves, which are written at a random later time."""
-        self.unwritten += self.core.updates.take_saves()
+        self.unwritten += self.core.checkpoints.take()
         self.unfinished = False
         if self.unwritten and self.draws.random() < 0.5:
             self.saver.save(self.unwritten.pop(0))
@@ -173,7 +173,7 @@ class Simulation:
     def stop_and_resume(self) -> None:
         """Stop the learner cleanly with a final checkpoint, and restart it."""
         self.finish_update()
-        for job in self.core.updates.last_saves():
+        for job in self.core.checkpoints.last():
             self.saver.save(job)
         self.kill_learner()
 

@@ -27,7 +27,7 @@ def peer(core: WatchedCore) -> Peer:
 
 def step(core: WatchedCore, peer: Peer) -> list[SaveJob]:
     run_one_step(core, peer)
-    return core.updates.take_saves()
+    return core.checkpoints.take()
 
 
 def store_snapshots(peer: Peer, seq: int, directory: Path | None = None) -> None:
@@ -43,9 +43,9 @@ def store_snapshots(peer: Peer, seq: int, directory: Path | None = None) -> None
 def test_a_checkpoint_waits_for_the_lane_states_of_its_version(core: WatchedCore, peer: Peer) -> None:
     for _ in range(EVERY):
         step(core, peer)
-    assert not core.updates.schedule.due()
+    assert not core.checkpoints.due()
     store_snapshots(peer, EVERY)
-    (job,) = core.updates.take_saves()
+    (job,) = core.checkpoints.take()
     assert [mark.snapshot and mark.snapshot.seq for mark in job.checkpoint.lanes] == [2, 2, 2]
     assert [published.outer_step for published in job.checkpoint.thetas] == [2]
 
@@ -78,7 +78,7 @@ def test_a_lane_state_that_is_ahead_is_not_part_of_it(core: WatchedCore, peer: P
 def test_a_request_is_served_at_any_version(core: WatchedCore, peer: Peer) -> None:
     step(core, peer)
     request = core.admin.request_checkpoint()
-    (job,) = core.updates.take_saves()
+    (job,) = core.checkpoints.take()
     assert (job.checkpoint.outer_step, job.done, job.requested) == (1, request, True)
 
 
@@ -86,14 +86,14 @@ def test_the_last_version_is_saved_unless_it_is_on_disk(
     core: WatchedCore, peer: Peer, tmp_path: Path
 ) -> None:
     step(core, peer)
-    (job,) = core.updates.last_saves()
+    (job,) = core.checkpoints.last()
     make_saver(core, tmp_path).save(job)
-    assert core.updates.last_saves() == []
+    assert core.checkpoints.last() == []
 
 
 def make_saver(core: WatchedCore, directory: Path, keep: int = 2) -> Saver:
     checkpoints = CheckpointStore(directory / "checkpoints", keep)
-    return Saver(core.updates, checkpoints, SnapshotStore(directory / "lanes"))
+    return Saver(core.checkpoints, checkpoints, SnapshotStore(directory / "lanes"))
 
 
 def test_lane_states_are_deleted_when_no_checkpoint_needs_them(
@@ -104,7 +104,7 @@ def test_lane_states_are_deleted_when_no_checkpoint_needs_them(
         run_one_step(core, peer)
         store_snapshots(peer, outer_step, tmp_path / "lanes")
         core.admin.request_checkpoint()
-        for job in core.updates.take_saves():
+        for job in core.checkpoints.take():
             saver.save(job)
     kept = sorted(SnapshotStore(tmp_path / "lanes").stored())
     assert kept == [(lane, seq) for lane in range(3) for seq in (2, 3)]
@@ -118,14 +118,14 @@ def test_lane_states_that_the_next_checkpoint_needs_survive_the_one_before(
     run_one_step(core, peer)
     store_snapshots(peer, 1, tmp_path / "lanes")
     core.admin.request_checkpoint()
-    (before,) = core.updates.take_saves()
+    (before,) = core.checkpoints.take()
     step(core, peer)
     store_snapshots(peer, 2, tmp_path / "lanes")
     for lane in range(3):
         peer.push(lane, 3)
     store_snapshots(peer, 3, tmp_path / "lanes")
     saver.save(before)
-    (after,) = core.updates.take_saves()
+    (after,) = core.checkpoints.take()
     assert [ref.seq for ref in after.checkpoint.snapshots()] == [2, 2, 2]
     assert set(SnapshotStore(tmp_path / "lanes").stored()) >= {(lane, 2) for lane in range(3)}
 
@@ -149,11 +149,11 @@ def test_a_disk_that_refuses_is_a_problem_and_not_the_end(
     saver = make_saver(core, tmp_path)
     request = core.admin.request_checkpoint()
     monkeypatch.setattr(CheckpointStore, "save", refuse)
-    saver.save(core.updates.take_saves()[0])
+    saver.save(core.checkpoints.take()[0])
     assert isinstance(request.exception(), OSError)
     assert core.run.telemetry.problems == {"checkpoint": "could not be written: disk full"}
     monkeypatch.undo()
-    saver.save(SaveJob(core.updates.last_saves()[0].checkpoint, Future(), requested=True))
+    saver.save(SaveJob(core.checkpoints.last()[0].checkpoint, Future(), requested=True))
     assert core.run.telemetry.problems == {}
 
 

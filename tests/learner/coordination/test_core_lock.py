@@ -133,9 +133,9 @@ def test_a_core_does_not_respond_while_a_thread_hangs_in_it(
     core: WatchedCore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered, leave = threading.Event(), threading.Event()
-    monkeypatch.setattr(core.run.telemetry.events, "latest", lambda count: [entered.set(), leave.wait(10)])
+    monkeypatch.setattr(core.events, "add", lambda *_: [entered.set(), leave.wait(10)])
     assert core.responds(timeout_s=0.0)
-    hanging = threading.Thread(target=core.admin.latest_events, args=(1,))
+    hanging = threading.Thread(target=core.admin.pause)
     hanging.start()
     entered.wait(10)
     assert not core.responds(timeout_s=0.01)

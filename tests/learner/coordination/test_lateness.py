@@ -1,11 +1,13 @@
 """Gradients of older thetas: what they weigh, and what becomes of a worker that makes nothing else."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from learner.coordination.status import build_status
+from learner.state.aggregation import Async
 from protos.unspool.v1.learner_pb2 import LaneReturn
 from tests.learner.builders import Peer, WatchedCore, make_core, update
 from tests.support.clock import Clock
@@ -26,11 +28,8 @@ def push_with_staleness(core: WatchedCore, *staleness: int) -> None:
     for _ in range(2):
         peer.push(3, core.run.outer_step + 1)
         update(core)
-    core.run.aggregation = type(core.run.aggregation)(
-        batch=len(staleness),
-        max_staleness=2,
-        staleness_weighting=core.run.settings.aggregation.staleness_weighting,
-    )
+    rule = core.run.aggregation
+    core.run.aggregation = Async(dataclasses.replace(rule.table, batch=len(staleness)))
     for lane, behind in enumerate(staleness):
         peer.push(lane, 1, weight=6.0, outer_step=core.run.outer_step - behind)
 

@@ -58,10 +58,10 @@ def part(core: WatchedCore, lane: int, seq: int = 1, **fields: object) -> Part:
 
 def push_merged(peer: Peer, *parts: Part, body: Body | None = None, **fields: object) -> None:
     peer.pushes += 1
-    message = GradientEstimatorOut(push_id=peer.pushes, parts=parts, **fields)
     data = gradient_body(1.0)
-    whole = Body.read(data, codec.tensors(data, 1, 1 << 20).crc32, SCHEMA)
-    peer.core.push(peer.session_id, message, body or whole)
+    grad = codec.tensors(data, 1, 1 << 20)
+    message = GradientEstimatorOut(push_id=peer.pushes, parts=parts, grad=grad, **fields)
+    peer.core.pushes.receive(peer.session_id, message, body or Body.read(message, data, SCHEMA))
 
 
 def last_verdict(peer: Peer) -> PushVerdict:
@@ -221,7 +221,7 @@ def test_without_a_credit_it_is_rejected_before_its_body_is_read(core: WatchedCo
     for seq in (1, 2):
         push_merged(peer, *(part(core, lane, seq) for lane in range(LANES)))
     message = GradientEstimatorOut(push_id=9, parts=[part(core, 0, seq=3)])
-    assert not core.announce_push(peer.session_id, message)
+    assert not core.pushes.announce(peer.session_id, message)
     assert peer.verdicts() == ["ACCEPTED", "ACCEPTED", "NO_CREDIT"]
 
 

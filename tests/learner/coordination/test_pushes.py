@@ -8,6 +8,8 @@ from learner.coordination.pushes import Body
 from learner.storage.update_record import Effect
 from protos import codec
 from protos.unspool.v1 import learner_pb2
+from protos.unspool.v1.common_pb2 import Tensors
+from protos.unspool.v1.learner_pb2 import GradientEstimatorOut
 from tests.learner.builders import (
     SCHEMA,
     Peer,
@@ -31,7 +33,8 @@ def peer(core: WatchedCore) -> Peer:
 
 
 def damaged_body() -> Body:
-    return Body.read(gradient_body(1.0), 12345, SCHEMA)
+    push = GradientEstimatorOut(grad=Tensors(inline=gradient_body(1.0), crc32=12345))
+    return Body.read(push, gradient_body(1.0), SCHEMA)
 
 
 def test_a_good_push_is_accepted_and_applied(core: WatchedCore, peer: Peer) -> None:
@@ -94,7 +97,7 @@ def test_a_push_without_the_lease_is_refused(core: WatchedCore, peer: Peer, fiel
 
 def test_the_fence_comes_before_the_body(core: WatchedCore, peer: Peer) -> None:
     message, _ = peer.estimate(0, 1, fencing_token=999)
-    core.push(peer.session_id, message, damaged_body())
+    core.pushes.receive(peer.session_id, message, damaged_body())
     assert peer.verdicts() == ["NOT_LEASED"]
 
 
@@ -109,14 +112,14 @@ def test_the_fence_comes_before_the_body(core: WatchedCore, peer: Peer) -> None:
 )
 def test_a_body_of_another_size_is_refused(core: WatchedCore, peer: Peer, data: bytes, verdict: str) -> None:
     message, _ = peer.estimate(0, 1)
-    core.push(peer.session_id, message, Body.read(data, 0, SCHEMA))
+    core.pushes.receive(peer.session_id, message, Body.read(message, data, SCHEMA))
     assert peer.verdicts() == [verdict]
 
 
 def test_a_damaged_body_is_refused_and_may_be_sent_again(core: WatchedCore, peer: Peer) -> None:
     message, good = peer.estimate(0, 1)
-    core.push(peer.session_id, message, damaged_body())
-    core.push(peer.session_id, message, good)
+    core.pushes.receive(peer.session_id, message, damaged_body())
+    core.pushes.receive(peer.session_id, message, good)
     assert peer.verdicts() == ["CORRUPT", "ACCEPTED"]
 
 
@@ -186,13 +189,13 @@ def test_a_push_of_a_lane_that_moved_on_does_not_use_up_the_credit_of_the_others
 def test_a_push_is_rejected_before_its_body_is_read(core: WatchedCore, peer: Peer) -> None:
     peer.push(0, 1)
     message, _ = peer.estimate(0, 1)
-    assert not core.announce_push(peer.session_id, message)
+    assert not core.pushes.announce(peer.session_id, message)
     assert peer.verdicts() == ["ACCEPTED", "DUPLICATE"]
 
 
 def test_a_push_is_not_answered_while_its_body_is_wanted(core: WatchedCore, peer: Peer) -> None:
     message, _ = peer.estimate(0, 1)
-    assert core.announce_push(peer.session_id, message)
+    assert core.pushes.announce(peer.session_id, message)
     assert peer.verdicts() == []
 
 

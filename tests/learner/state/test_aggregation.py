@@ -1,11 +1,11 @@
-from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from learner.state.aggregation import Async, Quorum, Sync, aggregation_of
+from learner.state.aggregation import Aggregation, Async, Quorum, Sync, aggregation_of
 from learner.state.arrivals import ArrivalTimes
 from learner.state.buffer import BufferedPush, GradientBuffer
-from tests.learner.builders import make_settings
+from learner.tables import AggregationTable
 
 
 def buffer_of(*items: tuple[int, float]) -> GradientBuffer:
@@ -16,24 +16,15 @@ def buffer_of(*items: tuple[int, float]) -> GradientBuffer:
 
 
 ARRIVALS = ArrivalTimes(lanes=4, longest_s=30.0)
-QUORUM = Quorum(lanes=4, needed=2, grace_s=1.0, arrivals=ARRIVALS, max_staleness=1)
-RULES = [Sync(4), Async(batch=4, max_staleness=1), QUORUM]
+QUORUM = Quorum(AggregationTable(4, "quorum", quorum=0.5, grace_s=1.0), ARRIVALS)
+RULES = [Sync(AggregationTable(4)), Async(AggregationTable(4, "async", max_staleness=1)), QUORUM]
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({}, Sync(3)),
-        ({"mode": "async", "batch": 2, "max_staleness": 4}, Async(batch=2, max_staleness=4)),
-        (
-            {"mode": "quorum", "quorum": 0.5, "grace_s": 2.0, "max_staleness": 1},
-            Quorum(lanes=3, needed=2, grace_s=2.0, arrivals=ARRIVALS, max_staleness=1),
-        ),
-    ],
-    ids=["sync", "async", "quorum"],
-)
-def test_settings_choose_the_rule(tmp_path: Path, changes: dict[str, object], expected: object) -> None:
-    assert aggregation_of(make_settings(tmp_path, **changes), ARRIVALS) == expected
+@pytest.mark.parametrize(("mode", "rule"), [("sync", Sync), ("async", Async), ("quorum", Quorum)])
+def test_the_mode_selects_the_rule(mode: Literal["sync", "async", "quorum"], rule: type[Aggregation]) -> None:
+    table = AggregationTable(3, mode)
+    selected = aggregation_of(table, ARRIVALS)
+    assert (type(selected), selected.table) == (rule, table)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
