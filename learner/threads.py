@@ -7,52 +7,40 @@ from typing import Final
 _JOIN_S: Final = 5.0
 
 
-class OwnedThread:
+class OwnedThread(threading.Thread):
     """A named thread that reports its exception to its owner."""
 
     def __init__(self, name: str, body: Callable[[], None], report: Callable[[BaseException], None]) -> None:
         """Run `body` once started; if it raises, call `report` with the exception."""
+        super().__init__(name=name, daemon=True)
         self._body = body
         self._report = report
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def join(self, timeout_s: float) -> None:
-        """Wait up to `timeout_s` for the thread to end."""
-        if self._thread.ident is not None:
-            self._thread.join(timeout_s)
-
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Run the body."""
         try:
             self._body()
         except BaseException as error:  # report every exception, including SystemExit
             self._report(error)
 
 
-class Ticker:
+class Ticker(OwnedThread):
     """Calls a function periodically."""
 
     def __init__(
         self, name: str, period_s: float, tick: Callable[[], None], report: Callable[[BaseException], None]
     ) -> None:
         """Call `tick` every `period_s` once started; if it raises, stop and call `report`."""
+        super().__init__(name, self._tick_periodically, report)
         self._period_s = period_s
         self._tick = tick
         self._stopping = threading.Event()
-        self._thread = OwnedThread(name, self._run, report)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread and wait for it."""
+        """Stop the thread, which must have been started, and wait for it."""
         self._stopping.set()
-        self._thread.join(_JOIN_S)
+        self.join(_JOIN_S)
 
-    def _run(self) -> None:
+    def _tick_periodically(self) -> None:
         while not self._stopping.wait(self._period_s):
             self._tick()

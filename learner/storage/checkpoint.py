@@ -25,6 +25,20 @@ _FORMAT: Final = "2"
 _NAMES_IN_FORMAT_1: Final = {"epoch": "term", "version": "outer_step", "ring_versions": "theta_outer_steps"}
 _UNSIGNED: Final = "0" * 64  # the placeholder for the file's own digest while the digest is computed
 _LENGTH_BYTES: Final = 8  # a safetensors file starts with the length of its header as a uint64
+_VALUES: Final[Mapping[str, Callable[[str], Any]]] = MappingProxyType(
+    {
+        "run_id": str,
+        "term": int,
+        "config_sha256": str,
+        "seed": int,
+        "outer_step": int,
+        "theta_sha256": str,
+        "inner_steps": int,
+        "elapsed_s": float,
+        "moved_at": int,
+    }
+)
+"""The entries of a header that are plain attributes of a checkpoint, and their types."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,56 +111,64 @@ def encode(checkpoint: Checkpoint) -> bytes:
         "learner_state": checkpoint.learner_state,
         "thetas": np.frombuffer(bodies, np.uint8),
     }
-    data = to_bytes(arrays, _metadata_of(checkpoint))
+    marks = [
+        {
+            "lane": mark.lane,
+            "watermark": mark.watermark,
+            "fencing_token": mark.fencing_token,
+            "snapshot_seq": mark.snapshot.seq if mark.snapshot else 0,
+            "snapshot_sha256": mark.snapshot.sha256 if mark.snapshot else "",
+        }
+        for mark in checkpoint.lanes
+    ]
+    metadata = {
+        "format": _FORMAT,
+        "file_sha256": _UNSIGNED,
+        "theta_outer_steps": json.dumps([published.outer_step for published in checkpoint.thetas]),
+        "lanes": json.dumps(marks),
+        **{name: str(getattr(checkpoint, name)) for name in _VALUES},
+    }
+    data = to_bytes(arrays, metadata)
     return data.replace(_UNSIGNED.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
 
 
-def verify(data: bytes) -> dict[str, str]:
-    """Return a checkpoint's metadata after verifying the digest over the whole file.
+def verify(data: bytes) -> dict[str, Any]:
+    """Return a checkpoint's header, as `read_header` does, after verifying the digest over the whole file.
 
     Raises:
         CorruptCheckpointError: the file is corrupt; the error contains the reason.
     """
-    metadata = _metadata(data)
-    signed = metadata["file_sha256"]
+    header = _header(data)
+    signed = header["file_sha256"]
     actual = hashlib.sha256(data.replace(signed.encode(), _UNSIGNED.encode(), 1)).hexdigest()
     if actual != signed:
         raise CorruptCheckpointError(f"sha256 {actual}, written was {signed}")
-    return metadata
+    return header
 
 
-def decode(data: bytes, metadata: dict[str, str], like: PyTree) -> Checkpoint:
+def decode(data: bytes, header: dict[str, Any], like: PyTree) -> Checkpoint:
     """Return the checkpoint in a verified file.
 
     Args:
         data: the content of the file.
-        metadata: the result of `verify`.
+        header: the result of `verify`.
         like: the shapes of `{"theta": ..., "learner_state": ...}`.
 
     Raises:
         ConfigChangedError: the file's arrays do not match `like`.
     """
-    outer_steps = json.loads(metadata["theta_outer_steps"])
+    outer_steps = header["theta_outer_steps"]
     body_bytes = sum(leaf.size * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(like["theta"]))
-    name = "theta_ring" if metadata["format"] == "1" else "thetas"
+    name = "theta_ring" if header["format"] == "1" else "thetas"
     arrays = _arrays(data, {**like, name: np.empty(len(outer_steps) * body_bytes, np.uint8)}, partial=False)
     bodies = arrays[name].reshape(len(outer_steps), body_bytes)
+    thetas = zip(outer_steps, bodies, strict=True)
     return Checkpoint(
-        run_id=metadata["run_id"],
-        term=int(metadata["term"]),
-        config_sha256=metadata["config_sha256"],
-        seed=int(metadata["seed"]),
         theta=arrays["theta"],
         learner_state=arrays["learner_state"],
-        thetas=tuple(
-            Published.of(outer_step, body.tobytes())
-            for outer_step, body in zip(outer_steps, bodies, strict=True)
-        ),
-        lanes=_lane_marks(metadata["lanes"]),
-        inner_steps=int(metadata["inner_steps"]),
-        elapsed_s=float(metadata["elapsed_s"]),
-        # Files of earlier versions lack this entry; assume that their last update moved theta.
-        moved_at=int(metadata.get("moved_at", metadata["outer_step"])),
+        thetas=tuple(Published.of(outer_step, body.tobytes()) for outer_step, body in thetas),
+        lanes=header["lanes"],
+        **{name: header[name] for name in _VALUES if name not in ("outer_step", "theta_sha256")},
     )
 
 
@@ -162,8 +184,8 @@ def load_theta(path: Path, like: PyTree) -> PyTree:
     return _arrays(data, {"theta": like}, partial=True)["theta"]
 
 
-def read_header(path: Path) -> dict[str, str]:
-    """Return a checkpoint file's metadata without reading or verifying its arrays.
+def read_header(path: Path) -> dict[str, Any]:
+    """Return a checkpoint file's header, with parsed values, without reading or verifying its arrays.
 
     Raises:
         CorruptCheckpointError: the file does not start with the header of a checkpoint.
@@ -171,7 +193,7 @@ def read_header(path: Path) -> dict[str, str]:
     with path.open("rb") as file:
         length = file.read(_LENGTH_BYTES)
         size = min(int.from_bytes(length, "little"), path.stat().st_size)
-        return _metadata(length + file.read(size))
+        return _header(length + file.read(size))
 
 
 def _arrays(data: bytes, like: dict[str, Any], *, partial: bool) -> dict[str, Any]:
@@ -181,35 +203,7 @@ def _arrays(data: bytes, like: dict[str, Any], *, partial: bool) -> dict[str, An
         raise ConfigChangedError(f"the checkpoint does not fit the configuration: {error}") from error
 
 
-def _metadata_of(checkpoint: Checkpoint) -> dict[str, str]:
-    marks = [
-        {
-            "lane": mark.lane,
-            "watermark": mark.watermark,
-            "fencing_token": mark.fencing_token,
-            "snapshot_seq": mark.snapshot.seq if mark.snapshot else 0,
-            "snapshot_sha256": mark.snapshot.sha256 if mark.snapshot else "",
-        }
-        for mark in checkpoint.lanes
-    ]
-    return {
-        "format": _FORMAT,
-        "file_sha256": _UNSIGNED,
-        "run_id": checkpoint.run_id,
-        "term": str(checkpoint.term),
-        "config_sha256": checkpoint.config_sha256,
-        "seed": str(checkpoint.seed),
-        "outer_step": str(checkpoint.outer_step),
-        "theta_sha256": checkpoint.theta_sha256,
-        "theta_outer_steps": json.dumps([published.outer_step for published in checkpoint.thetas]),
-        "lanes": json.dumps(marks),
-        "inner_steps": str(checkpoint.inner_steps),
-        "elapsed_s": repr(checkpoint.elapsed_s),
-        "moved_at": str(checkpoint.moved_at),
-    }
-
-
-def _metadata(data: bytes) -> dict[str, str]:
+def _header(data: bytes) -> dict[str, Any]:
     try:
         metadata = read_metadata(data)
     except SerializationError as error:
@@ -218,40 +212,29 @@ def _metadata(data: bytes) -> dict[str, str]:
         metadata = {_NAMES_IN_FORMAT_1.get(name, name): text for name, text in metadata.items()}
     elif metadata.get("format") != _FORMAT:
         raise CorruptCheckpointError(f"format {metadata.get('format')!r}; this version reads 1 and {_FORMAT}")
+    # Files of earlier versions lack this entry; assume that their last update moved theta.
+    metadata.setdefault("moved_at", metadata.get("outer_step", ""))
+    header = {}
     for name, read in _ENTRIES.items():
         try:
-            read(metadata[name])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            header[name] = read(metadata[name])
+        except (KeyError, TypeError, ValueError) as error:
             raise CorruptCheckpointError(f"its {name} cannot be read: {error!r}") from error
-    return metadata
+    return header
 
 
-def _lane_marks(text: str) -> tuple[LaneMark, ...]:
-    return tuple(_lane_mark(mark) for mark in json.loads(text))
+def _marks(text: str) -> tuple[LaneMark, ...]:
+    return tuple(_mark(mark) for mark in json.loads(text))
 
 
-def _lane_mark(mark: dict[str, Any]) -> LaneMark:
+def _mark(mark: dict[str, Any]) -> LaneMark:
     lane, seq = mark["lane"], mark["snapshot_seq"]
     snapshot = SnapshotRef(lane, seq, mark["snapshot_sha256"]) if seq else None
-    fencing_token = mark[
-        "incarnation" if "incarnation" in mark else "fencing_token"
-    ]  # the former in format 1
+    fencing_token = mark["incarnation"] if "incarnation" in mark else mark["fencing_token"]  # as in format 1
     return LaneMark(lane, mark["watermark"], fencing_token, snapshot)
 
 
 _ENTRIES: Final[Mapping[str, Callable[[str], Any]]] = MappingProxyType(
-    {
-        "file_sha256": str.encode,
-        "run_id": str.encode,
-        "term": int,
-        "config_sha256": str.encode,
-        "seed": int,
-        "outer_step": int,
-        "theta_sha256": str.encode,
-        "theta_outer_steps": json.loads,
-        "lanes": _lane_marks,
-        "inner_steps": int,
-        "elapsed_s": float,
-    }
+    {"format": str, "file_sha256": str, "theta_outer_steps": json.loads, "lanes": _marks, **_VALUES}
 )
-"""The required metadata entries and their parsers, which check headers that are read without verification."""
+"""All entries of a header, and their parsers."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from learner.errors import (
 from learner.storage import checkpoint as checkpoint_format
 from learner.storage.checkpoint import Checkpoint
 from learner.storage.files import remove_partial, write_durably
+from learner.storage.snapshots import SnapshotRef
 from unspool.types import PyTree
 
 _SUFFIX: Final = ".safetensors"
@@ -82,7 +82,7 @@ class CheckpointStore:
         self,
         like: PyTree,
         config_sha256: str,
-        check_snapshots: Callable[[Checkpoint], None],
+        verify_snapshot: Callable[[SnapshotRef], None],
         report: Callable[[str], None],
     ) -> Checkpoint | None:
         """Return the newest checkpoint that can be resumed from, or None if there are no checkpoints.
@@ -92,7 +92,7 @@ class CheckpointStore:
         Args:
             like: the shapes of `{"theta": ..., "learner_state": ...}`.
             config_sha256: the digest of the configuration that is to be resumed.
-            check_snapshots: raises `CorruptSnapshotError` if a checkpoint's lane state is missing or corrupt.
+            verify_snapshot: raises `CorruptSnapshotError` if a lane state is missing or corrupt.
             report: called with a text for each file that is skipped.
 
         Raises:
@@ -103,7 +103,8 @@ class CheckpointStore:
         for path in reversed(self.paths()):
             try:
                 checkpoint = _load(path, like, config_sha256)
-                check_snapshots(checkpoint)
+                for ref in checkpoint.snapshots():
+                    verify_snapshot(ref)
             except (CorruptCheckpointError, CorruptSnapshotError) as error:
                 report(f"{path}: {error}; trying the one before")
                 passed_over.append(path)
@@ -123,8 +124,8 @@ class CheckpointStore:
         referenced = set()
         for path in self.paths():
             with contextlib.suppress(CorruptCheckpointError):
-                marks = json.loads(checkpoint_format.read_header(path)["lanes"])
-                referenced |= {(mark["lane"], mark["snapshot_seq"]) for mark in marks}
+                marks = checkpoint_format.read_header(path)["lanes"]
+                referenced |= {(mark.lane, mark.snapshot.seq) for mark in marks if mark.snapshot}
         return referenced
 
 
@@ -169,11 +170,11 @@ class CheckpointHealth:
 
 def _load(path: Path, like: PyTree, config_sha256: str) -> Checkpoint:
     data = path.read_bytes()
-    metadata = checkpoint_format.verify(data)
-    if metadata["config_sha256"] != config_sha256:
+    header = checkpoint_format.verify(data)
+    if header["config_sha256"] != config_sha256:
         raise ConfigChangedError(
             f"{path}: made by a configuration that trains something else (config_sha256 "
-            f"{metadata['config_sha256'][:12]}, this one {config_sha256[:12]}); "
-            "restore the old configuration, or begin a new run directory"
+            f"{header['config_sha256'][:12]}, this one {config_sha256[:12]}); "
+            "restore the old configuration, or use a new run directory"
         )
-    return checkpoint_format.decode(data, metadata, like)
+    return checkpoint_format.decode(data, header, like)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from learner.storage.files import AppendFile
+from protos.as_dict import as_dict
 from protos.unspool.v1.admin_pb2 import Event
 
 Level = Literal["info", "warning", "error"]
@@ -57,15 +58,8 @@ class EventLog:
             self._file.close()
 
     def _write(self, event: Event) -> None:
-        line = {
-            "number": event.number,
-            "unix_time_s": event.unix_time_s,
-            "level": event.level,
-            "kind": event.kind,
-            "text": event.text,
-        }
         with contextlib.suppress(OSError, ValueError):
-            self._file.append(self._separator + json.dumps(line).encode() + b"\n")
+            self._file.append(self._separator + json.dumps(as_dict(event)).encode() + b"\n")
             self._separator = b""
 
 

@@ -63,7 +63,7 @@ class Ownership:
         Raises:
             RunInUseError: another process holds it; the error names the process.
         """
-        self._file = self._locked(_PROBES_S) or (self._taken_over() if takeover else None)
+        self._file = self._locked(self._path, _PROBES_S) or (self._taken_over() if takeover else None)
         if self._file is None:
             raise RunInUseError(
                 f"{self._directory}: another learner holds this run directory ({self._holder()}); "
@@ -79,10 +79,15 @@ class Ownership:
         Raises:
             RunInUseError: another process is incrementing it and does not finish in time.
         """
-        with self._alone():
+        # Serialize increments, which do not require holding the directory's lock.
+        alone = self._locked(self._directory / ".term.lock", _COUNTING_S)
+        if alone is None:
+            raise RunInUseError(f"{self._directory}: another learner is starting; try again")
+        with alone:
             self.term = read_term(self._directory) + 1
-            for path in self._term_paths():
-                write_durably(path, f"{self.term}\n".encode())
+            for path in _term_files(self._directory):
+                if path.name == "term" or path.exists():  # the old file fences learners of older programs
+                    write_durably(path, f"{self.term}\n".encode())
         return self.term
 
     def check(self) -> None:
@@ -117,33 +122,19 @@ class Ownership:
             self.check()
             self.renew()
 
-    def _locked(self, patience_s: float) -> IO[bytes] | None:
-        """Return the locked file, or None. Retry, because checks for a run in use also lock it briefly."""
+    def _locked(self, path: Path, patience_s: float) -> IO[bytes] | None:
+        """Return a locked file, or None. Retry, because other processes also lock it briefly."""
         give_up_at = self._clock() + patience_s
-        while (file := self._try_lock()) is None and self._clock() < give_up_at:
+        while (file := _try_to_open_locked(path)) is None and self._clock() < give_up_at:
             self._wait(_POLL_S)
         return file
-
-    def _try_lock(self) -> IO[bytes] | None:
-        file = _open(self._path)
-        if try_lock(file) and self._is_current(file):
-            return file
-        file.close()
-        return None
-
-    def _is_current(self, file: IO[bytes]) -> bool:
-        """Return whether the locked file is still the one at its path and was not replaced."""
-        try:
-            return os.path.samestat(os.fstat(file.fileno()), self._path.stat())
-        except FileNotFoundError:
-            return False
 
     def _taken_over(self) -> IO[bytes]:
         """Fence the holder; return its file, locked, after it exits, or a new one if its lease expires."""
         raised = self.begin_term()
         began_s = seen_s = self._clock()
         seen = self._content()
-        while (file := self._try_lock()) is None:
+        while (file := _try_to_open_locked(self._path)) is None:
             now_s, content = self._clock(), self._content()
             if content != seen:
                 seen, seen_s = content, now_s
@@ -159,27 +150,12 @@ class Ownership:
 
     def _replace(self) -> IO[bytes]:
         """Replace the lock file of an unreachable process with a new, locked file."""
-        begun = self._path.with_name(f".{self._path.name}.{socket.gethostname()}.{os.getpid()}")
-        file = _open(begun)
+        new = self._path.with_name(f".{self._path.name}.{socket.gethostname()}.{os.getpid()}")
+        file = _open(new)
         fcntl.flock(file, fcntl.LOCK_EX)
         _sign(file)
-        begun.replace(self._path)
+        new.replace(self._path)
         return file
-
-    def _term_paths(self) -> list[Path]:
-        """Return the files to write; the old one fences learners of older programs."""
-        return [path for path in _term_files(self._directory) if path.name == "term" or path.exists()]
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Serialize increments of the term, which do not require holding the directory's lock."""
-        give_up_at = self._clock() + _COUNTING_S
-        with _open(self._directory / ".term.lock") as file:
-            while not try_lock(file):
-                if self._clock() > give_up_at:
-                    raise RunInUseError(f"{self._directory}: another learner is about to begin; try again")
-                self._wait(_POLL_S)
-            yield
 
     def _content(self) -> str:
         try:
@@ -192,7 +168,7 @@ class Ownership:
             holder = json.loads(self._content())
             return f"pid {holder['pid']} on {holder['host']}"
         except (ValueError, KeyError, TypeError):
-            return "it has not said who it is"
+            return "an unknown process"
 
 
 def read_term(directory: Path) -> int:
@@ -215,7 +191,24 @@ def _open(path: Path) -> IO[bytes]:
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
 
 
+def _try_to_open_locked(path: Path) -> IO[bytes] | None:
+    file = _open(path)
+    if try_lock(file) and _is_current(file, path):
+        return file
+    file.close()
+    return None
+
+
+def _is_current(file: IO[bytes], path: Path) -> bool:
+    """Return whether a locked file is still the one at its path and was not replaced."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def _sign(file: IO[bytes]) -> None:
+    """Write who holds the lock, and when."""
     holder: dict[str, Any] = {"pid": os.getpid(), "host": socket.gethostname()}
     holder["renewed_unix_time_s"] = round(time.time(), 3)
     text = json.dumps(holder)

@@ -16,8 +16,6 @@ from learner.storage.files import PARTIAL, flush_to_disk, remove_partial
 from protos import codec
 from protos.unspool.v1.common_pb2 import Chunk
 
-_READ_BYTES = 1 << 20
-
 
 @dataclasses.dataclass(frozen=True)
 class SnapshotRef:
@@ -74,15 +72,13 @@ class SnapshotStore:
             CorruptSnapshotError: the file is missing or its digest differs.
         """
         path = self.path(ref.lane, ref.seq)
-        sha256 = hashlib.sha256()
         try:
             with path.open("rb") as file:
-                while piece := file.read(_READ_BYTES):
-                    sha256.update(piece)
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise CorruptSnapshotError(f"{path}: {error}") from error
-        if sha256.hexdigest() != ref.sha256:
-            raise CorruptSnapshotError(f"{path}: sha256 {sha256.hexdigest()}, expected {ref.sha256}")
+        if sha256 != ref.sha256:
+            raise CorruptSnapshotError(f"{path}: sha256 {sha256}, expected {ref.sha256}")
 
     def make_durable(self, refs: list[SnapshotRef]) -> None:
         """Flush files to disk; called before a checkpoint that needs them is written."""

@@ -7,7 +7,7 @@ from learner.settings import LearnerSettings
 from learner.state.counters import Counters
 from learner.state.lanes import LaneTable
 from learner.state.run import Run, Telemetry
-from learner.storage.checkpoint import Checkpoint, LaneMark
+from learner.storage.checkpoint import LaneMark
 from learner.storage.checkpoint_store import CheckpointFile, CheckpointStore
 from learner.storage.events import EventLog
 from learner.storage.snapshots import SnapshotStore
@@ -35,7 +35,12 @@ def restore(
     # Remove unfinished files first, so that a fenced learner cannot complete one after the choice below.
     checkpoints.remove_partial()
     snapshots.remove_partial()
-    checkpoint = _newest(settings, outer, checkpoints, snapshots, events)
+    checkpoint = checkpoints.load_newest(
+        like={"theta": outer.theta_shape, "learner_state": outer.state_shape()},
+        config_sha256=settings.config_sha256,
+        verify_snapshot=snapshots.verify,
+        report=lambda text: events.add("error", "checkpoint_passed_over", text),
+    )
     _remove_undone(checkpoints, snapshots)
     lanes = LaneTable(settings.experiment.lanes, term)
     if checkpoint is None:
@@ -61,25 +66,6 @@ def restore(
         path = checkpoints.path(checkpoint.outer_step)
         run.checkpoint = (CheckpointFile(path, checkpoint.outer_step, checkpoint.theta_sha256), clock())
     return run
-
-
-def _newest(
-    settings: LearnerSettings,
-    outer: OuterLearner,
-    checkpoints: CheckpointStore,
-    snapshots: SnapshotStore,
-    events: EventLog,
-) -> Checkpoint | None:
-    def check_snapshots(checkpoint: Checkpoint) -> None:
-        for ref in checkpoint.snapshots():
-            snapshots.verify(ref)
-
-    return checkpoints.load_newest(
-        like={"theta": outer.theta_shape, "learner_state": outer.state_shape()},
-        config_sha256=settings.config_sha256,
-        check_snapshots=check_snapshots,
-        report=lambda text: events.add("error", "checkpoint_passed_over", text),
-    )
 
 
 def _remove_undone(checkpoints: CheckpointStore, snapshots: SnapshotStore) -> None:

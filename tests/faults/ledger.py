@@ -1,6 +1,5 @@
 """Checks of theta against the records of the run."""
 
-import json
 from pathlib import Path
 
 import jax
@@ -29,7 +28,7 @@ def applied(run: FaultyRun) -> NDArray[np.float32]:
 
 def watermarks(run: FaultyRun) -> list[int]:
     """Return the last applied estimate of each lane in the newest checkpoint."""
-    return [mark["watermark"] for mark in json.loads(read_header(newest_checkpoint(run))["lanes"])]
+    return [mark.watermark for mark in read_header(newest_checkpoint(run))["lanes"]]
 
 
 def contributions(run: FaultyRun) -> int:

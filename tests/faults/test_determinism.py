@@ -45,7 +45,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> str:
 def digest_at_the_end(run: FaultyRun) -> str:
     assert run.exit_code("learner") == 0, run.logs()
     header = read_header(newest_checkpoint(run))
-    assert header["outer_step"] == "50"
+    assert header["outer_step"] == 50
     return header["theta_sha256"]
 
 
