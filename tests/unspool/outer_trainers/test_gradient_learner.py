@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from tests.unspool.outer_trainers.examples import ESTIMATORS, example, weights_of
+from tests.unspool.outer_trainers.examples import example, weights_of
 from unspool import lanes
 from unspool.learned_optimizers.base import LearnableSGD
 from unspool.optimizers.base import SGD
@@ -243,17 +243,6 @@ def test_an_integer_seed_is_its_key() -> None:
         for seed in (4294967295, jax.random.PRNGKey(np.uint32(4294967295)))
     )
     jax.tree.map(np.testing.assert_array_equal, by_seed, by_key)
-
-
-@pytest.mark.parametrize("name", ESTIMATORS)
-def test_the_shape_of_a_lanes_state_is_known_without_computing_it(name: str) -> None:
-    estimator = example(name)
-    weights = weights_of(estimator)
-    shape = lanes.lane_state_shape(estimator, weights)
-    state = lanes.init_lane(estimator, weights, 0, 0)
-    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), shape) == jax.tree.map(
-        lambda leaf: (leaf.shape, leaf.dtype), state
-    )
 
 
 def test_an_estimate_counts_the_steps_it_cost() -> None:
