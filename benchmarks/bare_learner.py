@@ -30,10 +30,9 @@ from learner.storage.update_record import Effect, Outcome
 from learner.tables import AggregationTable, CheckpointTable, LivenessTable, WorkersTable
 from learner.threads import Ticker
 from protos import codec
-from protos.memory import reuse_large_blocks
 from protos.rpc.access import Access, Tokens
 from protos.rpc.denials import Denials
-from protos.rpc.server import GrpcServer
+from protos.rpc.server import GrpcServer, reuse_large_blocks
 from protos.rpc.session_service import SessionServicer
 from protos.unspool.v1 import learner_pb2_grpc
 from unspool.experiment import Experiment

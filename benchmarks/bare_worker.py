@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.bare_learner import TOKEN
 from protos import codec
-from protos.memory import reuse_large_blocks
+from protos.rpc.server import reuse_large_blocks
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.learner_pb2 import WorkerMessage
 from workers.session.client import LearnerClient

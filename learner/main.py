@@ -33,13 +33,12 @@ from learner.training.outer import OuterLearner
 from learner.training.resume import restore
 from learner.training.update_loop import UpdateLoop
 from protos import codec
-from protos.as_dict import as_dict
 from protos.exit_codes import ExitCode, FencedError, PortInUseError, UsageError
-from protos.memory import reuse_large_blocks
+from protos.messages import as_dict
 from protos.rpc.access import Access
 from protos.rpc.connection import address_of, advertised_host
 from protos.rpc.denials import Denials
-from protos.rpc.server import GrpcServer
+from protos.rpc.server import GrpcServer, reuse_large_blocks
 from protos.rpc.server_tls import ServerTls
 from protos.rpc.session_service import SessionServicer
 from protos.rpc.tls import TlsError, check_server

@@ -1,23 +1,6 @@
 """Exit codes of the program's processes, and the errors that lead to them.
 
-Each error class has the exit code of the process that it ends:
-
-```
-UnspoolError
-├── UsageError               2  the command line or the configuration is invalid
-├── RunFailedError          65  theta could not be updated any further
-├── RunNotFoundError        66  no such run or file
-├── UntrainedError          67  the run has ended, and no update has moved theta
-├── LearnerUnreachableError 69  the run's learner, or its Ray cluster, does not answer
-├── FailedError             70  an internal error, or all workers fail
-├── PortInUseError          71  another process listens on the port
-├── SystemRefusalError      72  an operation on a file, a folder or another system resource failed
-├── RunInUseError           73  another learner holds the run directory
-├── CheckpointError         74  no checkpoint of the run can be resumed from
-├── InterruptedRunError     75  the run ended early; launch it again
-├── FencedError             76  another learner has taken the run over
-└── RefusedError            77  the learner or TLS denies this caller or request
-```
+Each class of the error tree has the exit code of the process that it ends.
 """
 
 import enum

@@ -64,7 +64,14 @@ def run_until_signalled(process: Drainable) -> int:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: _drain(process, received))
-    return _run_beside(process)
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(process.run()), name="worker")
+    thread.start()
+    # The system may deliver a signal to any thread, but only the main thread runs handlers, and it must wake
+    # up for them.
+    while thread.is_alive():
+        thread.join(_SIGNAL_LATENCY_S)
+    return codes[0]
 
 
 def build(settings: WorkerSettings) -> "UnrollWorker":
@@ -90,14 +97,3 @@ def log_to(path: Path | None) -> None:
 def _drain(process: Drainable, received: int) -> None:
     signal.signal(received, signal.SIG_DFL)
     process.drain(signal.Signals(received).name)
-
-
-def _run_beside(process: Drainable) -> int:
-    codes: list[int] = []
-    thread = threading.Thread(target=lambda: codes.append(process.run()), name="worker")
-    thread.start()
-    # The system may deliver a signal to any thread, but only the main thread runs handlers, and it must wake
-    # up for them.
-    while thread.is_alive():
-        thread.join(_SIGNAL_LATENCY_S)
-    return codes[0]

@@ -86,10 +86,10 @@ class Foreign:
     @property
     def told(self) -> tuple[str, str]:
         """What happens to the variable, and what decides instead."""
-        said = f"{self.variable}={shlex.quote(self.value or '')} is ignored by every process of a run"
+        text = f"{self.variable}={shlex.quote(self.value or '')} is ignored by every process of a run"
         if not self.key:
-            return said, "theta could depend on it: the default of JAX is taken"
-        return said, f"{self.key} decides, which is {self.wanted or 'unset'}"
+            return text, "theta could depend on it: the default of JAX is taken"
+        return text, f"{self.key} decides, which is {self.wanted or 'unset'}"
 
     @property
     def remedy(self) -> str:
@@ -101,13 +101,8 @@ class Foreign:
 
 def foreign_variables(numerics: Numerics, environ: Mapping[str, str]) -> list[Foreign]:
     """Return the variables of `environ` that would make a process compute differently from `numerics`."""
-    variables = [*_foreign_options(numerics, environ), *_foreign_library_variables(numerics, environ)]
+    variables = [*_foreign_options(numerics, environ), *foreign_to_libraries(numerics, environ)]
     return [foreign for foreign in variables if foreign.value is not None]
-
-
-def foreign_to_libraries(numerics: Numerics, environ: Mapping[str, str]) -> list[Foreign]:
-    """Return the foreign variables that cannot be changed once XLA has read them."""
-    return list(_foreign_library_variables(numerics, environ))
 
 
 def cpu_devices_flag(environ: Mapping[str, str]) -> str:
@@ -167,7 +162,8 @@ def _foreign_options(numerics: Numerics, environ: Mapping[str, str]) -> Iterator
             yield Foreign(name, value, f"numerics.{key}", None if wanted is None else as_toml(wanted))
 
 
-def _foreign_library_variables(numerics: Numerics, environ: Mapping[str, str]) -> Iterator[Foreign]:
+def foreign_to_libraries(numerics: Numerics, environ: Mapping[str, str]) -> Iterator[Foreign]:
+    """Yield the foreign variables that cannot be changed once XLA has read them."""
     names = {name for name in environ if is_library_variable(name)} | set(numerics.environment)
     for name in sorted(names):
         key, value, wanted = f"numerics.environment.{name}", environ.get(name), numerics.environment.get(name)
@@ -201,7 +197,7 @@ def _as_variable(value: Any) -> str:
 
 
 def _normal(value: str) -> str:
-    said = value.lower()
-    if said in ("y", "yes", "t", "true", "on"):
+    lower = value.lower()
+    if lower in ("y", "yes", "t", "true", "on"):
         return "1"
-    return "0" if said in ("n", "no", "f", "false", "off") else said
+    return "0" if lower in ("n", "no", "f", "false", "off") else lower

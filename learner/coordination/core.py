@@ -108,7 +108,7 @@ class LearnerCore(LockedCommands):
             self._warn_of_other_device(session)
         else:
             session.rejoin(request, run.clock())
-        session.held = {lane.lane: lane for lane in request.held}
+        session.note_held(request.held)
         self._leases.resume(session)
         return self._join_reply(session)
 

@@ -16,7 +16,7 @@ from learner.coordination.core import LearnerCore
 from learner.servers.http_guard import CertifiedConnection, Guard
 from learner.servers.metrics import RunMetrics
 from learner.storage.records import Series
-from protos.as_dict import as_dict
+from protos.messages import as_dict
 from protos.rpc.access import Access
 from protos.rpc.connection import is_loopback
 from protos.rpc.server import address_in_use

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from protos.failure_message import failure_message
+from protos.messages import failure_message
 from protos.unspool.v1 import common_pb2
 from protos.unspool.v1.admin_pb2 import FailureSummary
 from unspool.failure_report import FailureReport, Frame

@@ -9,7 +9,6 @@ import enum
 from concurrent.futures import Future
 
 from protos.rpc.sessions import Session
-from protos.unspool.v1 import learner_pb2
 
 
 class SessionStatus(enum.StrEnum):
@@ -31,7 +30,6 @@ class WorkerSession(Session):
 
     Attributes:
         has_connected: whether it has ever had a stream.
-        held: the lane states in its memory at its last Join, by lane.
         estimates: the number of accepted estimates.
         stale_in_a_row: the number of consecutive stale pushes up to the last.
         late_pushes: the number of those since it was last judged to be late.
@@ -44,7 +42,6 @@ class WorkerSession(Session):
     """
 
     has_connected: bool = False
-    held: dict[int, learner_pb2.HeldLane] = dataclasses.field(default_factory=dict)
     estimates: int = 0
     stale_in_a_row: int = 0
     late_pushes: int = 0

@@ -1,11 +1,11 @@
-"""Receiving pushes and their gradients, for learner and relay."""
+"""Reading pushes and their gradients, for learner and relay."""
 
 from collections.abc import Sequence
 from typing import Final
 
 from protos import codec
 from protos.unspool.v1 import learner_pb2
-from protos.unspool.v1.common_pb2 import Chunk, Schema
+from protos.unspool.v1.common_pb2 import Schema
 from protos.unspool.v1.learner_pb2 import GradientEstimatorOut, Part
 
 _VERDICTS: Final = {
@@ -13,26 +13,8 @@ _VERDICTS: Final = {
     codec.SchemaMismatchError: learner_pb2.SCHEMA_MISMATCH,
 }
 
-
-class IncomingPush:
-    """A push whose body arrives in chunks. The schema bounds its memory use."""
-
-    def __init__(self, push: GradientEstimatorOut, body_bytes: int) -> None:
-        """Expect `body_bytes` bytes in the transfer that `push` refers to."""
-        self.push = push
-        self._assembler = codec.Assembler(push.grad.transfer, body_bytes)
-
-    def is_continued_by(self, chunk: Chunk) -> bool:
-        """Return whether a chunk belongs to this push."""
-        return bool(chunk.transfer == self._assembler.transfer)
-
-    def add(self, chunk: Chunk) -> codec.Buffer | codec.CodecError | None:
-        """Append a chunk; return the body if it is complete, an error if the transfer failed, else None."""
-        try:
-            self._assembler.add(chunk)
-        except codec.CodecError as error:
-            return error
-        return self._assembler.body() if self._assembler.complete else None
+SENT_AGAIN: Final = frozenset({learner_pb2.NO_CREDIT, learner_pb2.CORRUPT})
+"""Verdicts after which the learner still wants the same push, and an outbox resends it by itself."""
 
 
 def checksum_of(push: GradientEstimatorOut) -> int | None:

@@ -7,7 +7,7 @@ the host's monotonic clock.
 import dataclasses
 import hmac
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from protos.rpc.liveness import SUSPECT_HEARTBEATS, has_progressed
@@ -27,6 +27,7 @@ class Session:
         heartbeat: its last heartbeat.
         draining: whether it was asked to return its lanes and leave.
         stuck_at: the progress counter at which it is stuck, or None.
+        held: the lane states in its memory, by lane, as it last reported them.
         stream: the send queue of the open stream, or None if no stream is open.
     """
 
@@ -37,6 +38,7 @@ class Session:
     heartbeat: learner_pb2.Heartbeat = dataclasses.field(default_factory=learner_pb2.Heartbeat)
     draining: bool = False
     stuck_at: int | None = None
+    held: dict[int, learner_pb2.HeldLane] = dataclasses.field(default_factory=dict)
     stream: SendQueue | None = None
 
     @property
@@ -64,6 +66,10 @@ class Session:
         """Queue a message; without an open stream, drop it: opening a stream sends the current state."""
         if self.stream is not None:
             self.stream.put(message)
+
+    def note_held(self, lanes: Iterable[learner_pb2.HeldLane]) -> None:
+        """Record the lane states that the worker has, as its Join or heartbeat lists them."""
+        self.held = {lane.lane: lane for lane in lanes}
 
     def rejoin(self, join_request: learner_pb2.JoinRequest, now_s: float) -> None:
         """Store a new Join request and create a new secret."""

@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from protos.rpc.push import IncomingPush, checksum_of
+from protos import codec
+from protos.rpc.push import checksum_of
 from protos.rpc.session_host import IncomingSnapshot, SessionHost
 from protos.unspool.v1.common_pb2 import Chunk
 from protos.unspool.v1.learner_pb2 import GradientEstimatorOut, Snapshot, WorkerMessage
@@ -21,7 +22,7 @@ class StreamReader:
         self._host = host
         self._session_id = session_id
         self._body_bytes = host.body_bytes()
-        self._push: IncomingPush | None = None
+        self._push: tuple[GradientEstimatorOut, codec.Assembler] | None = None
         self._snapshot: tuple[int, IncomingSnapshot] | None = None
 
     def take(self, message: WorkerMessage) -> None:
@@ -48,7 +49,7 @@ class StreamReader:
         if checksum_of(push) is not None:
             self._host.push(self._session_id, push, push.grad.inline)
         elif self._host.wants_body(self._session_id, push):
-            self._push = IncomingPush(push, self._body_bytes)
+            self._push = push, codec.Assembler(push.grad.transfer, self._body_bytes)
 
     def _take_snapshot(self, snapshot: Snapshot) -> None:
         if self._snapshot is not None:
@@ -57,12 +58,21 @@ class StreamReader:
         self._snapshot = None if incoming is None else (snapshot.transfer, incoming)
 
     def _take_chunk(self, chunk: Chunk) -> None:
-        if self._push is not None and self._push.is_continued_by(chunk):
-            body = self._push.add(chunk)
-            if body is not None:
-                push, self._push = self._push.push, None
-                self._host.push(self._session_id, push, body)
+        if self._push is not None and chunk.transfer == self._push[1].transfer:
+            self._take_piece(chunk, *self._push)
         elif self._snapshot is not None:
             transfer, incoming = self._snapshot
             if chunk.transfer == transfer and incoming.add(chunk):
                 self._snapshot = None
+
+    def _take_piece(self, chunk: Chunk, push: GradientEstimatorOut, assembler: codec.Assembler) -> None:
+        body: codec.Buffer | codec.CodecError
+        try:
+            assembler.add(chunk)
+            if not assembler.complete:
+                return
+            body = assembler.body()
+        except codec.CodecError as error:
+            body = error
+        self._push = None
+        self._host.push(self._session_id, push, body)

@@ -178,7 +178,8 @@ def _rehearse(
     try:
         for _ in range(_FLIGHTS):
             for end in ends:
-                _advance(end)
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    end.do_handshake()
     except ssl.SSLError as error:
         raise TlsError(f"{about.certificate}: {_in_words(error)}") from error
     return ends
@@ -188,13 +189,6 @@ def _expiry(end: ssl.SSLObject) -> float:
     """Return when the other end's certificate expires, in seconds of Unix time; inf if it has none."""
     shown = end.getpeercert() or {}
     return float(ssl.cert_time_to_seconds(str(shown["notAfter"]))) if "notAfter" in shown else math.inf
-
-
-def _advance(end: ssl.SSLObject) -> None:
-    try:
-        end.do_handshake()
-    except ssl.SSLWantReadError:
-        return
 
 
 def _problem_on_the_wire(address: str, identity: Identity | None) -> str:

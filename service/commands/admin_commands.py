@@ -5,8 +5,8 @@ from typing import Annotated
 from tyro import conf
 
 from learner.scale import WorkerRange
-from protos.as_dict import as_dict
 from protos.exit_codes import UsageError
+from protos.messages import as_dict
 from protos.unspool.v1.admin_pb2 import (
     DrainRequest,
     EvictRequest,

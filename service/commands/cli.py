@@ -9,8 +9,8 @@ from typing import Annotated
 import tyro
 from tyro import conf
 
-from protos.as_dict import as_dict
 from protos.exit_codes import ExitCode, LearnerUnreachableError, exit_code_table
+from protos.messages import as_dict
 from service.commands import admin_commands, processes, result_commands
 from service.commands.arguments import Address, BackendKind, Config, Json, NewestRun, Overrides, Run, Takeover
 from service.config.toml_document import write_tables

@@ -135,8 +135,7 @@ def relay(  # noqa: PLR0913 (a command's options)
 
     Prints where it listens; `unspool worker --learner` takes that.
     """
-    from workers.relay.main import run
-    from workers.relay.relay import RelaySettings
+    from workers.relay.relay import RelaySettings, run
 
     name = name or f"relay-{socket.gethostname()}"
     upstream = _worker_settings(learner, _chosen(token_file), name, tls or tls_directory())

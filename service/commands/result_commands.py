@@ -7,8 +7,8 @@ from typing import Annotated
 
 from tyro import conf
 
-from protos.as_dict import as_dict
 from protos.exit_codes import ExitCode
+from protos.messages import as_dict
 from protos.unspool.v1.admin_pb2 import SaveCheckpointRequest
 from service.commands.arguments import A_RUN, Json, Run
 from service.display import tables

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from protos.as_dict import as_dict
 from protos.exit_codes import UnspoolError
+from protos.messages import as_dict
 from service.run.client import connected
 from service.run.run_directory import RunDirectory
 from tests.support.patience import PATIENCE_S

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from protos.as_dict import as_dict
 from protos.exit_codes import UnspoolError
+from protos.messages import as_dict
 from protos.rpc.roles import Role
 from service.commands.processes import run_learner, run_worker
 from service.config.run_config import RunConfig

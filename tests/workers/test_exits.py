@@ -19,12 +19,12 @@ def crashed() -> End:
 
 def test_a_crash_is_noted_as_what_was_raised_and_where(tmp_path: Path) -> None:
     write_note(tmp_path / "note", crashed())
-    ended = Exit.said(ExitCode.FAILED, read_note(tmp_path / "note"))
+    ended = Exit.with_note(ExitCode.FAILED, read_note(tmp_path / "note"))
     assert ended.cause == "RuntimeError: the licence has expired (test_exits.py:14 in crashed)"
 
 
 def test_a_process_that_leaves_no_note_is_known_by_its_exit_code(tmp_path: Path) -> None:
-    assert Exit.said(ExitCode.FAILED, read_note(tmp_path / "note")) == Exit(
+    assert Exit.with_note(ExitCode.FAILED, read_note(tmp_path / "note")) == Exit(
         70, "exit code 70: an internal error, a crash, or workers that only crash"
     )
 
@@ -39,7 +39,7 @@ def test_a_note_is_of_the_process_that_was_started_last(tmp_path: Path) -> None:
     ("reason", "preempted"), [("SIGTERM", True), ("drained by an operator", False), ("scaled down", False)]
 )
 def test_only_who_was_sent_a_signal_was_preempted(reason: str, preempted: bool) -> None:
-    ended = Exit.said(ExitCode.OK, End(ExitCode.OK, f"drained: {reason}").summary)
+    ended = Exit.with_note(ExitCode.OK, End(ExitCode.OK, f"drained: {reason}").summary)
     assert (ended.preempted, ended.cause) == (preempted, reason)
 
 

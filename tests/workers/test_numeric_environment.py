@@ -118,7 +118,7 @@ def test_a_worker_of_a_supervisor_computes_as_recorded_and_a_bare_one_keeps_what
     runs = Numerics(environment={"LIBTPU_INIT_ARGS": "--a=1"})
     recorded = HOSTILE | record(runs)
     pin_worker(recorded)
-    assert foreign_to_libraries(runs, recorded) == []
+    assert list(foreign_to_libraries(runs, recorded)) == []
     bare = dict(HOSTILE)
     pin_worker(bare)
     assert {one.variable for one in foreign_to_libraries(Numerics(), bare)} == set(bare)

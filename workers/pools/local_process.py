@@ -88,7 +88,7 @@ class StartedProcess(LocalProcess):
             return Exit(None, "killed by the kernel: out of memory", out_of_memory=True)
         if code < 0:
             return Exit(None, f"killed by {signal.Signals(-code).name}")
-        return Exit.said(code, self._last_log_line())
+        return Exit.with_note(code, self._last_log_line())
 
     def _is_out_of_memory(self, code: int) -> bool:
         # The kernel's count names no process: take this one if nobody here killed it and the count grew.
@@ -139,13 +139,9 @@ class AdoptedProcess(LocalProcess):
             ended = select.poll()  # a descriptor's number may be too high for `select.select`
             ended.register(self._descriptor, select.POLLIN)
             if ended.poll(1000 * timeout_s):
-                self._close()
+                os.close(self._descriptor)
+                self._descriptor = None
         return self._descriptor is None
-
-    def _close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
 
 
 def _arguments_of(pid: int) -> set[str]:

@@ -27,18 +27,12 @@ class Exit:
     out_of_memory: bool = False
 
     @classmethod
-    def with_code(cls, code: int) -> Self:
-        """Return the exit of a process that has left only its exit code."""
-        is_known = code != ExitCode.OK and code in set(ExitCode)
-        meaning = f": {ExitCode(code).meaning}" if is_known else ""
-        return cls(code, f"exit code {code}{meaning}")
-
-    @classmethod
-    def said(cls, code: int, said: str) -> Self:
+    def with_note(cls, code: int, note: str) -> Self:
         """Return the exit of a process that has left a one-line reason (`End.summary`), or "" for none."""
-        if not said:
-            return cls.with_code(code)
-        reason = said.removeprefix("drained: ") if code == ExitCode.OK else said
+        if not note:
+            is_known = code != ExitCode.OK and code in set(ExitCode)
+            return cls(code, f"exit code {code}" + (f": {ExitCode(code).meaning}" if is_known else ""))
+        reason = note.removeprefix("drained: ") if code == ExitCode.OK else note
         # Assume that SIGTERM from outside means that the machine is being taken away.
         return cls(code, reason, preempted=code == ExitCode.OK and reason in signal.Signals.__members__)
 

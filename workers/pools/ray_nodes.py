@@ -12,13 +12,21 @@ _NODE_ID_LABEL = "ray.io/node-id"
 
 def elsewhere(ray: Any, hosts: Collection[str]) -> dict[str, str]:
     """Return a label selector that keeps an actor off `hosts`: names or addresses of machines."""
-    avoided = [node["NodeID"] for node in _alive(ray) if _is_on(node, hosts)] if hosts else []
+    avoided = [node["NodeID"] for node in alive(ray) if _is_on(node, hosts)] if hosts else []
     return {_NODE_ID_LABEL: f"!in({','.join(avoided)})"} if avoided else {}
 
 
 def has_others(ray: Any, hosts: Collection[str]) -> bool:
     """Whether there is a node that could run an actor and is not on `hosts`."""
-    return any(node["Resources"].get("CPU") and not _is_on(node, hosts) for node in _alive(ray))
+    return any(node["Resources"].get("CPU") and not _is_on(node, hosts) for node in alive(ray))
+
+
+def has_place(ray: Any, actor_id: str) -> bool:
+    """Whether a node has been chosen for an actor; True if Ray's private API for it does not answer."""
+    try:
+        return bool(ray._private.state.actors(actor_id)["Address"]["IPAddress"])
+    except Exception:  # any exception: the control plane may be unavailable, or Ray another version
+        return True
 
 
 class DrainingNodes:
@@ -39,7 +47,7 @@ class DrainingNodes:
             deadlines = self._deadlines_of(actor_ids)
         except (AttributeError, KeyError, TypeError, ImportError) as error:
             self._is_understood = False
-            _logger.warning("this Ray does not say which nodes are draining (%r)", error)
+            _logger.warning("this version of Ray does not report which nodes are draining (%r)", error)
             return {}
         except Exception as error:
             # Ray may raise any exception while its control plane is unavailable; the next poll asks again.
@@ -60,7 +68,8 @@ class DrainingNodes:
         return {actor_id: draining[node] for actor_id, node in nodes.items() if node in draining}
 
 
-def _alive(ray: Any) -> list[dict[str, Any]]:
+def alive(ray: Any) -> list[dict[str, Any]]:
+    """Return Ray's descriptions of the living nodes."""
     return [node for node in ray.nodes() if node["Alive"]]
 
 

@@ -20,8 +20,8 @@ from workers.pools.autoscaler_hint import AutoscalerHint
 from workers.pools.pool import Exit, LearnerAccess, WorkerPool, WorkerProcess
 from workers.pools.ray_connection import NAMESPACE, connect, set_environment
 from workers.pools.ray_host import driver_search, host_class
-from workers.pools.ray_nodes import DrainingNodes, elsewhere, has_others
-from workers.pools.ray_room import has_place, most_that_fit, shortage
+from workers.pools.ray_nodes import DrainingNodes, alive, elsewhere, has_others, has_place
+from workers.pools.ray_room import most_that_fit, shortage
 
 _CONTROL = "control"
 _CONTROL_THREADS = 4
@@ -178,7 +178,11 @@ class RayPool(WorkerPool):
             and not self._is_ready(actor.location)
             and not has_place(self._ray, actor.handle._actor_id.hex())
         ]
-        return dict.fromkeys(waiting, shortage(self._ray, self._bundle)) if waiting else {}
+        return dict.fromkeys(waiting, self._shortage()) if waiting else {}
+
+    def _shortage(self) -> str:
+        nodes = [node["Resources"] for node in alive(self._ray)]
+        return shortage(self._bundle, nodes, self._ray.available_resources())
 
     def most_workers(self) -> tuple[int, str] | None:
         """Return the limit of a cluster started by this process, which never grows."""
@@ -308,7 +312,7 @@ class RayPool(WorkerPool):
         errors = self._ray.exceptions
         try:
             ended = self._ray.get(actor.result)
-            return None if ended is None else Exit.said(*ended)
+            return None if ended is None else Exit.with_note(*ended)
         except errors.OutOfMemoryError as error:
             return Exit(None, str(error), out_of_memory=True)
         except errors.RayActorError as error:

@@ -6,32 +6,52 @@ through unchanged, so the learner's lease fencing and watermarks work the same w
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
 
 from protos import codec
+from protos.exit_codes import RefusedError
 from protos.rpc.denials import DenialReason
 from protos.rpc.send_queue import SendQueue
-from protos.rpc.session_host import JoinDeniedError, check_join
+from protos.rpc.session_host import (
+    CallFailedError,
+    IncomingSnapshot,
+    JoinDeniedError,
+    SessionHost,
+    check_join,
+)
 from protos.unspool.v1 import learner_pb2
+from protos.unspool.v1.common_pb2 import Chunk
 from workers.relay.leasing import RelayLeasing
 from workers.relay.pending_pushes import PendingPushes
 from workers.relay.sessions import RelayedWorker, total_heartbeat
+from workers.relay.snapshots import MAX_SNAPSHOT_BYTES, SnapshotInMemory
 from workers.relay.state import RelayState
+from workers.relay.thetas import RelayThetas
+from workers.session.client import LearnerClient, UnavailableError
 from workers.session.session_state import Joined, SessionState
 
 
-class RelayCore:
+class RelayCore(SessionHost):
     """Handles every event of a relay. Thread-safe."""
 
     def __init__(
-        self, session_state: SessionState, max_workers: int, clock: Callable[[], float] = time.monotonic
+        self,
+        session_state: SessionState,
+        client: LearnerClient,
+        max_workers: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Connect at most `max_workers` workers to the learner through `session_state`."""
+        """Connect at most `max_workers` workers to the learner.
+
+        Messages pass through `session_state`; thetas and snapshots are fetched with `client`.
+        """
         # Lock order: this lock first, then the lock of session_state; never the reverse.
         self._lock = threading.RLock()
+        self._client = client
+        self._thetas = RelayThetas(self._fetch_theta)
         self._max_workers = max_workers
         self._state = RelayState(session_state, clock)
         self._leasing = RelayLeasing(self._state)
@@ -129,7 +149,7 @@ class RelayCore:
             self._leasing.even_out()
             self._renew_report()
 
-    # Events from workers.
+    # Calls of workers.
 
     def join(self, request: learner_pb2.JoinRequest) -> learner_pb2.JoinReply:
         """Admit a worker. One whose stream broke rejoins and keeps the leases that it still holds.
@@ -155,8 +175,7 @@ class RelayCore:
             welcome.outer_step = self._state.outer_step
             return welcome
 
-    def attach(self, secret: str) -> tuple[str, SendQueue] | None:
-        """Open a session's stream, replacing any earlier one; return None if the session does not exist."""
+    def attach(self, secret: str, peer: str = "") -> tuple[str, SendQueue] | None:
         with self._lock:
             worker = self._state.workers.with_secret(secret)
             if worker is None:
@@ -168,32 +187,39 @@ class RelayCore:
             self._renew_report()
             return worker.session_id, queue
 
-    def detach(self, session_id: str, stream: SendQueue) -> None:
+    def detach(self, session_id: str, queue: SendQueue) -> None:
         """Handle a broken stream. The worker keeps its lanes until the lease's time to live expires."""
         with self._lock:
-            stream.close()
+            queue.close()
             worker = self._state.workers.get(session_id)
-            if worker is not None and worker.stream is stream:
+            if worker is not None and worker.stream is queue:
                 worker.stream = None
                 self._renew_report()
 
-    def heartbeat(self, session_id: str, heartbeat: learner_pb2.Heartbeat) -> None:
-        """Record a worker's heartbeat and acknowledge it."""
-        with self._lock:
-            worker = self._state.sender(session_id)
-            if worker is not None:
-                worker.take_heartbeat(heartbeat)
-                worker.note_held(heartbeat.lanes)
-                ack = learner_pb2.HeartbeatAck(
-                    outer_step=self._state.outer_step, credits=self._state.share(worker)
-                )
-                worker.send(learner_pb2.LearnerMessage(heartbeat_ack=ack))
+    def theta(self, outer_step: int) -> Iterator[Chunk]:
+        yield from self._sent(lambda: self._thetas.get(self.reply.term, outer_step), outer_step)
 
-    def refuse_unread(self, session_id: str, push: learner_pb2.GradientEstimatorOut) -> bool:
-        """Reject a push before its body arrives if the body is not needed; return whether it was rejected."""
+    def snapshot(self, lane: int, seq: int) -> Iterator[Chunk]:
+        yield from self._sent(lambda: self._client.get_snapshot(lane, seq, MAX_SNAPSHOT_BYTES), seq)
+
+    def leave(self, request: learner_pb2.LeaveRequest) -> None:
+        """Close the session of a worker that leaves, for example because it does not match this run."""
+        with self._lock:
+            worker = self._state.workers.get(request.session_id)
+            if worker is not None:
+                level = "error" if request.unfit else "info"
+                self._state.session_state.log(level, f"{worker.name} leaves its relay: {request.reason}")
+                self._close(worker, learner_pb2.Goodbye.DRAINED, request.reason)
+
+    # Messages of workers.
+
+    def body_bytes(self) -> int:
+        return codec.body_bytes(self.reply.schema)
+
+    def wants_body(self, session_id: str, push: learner_pb2.GradientEstimatorOut) -> bool:
         with self._lock:
             worker = self._state.sender(session_id)
-            return worker is None or self._pending.refuse(worker, push)
+            return worker is not None and not self._pending.refuse(worker, push)
 
     def push(
         self, session_id: str, push: learner_pb2.GradientEstimatorOut, body: codec.Buffer | codec.CodecError
@@ -204,43 +230,22 @@ class RelayCore:
             if worker is not None and not self._pending.refuse(worker, push):
                 self._pending.take(worker, push, body)
 
-    def wants_snapshot(self, session_id: str, snapshot: learner_pb2.Snapshot) -> bool:
-        """Whether to receive a snapshot: only if its lease is current, which is the learner's rule too."""
-        with self._lock:
-            self._state.sender(session_id)
-            return self._state.lanes.leased(session_id, snapshot.lane, snapshot.fencing_token) is not None
+    def receive_snapshot(self, session_id: str, snapshot: learner_pb2.Snapshot) -> IncomingSnapshot | None:
+        """Receive a snapshot only if its lease is current, which is the learner's rule too."""
+        if 0 < snapshot.bytes <= MAX_SNAPSHOT_BYTES and self._is_leased(session_id, snapshot):
+            return SnapshotInMemory(snapshot, lambda body: self._forward_snapshot(session_id, snapshot, body))
+        return None
 
-    def snapshot(self, session_id: str, snapshot: learner_pb2.Snapshot, body: bytes) -> None:
-        """Forward a lane's unroll state to the learner."""
-        with self._lock:
-            if self.wants_snapshot(session_id, snapshot):
-                self._state.session_state.snapshot(snapshot, body)
-
-    def return_lane(self, session_id: str, message: learner_pb2.LaneReturn) -> None:
-        """Return a worker's lane to the learner, after all pushes and messages about the lane."""
-        with self._lock:
-            self._state.sender(session_id)
-            lane = self._state.lanes.leased(session_id, message.lane, message.fencing_token)
-            if lane is not None:
-                self._leasing.give_back(lane, message.reason, message.seq)
-                self._renew_report()
-
-    def leave(self, session_id: str, reason: str, *, is_unfit: bool = False) -> None:
-        """Close the session of a worker that leaves, for example because it does not match this run."""
-        with self._lock:
-            worker = self._state.workers.get(session_id)
-            if worker is not None:
-                level = "error" if is_unfit else "info"
-                self._state.session_state.log(level, f"{worker.name} leaves its relay: {reason}")
-                self._close(worker, learner_pb2.Goodbye.DRAINED, reason)
-
-    def pass_on(self, session_id: str, kind: str, message: Any) -> None:
-        """Forward a message that does not affect the relay: a failed estimate, a stack or a log line."""
+    def message(self, session_id: str, kind: str, message: Any) -> None:
         with self._lock:
             worker = self._state.sender(session_id)
             if worker is None:
                 return
             match kind:
+                case "heartbeat":
+                    self._acknowledge(worker, message)
+                case "lane_return":
+                    self._return_lane(worker, message)
                 case "lane_failure":
                     if self._state.lanes.leased(session_id, message.lane, message.fencing_token) is not None:
                         self._state.session_state.report_failure(message)
@@ -249,6 +254,41 @@ class RelayCore:
                 case "log":
                     failure = message.failure if message.HasField("failure") else None
                     self._state.session_state.log(message.level, f"{worker.name}: {message.text}", failure)
+
+    def _acknowledge(self, worker: RelayedWorker, heartbeat: learner_pb2.Heartbeat) -> None:
+        worker.take_heartbeat(heartbeat)
+        worker.note_held(heartbeat.lanes)
+        ack = learner_pb2.HeartbeatAck(outer_step=self._state.outer_step, credits=self._state.share(worker))
+        worker.send(learner_pb2.LearnerMessage(heartbeat_ack=ack))
+
+    def _return_lane(self, worker: RelayedWorker, message: learner_pb2.LaneReturn) -> None:
+        """Return a worker's lane to the learner, after all pushes and messages about the lane."""
+        lane = self._state.lanes.leased(worker.session_id, message.lane, message.fencing_token)
+        if lane is not None:
+            self._leasing.give_back(lane, message.reason, message.seq)
+            self._renew_report()
+
+    def _is_leased(self, session_id: str, snapshot: learner_pb2.Snapshot) -> bool:
+        with self._lock:
+            self._state.sender(session_id)
+            return self._state.lanes.leased(session_id, snapshot.lane, snapshot.fencing_token) is not None
+
+    def _forward_snapshot(self, session_id: str, snapshot: learner_pb2.Snapshot, body: bytes) -> None:
+        with self._lock:
+            if self._is_leased(session_id, snapshot):
+                self._state.session_state.snapshot(snapshot, body)
+
+    def _fetch_theta(self, outer_step: int) -> codec.Buffer:
+        return self._client.get_theta(outer_step, self.body_bytes())
+
+    def _sent(self, fetch: Callable[[], codec.Buffer], transfer: int) -> Iterator[Chunk]:
+        try:
+            body = fetch()
+        except RefusedError as error:
+            raise CallFailedError(grpc.StatusCode.NOT_FOUND, str(error)) from error
+        except UnavailableError as error:
+            raise CallFailedError(grpc.StatusCode.UNAVAILABLE, str(error)) from error
+        yield from codec.chunks(body, transfer, self.reply.chunk_bytes)
 
     def _check(self, request: learner_pb2.JoinRequest) -> None:
         state = self._state

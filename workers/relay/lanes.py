@@ -91,7 +91,8 @@ class RelayedLanes:
         """
         least = min(workers, key=self.load)
         for worker in workers:
-            has_state = worker.held.get(lane.grant.lane) == lane.grant.seq and not lane.grant.discard_held
+            held = worker.held.get(lane.grant.lane)
+            has_state = held is not None and held.seq == lane.grant.seq and not lane.grant.discard_held
             if has_state and self.load(worker) < self.load(least) + 1:
                 return worker
         return least

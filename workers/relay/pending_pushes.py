@@ -1,7 +1,7 @@
 """Validation of the pushes of a relay's workers, and forwarding of the learner's verdicts."""
 
 from protos import codec
-from protos.rpc.push import leaves_of, parts_of, verdict_on
+from protos.rpc.push import checksum_of, leaves_of, parts_of, verdict_on
 from protos.unspool.v1 import learner_pb2
 from workers.relay.merging import PendingPush, is_mergeable
 from workers.relay.pushes import Answer
@@ -47,8 +47,10 @@ class PendingPushes:
     ) -> None:
         """Accept a push that was not refused, unless its body violates the schema."""
         if not isinstance(body, codec.CodecError):
-            is_inline = push.grad.WhichOneof("body") != "transfer"
-            body = _checked(body, push.grad.crc32 if is_inline else None, self._state.reply)
+            try:
+                leaves_of(body, checksum_of(push), self._state.reply.schema)
+            except codec.CodecError as error:
+                body = error
         if isinstance(body, codec.CodecError):
             self._answer(worker, push, verdict_on(body), str(body))
             return
@@ -99,13 +101,3 @@ class PendingPushes:
                 for part in about or ()
             )
         worker.send(learner_pb2.LearnerMessage(verdict=answer))
-
-
-def _checked(
-    body: codec.Buffer, crc32: int | None, reply: learner_pb2.JoinReply
-) -> codec.Buffer | codec.CodecError:
-    try:
-        leaves_of(body, crc32, reply.schema)
-    except codec.CodecError as error:
-        return error
-    return body

@@ -9,12 +9,10 @@ import collections
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from protos.rpc.push import SENT_AGAIN
 from protos.unspool.v1 import common_pb2, learner_pb2
 from workers.relay.merging import PendingPush, merged
 from workers.session.session_state import SessionState
-
-_SENT_AGAIN = frozenset({learner_pb2.NO_CREDIT, learner_pb2.CORRUPT})
-"""Verdicts after which the outbox resends the same push by itself."""
 
 
 class Answer(NamedTuple):
@@ -85,7 +83,7 @@ class RelayPushes:
         """
         push_id = verdict.push_id
         group = self._sent.get(push_id)
-        if group is None or verdict.verdict in _SENT_AGAIN:
+        if group is None or verdict.verdict in SENT_AGAIN:
             return []
         self._unanswered.discard(push_id)
         if verdict.verdict == learner_pb2.ACCEPTED:

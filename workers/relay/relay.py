@@ -5,8 +5,9 @@ learner averages gradients, the relay also sends one gradient in place of severa
 """
 
 import logging
+import os
 import time
-import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from protos.exit_codes import ExitCode
@@ -14,14 +15,15 @@ from protos.rpc.access import Access
 from protos.rpc.connection import address_of, advertised_host, is_loopback
 from protos.rpc.denials import Denials
 from protos.rpc.roles import Role
-from protos.rpc.server import GrpcServer
+from protos.rpc.server import GrpcServer, reuse_large_blocks
 from protos.rpc.server_tls import ServerTls
 from protos.rpc.session_service import SessionServicer
 from protos.rpc.tls import TlsError, check_server
 from protos.unspool.v1 import learner_pb2, learner_pb2_grpc
+from workers.bootstrap import Devices, environment
 from workers.exits import End
+from workers.main import log_to, run_until_signalled
 from workers.relay.core import RelayCore
-from workers.relay.worker_service import RelayHost
 from workers.session.client import LearnerClient
 from workers.session.learner_session import LearnerSession
 from workers.session.session_state import Joined, SessionState
@@ -85,12 +87,12 @@ class Relay:
         """
         self._settings = settings
         self._session_state = SessionState(forwards=True)
-        self._core = RelayCore(self._session_state, settings.max_workers)
+        self._core = RelayCore(self._session_state, client, settings.max_workers)
         denials = Denials(report=lambda reason, text: _logger.warning("denied: %s: %s", reason, text))
         self._access = Access(
             {Role.WORKER: settings.upstream.token}, None, denials, is_mutual=settings.is_tls_mutual
         )
-        self._servicer = SessionServicer(RelayHost(self._core, client))
+        self._servicer = SessionServicer(self._core)
         threads = settings.max_workers + _SPARE_THREADS
         self._server = GrpcServer("relay", threads, self._access, _server_tls(settings, denials))
         learner_pb2_grpc.add_LearnerServicer_to_server(self._servicer, self._server.server)
@@ -99,7 +101,7 @@ class Relay:
         self._session = LearnerSession(
             client,
             self._session_state,
-            _introduction(settings.upstream),
+            _join_request(settings.upstream),
             self._core.report,
             orphan_ttl_s=settings.upstream.orphan_ttl_s,
         )
@@ -117,8 +119,8 @@ class Relay:
         self._session.start()
         try:
             end = self._relay()
-        except Exception:
-            end = End(ExitCode.FAILED, traceback.format_exc())
+        except Exception as error:
+            end = End.crashed(error)
         finally:
             self._session.close()
         self._core.close_all(_CLOSE_REASONS.get(end.code, learner_pb2.Goodbye.EXPIRED), end.reason)
@@ -149,7 +151,7 @@ class Relay:
                 self._core.drain(self._drain)
                 drained_by_s = now_s + (self._drain.deadline_s or self._settings.upstream.drain_s)
             if drained_by_s is not None and (self._core.is_empty or now_s >= drained_by_s):
-                return self._leave(self._drain)
+                return self._leave(self._drain.reason if self._drain is not None else "drained")
             if now_s >= next_tick_s:
                 self._core.tick()
                 next_tick_s = now_s + _TICK_S
@@ -166,17 +168,35 @@ class Relay:
                 case learner_pb2.LearnerMessage():
                     self._core.receive(command)
 
-    def _leave(self, drain: learner_pb2.Drain | None) -> End:
-        reason = drain.reason if drain is not None else "drained"
+    def _leave(self, reason: str) -> End:
         self._core.give_back(reason)
-        if not self._core.reply.session_id or self._session.leave(reason, self._settings.upstream.drain_s):
-            return End(ExitCode.OK, f"drained: {reason}")
-        return self._session_state.end or End(
-            ExitCode.TEMPORARY, f"drained, but had no chance to return its lanes: {self._session.trouble}"
-        )
+        return self._session.leave_drained(reason, self._settings.upstream.drain_s)
 
 
-def _introduction(settings: WorkerSettings) -> learner_pb2.JoinRequest:
+def run(settings: RelaySettings, announce: Callable[[str], None]) -> int:
+    """Run a relay as this process's main work and return its exit code.
+
+    The first SIGTERM or SIGINT drains the relay and its workers; the second ends the process at once.
+
+    Args:
+        settings: of this process.
+        announce: called with "host:port" once workers can connect.
+
+    Raises:
+        OSError: the relay cannot listen on its address.
+        TlsError: the TLS files are unusable, or missing where they are required.
+    """
+    for name, value in environment(Devices()).items():
+        os.environ.setdefault(name, value)
+    log_to(None)
+    reuse_large_blocks()
+    upstream = settings.upstream
+    relay = Relay(settings, LearnerClient(upstream.learner, upstream.token, upstream.tls))
+    announce(relay.address)
+    return run_until_signalled(relay)
+
+
+def _join_request(settings: WorkerSettings) -> learner_pb2.JoinRequest:
     request = join_request(settings)
     request.relay = True
     return request

@@ -14,17 +14,12 @@ class RelayedWorker(Session):
     """A worker's session at a relay.
 
     Attributes:
-        held: seqs of the lane states that it has in memory, by lane.
         compute_times_s: compute times of its latest estimates.
     """
 
-    held: dict[int, int] = dataclasses.field(init=False)
     compute_times_s: collections.deque[float] = dataclasses.field(
         default_factory=lambda: collections.deque(maxlen=COMPUTE_TIMES)
     )
-
-    def __post_init__(self) -> None:
-        self.note_held(self.join_request.held)
 
     @property
     def size(self) -> int:
@@ -35,10 +30,6 @@ class RelayedWorker(Session):
         """Whether lanes may be given to this worker."""
         is_able = self.stream is not None and self.stuck_at is None
         return is_able and not (self.draining or self.is_empty_relay or self.is_silent(now_s, heartbeat_s))
-
-    def note_held(self, lanes: Iterable[learner_pb2.HeldLane]) -> None:
-        """Record the lane states that the worker has, as its Join or heartbeat lists them."""
-        self.held = {lane.lane: lane.seq for lane in lanes}
 
     def is_overdue(self) -> bool:
         """Whether the worker's phase exceeds its time budget, estimated from its latest estimates."""

@@ -36,7 +36,8 @@ class RelayThetas:
             is_first = body is None
             if body is None:
                 body = self._bodies[key] = Future()
-                self._make_room()
+                while len(self._bodies) > self._kept:
+                    self._bodies.popitem(last=False)
             self._bodies.move_to_end(key)
         if is_first:
             self._fill(key, body)
@@ -49,7 +50,3 @@ class RelayThetas:
             with self._lock:
                 self._bodies.pop(key, None)
             body.set_exception(error)
-
-    def _make_room(self) -> None:
-        while len(self._bodies) > self._kept:
-            self._bodies.popitem(last=False)

@@ -32,33 +32,21 @@ _FINAL_GOODBYES = {
 }
 """Goodbyes after which a worker does not join again, with the exit code of its process."""
 
+FIRST_DELAY_S: Final = 0.1
+"""The longest delay before a worker's first attempt to reach its learner again."""
+
 LONGEST_DELAY_S: Final = 2.0
 """The longest delay before a worker tries to reach its learner again."""
 
 
-class FullJitterBackoff:
-    """Delays drawn evenly between zero and a ceiling that doubles with each attempt.
+def retry_delay_s(attempt: int, draws: random.Random) -> float:
+    """Return how long to wait before an attempt, drawn evenly from zero to a ceiling that doubles each time.
 
     Full jitter spreads a herd better than a jittered exponential ("Exponential Backoff And Jitter", AWS
-    Architecture Blog, 2015).
+    Architecture Blog, 2015). The first attempt is 0.
     """
-
-    def __init__(self, draws: random.Random, *, first_s: float = 0.1, cap_s: float = LONGEST_DELAY_S) -> None:
-        """Configure the ceiling: `first_s` at the first attempt, at most `cap_s`."""
-        self._draws = draws
-        self._first_s = first_s
-        self._cap_s = cap_s
-        self._ceiling_s = first_s
-
-    def next_delay_s(self) -> float:
-        """Return how long to wait before the next attempt."""
-        delay_s = self._draws.uniform(0.0, self._ceiling_s)
-        self._ceiling_s = min(self._cap_s, 2.0 * self._ceiling_s)
-        return delay_s
-
-    def reset(self) -> None:
-        """Start over: the last attempt was a success."""
-        self._ceiling_s = self._first_s
+    doublings = min(attempt, 10)  # by then the ceiling is the longest delay
+    return draws.uniform(0.0, min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0**doublings))
 
 
 class LearnerSession:
@@ -91,7 +79,7 @@ class LearnerSession:
         """
         self._client = client
         self._session_state = session_state
-        self._introduction = join_request
+        self._join_request = join_request
         self._report = report
         self._orphan_ttl_s = orphan_ttl_s
         self._clock = clock
@@ -100,6 +88,7 @@ class LearnerSession:
         self._reply: learner_pb2.JoinReply | None = None
         self._is_fresh_join = False
         self._stream: LearnerStream | None = None
+        self._attempts = 0
         self._trouble: str | None = "it has not answered yet"
         self._last_message_s = 0.0
         self._connected = threading.Event()
@@ -138,6 +127,14 @@ class LearnerSession:
             return True
         return True
 
+    def leave_drained(self, reason: str, timeout_s: float) -> End:
+        """Leave because of a drain, after returning all lanes; return how this process ends."""
+        if self._reply is None or self.leave(reason, timeout_s):
+            return End(ExitCode.OK, f"drained: {reason}")
+        return self._session_state.end or End(
+            ExitCode.TEMPORARY, f"drained, but had no chance to return its lanes: {self.trouble}"
+        )
+
     def close(self) -> None:
         """End every thread. The learner sees a broken stream unless `leave` came before."""
         self._finish(End(ExitCode.OK, "closed"))
@@ -149,14 +146,14 @@ class LearnerSession:
     # The receiver thread.
 
     def _run(self) -> None:
-        backoff = FullJitterBackoff(self._draws)
         try:
             while not self._stopping.is_set():
                 stream = self._connect()
                 if stream is not None:
-                    self._receive(stream, backoff)
+                    self._receive(stream)
                 self._give_up_if_orphaned()
-                self._stopping.wait(backoff.next_delay_s())
+                self._stopping.wait(retry_delay_s(self._attempts, self._draws))
+                self._attempts += 1
         except RefusedError as refusal:
             self._finish(End(ExitCode.REFUSED, str(refusal)))
         except Exception as error:
@@ -180,7 +177,7 @@ class LearnerSession:
     def _join(self) -> learner_pb2.JoinReply:
         held = self._report().lanes
         request = learner_pb2.JoinRequest()
-        request.CopyFrom(self._introduction)
+        request.CopyFrom(self._join_request)
         request.held.extend(held)
         reply = self._client.join(request)
         self._check_term(reply)
@@ -201,12 +198,12 @@ class LearnerSession:
                 f"an outdated learner answered: its term is {reply.term}, that of the run {known.term}"
             )
 
-    def _receive(self, stream: LearnerStream, backoff: FullJitterBackoff) -> None:
+    def _receive(self, stream: LearnerStream) -> None:
         trouble = "it closed the stream"
         try:
             for message in stream:
                 self._last_message_s = self._clock()
-                backoff.reset()
+                self._attempts = 0
                 if message.HasField("goodbye"):
                     trouble = self._take_goodbye(message.goodbye)
                     break

@@ -10,13 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from protos import codec
+from protos.rpc.push import SENT_AGAIN
 from protos.unspool.v1 import learner_pb2
 
 _NOTES = 64
 """Log lines and the like that wait for a stream; beyond this number the oldest are dropped."""
-
-_SEND_AGAIN = frozenset({learner_pb2.NO_CREDIT, learner_pb2.CORRUPT})
-"""Verdicts after which the learner still wants the same push."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,7 @@ class Outbox:
         if verdict.verdict == learner_pb2.ACCEPTED:
             return None
         queued = self._withdraw(push_id)
-        if queued is not None and verdict.verdict in _SEND_AGAIN:
+        if queued is not None and verdict.verdict in SENT_AGAIN:
             self._refused[push_id] = queued
         return queued
 

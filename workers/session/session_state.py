@@ -71,7 +71,7 @@ class SessionState:
         With `forwards`, every message of the learner is also queued as a command: a relay forwards it.
         """
         self.forwards = forwards
-        self._changed = threading.Condition()
+        self._changed = threading.Condition()  # its lock is reentrant
         self._revision = 0
         self._outbox = Outbox(capacity)
         self._commands: collections.deque[Command] = collections.deque()
@@ -123,9 +123,10 @@ class SessionState:
             return self._end
 
     def wake(self) -> None:
-        """Wake the worker, whatever it waits for."""
+        """Wake every thread that waits for a change."""
         with self._changed:
-            self._change()
+            self._revision += 1
+            self._changed.notify_all()
 
     def commands(self) -> Sequence[Command]:
         """Take the commands that have arrived since the last call, in order."""
@@ -154,32 +155,29 @@ class SessionState:
 
     def return_lane(self, lane_return: learner_pb2.LaneReturn) -> None:
         """Return a lane, after everything that was queued before."""
-        with self._changed:
-            self._put(QueuedMessage(learner_pb2.WorkerMessage(lane_return=lane_return)))
+        self._put(QueuedMessage(learner_pb2.WorkerMessage(lane_return=lane_return)))
 
     def log(self, level: str, text: str, failure: common_pb2.FailureReport | None = None) -> None:
         """Add a line to the learner's event log, with a report of the failure if there was one."""
         line = learner_pb2.LogLine(level=level, text=text, failure=failure)
-        with self._changed:
-            self._send_soon(learner_pb2.WorkerMessage(log=line))
+        self._send_soon(learner_pb2.WorkerMessage(log=line))
 
     def report_failure(self, failure: learner_pb2.LaneFailure) -> None:
         """Report a lane whose estimate raised, ahead of all queued bodies."""
-        with self._changed:
-            self._send_soon(learner_pb2.WorkerMessage(lane_failure=failure))
+        self._send_soon(learner_pb2.WorkerMessage(lane_failure=failure))
 
     def leave(self) -> None:
         """Close the stream once everything is sent."""
         with self._changed:
             self._leaving = True
-            self._change()
+            self.wake()
 
     def finish(self, end: End) -> None:
         """End the session; the first reason given is kept."""
         with self._changed:
             self._end = self._end or end
             self._stream_number += 1
-            self._change()
+            self.wake()
 
     # For the session.
 
@@ -195,7 +193,7 @@ class SessionState:
             self._theta = None
             self._chunk_bytes = joined.reply.chunk_bytes
             self._command(joined)
-            self._change()
+            self.wake()
 
     def new_stream(self, report: Callable[[], learner_pb2.Heartbeat]) -> Iterator[learner_pb2.WorkerMessage]:
         """Return the messages of a new stream, a heartbeat first; end the iterator of any earlier one."""
@@ -203,25 +201,24 @@ class SessionState:
             self._stream_number += 1
             self._outbox.restart(self._chunk_bytes)
             self._outbox.set_heartbeat(report())
-            self._change()
+            self.wake()
             return self._outgoing(self._stream_number)
 
     def close_stream(self) -> None:
         """End the current stream's iterator."""
         with self._changed:
             self._stream_number += 1
-            self._change()
+            self.wake()
 
     def send_heartbeat(self, heartbeat: learner_pb2.Heartbeat) -> None:
         """Send `heartbeat` ahead of everything else."""
         with self._changed:
             self._outbox.set_heartbeat(heartbeat)
-            self._change()
+            self.wake()
 
     def send_stack(self, text: str) -> None:
         """Send the stacks of this process's threads."""
-        with self._changed:
-            self._send_soon(learner_pb2.WorkerMessage(stack=learner_pb2.StackDump(text=text)))
+        self._send_soon(learner_pb2.WorkerMessage(stack=learner_pb2.StackDump(text=text)))
 
     def receive(self, message: learner_pb2.LearnerMessage) -> None:
         """Handle a message of the learner, except for goodbyes and requests for stacks.
@@ -246,7 +243,7 @@ class SessionState:
                     self._command(message.drain)
             if self.forwards:
                 self._command(message)
-            self._change()
+            self.wake()
 
     def _receive_verdict(self, verdict: learner_pb2.PushVerdict) -> None:
         queued = self._outbox.settle(verdict)
@@ -265,7 +262,7 @@ class SessionState:
                 message = self._outbox.next_message()
                 if message is None and self._leaving:
                     return
-                self._change()
+                self.wake()
             if message is not None:
                 yield message
 
@@ -279,13 +276,11 @@ class SessionState:
         return self._transfers
 
     def _send_soon(self, message: learner_pb2.WorkerMessage) -> None:
-        self._outbox.send_soon(message)
-        self._change()
+        with self._changed:
+            self._outbox.send_soon(message)
+            self.wake()
 
     def _put(self, queued: QueuedMessage) -> None:
-        self._outbox.put(queued)
-        self._change()
-
-    def _change(self) -> None:
-        self._revision += 1
-        self._changed.notify_all()
+        with self._changed:
+            self._outbox.put(queued)
+            self.wake()

@@ -33,38 +33,30 @@ def check_devices(wanted: Mapping[str, Any], environ: Mapping[str, str], own: Se
     Raises:
         RefusedError: a device setting differs; the message names it and the remedy.
     """
-    _check_platform(wanted, own[0].platform)
-    _check_cpu_threads(wanted, environ.get("PJRT_NPROC", ""))
-    _check_cpu_devices(wanted, len(own))
+    _check_platform(wanted.get("platform", own[0].platform), own[0].platform)
+    if wanted.get("platform") == "cpu":
+        _check_cpus(wanted, environ.get("PJRT_NPROC", ""), len(own))
 
 
-def _check_cpu_threads(wanted: Mapping[str, Any], own: str) -> None:
-    threads = str(wanted.get("cpu_threads", own))
-    if wanted.get("platform") == "cpu" and own != threads:
+def _check_platform(platform: str, own: str) -> None:
+    if {"cuda": "gpu", "rocm": "gpu"}.get(platform, platform) != own:
+        remedy = "JAX_PLATFORMS=cpu" if platform == "cpu" else "--gpus, where there are some"
         raise RefusedError(
-            f"this worker's XLA has PJRT_NPROC={own or 'unset'} but the run's workers.cpu_threads is "
+            f"this worker computes on {own} but the run's workers.platform is {platform}: start it with "
+            f"{remedy}"
+        )
+
+
+def _check_cpus(wanted: Mapping[str, Any], own_threads: str, own_devices: int) -> None:
+    threads, devices = str(wanted.get("cpu_threads", own_threads)), int(wanted.get("devices", 1))
+    if own_threads != threads:
+        raise RefusedError(
+            f"this worker's XLA has PJRT_NPROC={own_threads or 'unset'} but the run's workers.cpu_threads is "
             f"{threads}: start it with --cpu-threads {threads}"
         )
-
-
-def _check_platform(wanted: Mapping[str, Any], own: str) -> None:
-    platform = wanted.get("platform", own)
-    if {"cuda": "gpu", "rocm": "gpu"}.get(platform, platform) != own:
-        remedy = (
-            "start it with JAX_PLATFORMS=cpu"
-            if platform == "cpu"
-            else "start it with --gpus, where there are some"
-        )
-        raise RefusedError(
-            f"this worker computes on {own} but the run's workers.platform is {platform}: {remedy}"
-        )
-
-
-def _check_cpu_devices(wanted: Mapping[str, Any], own: int) -> None:
     # XLA partitions the work of one CPU device differently when there are other devices, used or not.
-    devices = int(wanted.get("devices", 1))
-    if wanted.get("platform") == "cpu" and own > devices:
+    if own_devices > devices:
         raise RefusedError(
-            f"this worker's CPUs are {own} devices but the run's workers.devices is {devices}: start it with "
-            f"--cpu-devices {devices}, and without JAX_NUM_CPU_DEVICES"
+            f"this worker's CPUs are {own_devices} devices but the run's workers.devices is {devices}: start "
+            f"it with --cpu-devices {devices}, and without JAX_NUM_CPU_DEVICES"
         )

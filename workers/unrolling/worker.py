@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 
 from protos.exit_codes import ExitCode, RefusedError
-from protos.failure_message import failure_message
+from protos.messages import failure_message
 from protos.unspool.v1 import learner_pb2
 from unspool.failure_report import FailureReport
 from workers.exits import End
@@ -21,8 +21,8 @@ from workers.unrolling.workload import Workload
 _logger = logging.getLogger(__name__)
 
 _RETRY_S = 0.5
-_LAST_WORDS_S = 2.0
-_LAST_WORDS_CHARACTERS = 8_000
+_REPORT_S = 2.0
+_LOG_CHARACTERS = 8_000
 _REASON_CHARACTERS = 200
 
 
@@ -57,7 +57,7 @@ class UnrollWorker:
         self._session = LearnerSession(
             client,
             self._session_state,
-            _introduction(settings),
+            _join_request(settings),
             self._progress.heartbeat,
             orphan_ttl_s=settings.orphan_ttl_s,
             clock=clock,
@@ -70,7 +70,7 @@ class UnrollWorker:
             The process's exit code, an `ExitCode`.
         """
         _logger.info("%s looks for the learner at %s", self._settings.name, self._settings.learner)
-        end = self.end = self._live()
+        end = self.end = self._run()
         level = logging.INFO if end.code is ExitCode.OK else logging.ERROR
         _logger.log(level, "%s ends with %d: %s", self._settings.name, end.code, end.reason)
         return int(end.code)
@@ -84,7 +84,7 @@ class UnrollWorker:
         """Return the stack of every thread of this process."""
         return thread_stacks()
 
-    def _live(self) -> End:
+    def _run(self) -> End:
         self._session.start()
         try:
             return self._work()
@@ -109,18 +109,21 @@ class UnrollWorker:
             self._step(seen)
 
     def _execute(self, command: Command) -> None:
-        if isinstance(command, learner_pb2.Drain):
-            self._drain_command = self._drain_command or command
-        elif isinstance(command, Joined):
-            self._take_join(command)
-        elif self._workload is not None:
-            _dispatch(command, self._workload)
-
-    def _take_join(self, joined: Joined) -> None:
-        if self._workload is None or self._workload.experiment_toml != joined.reply.experiment_toml:
-            self._workload = Workload(joined, self._client, self._session_state, self._progress, self._clock)
-        else:
-            self._workload.rejoin(joined)
+        match command, self._workload:
+            case learner_pb2.Drain(), _:
+                self._drain_command = self._drain_command or command
+            case Joined(), Workload() as workload if workload.can_rejoin(command):
+                workload.rejoin(command)
+            case Joined(), _:
+                self._workload = Workload(
+                    command, self._client, self._session_state, self._progress, self._clock
+                )
+            case learner_pb2.LaneGrant(), Workload() as workload:
+                workload.grant(command)
+            case learner_pb2.LaneRevocation(), Workload() as workload:
+                workload.revoke(command)
+            case Rejected(), Workload() as workload:
+                workload.take_rejection(command)
 
     def _step(self, seen: int) -> None:
         try:
@@ -146,33 +149,19 @@ class UnrollWorker:
         if self._workload is None:
             return End(ExitCode.OK, f"drained before the learner answered: {drain.reason}")
         self._workload.give_back(drain.reason)
-        if self._session.leave(drain.reason, drain.deadline_s or self._settings.drain_s):
-            return End(ExitCode.OK, f"drained: {drain.reason}")
-        return self._session_state.end or End(
-            ExitCode.TEMPORARY, f"drained, but had no chance to return its lanes: {self._session.trouble}"
-        )
+        return self._session.leave_drained(drain.reason, drain.deadline_s or self._settings.drain_s)
 
     def _exit_after(self, end: End, report: FailureReport | None) -> End:
         text = f"worker {self._settings.name} exits {int(end.code)}: {end.reason}"
         failure = None if report is None else failure_message(*report)
-        self._session_state.log("error", text[-_LAST_WORDS_CHARACTERS:], failure)
+        self._session_state.log("error", text[-_LOG_CHARACTERS:], failure)
         is_unfit = end.code is ExitCode.REFUSED
         why = f": {end.reason[:_REASON_CHARACTERS]}" if is_unfit else ""
-        self._session.leave(f"exits {int(end.code)}{why}", _LAST_WORDS_S, is_unfit=is_unfit)
+        self._session.leave(f"exits {int(end.code)}{why}", _REPORT_S, is_unfit=is_unfit)
         return end
 
 
-def _dispatch(command: Command, workload: Workload) -> None:
-    match command:
-        case learner_pb2.LaneGrant():
-            workload.grant(command)
-        case learner_pb2.LaneRevocation():
-            workload.revoke(command)
-        case Rejected():
-            workload.take_rejection(command)
-
-
-def _introduction(settings: WorkerSettings) -> learner_pb2.JoinRequest:
+def _join_request(settings: WorkerSettings) -> learner_pb2.JoinRequest:
     request = join_request(settings)
     request.device_kind = jax.devices()[0].device_kind
     return request

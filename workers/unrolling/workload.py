@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 
 from protos.exit_codes import RefusedError
-from protos.failure_message import failure_message
+from protos.messages import failure_message
 from protos.unspool.v1 import learner_pb2
 from unspool.failure_report import FailureReport, traceback_of
 from workers.session.client import LearnerClient, UnavailableError
@@ -59,12 +59,11 @@ class Workload:
         self._outdated_before = 0
         self._report_lanes()
 
-    @property
-    def experiment_toml(self) -> str:
-        """The configuration that the experiment was built from."""
-        return self._reply.experiment_toml
-
     # Commands.
+
+    def can_rejoin(self, joined: Joined) -> bool:
+        """Whether the learner still has the configuration that the experiment was built from."""
+        return bool(self._reply.experiment_toml == joined.reply.experiment_toml)
 
     def rejoin(self, joined: Joined) -> None:
         """Continue in another session, with the leases that have survived."""

@@ -10,7 +10,7 @@ from learner.coordination.status import build_status, waiting_for
 from learner.servers.metrics import RunMetrics
 from learner.state.run_state import RunState
 from learner.storage.update_record import Effect
-from protos.as_dict import as_dict
+from protos.messages import as_dict
 from protos.unspool.v1 import learner_pb2
 from protos.unspool.v1.admin_pb2 import Status
 from protos.unspool.v1.learner_pb2 import UnrollInfo

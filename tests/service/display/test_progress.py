@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from protos.as_dict import as_dict
+from protos.messages import as_dict
 from protos.unspool.v1.admin_pb2 import CheckpointInfo, Event, LaneStatus, Status, WorkerStatus
 from service.display import tables
 from service.display.output import Console

@@ -2,7 +2,7 @@
 
 import pytest
 
-from workers.pools.ray_room import most_that_fit, shortage_of
+from workers.pools.ray_room import most_that_fit, shortage
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from workers.pools.ray_room import most_that_fit, shortage_of
 def test_what_is_short_is_named(
     bundle: dict[str, float], nodes: list[dict[str, float]], free: dict[str, float], said: str
 ) -> None:
-    assert said in shortage_of(bundle, nodes, free)
+    assert said in shortage(bundle, nodes, free)
 
 
 def test_the_scarcest_resource_says_how_many_workers_fit() -> None:

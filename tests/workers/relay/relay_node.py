@@ -42,7 +42,10 @@ class Peer:
         return [getattr(message, kind) for message in messages if message.HasField(kind)]
 
     def beat(self, **fields: Any) -> None:
-        self._node.core.heartbeat(self.session_id, learner_pb2.Heartbeat(**fields))
+        self.send("heartbeat", learner_pb2.Heartbeat(**fields))
+
+    def send(self, kind: str, message: Any) -> None:
+        self._node.core.message(self.session_id, kind, message)
 
     def break_stream(self) -> None:
         self._node.core.detach(self.session_id, self._stream)
@@ -65,10 +68,10 @@ class Peer:
 class RelayNode:
     """A relay that has joined, and its messages to the learner."""
 
-    def __init__(self, *, merges: bool = False, max_workers: int = 4) -> None:
+    def __init__(self, client: Any = None, *, merges: bool = False, max_workers: int = 4) -> None:
         self.clock = Clock()
         self.session_state = SessionState(forwards=True)
-        self.core = RelayCore(self.session_state, max_workers, self.clock)
+        self.core = RelayCore(self.session_state, client, max_workers, self.clock)
         self.reply = learner_pb2.JoinReply(
             run_id="run",
             term=1,

@@ -130,7 +130,7 @@ def test_a_push_that_is_sent_again_is_passed_on_once():
     w0.told("verdict")
     w0.push(grant, 1, body(1), push_id=5)
     assert [verdict.verdict for verdict in w0.told("verdict")] == [Verdict.ACCEPTED]
-    node.core.return_lane(w0.session_id, learner_pb2.LaneReturn(lane=0, fencing_token=7, seq=1))
+    w0.send("lane_return", learner_pb2.LaneReturn(lane=0, fencing_token=7, seq=1))
     node.said("lane_return")
 
 
@@ -210,7 +210,7 @@ def test_a_relay_without_workers_says_so_before_it_returns_their_lanes():
     node = RelayNode()
     w0 = node.worker("w0")
     node.grant(0)
-    node.core.leave(w0.session_id, "drained")
+    node.core.leave(learner_pb2.LeaveRequest(session_id=w0.session_id, reason="drained"))
     heartbeats, message = [], None
     while message is None or not message.HasField("lane_return"):
         message = node._stream.heard.get(timeout=5.0)
@@ -268,8 +268,8 @@ def test_a_new_worker_is_given_lanes_of_the_others():
     node.worker("w1")
     node.pass_time(0.1)
     (revocation,) = w0.told("revocation")
-    node.core.return_lane(
-        w0.session_id, learner_pb2.LaneReturn(lane=revocation.lane, fencing_token=7, seq=3, reason="moved")
+    w0.send(
+        "lane_return", learner_pb2.LaneReturn(lane=revocation.lane, fencing_token=7, seq=3, reason="moved")
     )
     assert node.said("lane_return").seq == 3
 
@@ -294,8 +294,11 @@ def test_a_snapshot_passes_only_under_the_lanes_lease():
     w0 = node.worker("w0")
     node.grant(0)
     for fencing_token, data in ((6, b"old"), (7, b"new")):
-        snapshot = learner_pb2.Snapshot(lane=0, fencing_token=fencing_token, seq=1, bytes=3)
-        node.core.snapshot(w0.session_id, snapshot, data)
+        snapshot = learner_pb2.Snapshot(lane=0, fencing_token=fencing_token, seq=1, transfer=4, bytes=3)
+        incoming = node.core.receive_snapshot(w0.session_id, snapshot)
+        assert (incoming is not None) == (fencing_token == 7)
+        for chunk in codec.chunks(data, 4, 2) if incoming is not None else ():
+            incoming.add(chunk)
     assert node.said("snapshot").fencing_token == 7
     assert node.said("chunk").data == b"new"
 
@@ -320,7 +323,7 @@ def test_failures_stacks_and_log_lines_name_their_worker():
         ("stack", learner_pb2.StackDump(text="main")),
         ("log", learner_pb2.LogLine(level="info", text="hello")),
     ):
-        node.core.pass_on(w0.session_id, kind, message)
+        w0.send(kind, message)
     assert node.said("lane_failure") == failure
     assert node.said("stack").text == "w0:\nmain"
     assert node.said("log").text == "w0: hello"

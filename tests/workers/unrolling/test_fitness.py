@@ -1,51 +1,67 @@
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from protos.exit_codes import RefusedError
-from workers.unrolling.fitness import _check_cpu_devices, _check_cpu_threads, _check_platform, check_devices
+from unspool.config.numerics import Numerics
+from workers.unrolling.fitness import check_devices, compute_as
 
 
-@pytest.mark.parametrize("own", ["", "1"])
-def test_a_worker_that_would_give_other_bits_is_refused_with_the_remedy(own):
+def check(wanted: dict[str, Any], *, platform: str = "cpu", devices: int = 1, threads: str = "") -> None:
+    check_devices(wanted, {"PJRT_NPROC": threads}, [SimpleNamespace(platform=platform)] * devices)
+
+
+@pytest.mark.parametrize("threads", ["", "1"])
+def test_other_numbers_of_cpu_threads_are_rejected_with_the_remedy(threads):
     with pytest.raises(RefusedError, match="--cpu-threads 2"):
-        _check_cpu_threads({"cpu_threads": 2, "platform": "cpu"}, own)
+        check({"cpu_threads": 2, "platform": "cpu"}, threads=threads)
 
 
 @pytest.mark.parametrize(
-    "wanted", [{"cpu_threads": 2, "platform": "cpu"}, {"cpu_threads": 1, "platform": "cuda"}, {}]
+    ("wanted", "platform"),
+    [
+        ({"cpu_threads": 2, "platform": "cpu"}, "cpu"),
+        ({"cpu_threads": 1, "platform": "cuda"}, "gpu"),
+        ({}, "cpu"),
+    ],
 )
-def test_a_worker_that_fits_or_whose_bits_do_not_depend_on_it_is_taken(wanted):
-    _check_cpu_threads(wanted, "2")
+def test_cpu_threads_that_fit_or_do_not_matter_are_accepted(wanted, platform):
+    check(wanted, platform=platform, threads="2")
 
 
-@pytest.mark.parametrize(("platform", "own"), [("cpu", "gpu"), ("cuda", "cpu"), ("tpu", "gpu")])
-def test_a_worker_on_another_platform_is_refused(platform, own):
+@pytest.mark.parametrize(("wanted", "own"), [("cpu", "gpu"), ("cuda", "cpu"), ("tpu", "gpu")])
+def test_another_platform_is_rejected(wanted, own):
     with pytest.raises(
-        RefusedError, match=f"computes on {own} but .* workers.platform is {platform}: start it"
+        RefusedError, match=rf"computes on {own} but .* workers.platform is {wanted}: start it"
     ):
-        _check_platform({"platform": platform}, own)
+        check({"platform": wanted}, platform=own)
 
 
 @pytest.mark.parametrize(
     ("wanted", "own"), [({"platform": "rocm"}, "gpu"), ({"platform": "cpu"}, "cpu"), ({}, "tpu")]
 )
-def test_a_worker_on_the_runs_platform_is_taken(wanted, own):
-    _check_platform(wanted, own)
+def test_the_runs_platform_is_accepted(wanted, own):
+    check(wanted, platform=own)
 
 
-def test_a_worker_with_more_cpu_devices_than_the_run_has_is_refused_for_they_change_bits():
+def test_more_cpu_devices_than_the_runs_are_rejected_because_they_change_bits():
     with pytest.raises(RefusedError, match=r"4 devices .* workers.devices is 1: .*--cpu-devices 1"):
-        _check_cpu_devices({"platform": "cpu"}, 4)
-    _check_cpu_devices({"platform": "cpu", "devices": 4}, 4)
-    _check_cpu_devices({"platform": "cuda", "devices": 1}, 4)
+        check({"platform": "cpu"}, devices=4)
 
 
-class FakeDevice:
-    platform = "cpu"
+@pytest.mark.parametrize(
+    ("wanted", "platform"),
+    [({"platform": "cpu", "devices": 4}, "cpu"), ({"platform": "cuda", "devices": 1}, "gpu")],
+)
+def test_devices_that_fit_or_do_not_matter_are_accepted(wanted, platform):
+    check(wanted, platform=platform, devices=4)
 
 
-def test_every_property_of_the_devices_that_decides_bits_is_compared():
-    wanted, environ = {"platform": "cpu", "cpu_threads": 1, "devices": 2}, {"PJRT_NPROC": "1"}
-    check_devices(wanted, environ, [FakeDevice()] * 2)
-    for other in ({"platform": "cuda"}, {"cpu_threads": 2}, {"devices": 1}):
-        with pytest.raises(RefusedError):
-            check_devices(wanted | other, environ, [FakeDevice()] * 2)
+def test_a_variable_that_the_libraries_have_read_already_is_rejected_with_the_remedy():
+    runs = Numerics(environment={"NVIDIA_TF32_OVERRIDE": "0"})
+    with pytest.raises(
+        RefusedError, match=r"NVIDIA_TF32_OVERRIDE=unset but the run's .* is 0: start it with"
+    ):
+        compute_as(runs, {})
+    compute_as(runs, {"NVIDIA_TF32_OVERRIDE": "0"})
