@@ -60,8 +60,6 @@ def test_devices_that_fit_or_do_not_matter_are_accepted(wanted, platform):
 
 def test_a_variable_that_the_libraries_have_read_already_is_rejected_with_the_remedy():
     runs = Numerics(environment={"NVIDIA_TF32_OVERRIDE": "0"})
-    with pytest.raises(
-        RefusedError, match=r"NVIDIA_TF32_OVERRIDE=unset but the run's .* is 0: start it with"
-    ):
+    with pytest.raises(RefusedError, match=r"NVIDIA_TF32_OVERRIDE=unset but the run's .* is 0: start it"):
         compute_as(runs, {})
     compute_as(runs, {"NVIDIA_TF32_OVERRIDE": "0"})
