@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from learner.storage.files import AppendFile
-from protos.as_dict import as_dict
+from protos.messages import as_dict
 from protos.unspool.v1.admin_pb2 import Event
 
 Level = Literal["info", "warning", "error"]
