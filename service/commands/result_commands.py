@@ -1,4 +1,4 @@
-"""What a run leaves: checkpoints, and theta to evaluate and to take away."""
+"""Commands on the results of a run: checkpoints, evaluation, export."""
 
 import dataclasses
 import sys
@@ -39,9 +39,9 @@ def save_checkpoint(run: Run, *, json: Json = False) -> None:
 def verify_checkpoints(run: Run, *, json: Json = False) -> int:
     """Check every byte of the checkpoints that are kept. Exit code 74 if one is damaged."""
     pin_to(run)
-    from service.run.checkpoints import verified_checkpoints_of
+    from service.run.checkpoints import checkpoints_of
 
-    facts = [dataclasses.asdict(one) for one in verified_checkpoints_of(find_run(run))]
+    facts = [dataclasses.asdict(one) for one in checkpoints_of(find_run(run), are_verified=True)]
     answer(facts, json, tables.rows_table(facts))
     return ExitCode.CHECKPOINT if any(one["problem"] for one in facts) else ExitCode.OK
 
@@ -57,7 +57,7 @@ def evaluate(
     out: Annotated[Path | None, conf.arg(help="folder for pictures; by default the run's")] = None,
     json: Json = False,
 ) -> None:
-    """Train held-out tasks with theta, with the theta that the run began with, and with Adam."""
+    """Train held-out tasks with theta, with the initial theta of the run, and with Adam."""
     use_compilation_cache()
     report_notes(pin_to(run))
     from service.evaluation.evaluation_report import evaluation_report

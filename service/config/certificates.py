@@ -5,12 +5,13 @@ import ipaddress
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 from protos.exit_codes import FailedError, UsageError
 from protos.rpc.roles import Role, certificate_name
+from unspool.failure_report import last_line
 
 _AUTHORITY: Final = "authority"
 _NEW_KEY: Final = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
@@ -110,11 +111,7 @@ def _openssl(*arguments: str) -> None:
             "certs init needs the program `openssl`, which is not on PATH; install it, or have your own "
             "authority make DIR/server, DIR/worker and DIR/admin, each with ca.crt, tls.crt and tls.key"
         )
-    _run([program, *arguments])
-
-
-def _run(command: Sequence[str]) -> None:
+    command = [program, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines()[-1:] or ["nothing"]
-        raise FailedError(f"openssl {command[1]} failed and says: {said[0]}")
+        raise FailedError(f"openssl {arguments[0]} failed: {last_line(done.stderr) or 'without a message'}")

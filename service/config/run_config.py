@@ -51,9 +51,8 @@ class RunConfig:
             with problems.gathered():
                 sections[name] = _read_section(tables.get(name, {}), name, section)
         problems.raise_if_any()
-        sections["aggregation"] = sections["aggregation"].settled()
-        sections["workers"] = sections["workers"].settled()
-        sections["tls"] = sections["tls"].settled()
+        for name in ("aggregation", "workers", "tls"):
+            sections[name] = sections[name].settled()
         check_exposure(sections["learner"], sections["tls"])
         return cls({name: tables[name] for name in tables.keys() & _EXPERIMENT}, **sections)
 
@@ -87,16 +86,8 @@ class RunConfig:
         return hashlib.sha256(write_tables(self.lasting_tables()).encode()).hexdigest()
 
 
-_SECTIONS: Mapping[str, type] = types.MappingProxyType(
-    {
-        "aggregation": AggregationTable,
-        "workers": WorkersTable,
-        "learner": ListenTable,
-        "tls": TlsTable,
-        "checkpoint": CheckpointTable,
-        "liveness": LivenessTable,
-        "numerics": Numerics,
-    }
+_SECTIONS: Mapping[str, Any] = types.MappingProxyType(
+    {field.name: field.type for field in dataclasses.fields(RunConfig) if field.name != "experiment"}
 )
 _EXPERIMENT = {"seed", "outer_steps", "learned_optimizer", "outer_optimizer", "estimators"}
 

@@ -108,11 +108,9 @@ def bars_on(stream: IO[str], *, are_wanted: bool = True) -> Iterator[Callable[[s
     Elsewhere it shows nothing. The bars are removed at the end.
     """
     console = Console(file=stream)
-    if not (are_wanted and console.is_terminal):
-        yield lambda name, steps, done: None
-        return
+    is_hidden = not (are_wanted and console.is_terminal)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    bars = Progress(*columns, console=console, auto_refresh=False, transient=True)
+    bars = Progress(*columns, console=console, auto_refresh=False, transient=True, disable=is_hidden)
     known: dict[str, TaskID] = {}
 
     def show(name: str, steps: int, done: int) -> None:
@@ -132,18 +130,18 @@ def bars_on(stream: IO[str], *, are_wanted: bool = True) -> Iterator[Callable[[s
 
 def facts(status: Status) -> list[str]:
     """Return the facts of a one-line status, the most important first."""
-    told = [] if status.state == "RUNNING" else [status.state.lower().replace("_", " ")]
+    parts = [] if status.state == "RUNNING" else [status.state.lower().replace("_", " ")]
     if status.HasField("loss"):
-        told.append(f"loss {status.loss:.4g}")
+        parts.append(f"loss {status.loss:.4g}")
     if status.updates_per_s > 0:
-        told.append(f"{status.updates_per_s:.3g} updates/s")
-        told.append(f"{status.inner_steps_per_s:,.0f} inner steps/s")
-    told.append(f"{len(status.workers)}/{status.workers_desired} workers")
+        parts.append(f"{status.updates_per_s:.3g} updates/s")
+        parts.append(f"{status.inner_steps_per_s:,.0f} inner steps/s")
+    parts.append(f"{len(status.workers)}/{status.workers_desired} workers")
     if status.eta_s > 0:
-        told.append(f"{duration(status.eta_s)} left")
+        parts.append(f"{duration(status.eta_s)} left")
     if status.waiting_for and not status.updates_per_s:
-        told.append(f"waiting for {_shortened(status.waiting_for)}")
-    return told
+        parts.append(f"waiting for {_shortened(status.waiting_for)}")
+    return parts
 
 
 def _shortened(text: str) -> str:

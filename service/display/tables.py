@@ -2,9 +2,9 @@
 
 import datetime
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -37,7 +37,7 @@ class Finding:
 def status_report(status: Status) -> RenderableType:
     """Return a run's status as a few lines and two tables."""
     head = Text(f"{status.run}  {status.state}  step {status.outer_step}/{status.outer_steps}", style="bold")
-    lines = [head, Text("  ".join(facts(status)))]
+    lines: list[RenderableType] = [head, Text("  ".join(facts(status)))]
     if status.theta_sha256:
         lines.append(Text(f"theta {status.theta_sha256[:16]}  {duration(status.elapsed_s)} so far"))
     if status.workers_min < status.workers_max:
@@ -54,58 +54,46 @@ def status_report(status: Status) -> RenderableType:
     lines += [
         Text(f"worker {one.name}, for {duration(one.age_s)}: {one.state}") for one in status.absent_workers
     ]
-    tables = [workers_table(status.workers)] * bool(status.workers) + [lanes_table(status.lanes)] * bool(
-        status.lanes
-    )
-    return Group(*lines, *tables)
+    if status.workers:
+        lines.append(workers_table(status.workers))
+    if status.lanes:
+        lines.append(lanes_table(status.lanes))
+    return Group(*lines)
 
 
 def workers_table(workers: Iterable[WorkerStatus]) -> Table:
     """Return one row for each worker."""
-    rows = (
-        (
-            worker.name + (f" (relay of {worker.workers})" if worker.workers > 1 else ""),
-            worker.state.lower(),
-            f"{worker.host}:{worker.pid}",
-            _joined(worker.lanes),
-            worker.phase.lower() + (f", waiting for {worker.waiting_for}" if worker.waiting_for else ""),
-            f"{worker.inner_steps_per_s:,.0f}",
-            f"{worker.estimates}",
-            f"{worker.stale_in_a_row}" if worker.stale_in_a_row else "",
-            f"{worker.resident_bytes / 2**20:,.0f} MiB",
-        )
-        for worker in workers
-    )
-    headings = (
-        "worker",
-        "state",
-        "process",
-        "lanes",
-        "phase",
-        "inner steps/s",
-        "estimates",
-        "too late",
-        "memory",
-    )
-    return _table(headings, rows)
+    return _table_of(workers, _WORKER_COLUMNS)
 
 
 def lanes_table(lanes: Iterable[LaneStatus]) -> Table:
     """Return one row for each lane."""
-    rows = (
-        (
-            f"{lane.lane}",
-            lane.state.lower(),
-            lane.worker,
-            f"{lane.seq}",
-            f"{lane.inner_step:.0f}",
-            f"{lane.loss:.4g}" if lane.HasField("loss") else "",
-            lane.estimator,
-            last_line(lane.problem),
-        )
-        for lane in lanes
-    )
-    return _table(("lane", "state", "worker", "seq", "inner step", "loss", "estimator", "problem"), rows)
+    return _table_of(lanes, _LANE_COLUMNS)
+
+
+_WORKER_COLUMNS: Final[Mapping[str, Callable[[WorkerStatus], str]]] = {
+    "worker": lambda worker: worker.name + (f" (relay of {worker.workers})" if worker.workers > 1 else ""),
+    "state": lambda worker: worker.state.lower(),
+    "process": lambda worker: f"{worker.host}:{worker.pid}",
+    "lanes": lambda worker: ",".join(map(str, worker.lanes)),
+    "phase": lambda worker: (
+        worker.phase.lower() + (f", waiting for {worker.waiting_for}" if worker.waiting_for else "")
+    ),
+    "inner steps/s": lambda worker: f"{worker.inner_steps_per_s:,.0f}",
+    "estimates": lambda worker: f"{worker.estimates}",
+    "too late": lambda worker: f"{worker.stale_in_a_row or ''}",
+    "memory": lambda worker: f"{worker.resident_bytes / 2**20:,.0f} MiB",
+}
+_LANE_COLUMNS: Final[Mapping[str, Callable[[LaneStatus], str]]] = {
+    "lane": lambda lane: f"{lane.lane}",
+    "state": lambda lane: lane.state.lower(),
+    "worker": lambda lane: lane.worker,
+    "seq": lambda lane: f"{lane.seq}",
+    "inner step": lambda lane: f"{lane.inner_step:.0f}",
+    "loss": lambda lane: f"{lane.loss:.4g}" if lane.HasField("loss") else "",
+    "estimator": lambda lane: lane.estimator,
+    "problem": lambda lane: last_line(lane.problem),
+}
 
 
 def event_line(event: Event) -> str:
@@ -126,22 +114,22 @@ def findings_table(findings: Iterable[Finding]) -> Table:
     table.show_header = False
     for finding in findings:
         style = {"ok": "green", "warning": "yellow", "problem": "red"}[finding.state]
-        told = finding.said + (f"\n  -> {finding.remedy}" if finding.remedy else "")
-        table.add_row(Text(finding.state, style=style), finding.about, told)
+        remedy = f"\n  -> {finding.remedy}" if finding.remedy else ""
+        table.add_row(Text(finding.state, style=style), finding.about, finding.said + remedy)
     return table
 
 
 def summary(status: Status, run: RunDirectory) -> str:
     """Return the outcome of a launched run, in one line."""
-    told = [f"{status.state.lower()} at step {status.outer_step}/{status.outer_steps}"]
+    parts = [f"{status.state.lower()} at step {status.outer_step}/{status.outer_steps}"]
     if status.elapsed_s:
-        told.append(f"after {duration(status.elapsed_s)}")
+        parts.append(f"after {duration(status.elapsed_s)}")
     if status.HasField("loss"):
-        told.append(f"loss {status.loss:.4g}")
+        parts.append(f"loss {status.loss:.4g}")
     if status.theta_sha256:
-        told.append(f"theta {status.theta_sha256[:16]}")
+        parts.append(f"theta {status.theta_sha256[:16]}")
     problems = [f"; {problem}" for problem in status.problems] if status.state in ENDED else []
-    return ", ".join(told) + f"; run directory {run.path}" + "".join(problems)
+    return ", ".join(parts) + f"; run directory {run.path}" + "".join(problems)
 
 
 def idle_workers(workers: int, lanes: int) -> str:
@@ -181,10 +169,12 @@ def evaluation_table(report: Mapping[str, Any]) -> RenderableType:
     )
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(heading)
+def _table_of(items: Iterable[Any], columns: Mapping[str, Callable[[Any], str]]) -> Table:
+    return _table(columns, ([cell(item) for cell in columns.values()] for item in items))
+
+
+def _table(headings: Iterable[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(*headings, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*row)
     return table
@@ -196,7 +186,3 @@ def _cell(value: object) -> str:
 
 def _mean_in_words(mean: Mapping[str, float]) -> str:
     return f"{mean['mean']:.4g} ± {mean['standard_error']:.2g}"
-
-
-def _joined(numbers: Iterable[int]) -> str:
-    return ",".join(map(str, numbers))

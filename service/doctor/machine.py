@@ -4,7 +4,6 @@ import contextlib
 import importlib.metadata
 import os
 import platform
-import re
 import shutil
 import socket
 import tempfile
@@ -12,6 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from service.display.tables import Finding
 from service.doctor.capacity import MIB
@@ -33,7 +35,7 @@ def versions() -> Iterator[Finding]:
     else:
         yield Finding("python", "problem", f"{python}", "use Python 3.11 to 3.13")
     for requirement in _requirements():
-        yield _package(*requirement)
+        yield _package(requirement)
     jax, jaxlib = _version("jax"), _version("jaxlib")
     if _minor(jax) == _minor(jaxlib):
         yield Finding("jaxlib", "ok", jaxlib)
@@ -46,7 +48,7 @@ def memory(learner_bytes: int, workers: int) -> Finding:
     available, needed = _memory_bytes(), learner_bytes + workers * _WORKER_BYTES
     said = f"about {_gib(needed)} for the learner ({_gib(learner_bytes)}) and {workers} workers"
     if available is None:
-        return Finding("memory", "ok", f"{said}; this system does not say how much there is")
+        return Finding("memory", "ok", f"{said}; the available memory is unknown")
     if needed <= available:
         return Finding("memory", "ok", f"{said}; {_gib(available)} are available")
     if learner_bytes <= available:
@@ -104,24 +106,21 @@ def port(name: str, host: str, number: int) -> Finding:
     return Finding(about, "ok", f"{where} is free" if number else f"any free one of {host}")
 
 
-def _requirements() -> Iterator[tuple[str, str, str]]:
-    """Yield name, lowest version and first excluded version of this package's requirements."""
+def _requirements() -> Iterator[Requirement]:
+    """Yield the requirements of this package whose versions can break a run."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # a checkout, not installed
-        for line in importlib.metadata.requires("unspool") or ():
-            name = re.split(r"[^\w-]", line, maxsplit=1)[0].lower()
-            if name in _JUDGED:
-                lowest, too_high = (re.search(rf"{sign}([\d.]+)", line) for sign in (">=", "<"))
-                yield name, lowest[1] if lowest else "0", too_high[1] if too_high else ""
+        for requirement in map(Requirement, importlib.metadata.requires("unspool") or ()):
+            if requirement.name.lower() in _JUDGED:
+                yield requirement
 
 
-def _package(name: str, lowest: str, too_high: str) -> Finding:
-    version = _version(name)
-    wanted = f"{name}>={lowest}" + (f",<{too_high}" if too_high else "")
-    fits = version and _numbers(lowest) <= _numbers(version)
-    if fits and (not too_high or _numbers(version) < _numbers(too_high)):
+def _package(requirement: Requirement) -> Finding:
+    name, version = requirement.name, _version(requirement.name)
+    if version and requirement.specifier.contains(version, prereleases=True):
         same = "; every node of a cluster needs the same" if name == "ray" else ""
         return Finding(name, "ok", f"{version}{same}")
-    return Finding(name, "problem", version or "is not installed", f"pip install '{wanted}'")
+    remedy = f"pip install '{name}{requirement.specifier}'"
+    return Finding(name, "problem", version or "is not installed", remedy)
 
 
 def _version(name: str) -> str:
@@ -131,12 +130,8 @@ def _version(name: str) -> str:
         return ""
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version.partition("+")[0])[:3])
-
-
 def _minor(version: str) -> tuple[int, ...]:
-    return _numbers(version)[:2]
+    return Version(version).release[:2] if version else ()
 
 
 def _cores() -> int:

@@ -53,13 +53,10 @@ class Timeouts:
         )
 
     def __str__(self) -> str:
-        words = {
-            field.name.removesuffix("_s").replace("_", " "): getattr(self, field.name) for field in _FIELDS
-        }
-        return ", ".join(f"{word} {seconds:g} s" for word, seconds in words.items())
-
-
-_FIELDS: Final = dataclasses.fields(Timeouts)
+        timeouts = dataclasses.asdict(self).items()
+        return ", ".join(
+            f"{name.removesuffix('_s').replace('_', ' ')} {seconds:g} s" for name, seconds in timeouts
+        )
 
 
 def inconsistencies(timeouts: Timeouts) -> Sequence[tuple[str, str]]:

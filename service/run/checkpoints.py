@@ -1,7 +1,6 @@
 """The checkpoints of a run, listed for admins."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 from learner.errors import CorruptCheckpointError
@@ -31,23 +30,15 @@ class CheckpointFacts:
     problem: str = ""
 
 
-def checkpoints_of(run: RunDirectory) -> list[CheckpointFacts]:
-    """Return the checkpoints of `run`, oldest first, by their headers."""
-    return _facts(run, read_header)
+def checkpoints_of(run: RunDirectory, *, are_verified: bool = False) -> list[CheckpointFacts]:
+    """Return the checkpoints of `run`, oldest first, by their headers or after verifying every byte."""
+    paths = CheckpointStore(run.checkpoints_path, keep=1).paths()
+    return [_read_checkpoint(path, are_verified) for path in paths]
 
 
-def verified_checkpoints_of(run: RunDirectory) -> list[CheckpointFacts]:
-    """Return the checkpoints of `run`, oldest first, after verifying every byte of them."""
-    return _facts(run, lambda path: verify(path.read_bytes()))
-
-
-def _facts(run: RunDirectory, read: Callable[[Path], dict[str, str]]) -> list[CheckpointFacts]:
-    return [_read_checkpoint(path, read) for path in CheckpointStore(run.checkpoints_path, keep=1).paths()]
-
-
-def _read_checkpoint(path: Path, read: Callable[[Path], dict[str, str]]) -> CheckpointFacts:
+def _read_checkpoint(path: Path, is_verified: bool) -> CheckpointFacts:
     try:
-        header = read(path)
+        header = verify(path.read_bytes()) if is_verified else read_header(path)
     except (CorruptCheckpointError, OSError) as error:
         return CheckpointFacts(path=str(path), problem=str(error))
     return CheckpointFacts(
