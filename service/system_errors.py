@@ -40,8 +40,8 @@ def naming(path: Path | str) -> Iterator[None]:
 
 def system_error(error: OSError) -> SystemRefusalError:
     """Return the error that a command reports for an error of the operating system."""
-    said = error.strerror or str(error) or type(error).__name__
+    text = error.strerror or str(error) or type(error).__name__
     paths = [os.fsdecode(path) for path in (error.filename, error.filename2) if isinstance(path, str | bytes)]
     about = " -> ".join(paths) or "the operating system refused"
     remedy = _REMEDIES.get(error.errno or 0, "")
-    return SystemRefusalError(f"{about}: {said}" + (f" ({remedy})" if remedy and paths else ""))
+    return SystemRefusalError(f"{about}: {text}" + (f" ({remedy})" if remedy and paths else ""))

@@ -69,8 +69,7 @@ def launch(  # noqa: PLR0913 (a command's options)
     display.note(f"checking {config}")
     run = prepare(config, (*overrides, *count), run_dir, accept_config_change, takeover)
     if detach:
-        launching.detach(run, chosen, takeover=takeover)
-        status = launching.current_status(run)
+        status = launching.detach(run, chosen, takeover=takeover)
         text = tables.summary(status, run) + tables.next_commands(status, run)
     else:
         status = launching.supervise(run, chosen, display, takeover=takeover)

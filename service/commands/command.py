@@ -28,7 +28,7 @@ def run_command(arguments: Sequence[str]) -> int:
     except Exception as error:
         if is_debugged:
             raise
-        return report_error(_told(error), as_json)
+        return report_error(_reported(error), as_json)
 
 
 def _flushed(arguments: Sequence[str]) -> int:
@@ -43,8 +43,8 @@ def _flushed(arguments: Sequence[str]) -> int:
             sys.stdout.flush()
 
 
-def _told(error: Exception) -> UnspoolError | ConfigError:
-    """Return what to tell a person of an error."""
+def _reported(error: Exception) -> UnspoolError | ConfigError:
+    """Return the error to report for `error`: its message is one line for people."""
     if isinstance(error, UnspoolError | ConfigError):
         return error
     report = FailureReport.of(error)

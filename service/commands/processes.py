@@ -16,7 +16,7 @@ from service.commands.arguments import Json, Learner, Run, Takeover, TokenFile
 from service.config.run_config import RunConfig
 from service.config.toml_document import read_tables
 from service.display.output import answer, report_notes
-from service.run.client import TOKEN_FILE, tls_directory, token_file
+from service.run.client import TLS_DIRECTORY, TOKEN_FILE, path_from
 from service.run.environments import device_environment, pin_learner
 from service.run.last_status import stored_status
 from service.run.run_directory import RunDirectory, find_run, read_token
@@ -92,7 +92,7 @@ def worker(
 ) -> int:
     """Run a worker: for Slurm, bare metal, and debugging."""
     devices = Devices(cpu_threads, gpus, cpu_devices)
-    return run_worker(learner, _chosen(token_file), name, devices, tls or tls_directory())
+    return run_worker(learner, _chosen(token_file), name, devices, tls or path_from(TLS_DIRECTORY))
 
 
 def run_worker(
@@ -138,7 +138,7 @@ def relay(  # noqa: PLR0913 (a command's options)
     from workers.relay.relay import RelaySettings, run
 
     name = name or f"relay-{socket.gethostname()}"
-    upstream = _worker_settings(learner, _chosen(token_file), name, tls or tls_directory())
+    upstream = _worker_settings(learner, _chosen(token_file), name, tls or path_from(TLS_DIRECTORY))
     try:
         settings = RelaySettings(upstream, host, port, max_workers, mutual_tls)
         return run(settings, lambda address: answer({"address": address}, json, address))
@@ -147,7 +147,7 @@ def relay(  # noqa: PLR0913 (a command's options)
 
 
 def _chosen(path: Path | None) -> Path:
-    found = path or token_file()
+    found = path or path_from(TOKEN_FILE)
     if found is None:
         raise UsageError(f"--token-file: missing; name the run's token-worker here or in ${TOKEN_FILE}")
     return found

@@ -32,7 +32,7 @@ def answer(facts: Any, as_json: bool, for_people: RenderableType) -> None:
     """Print `facts` as JSON, or `for_people`, which shows the same."""
     if as_json:
         with writing_output():
-            _say(json.dumps(facts), sys.stdout)
+            _print(json.dumps(facts), sys.stdout)
         return
     # If no terminal limits the width, cut nothing off.
     console = Console(width=None if sys.stdout.isatty() else _UNLIMITED_WIDTH)
@@ -55,7 +55,7 @@ def answer_again(answers: Iterable[tuple[Any, RenderableType]], as_json: bool) -
 def report_notes(notes: Iterable[object]) -> None:
     """Print notes to stderr, apart from the answer."""
     for note in notes:
-        _say(f"unspool: {note}", sys.stderr)
+        _print(f"unspool: {note}", sys.stderr)
 
 
 def report_error(error: UnspoolError | ConfigError, as_json: bool) -> ExitCode:
@@ -73,16 +73,16 @@ def _report(error: UnspoolError | ConfigError, as_json: bool) -> None:
     problems = error.problems if isinstance(error, ConfigError) else ()
     if as_json:
         listed = [dataclasses.asdict(problem) for problem in problems]
-        told = {"error": str(error), "exit_code": _exit_code_of(error), "problems": listed}
+        report = {"error": str(error), "exit_code": _exit_code_of(error), "problems": listed}
         with writing_output():
-            _say(json.dumps(told), sys.stdout)
+            _print(json.dumps(report), sys.stdout)
     elif problems:
         count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
-        _say("\n  ".join([f"unspool: {count} in the configuration", *map(str, problems)]), sys.stderr)
+        _print("\n  ".join([f"unspool: {count} in the configuration", *map(str, problems)]), sys.stderr)
     else:
-        _say(f"unspool: {error}", sys.stderr)
+        _print(f"unspool: {error}", sys.stderr)
 
 
-def _say(text: str, stream: IO[str]) -> None:
+def _print(text: str, stream: IO[str]) -> None:
     stream.write(text + "\n")
     stream.flush()

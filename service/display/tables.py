@@ -24,13 +24,13 @@ class Finding:
     Attributes:
         about: the subject, in a word or two.
         state: "problem" for what will not work, "warning" for what may not.
-        said: what was found.
+        text: the result.
         remedy: what to do about it; empty if nothing needs to be done.
     """
 
     about: str
     state: Literal["ok", "warning", "problem"]
-    said: str
+    text: str
     remedy: str = ""
 
 
@@ -115,7 +115,7 @@ def findings_table(findings: Iterable[Finding]) -> Table:
     for finding in findings:
         style = {"ok": "green", "warning": "yellow", "problem": "red"}[finding.state]
         remedy = f"\n  -> {finding.remedy}" if finding.remedy else ""
-        table.add_row(Text(finding.state, style=style), finding.about, finding.said + remedy)
+        table.add_row(Text(finding.state, style=style), finding.about, finding.text + remedy)
     return table
 
 

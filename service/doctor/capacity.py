@@ -13,26 +13,11 @@ KIB: Final = 2**10
 MIB: Final = 2**20
 
 
-@dataclasses.dataclass(frozen=True)
-class Point:
-    """A measurement for one size of theta.
+MEASURED: Final = {10 * KIB: 0.25e-3, 1 * MIB: 1.3e-3, 8 * MIB: 13e-3, 32 * MIB: 42e-3}
+"""CPU seconds of the learner for one push (receiving, checking, accumulating), by bytes of its gradient.
 
-    Attributes:
-        theta_bytes: size of a push's gradient.
-        message_s: CPU time of the learner for one push: receiving, checking, accumulating.
-    """
-
-    theta_bytes: int
-    message_s: float
-
-
-MEASURED: Final = (
-    Point(10 * KIB, 0.25e-3),
-    Point(1 * MIB, 1.3e-3),
-    Point(8 * MIB, 13e-3),
-    Point(32 * MIB, 42e-3),
-)
-"""Pushes over bidirectional streams into a learner on two contended cores; faster machines carry more."""
+Measured with bidirectional streams on two contended cores; faster machines carry more.
+"""
 
 LOAD: Final = 0.5
 """Cores that a learner should have to spend on messages."""
@@ -51,13 +36,13 @@ _OPTIMIZER_THETAS: Final = 4  # theta, two moments, and the update in progress
 
 def message_s(theta_bytes: float) -> float:
     """Return the learner's CPU seconds for one push, interpolated linearly between the measured points."""
-    sizes = [point.theta_bytes for point in MEASURED]
+    sizes = list(MEASURED)
     if theta_bytes <= sizes[0]:
-        return MEASURED[0].message_s
-    above = min(bisect.bisect_left(sizes, theta_bytes), len(MEASURED) - 1)
-    low, high = MEASURED[above - 1], MEASURED[above]
-    slope = (high.message_s - low.message_s) / (high.theta_bytes - low.theta_bytes)
-    return low.message_s + slope * (theta_bytes - low.theta_bytes)
+        return MEASURED[sizes[0]]
+    above = min(bisect.bisect_left(sizes, theta_bytes), len(sizes) - 1)
+    low, high = sizes[above - 1], sizes[above]
+    slope = (MEASURED[high] - MEASURED[low]) / (high - low)
+    return MEASURED[low] + slope * (theta_bytes - low)
 
 
 def gradients_per_s(theta_bytes: float, load: float = LOAD) -> float:

@@ -70,7 +70,10 @@ def _of_the_run(config: RunConfig, folder: Path) -> Iterator[Finding]:
     yield from machine.disk(folder, (config.checkpoint.keep + 1) * (needs.ring + needs.optimizer))
     yield machine.memory(needs.total, config.workers.count)
     yield machine.cores(config.workers.count, config.workers.cpu_threads)
-    yield Finding("learner's memory", "ok", _memory_in_words(needs))
+    size = machine.size
+    text = f"{size(needs.ring)} for published thetas, {size(needs.buffer)} for gradients that wait"
+    text += f", {size(needs.optimizer)} for the outer optimizer"
+    yield Finding("learner's memory", "ok", f"at most {text}")
     yield from learner_load(config, theta_bytes)
 
 
@@ -114,10 +117,10 @@ def certificates(config: RunConfig) -> Iterator[Finding]:
 def _age(about: str, days: float) -> Finding:
     if math.isinf(days):
         return Finding(about, "ok", "none, and none is asked for")
-    said = f"expires in {days:.0f} days"
+    text = f"expires in {days:.0f} days"
     if days > _SOON_DAYS:
-        return Finding(about, "ok", said)
-    return Finding(about, "warning", said, "replace the files; a learner takes new ones while it runs")
+        return Finding(about, "ok", text)
+    return Finding(about, "warning", text, "replace the files; a learner takes new ones while it runs")
 
 
 def timeouts(config: RunConfig) -> Iterator[Finding]:
@@ -126,38 +129,38 @@ def timeouts(config: RunConfig) -> Iterator[Finding]:
     problems = inconsistencies(derived)
     if not problems:
         yield Finding("timeouts", "ok", str(derived))
-    for said, remedy in problems:
-        yield Finding("timeouts", "problem", said, remedy)
+    for text, remedy in problems:
+        yield Finding("timeouts", "problem", text, remedy)
 
 
 def learner_load(config: RunConfig, theta_bytes: int) -> Iterator[Finding]:
     """Report how many workers one learner supports, and check the configured number."""
-    rate = capacity.gradients_per_s(theta_bytes)
+    rate, size = capacity.gradients_per_s(theta_bytes), machine.size(theta_bytes)
     carried = capacity.workers_carried(theta_bytes, _TYPICAL_GRADIENT_S)
     workers, lanes = config.workers.count, config.aggregation.lanes
     yield Finding(
         "capacity",
         "ok",
-        f"theta has {_size(theta_bytes)}: with half a core one learner takes about {rate:,.0f} gradients/s, "
+        f"theta has {size}: with half a core one learner takes about {rate:,.0f} gradients/s, "
         f"so {carried} workers that take {_TYPICAL_GRADIENT_S:g} s for one (measured on 2 contended cores)",
     )
     if workers > lanes:
-        said = (
+        text = (
             f"workers.count = {workers}, aggregation.lanes = {lanes}: {workers - lanes} workers have no lane"
         )
-        yield Finding("workers", "warning", said, "workers beyond the lanes only wait: lower workers.count")
+        yield Finding("workers", "warning", text, "workers beyond the lanes only wait: lower workers.count")
     shortest_s = min(workers, lanes) / rate
     if (
         capacity.wants_relay(theta_bytes, workers)
         or shortest_s > _LONG_GRADIENT_S
         or workers > capacity.STREAMS
     ):
-        said = (
-            f"{workers} workers with gradients of {_size(theta_bytes)} keep one learner busy, unless each "
+        text = (
+            f"{workers} workers with gradients of {size} keep one learner busy, unless each "
             f"takes {shortest_s:.2g} s for one"
         )
         yield Finding(
-            "relays", "warning", said, "`unspool relay` on each node: its workers share one connection"
+            "relays", "warning", text, "`unspool relay` on each node: its workers share one connection"
         )
 
 
@@ -181,17 +184,3 @@ def _learner_memory(config: RunConfig, theta_bytes: int) -> capacity.LearnerMemo
         config.checkpoint.every,
         is_exact=config.aggregation.mode == "sync",
     )
-
-
-def _memory_in_words(needs: capacity.LearnerMemory) -> str:
-    return (
-        f"at most {_size(needs.ring)} for published thetas, {_size(needs.buffer)} for gradients that wait, "
-        f"{_size(needs.optimizer)} for the outer optimizer"
-    )
-
-
-def _size(count: int) -> str:
-    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count} bytes"

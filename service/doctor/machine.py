@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from service.display.tables import Finding
-from service.doctor.capacity import MIB
+from service.doctor.capacity import KIB, MIB
 
 GIB: Final = 2**30
 _JUDGED: Final = ("jax", "ray", "grpcio", "protobuf", "numpy", "optax")
@@ -46,48 +46,48 @@ def versions() -> Iterator[Finding]:
 def memory(learner_bytes: int, workers: int) -> Finding:
     """Check whether a learner and `workers` workers fit into this machine's memory."""
     available, needed = _memory_bytes(), learner_bytes + workers * _WORKER_BYTES
-    said = f"about {_gib(needed)} for the learner ({_gib(learner_bytes)}) and {workers} workers"
+    text = f"about {size(needed)} for the learner ({size(learner_bytes)}) and {workers} workers"
     if available is None:
-        return Finding("memory", "ok", f"{said}; the available memory is unknown")
+        return Finding("memory", "ok", f"{text}; the available memory is unknown")
     if needed <= available:
-        return Finding("memory", "ok", f"{said}; {_gib(available)} are available")
+        return Finding("memory", "ok", f"{text}; {size(available)} are available")
     if learner_bytes <= available:
         remedy = "fewer workers.count, or workers on other machines (--address)"
-        return Finding("memory", "warning", f"{said}; only {_gib(available)} are available here", remedy)
+        return Finding("memory", "warning", f"{text}; only {size(available)} are available here", remedy)
     remedy = "less checkpoint.every, aggregation.batch or lanes, or a machine with more memory"
-    return Finding("memory", "problem", f"{said}; only {_gib(available)} are available", remedy)
+    return Finding("memory", "problem", f"{text}; only {size(available)} are available", remedy)
 
 
 def cores(workers: int, threads: int) -> Finding:
     """Check whether there is a core for each of the workers' threads."""
     available, wanted = _cores(), workers * threads
-    said = f"{available} for {workers} x {threads} threads of workers"
+    text = f"{available} for {workers} x {threads} threads of workers"
     if wanted <= available:
-        return Finding("cores", "ok", said)
+        return Finding("cores", "ok", text)
     remedy = f"more than {max(1, available // threads)} workers only help on other machines (--address)"
-    return Finding("cores", "warning", f"{said}: not enough if they run here", remedy)
+    return Finding("cores", "warning", f"{text}: not enough if they run here", remedy)
 
 
 def disk(folder: Path, needed_bytes: int) -> Iterator[Finding]:
     """Check the free space at `folder`, and how fast written data becomes durable."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     free, needed = shutil.disk_usage(there).free, needed_bytes + _SPARE_DISK_BYTES
-    said = f"{_gib(free)} free at {there}; checkpoints take about {needed_bytes / 2**20:.1f} MiB"
+    text = f"{size(free)} free at {there}; checkpoints take about {size(needed_bytes)}"
     if free >= needed:
-        yield Finding("disk", "ok", said)
+        yield Finding("disk", "ok", text)
     else:
-        yield Finding("disk", "problem", said, "make room, lower checkpoint.keep, or use another --run-dir")
+        yield Finding("disk", "problem", text, "make room, lower checkpoint.keep, or use another --run-dir")
     try:
         took_s = _fsync_s(there)
     except OSError as error:
         remedy = "let this user write there, or use another --run-dir"
         yield Finding("disk speed", "problem", f"{there} cannot be written to ({error.strerror})", remedy)
         return
-    said = f"1 MiB is durable after {1e3 * took_s:.0f} ms"
+    text = f"1 MiB is durable after {1e3 * took_s:.0f} ms"
     if took_s <= _SLOW_FSYNC_S:
-        yield Finding("disk speed", "ok", said)
+        yield Finding("disk speed", "ok", text)
     else:
-        yield Finding("disk speed", "warning", said, "checkpoints lag behind: use a local disk for --run-dir")
+        yield Finding("disk speed", "warning", text, "checkpoints lag behind: use a local disk for --run-dir")
 
 
 def port(name: str, host: str, number: int) -> Finding:
@@ -160,5 +160,9 @@ def _fsync_s(folder: Path) -> float:
         return time.perf_counter() - began_s
 
 
-def _gib(count: int) -> str:
-    return f"{count / GIB:.1f} GiB"
+def size(count: int) -> str:
+    """Return a number of bytes with its unit."""
+    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count} bytes"

@@ -82,4 +82,4 @@ def inconsistencies(timeouts: Timeouts) -> Sequence[tuple[str, str]]:
             f"raise liveness.orphan_ttl_s above {_LEARNER_RESTART_S:g}",
         ),
     )
-    return [(said, remedy) for holds, said, remedy in rules if not holds]
+    return [(text, remedy) for holds, text, remedy in rules if not holds]

@@ -80,7 +80,7 @@ def evaluate(
     experiment: Experiment,
     theta: Theta,
     num_tasks: int,
-    steps: int | None,
+    steps: int,
     estimator: int = 0,
     progress: Progress = lambda name, steps, done: None,
 ) -> Iterator[Contender]:
@@ -90,7 +90,7 @@ def evaluate(
         experiment: the experiment in which `theta` was meta-trained.
         theta: the outer parameters to evaluate.
         num_tasks: number of tasks, the same for each optimizer.
-        steps: inner steps; None for the longest episode of the estimator's truncation schedule.
+        steps: inner steps.
         estimator: index of the estimator whose tasks are used.
         progress: called with each optimizer's progress.
 
@@ -103,7 +103,6 @@ def evaluate(
         raise UsageError(
             f"estimators[{estimator}] unrolls {one.task_name()}; evaluate needs a task_family to train on"
         )
-    steps = steps or trained_steps(experiment, estimator)
     key = jax.random.fold_in(root_key(experiment.seed), _EVALUATION_STREAM)
     initial_theta = step.learned_opt.init(theta_key(experiment.seed))
     adam = learned_optimizer_from_opt(Adam(1e-3))

@@ -30,11 +30,11 @@ _LOOK_AGAIN_S: Final = 1.0
 _SERVICE: Final = admin_pb2.DESCRIPTOR.services_by_name["Admin"]
 _CALLS: Final = {method.input_type.full_name: method.name for method in _SERVICE.methods}
 
-TOKEN_FILE = "UNSPOOL_TOKEN_FILE"  # a variable's name
-"""Names a token file, for users who cannot read the run's own or have fewer rights than its owner."""
+TOKEN_FILE = "UNSPOOL_TOKEN_FILE"
+"""Variable of the token file of users who cannot read the run's own, or have fewer rights than its owner."""
 
 TLS_DIRECTORY = "UNSPOOL_TLS"
-"""Names a folder with `ca.crt`, `tls.crt` and `tls.key`."""
+"""Variable of a folder with `ca.crt`, `tls.crt` and `tls.key`."""
 
 
 class AdminClient:
@@ -85,7 +85,10 @@ class AdminClient:
 
     def _open_channel(self) -> None:
         self._revision = None if self._identity is None else self._identity.revision()
-        self._channel = _channel(self._address, self._identity)
+        try:
+            self._channel = open_channel(self._address, self._identity, (("grpc.enable_retries", 0),))
+        except TlsError as error:
+            raise UsageError(f"TLS: {error}") from error
         self._stub = admin_pb2_grpc.AdminStub(self._channel)
 
     def _explained(self, details: str) -> UnspoolError:
@@ -123,57 +126,37 @@ class AdminClient:
                 return FailedError(f"the learner at {self._address}: {code.name}: {details}")
 
 
-def _channel(address: str, identity: Identity | None) -> Any:
-    try:
-        return open_channel(address, identity, (("grpc.enable_retries", 0),))
-    except TlsError as error:
-        raise UsageError(f"TLS: {error}") from error
-
-
 @contextlib.contextmanager
 def connected(run: RunDirectory) -> Iterator[AdminClient]:
     """Yield a connection to the learner of `run`.
 
     Raises:
         LearnerUnreachableError: the learner does not run.
+        RunNotFoundError: the token cannot be read.
         UsageError: the TLS files of the admin are unusable.
     """
     try:
         endpoints = run.endpoints()
-        admin = AdminClient(endpoints.admin, _admin_token(run), _admin_identity(run, endpoints))
+        path = path_from(TOKEN_FILE)
+        token = run.token() if path is None else read_token(path)
+        admin = AdminClient(endpoints.admin, token, _admin_identity(run, endpoints))
         with contextlib.closing(admin):
             yield admin
     except LearnerUnreachableError as error:
         raise LearnerUnreachableError(f"{error}; {advice(run)}") from error
 
 
-def token_file() -> Path | None:
-    """Return the token file that the environment names, or None."""
-    path = os.environ.get(TOKEN_FILE)
+def path_from(variable: str) -> Path | None:
+    """Return the path in an environment variable, or None."""
+    path = os.environ.get(variable)
     return Path(path) if path else None
-
-
-def tls_directory() -> Path | None:
-    """Return the TLS folder that the environment names, or None."""
-    path = os.environ.get(TLS_DIRECTORY)
-    return Path(path) if path else None
-
-
-def _admin_token(run: RunDirectory) -> str:
-    """Return the token that commands present.
-
-    Raises:
-        RunNotFoundError: the token cannot be read.
-    """
-    path = token_file()
-    return run.token() if path is None else read_token(path)
 
 
 def _admin_identity(run: RunDirectory, endpoints: Endpoints) -> Identity | None:
     """Return the TLS files that commands use, None if nothing is encrypted."""
     if not endpoints.tls:
         return None
-    directory = tls_directory()
+    directory = path_from(TLS_DIRECTORY)
     if directory is not None:
         return Identity(directory)
     return RunConfig.from_tables(read_tables(run.config_path)).tls.of(Role.ADMIN)

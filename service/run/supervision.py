@@ -116,7 +116,7 @@ def _locked(path: Path, patience_s: float) -> IO[bytes] | None:
 
 def _in_use(run: RunDirectory) -> str:
     holder = lock_holder(_lock_path(run))
-    who = "it has not said who it is" if holder is None else f"pid {holder[0]} on {holder[1]}"
+    who = "its process is unknown" if holder is None else f"pid {holder[0]} on {holder[1]}"
     return (
         f"{run.path} is in use: it has a supervisor ({who}); stop it with `unspool stop {run.path}`, or "
         "launch in another --run-dir"

@@ -20,10 +20,10 @@ from workers.pools.pool import Exit, WorkerPool
 DRAIN_S = 60.0
 KILL_GRACE_S = 20.0
 STUCK_S = 20.0
-_DRAINING_POLL_S = 5.0
+_MACHINES_POLL_S = 5.0
 _POLICY: Final = RestartPolicy()
 _OF_A_FLEET: Final = re.compile(r"w\d+")
-_FAREWELL_S = 5.0  # a worker must end this long before its machine is taken away
+_SPARE_S = 5.0  # a worker must end this long before its machine is taken away
 
 
 @dataclasses.dataclass
@@ -61,9 +61,8 @@ class Fleet:
         self._has_hosts = True
         self._desired: int | None = None
         self._foreign: set[str] = set()  # workers that this pool must not end
-        self._polled_draining_at = -math.inf
         self._placement = Placement(wall_clock)
-        self._polled_room_at = -math.inf
+        self._polled_machines_at = -math.inf
 
     @property
     def running(self) -> list[str]:
@@ -129,8 +128,7 @@ class Fleet:
             self._start_if_due(name, known.get(name, WorkerStatus()))
         for name in reversed([name for name in self.running if name not in wanted]):
             self._scale_down(name)
-        self._drain_preempted()
-        self._look_for_room()
+        self._poll_machines()
         self._end_stuck()
 
     def reap(self) -> None:
@@ -188,22 +186,18 @@ class Fleet:
         elif not slot.is_draining:
             slot.is_draining = self._drain(name, DRAIN_S, "scaled down")
 
-    def _drain_preempted(self) -> None:
+    def _poll_machines(self) -> None:
+        """Note workers without a machine, and drain those whose machines will be taken away."""
         now = self._clock()
-        if now - self._polled_draining_at < _DRAINING_POLL_S:
+        if now - self._polled_machines_at < _MACHINES_POLL_S:
             return
-        self._polled_draining_at = now
+        self._polled_machines_at = now
+        self._placement.note(self._pool.unplaced())
         for name, left_s in self._pool.draining().items():
             slot = self._slots.get(name)
             if slot is not None and slot.is_running and not slot.is_preempted:
-                deadline_s = min(DRAIN_S, max(1.0, left_s - _FAREWELL_S))
+                deadline_s = min(DRAIN_S, max(1.0, left_s - _SPARE_S))
                 slot.is_preempted = self._drain(name, deadline_s, "preempted")
-
-    def _look_for_room(self) -> None:
-        now = self._clock()
-        if now - self._polled_room_at >= _DRAINING_POLL_S:
-            self._polled_room_at = now
-            self._placement.note(self._pool.unplaced())
 
     def _drain(self, name: str, deadline_s: float, reason: str) -> bool:
         """Ask a worker to leave; return False if it has not joined yet, to retry at the next step."""

@@ -4,15 +4,19 @@ import contextlib
 import dataclasses
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, TypeVar
 
 from learner.state.code_failures import read_report
-from protos.exit_codes import FailedError, InterruptedRunError, LearnerUnreachableError, UnspoolError
+from protos.exit_codes import (
+    FailedError,
+    InterruptedRunError,
+    LearnerUnreachableError,
+    UnspoolError,
+    UsageError,
+)
 from protos.rpc.connection import host_of, is_loopback
 from protos.rpc.roles import Role
-from protos.rpc.tls import Identity
 from protos.unspool.v1.admin_pb2 import Status
 from service.config.run_config import RunConfig
 from service.config.toml_document import read_tables
@@ -28,7 +32,7 @@ from service.supervise.child_process import ChildProcess
 from service.supervise.fleet import Fleet
 from service.supervise.learner_process import LearnerProcess, running_learner
 from service.supervise.learner_restarts import LearnerRestarts
-from service.supervise.ray_cluster import WAIT_S, await_cluster, check_temporary_folder
+from service.supervise.ray_cluster import WAIT_S, await_cluster, temporary_folder
 from service.supervise.stop_signals import StopSignals
 from service.supervise.supervisor import Supervisor, failure_of
 from workers.pools.local_pool import LocalPool
@@ -42,6 +46,8 @@ _STOPPING = (
     "stopping after the running outer step, with a checkpoint; Ctrl-C again not to wait for the step",
     "stopping at once, with a checkpoint; Ctrl-C again to kill everything",
 )
+
+_Found = TypeVar("_Found")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +66,12 @@ class Backend:
         """Check that this backend can work on this machine, before anything is started.
 
         Raises:
-            UsageError: Ray could not be started here.
+            UsageError: Ray cannot be started here; the message names the folder, its limit and the remedy.
         """
         if self.kind == "ray" and self.address is None:
-            check_temporary_folder()
+            finding = temporary_folder()
+            if finding.state == "problem":
+                raise UsageError(f"{finding.text}; {finding.remedy}")
 
 
 def supervise(run: RunDirectory, backend: Backend, display: Display, *, takeover: bool = False) -> Status:
@@ -135,17 +143,8 @@ def _start_learner(run: RunDirectory, config: RunConfig, *options: str) -> Child
     return ChildProcess(arguments, run.log_path("learner"), learner_environment(config))
 
 
-def current_status(run: RunDirectory) -> Status:
-    """Return the status of `run` from its learner, or else from its directory."""
-    try:
-        with connected(run) as admin:
-            return admin.status()
-    except LearnerUnreachableError:
-        return last_status(run)
-
-
-def detach(run: RunDirectory, backend: Backend, *, takeover: bool = False) -> None:
-    """Start a process that supervises `run`, and return once a worker has joined.
+def detach(run: RunDirectory, backend: Backend, *, takeover: bool = False) -> Status:
+    """Start a process that supervises `run`; return the status once a worker has joined or the run has ended.
 
     Args:
         run: the run to supervise.
@@ -160,50 +159,61 @@ def detach(run: RunDirectory, backend: Backend, *, takeover: bool = False) -> No
     arguments = ["supervise", str(run.path.resolve()), "--backend", backend.kind, *options]
     report_notes(ignored_variables(RunConfig.from_tables(read_tables(run.config_path))))
     supervisor = ChildProcess(arguments, run.log_path("supervisor"), {})
-    give_up_at = time.monotonic() + _START_S
-    while not _is_under_way(run):
-        exit_code = supervisor.poll()
-        if exit_code == 0:
-            return  # the run was already complete
-        if exit_code is not None:
-            raise failure_of(exit_code, supervisor.last_log_line())
-        if time.monotonic() > give_up_at:
-            raise InterruptedRunError(
-                f"no worker has joined within {_START_S:.0f} s; it is still trying. "
-                + supervisor.last_log_line()
-            )
-        time.sleep(_STEP_S)
+    try:
+        status = _first(lambda: _status_with_worker(run), supervisor, _STEP_S)
+    except TimeoutError:
+        raise InterruptedRunError(
+            f"no worker has joined within {_START_S:.0f} s; it is still trying. {supervisor.last_log_line()}"
+        ) from None
+    return last_status(run) if status is None else status
 
 
-def _is_under_way(run: RunDirectory) -> bool:
+def _status_with_worker(run: RunDirectory) -> Status | None:
     try:
         with connected(run) as admin:
             status = admin.status()
     except UnspoolError:
-        return False
-    return bool(status.workers) or status.workers_desired == 0
+        return None
+    return status if status.workers or status.workers_desired == 0 else None
 
 
 def _await_learner(run: RunDirectory, learner: LearnerProcess, signals: StopSignals) -> Endpoints | None:
     """Return the learner's endpoints; None if it had nothing to do and has exited."""
-    give_up_at = time.monotonic() + _START_S
-    while True:
-        exit_code = learner.poll()
-        if exit_code == 0:
-            return None
-        if exit_code is not None:
-            raise failure_of(exit_code, learner.last_log_line())
-        with contextlib.suppress(LearnerUnreachableError):
-            endpoints = run.endpoints()
-            if endpoints.pid == learner.pid:  # else the endpoints are those of an earlier process
-                return endpoints
+
+    def endpoints() -> Endpoints | None:
         if signals.count:
             raise InterruptedRunError("stopped before the learner had started")
+        with contextlib.suppress(LearnerUnreachableError):
+            found = run.endpoints()
+            return found if found.pid == learner.pid else None  # those of an earlier process
+        return None
+
+    try:
+        return _first(endpoints, learner, _STEP_S / 10)
+    except TimeoutError:
+        raise FailedError(
+            f"the learner does not listen after {_START_S:.0f} s: {learner.last_log_line()}"
+        ) from None
+
+
+def _first(look: Callable[[], _Found | None], process: LearnerProcess, every_s: float) -> _Found | None:
+    """Return the first result of `look` that is not None; None if `process` ends successfully before.
+
+    Raises:
+        UnspoolError: `process` failed.
+        TimeoutError: neither within `_START_S`.
+    """
+    give_up_at = time.monotonic() + _START_S
+    while (exit_code := process.poll()) is None:
+        found = look()
+        if found is not None:
+            return found
         if time.monotonic() > give_up_at:
-            raise FailedError(
-                f"the learner does not listen after {_START_S:.0f} s: {learner.last_log_line()}"
-            )
-        time.sleep(_STEP_S / 10)
+            raise TimeoutError
+        time.sleep(every_s)
+    if exit_code != 0:
+        raise failure_of(exit_code, process.last_log_line())
+    return None
 
 
 def _start_pool(
@@ -215,7 +225,8 @@ def _start_pool(
     signals: StopSignals,
 ) -> WorkerPool:
     environment = worker_environment(config)
-    tls = _folder(config.tls.of(Role.WORKER))
+    identity = config.tls.of(Role.WORKER)
+    tls = None if identity is None else identity.directory
     if backend.kind == "local":
         return LocalPool(
             learner=endpoints.learner,
@@ -256,10 +267,6 @@ def _warn_of_exposure(config: RunConfig, display: Display) -> None:
         display.note(f"learner.host = {config.learner.host}: not encrypted, as learner.insecure allows")
 
 
-def _folder(identity: Identity | None) -> Path | None:
-    return None if identity is None else identity.directory
-
-
 @contextlib.contextmanager
 def _supervisor(
     run: RunDirectory, restarts: LearnerRestarts, pool: WorkerPool, admin: AdminClient, endpoints: Endpoints
@@ -271,7 +278,7 @@ def _supervisor(
             if now.pid == pid:
                 admin.move(now.admin)
                 if now.learner != endpoints.learner:
-                    return f"the learner listens at {now.learner} now, workers seek it at {endpoints.learner}"
+                    return f"the learner moved to {now.learner}, workers look for it at {endpoints.learner}"
         return ""
 
     with contextlib.closing(pool), contextlib.closing(admin):
@@ -286,7 +293,7 @@ def _supervisor(
 
 def _follow(run: RunDirectory, supervisor: Supervisor, signals: StopSignals, display: Display) -> None:
     """Supervise until the end, showing each message once."""
-    told: list[str] = []
+    shown: set[str] = set()
     noted: tuple[list[str], Mapping[str, tuple[int, str]]] = [], {}
     note_supervision(run, *noted)
     has_ended = False
@@ -296,10 +303,10 @@ def _follow(run: RunDirectory, supervisor: Supervisor, signals: StopSignals, dis
         if supervisor.status is not None:
             display.show(supervisor.status)
         texts = [*_STOPPING[: signals.count], *supervisor.problems, *_failures(supervisor)]
-        news = [text for text in dict.fromkeys(texts) if text not in told]
-        for text in news:
-            display.note(text)
-        told += news
+        for text in dict.fromkeys(texts):
+            if text not in shown:
+                display.note(text)
+        shown.update(texts)
         if (supervisor.problems, supervisor.ends) != noted:
             noted = supervisor.problems, supervisor.ends
             note_supervision(run, *noted)

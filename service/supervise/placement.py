@@ -34,16 +34,16 @@ class Placement:
     @property
     def problems(self) -> list[str]:
         """One problem for all workers that lack the same resource."""
-        told = []
+        problems = []
         lacking = self._lacking
         for lack in dict.fromkeys(lacking.values()):
             names = [name for name, own in lacking.items() if own == lack]
             since = datetime.datetime.fromtimestamp(min(self._since[name] for name in names), datetime.UTC)
-            told.append(
+            problems.append(
                 f"no room for {', '.join(names)} since {since:%H:%M:%S} UTC: {lack}; the cluster's "
                 "autoscaler, if it has one, has been asked; `unspool scale` sets another number"
             )
-        return told
+        return problems
 
     @property
     def _lacking(self) -> Mapping[str, str]:
@@ -76,7 +76,7 @@ class MemoryShortage:
         """Problems to show to people."""
         return [
             f"{host or 'a machine'}: workers ran out of memory {outs} times, and {outs // _OUTS_PER_WORKER} "
-            "fewer run until `unspool scale` says otherwise; less num_tasks, or more memory, lets them fit"
+            "fewer run until `unspool scale` sets another number; reduce num_tasks, or add memory"
             for host, outs in self._outs.items()
             if outs >= _OUTS_PER_WORKER
         ]

@@ -61,7 +61,8 @@ def prepare(
     run = claim_free_directory(config_path.stem) if run_dir is None else RunDirectory(run_dir)
     if run.exists:
         if not takeover:
-            check_not_in_use(run)
+            check_unsupervised(run)
+            running_learner(run)  # raises if the learner cannot be adopted
         check_resumable(run, config, accept_config_change)
     elif run.path.exists() and (not run.path.is_dir() or (run_dir and any(run.path.iterdir()))):
         raise UsageError(f"--run-dir {run.path}: is there and is no run; name a new or an empty directory")
@@ -128,16 +129,16 @@ def check_in_child(tables: Tables) -> None:
 def _failed_check(exit_code: int, answer: bytes, log: bytes) -> UnspoolError | ConfigError:
     """Return the error that the check reported, or one about how its process ended."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        told = json.loads(answer)
-        if told["problems"]:
-            return ConfigError(*(Problem(**problem) for problem in told["problems"]))
-        return error_for(exit_code, f"the configuration could not be checked: {told['error']}")
-    lines = log.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        report = json.loads(answer)
+        if report["problems"]:
+            return ConfigError(*(Problem(**problem) for problem in report["problems"]))
+        return error_for(exit_code, f"the configuration could not be checked: {report['error']}")
+    lines = log.decode(errors="replace").strip().splitlines() or ["it printed nothing"]
     how = cause_of(exit_code)
     if exit_code == -signal.SIGKILL:
         how += ", as the system does when memory runs out: free memory, or make the experiment smaller"
-    told_last = "\n  ".join(lines[-_LOG_LINES:])
-    return FailedError(f"the configuration could not be checked: the check {how}:\n  {told_last}")
+    last_lines = "\n  ".join(lines[-_LOG_LINES:])
+    return FailedError(f"the configuration could not be checked: the check {how}:\n  {last_lines}")
 
 
 def check_resumable(run: RunDirectory, config: RunConfig, accept_config_change: bool) -> None:
@@ -161,13 +162,3 @@ def check_resumable(run: RunDirectory, config: RunConfig, accept_config_change: 
             f"{run.path} is a run of another configuration: {', '.join(changed)} changed; launch it in "
             "another --run-dir, or continue from its theta with --accept-config-change"
         )
-
-
-def check_not_in_use(run: RunDirectory) -> None:
-    """Reject a run that is supervised. A learner that runs without a supervisor is adopted.
-
-    Raises:
-        RunInUseError: the run is in use; the message names the supervisor or the learner.
-    """
-    check_unsupervised(run)
-    running_learner(run)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from protos.exit_codes import InterruptedRunError, LearnerUnreachableError, UsageError
+from protos.exit_codes import InterruptedRunError, LearnerUnreachableError
 from protos.rpc.connection import host_of
 from service.display.tables import Finding
 
@@ -63,23 +63,23 @@ def await_cluster(address: str, is_interrupted: Callable[[], bool], wait_s: floa
         start_new_session=True,
     )
     try:
-        said = _said(child, address, is_interrupted, time.monotonic() + wait_s)
+        error = _last_error(child, address, is_interrupted, time.monotonic() + wait_s)
     finally:
         child.kill()
         child.communicate()
     # A cluster that requires a token does answer; connecting will show whether this process has the token.
-    if child.returncode and _REFUSAL not in said:
-        raise _unreachable(address, said)
+    if child.returncode and _REFUSAL not in error:
+        raise _unreachable(address, error)
 
 
-def _said(
+def _last_error(
     child: "subprocess.Popen[bytes]", address: str, is_interrupted: Callable[[], bool], give_up_at: float
 ) -> str:
     """Return the last line of `child`'s stderr, once it has ended."""
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             _, errors = child.communicate(timeout=_STEP_S)
-            return (errors.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+            return (errors.decode(errors="replace").strip().splitlines() or ["without a message"])[-1]
         if is_interrupted():
             raise InterruptedRunError(f"stopped while waiting for the Ray cluster at {address}")
         if time.monotonic() > give_up_at:
@@ -107,19 +107,8 @@ def temporary_folder(environment: Mapping[str, str] = os.environ) -> Finding:
     variable = next((name for name in _FOLDER_VARIABLES if name in environment), "")
     folder = environment[variable] if variable else _DEFAULT_FOLDER
     length = len(os.fsencode(Path(folder).absolute()))
-    said = f"{variable} = {folder}" if variable else folder
+    text = f"{variable} = {folder}" if variable else folder
     if length > _LONGEST_FOLDER:
         rule = f"{length} bytes long, and Ray's sockets fit into folders of at most {_LONGEST_FOLDER}"
-        return Finding("temporary folder", "problem", f"{said}: {rule}", _FOLDER_REMEDY)
-    return Finding("temporary folder", "ok", f"{said} is short enough for Ray's sockets")
-
-
-def check_temporary_folder() -> None:
-    """Reject a machine on which Ray could not start.
-
-    Raises:
-        UsageError: the folder is too long; the message gives its variable, the limit and the remedy.
-    """
-    finding = temporary_folder()
-    if finding.state == "problem":
-        raise UsageError(f"{finding.said}; {finding.remedy}")
+        return Finding("temporary folder", "problem", f"{text}: {rule}", _FOLDER_REMEDY)
+    return Finding("temporary folder", "ok", f"{text} is short enough for Ray's sockets")

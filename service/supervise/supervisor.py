@@ -24,9 +24,9 @@ _STOPPING: Final = ("STOPPING", "STOPPED")
 _SILENCE_S = 120.0
 _QUIET_S = 10.0
 _START_S = 60.0
-_FAREWELL_S = 20.0
+_LEAVE_S = 20.0
 _STOP_S = 60.0
-_TELL_AGAIN_S = 10.0
+_SEND_AGAIN_S = 10.0
 
 
 class Supervisor:
@@ -65,8 +65,8 @@ class Supervisor:
         self._failure: UnspoolError | None = None
         self._refusal = ""
         self._unreachable = "the learner does not answer"
-        self._told: list[str] | None = None
-        self._told_at = 0.0
+        self._sent: list[str] | None = None
+        self._sent_at = 0.0
 
     @property
     def status(self) -> Status | None:
@@ -144,11 +144,11 @@ class Supervisor:
             self._answered_at = self._clock()
             self._update_learner(self._status)
             self._update_workers(self._status)
-            self._tell(self._status)
+            self._send_note(self._status)
         return False
 
-    def _tell(self, status: Status) -> None:
-        """Send the learner what only the supervisor knows, to be included in the status."""
+    def _send_note(self, status: Status) -> None:
+        """Send the learner what only the supervisor knows, for the status, whenever it has changed."""
         note = SupervisionNote(
             problems=as_lines(self.problems, self.ends),
             absent_workers=self._fleet.absent({worker.name for worker in status.workers}),
@@ -156,12 +156,12 @@ class Supervisor:
         most = self._fleet.most_workers
         if most is not None:
             note.most_workers, note.most_workers_reason = most
-        facts = [*note.problems, *(f"{one.name} {one.state}" for one in note.absent_workers)]
-        if facts == self._told and self._clock() - self._told_at < _TELL_AGAIN_S:
+        content = [*note.problems, *(f"{one.name} {one.state}" for one in note.absent_workers)]
+        if content == self._sent and self._clock() - self._sent_at < _SEND_AGAIN_S:
             return
         with contextlib.suppress(UnspoolError):  # retried at the next step
             self._admin.ask(note)
-            self._told, self._told_at = facts, self._clock()
+            self._sent, self._sent_at = content, self._clock()
 
     def _update_learner(self, status: Status) -> None:
         self._learner.moved(status.outer_step)
@@ -220,15 +220,15 @@ class Supervisor:
         self._stops_sent, self._stopped_at = self._stops_wanted, self._clock()
 
     def _finish(self, exit_code: int) -> bool:
-        """Finish after the learner has ended. Workers leave by themselves if it said goodbye to them."""
+        """Finish after the learner has ended. Workers end by themselves if it closed their sessions."""
         now = self._clock()
         self._ended_at = now if self._ended_at is None else self._ended_at
         ended_for_s = now - self._ended_at
         self._fleet.reap()
-        if exit_code != 0 or ended_for_s > _FAREWELL_S:
+        if exit_code != 0 or ended_for_s > _LEAVE_S:
             self._fleet.kill()
             self._fleet.reap()
-        if self._fleet.running and ended_for_s < 2 * _FAREWELL_S:
+        if self._fleet.running and ended_for_s < 2 * _LEAVE_S:
             return False
         if self._failure is None and exit_code != 0:
             self._failure = self._failure_of(exit_code)

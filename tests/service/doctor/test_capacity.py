@@ -18,19 +18,18 @@ from service.doctor.capacity import (
 )
 
 
-@pytest.mark.parametrize("point", MEASURED)
-def test_a_measured_size_costs_what_was_measured(point) -> None:
-    assert message_s(point.theta_bytes) == pytest.approx(point.message_s)
+@pytest.mark.parametrize(("theta_bytes", "measured_s"), MEASURED.items())
+def test_a_measured_size_costs_what_was_measured(theta_bytes: int, measured_s: float) -> None:
+    assert message_s(theta_bytes) == pytest.approx(measured_s)
 
 
 def test_between_two_points_the_cost_lies_between_theirs() -> None:
-    for low, high in itertools.pairwise(MEASURED):
-        middle = message_s((low.theta_bytes + high.theta_bytes) / 2)
-        assert middle == pytest.approx((low.message_s + high.message_s) / 2)
+    for (small, low_s), (large, high_s) in itertools.pairwise(MEASURED.items()):
+        assert message_s((small + large) / 2) == pytest.approx((low_s + high_s) / 2)
 
 
 def test_a_tiny_theta_costs_as_much_as_the_smallest_measured() -> None:
-    assert message_s(0) == MEASURED[0].message_s
+    assert message_s(0) == MEASURED[10 * KIB]
 
 
 def test_beyond_the_largest_measured_the_cost_continues_growing() -> None:

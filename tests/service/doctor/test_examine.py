@@ -85,7 +85,7 @@ def test_variables_that_theta_could_depend_on_are_named(
     assert ("environment", "warning") not in troubles(examine(path, []))
     for name, value in (("JAX_ENABLE_X64", "1"), ("XLA_FLAGS", "--xla_a=1"), ("JAX_DISABLE_JIT", "1")):
         monkeypatch.setenv(name, value)
-    said = [f"{one.said}; {one.remedy}" for one in examine(path, []) if one.about == "environment"]
+    said = [f"{one.text}; {one.remedy}" for one in examine(path, []) if one.about == "environment"]
     assert len(said) == 3
     assert any("JAX_ENABLE_X64=1" in one and "numerics.enable_x64" in one for one in said)
     assert any("XLA_FLAGS=--xla_a=1" in one and "numerics.environment.XLA_FLAGS" in one for one in said)
@@ -95,7 +95,7 @@ def test_a_number_of_threads_that_the_configuration_overrules_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PJRT_NPROC", "7")
-    (said,) = [one.said for one in examine(QUADRATIC, []) if one.about == "environment"]
+    (said,) = [one.text for one in examine(QUADRATIC, []) if one.about == "environment"]
     assert "PJRT_NPROC=7 is ignored" in said
 
 
@@ -104,7 +104,7 @@ def test_a_port_that_is_taken_is_a_problem() -> None:
         number = taken.getsockname()[1]
         finding = machine.port("port", "127.0.0.1", number)
     assert (finding.about, finding.state) == ("learner.port", "problem")
-    assert "already in use" in finding.said
+    assert "already in use" in finding.text
 
 
 def test_a_port_of_the_runs_own_learner_is_none(tmp_path: Path) -> None:
@@ -203,5 +203,5 @@ def test_a_large_theta_calls_for_relays(theta_bytes: int, expected: list[tuple[s
 
 def test_the_capacity_is_told_in_gradients_and_workers() -> None:
     capacity, *_ = learner_load(config_with("workers.count=2"), 10 * 1024)
-    assert "2,000 gradients/s" in capacity.said
-    assert "256 workers" in capacity.said
+    assert "2,000 gradients/s" in capacity.text
+    assert "256 workers" in capacity.text

@@ -51,7 +51,7 @@ def test_sockets_fit_exactly_into_the_folders_that_are_found_short_enough(variab
 
 def test_rays_own_variable_comes_first() -> None:
     found = temporary_folder({"TMPDIR": "/" + 99 * "x", "RAY_TMPDIR": "/tmp"})
-    assert (found.state, found.said) == ("ok", "RAY_TMPDIR = /tmp is short enough for Ray's sockets")
+    assert (found.state, found.text) == ("ok", "RAY_TMPDIR = /tmp is short enough for Ray's sockets")
 
 
 def test_a_launch_is_refused_before_there_is_a_run(
