@@ -87,7 +87,7 @@ def test_only_the_named_block_of_a_page_is_replaced(tmp_path: Path) -> None:
     )
 
 
-def test_a_page_without_the_block_is_refused(tmp_path: Path) -> None:
+def test_a_page_without_the_block_is_rejected(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("nothing here")
     with pytest.raises(ValueError, match="one block between <!-- a begin -->"):

@@ -11,7 +11,7 @@ import pytest
 
 from tests import checked_types
 
-jaxtyping.install_import_hook("unspool", f"{checked_types.__name__}.typechecked")
+checked_types.check_annotations_of("unspool")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -93,13 +93,13 @@ def test_outer_training_on_four_devices_gives_the_theta_of_one(found: dict[str, 
     assert found["outer training"] < ROUNDING
 
 
-def test_tasks_that_cannot_be_divided_evenly_are_refused_with_what_can() -> None:
+def test_tasks_that_cannot_be_divided_evenly_are_rejected_with_what_can() -> None:
     with pytest.raises(ValueError, match=r"num_tasks=6 .* among 4 devices: take num_tasks=8, or 2 of"):
         device_mesh.check_divisible(6, 4)
 
 
 @pytest.mark.parametrize("name", ["TruncatedPES", "FullES"])
-def test_a_lane_that_cannot_be_divided_is_refused_before_it_is_traced(
+def test_a_lane_that_cannot_be_divided_is_rejected_before_it_is_traced(
     found: dict[str, Any], name: str
 ) -> None:
     expected = f"num_tasks={NUM_TASKS} cannot be divided evenly among {NUM_DEVICES} devices"
@@ -116,6 +116,6 @@ def test_a_mesh_of_one_device_gives_the_bits_of_none() -> None:
     jax.tree.map(np.testing.assert_array_equal, *bits)
 
 
-def test_a_mesh_without_devices_is_refused() -> None:
+def test_a_mesh_without_devices_is_rejected() -> None:
     with pytest.raises(ValueError, match="give at least one device"):
         device_mesh.task_mesh([])

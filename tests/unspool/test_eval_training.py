@@ -39,7 +39,7 @@ def test_a_curve_of_gradient_descent_is_the_known_one() -> None:
     assert curves["train/xs"].tolist() == list(range(10))
 
 
-def test_evaluations_see_the_parameters_that_xs_says_and_the_last_are_final() -> None:
+def test_evaluations_are_of_the_parameters_at_xs_and_the_last_are_final() -> None:
     curves = single_task_training_curves(QuadraticTask(4), SGD(0.1), num_steps=10, key=KEY, eval_every=4)
     assert curves["eval/xs"].tolist() == [0, 4, 8, 10]
     for split in ("train", "outer_valid", "test"):
@@ -131,13 +131,13 @@ def test_curves_are_a_function_of_the_key(quadratic_curves: Curves) -> None:
     np.testing.assert_array_equal(multi(key=None, seed=0)["train/loss"], quadratic_curves["train/loss"])
 
 
-def test_a_seed_beside_a_key_is_refused() -> None:
+def test_a_seed_beside_a_key_is_rejected() -> None:
     with pytest.raises(ValueError, match="give either a seed or a key"):
         multi(seed=1)
 
 
 @pytest.mark.parametrize("option", ["eval_every", "steps_per_jit", "n_eval_batches", "steps"])
-def test_a_number_of_nothing_is_refused(option: str) -> None:
+def test_numbers_below_one_are_rejected(option: str) -> None:
     with pytest.raises(ValueError, match="must be at least 1"):
         multi(**{option: 0})
 
@@ -147,7 +147,7 @@ def test_given_tasks_are_trained() -> None:
     assert (curves["train/loss"][:, 0] > 1e6).all()
 
 
-def test_only_the_end_is_evaluated_if_asked() -> None:
+def test_evaluation_can_be_limited_to_the_end() -> None:
     curves = multi(eval_just_at_end=True, splits=("train", "test"))
     assert curves["eval/xs"].tolist() == [[12], [12], [12]]
     assert curves["eval/test/loss"].shape == (3, 1)

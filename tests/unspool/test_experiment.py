@@ -243,12 +243,12 @@ def test_a_bad_estimators_table_is_named(changes: dict[str, Any], key: str, word
     assert words in problems_of(with_estimator(**changes))[key]
 
 
-def test_tasks_without_a_learned_optimizer_are_refused() -> None:
+def test_tasks_without_a_learned_optimizer_are_rejected() -> None:
     without = {name: table for name, table in tables().items() if name != "learned_optimizer"}
     assert "estimators[0] is to train tasks with it" in problems_of(without)["learned_optimizer"]
 
 
-def test_systems_with_different_thetas_are_refused() -> None:
+def test_systems_with_different_thetas_are_rejected() -> None:
     assert "another structure" in problems_of(tables(estimators=[walk()]))["estimators[0].truncated_step"]
 
 
@@ -277,7 +277,7 @@ def test_problems_of_several_tables_are_reported_together() -> None:
     assert set(problems_of(bad)) == {"seed", "outer_optimizer.type", "estimators[0].trunc_lenght"}
 
 
-def test_text_that_is_no_toml_is_refused() -> None:
+def test_text_that_is_no_toml_is_rejected() -> None:
     with pytest.raises(ConfigError, match="is not TOML"):
         Experiment.from_toml("seed = ")
 

@@ -41,7 +41,7 @@ def test_an_exported_learned_optimizer_is_an_optax_optimizer(exported: Path) -> 
 
 
 @pytest.mark.parametrize("data", [b"something else", to_bytes(THETA, {})])
-def test_another_file_is_refused(tmp_path: Path, data: bytes) -> None:
+def test_another_file_is_rejected(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "other").write_bytes(data)
     with pytest.raises(SerializationError):
         load_exported(tmp_path / "other")

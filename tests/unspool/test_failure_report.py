@@ -76,17 +76,17 @@ def report_of(call: Callable[[], object]) -> FailureReport:
     return FailureReport.of(caught.value)
 
 
-def test_an_exception_is_told_with_the_line_that_raised_it(module: Module) -> None:
+def test_an_exception_is_reported_with_the_line_that_raised_it(module: Module) -> None:
     report = report_of(module(_MY_TASK).plain)
     assert str(report) == "RuntimeError: the licence has expired (my_task0.py:4 in plain)"
     assert report.is_users
 
 
-def test_the_last_exception_of_a_chain_of_the_users_is_told(module: Module) -> None:
+def test_the_last_of_the_users_chained_exceptions_is_reported(module: Module) -> None:
     assert str(report_of(module(_MY_TASK).wrapped)) == "OSError: cannot start (my_task0.py:10 in wrapped)"
 
 
-def test_the_exception_of_a_callback_is_told_and_not_what_wraps_it(module: Module) -> None:
+def test_the_exception_of_a_callback_is_reported_and_not_its_wrapper(module: Module) -> None:
     task = module(_MY_TASK)
     report = report_of(lambda: jax.jit(jax.vmap(task.behind_a_callback))(jnp.ones(2)))
     assert str(report) == "RuntimeError: the licence has expired (my_task0.py:4 in plain)"
@@ -127,7 +127,7 @@ def test_an_import_that_fails_is_blamed_on_the_module_that_imports(module: Modul
     assert str(report) == "ModuleNotFoundError: No module named 'no_such_module_at_all' (my_task0.py:2)"
 
 
-def test_what_the_users_code_raised_is_told_where_the_library_wraps_it(module: Module) -> None:
+def test_an_exception_of_user_code_is_reported_when_the_library_wraps_it(module: Module) -> None:
     from unspool.config.components import build
     from unspool.config.config_error import ConfigError
 
@@ -139,7 +139,7 @@ def test_what_the_users_code_raised_is_told_where_the_library_wraps_it(module: M
     assert str(FailureReport.of(caught.value)) == "ValueError: no such machine (my_broken.py:3 in __init__)"
 
 
-def test_a_group_is_told_by_what_is_in_it(module: Module) -> None:
+def test_a_group_is_reported_by_its_members(module: Module) -> None:
     task = module(_MY_TASK)
     try:
         task.plain()

@@ -26,7 +26,7 @@ def test_every_component_of_a_configuration_is_there_by_the_same_name() -> None:
     assert unspool.TruncatedPES.__module__ == "unspool.outer_trainers.truncated_pes"
 
 
-def test_type_checkers_are_told_the_same_names_in_the_same_places() -> None:
+def test_type_checkers_find_the_same_names_in_the_same_places() -> None:
     stub = ast.parse(Path(unspool.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
     imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
     places = {alias.asname: f"{node.module}:{alias.name}" for node in imports for alias in node.names}

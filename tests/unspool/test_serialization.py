@@ -63,7 +63,7 @@ def test_typed_keys_come_back_as_keys(impl: str) -> None:
     assert same(jax.tree.map(jax.random.key_data, back), jax.tree.map(jax.random.key_data, keys))
 
 
-def test_a_key_of_another_kind_is_refused() -> None:
+def test_a_key_of_another_kind_is_rejected() -> None:
     data = to_bytes(jax.random.key(1, impl="rbg"), {})
     with pytest.raises(SerializationError, match=r"leaf \.: the file has key<rbg>\[\], expected is key<fry>"):
         from_bytes(data, jax.random.key(1, impl="threefry2x32"))
@@ -124,7 +124,7 @@ def test_a_leaf_that_cannot_be_stored_is_named_with_the_remedy(leaf: Any) -> Non
     ],
     ids=["unexpected", "missing", "shape", "dtype"],
 )
-def test_a_file_of_another_tree_is_refused_by_the_leaf(like: Any, message: str) -> None:
+def test_a_file_of_another_tree_is_rejected_by_the_leaf(like: Any, message: str) -> None:
     data = to_bytes({"a": np.zeros(2), "b": np.zeros(1)}, {})
     with pytest.raises(SerializationError, match=message):
         from_bytes(data, like)
@@ -136,7 +136,7 @@ def test_a_part_of_a_file_can_be_read() -> None:
 
 
 @given(cut=st.integers(0, 400), flip=st.integers(0, 400), junk=st.binary(max_size=4))
-def test_damaged_files_are_refused_with_a_typed_error_only(cut: int, flip: int, junk: bytes) -> None:
+def test_damaged_files_are_rejected_with_a_typed_error_only(cut: int, flip: int, junk: bytes) -> None:
     tree = {"a": np.ones(4, np.float32), "b": np.array([True])}
     data = bytearray(to_bytes(tree, {"x": "1"}))
     data[flip % len(data)] ^= 0x55
@@ -148,7 +148,7 @@ def test_damaged_files_are_refused_with_a_typed_error_only(cut: int, flip: int, 
 
 
 @pytest.mark.parametrize("data", [b"", b"abc", b"\xff" * 16, safetensors.numpy.save({"a": np.ones(1)})])
-def test_what_is_no_such_file_is_refused(data: bytes) -> None:
+def test_what_is_no_such_file_is_rejected(data: bytes) -> None:
     with pytest.raises(SerializationError):
         read_metadata(data)
 

@@ -18,7 +18,7 @@ def test_leading_axes_count_steps_and_tasks() -> None:
     assert isinstance(batches["label"], jax.Array)
 
 
-def test_each_task_gets_a_batch_of_its_own_as_numpy_if_asked() -> None:
+def test_each_task_gets_a_batch_of_its_own_in_numpy_arrays_on_request() -> None:
     family = single_task_to_family(ImageMLP_Digits8_Relu32())
     batch = training.vec_get_batch(family, 2, numpy=True)
     assert isinstance(batch["label"], np.ndarray)
@@ -33,12 +33,12 @@ def test_a_family_without_data_has_empty_batches() -> None:
     assert training.vec_get_batch(FixedDimQuadraticFamily(), 5) == ()
 
 
-def test_no_batches_at_all_are_refused() -> None:
+def test_no_batches_at_all_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"batch_shape=\(0, 2\)\): every axis must be at least 1"):
         training.get_batches(BatchQuadraticTask(), (0, 2))
 
 
-def test_an_unknown_split_is_refused() -> None:
+def test_an_unknown_split_is_rejected() -> None:
     with pytest.raises(ValueError, match="the splits are train, inner_valid"):
         training.get_batches(BatchQuadraticTask(), (1,), split="validation")
 

@@ -120,7 +120,7 @@ def test_a_bad_type_is_named_with_the_nearest_that_exists(table: dict[str, Any],
     assert words in problems_of(table, LearnedOptimizer)["part.type"]
 
 
-def test_a_component_that_is_no_table_is_refused() -> None:
+def test_a_component_that_is_no_table_is_rejected() -> None:
     assert "must be a table with a `type`" in problems_of("LearnableSGD", LearnedOptimizer)["part"]
 
 

@@ -1,4 +1,4 @@
-"""Objectives that truncations estimate piece by piece, and the weights of steps."""
+"""Objectives that truncations estimate piece by piece."""
 
 from typing import Any
 
@@ -13,7 +13,6 @@ from unspool.learned_optimizers.base import LearnableSGD
 from unspool.outer_trainers.gradient_estimator import OuterState, WorkerWeights
 from unspool.outer_trainers.lopt_truncated_step import SimpleVecLOptTruncatedStep, VectorizedLOptTruncatedStep
 from unspool.outer_trainers.truncated_es_shared_noise import NRES
-from unspool.outer_trainers.truncated_pes import TruncatedPES
 from unspool.outer_trainers.truncated_step import (
     TruncatedStep,
     TruncatedUnrollOut,
@@ -101,42 +100,3 @@ class OneParameter(Task):
 def test_a_system_that_does_not_keep_its_last_state_cannot_recompute_its_loss(system: TruncatedStep) -> None:
     with pytest.raises(ValueError, match=rf"last_recompute.*{system.label()}.*keeps_last_state = True"):
         NRES(VectorizedTruncatedStep(system, 2), 5, objective="last_recompute")
-
-
-def report(iteration: list[int], episode_length: jax.Array | None) -> TruncatedUnrollOut:
-    steps = jnp.array(iteration)[:, None]
-    anything = jnp.zeros(steps.shape)
-    return TruncatedUnrollOut(anything, steps > 100, (), steps, steps > 0, episode_length)
-
-
-def weights(out: TruncatedUnrollOut, **options: Any) -> Any:
-    step = VectorizedTruncatedStep(LinearSystem(4), 1)
-    return TruncatedPES(step, 2, steps_per_jit=1, **options).step_weights(out, None)
-
-
-def test_all_steps_count_the_same_by_default() -> None:
-    assert weights(report([1, 2], None)) is None
-
-
-def test_every_episode_counts_the_same_if_steps_are_weighted_by_episode() -> None:
-    out = report([1, 2, 3, 4, 0, 1, 2], jnp.array([[4], [4], [4], [4], [4], [2], [2]]))
-    by_episode = np.asarray(weights(out, weight_by="episode"))[:, 0]
-    assert (
-        by_episode[:4].sum() == by_episode[5:].sum() == 2
-    )  # the truncation's length, the mean being unknown
-
-
-def test_steps_seldom_reached_count_by_their_inverse_survival() -> None:
-    out = report([1, 2, 3, 4, 5], None)
-    seen = np.asarray(weights(out, death_probability=0.2))[:, 0]
-    np.testing.assert_allclose(seen * 0.8 ** np.array([0, 0, 1, 1, 2]), 1, rtol=1e-6)
-
-
-def test_the_inverse_survival_of_steps_that_are_hardly_ever_reached_is_bounded() -> None:
-    seen = np.asarray(weights(report([1, 2_000_001], None), death_probability=0.5))[:, 0]
-    np.testing.assert_allclose(seen, [1, 1e6], rtol=1e-4)
-
-
-def test_a_step_that_does_not_know_its_episodes_length_cannot_be_weighted_by_it() -> None:
-    with pytest.raises(ValueError, match=r"weight_by='episode'.*LinearSystem.*episode_length"):
-        weights(report([1], None), weight_by="episode")

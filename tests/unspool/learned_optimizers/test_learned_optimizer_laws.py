@@ -145,12 +145,12 @@ def test_the_number_of_steps_may_be_traced(learned_opt: LearnedOptimizer) -> Non
         (lambda: MLPLOpt(hidden_layers=0), r"MLPLOpt\(hidden_layers=0\): hidden_layers must be at least 1"),
     ],
 )
-def test_impossible_configurations_are_refused(make: Any, complaint: str) -> None:
+def test_impossible_configurations_are_rejected(make: Any, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         make()
 
 
-def test_an_opt_fn_that_knows_no_training_is_called_without_it() -> None:
+def test_an_opt_fn_without_is_training_is_called_without_it() -> None:
     class Plain(LearnableSGD):
         def opt_fn(self, theta: Any) -> Any:  # type: ignore[override]  # as the tutorials print it
             return LearnableSGD.opt_fn(self, theta)

@@ -21,7 +21,7 @@ class RecordedState:
 
 
 class Recorder(Optimizer):
-    """Keeps what it is told, in a dataclass."""
+    """Keeps its arguments in a dataclass."""
 
     def init(
         self, params: Any, model_state: Any = None, num_steps: Any = None, key: Any = None, **kw: Any
@@ -34,7 +34,7 @@ class Recorder(Optimizer):
         return dataclasses.replace(opt_state, seen={"loss": loss, "key": key, **kw})
 
 
-def test_optax_hands_extra_arguments_on_however_they_are_given() -> None:
+def test_extra_arguments_are_passed_on_as_keywords_or_in_a_mapping() -> None:
     transformation = opt_to_optax_opt(Recorder(), num_steps=7)
     state = transformation.init(jnp.ones(2))
     assert state.seen == {"num_steps": 7}
@@ -64,7 +64,7 @@ def test_an_optimizer_is_one_link_of_an_optax_chain() -> None:
     np.testing.assert_allclose(updates, [-1.0, -2.0])
 
 
-def test_an_optax_transformation_that_asks_for_the_loss_gets_it() -> None:
+def test_an_optax_transformation_that_takes_the_loss_gets_it() -> None:
     opt = OptaxOptimizer(optax.polyak_sgd())
     state = opt.update(opt.init(jnp.asarray(2.0)), jnp.asarray(4.0), loss=jnp.asarray(4.0))
     # Polyak's step is loss / |gradient|^2, so that x^2 at 2 steps to 1.
@@ -86,7 +86,7 @@ def test_gradients_are_clipped_by_element() -> None:
     assert opt.name == "GradientClipOptimizer(SGD)"
 
 
-def test_a_clip_that_lets_nothing_through_is_refused() -> None:
+def test_a_clip_that_lets_nothing_through_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"grad_clip=0.0\): grad_clip must be positive"):
         GradientClipOptimizer(SGD(), grad_clip=0.0)
 

@@ -118,7 +118,7 @@ def impossible_values() -> list[Any]:
 
 
 @pytest.mark.parametrize(("configured", "field", "value"), impossible_values())
-def test_a_number_of_the_wrong_kind_is_refused_by_name(configured: Any, field: str, value: Any) -> None:
+def test_a_number_of_the_wrong_kind_is_rejected_by_name(configured: Any, field: str, value: Any) -> None:
     message = re.escape(f"{type(configured).__name__}({field}={value!r}): {field} must")
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(configured, **{field: value})
@@ -172,7 +172,7 @@ def test_a_number_of_the_wrong_kind_is_refused_by_name(configured: Any, field: s
         (lambda: SimpleVecLOptTruncatedStep(Position(), LearnableSGD(), 1, 0), "unroll_length must be at"),
     ],
 )
-def test_an_impossible_value_is_refused_by_name(make: Callable[[], Any], message: str) -> None:
+def test_an_impossible_value_is_rejected_by_name(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=rf"^\w+\(.*=.*\): .*{message}"):
         make()
 
@@ -225,7 +225,7 @@ class UnhashableSystem(InfluenceBalancing):
         (lambda: OptaxOptimizer(SGD()), "needs no wrapping"),
     ],
 )
-def test_a_part_of_the_wrong_type_is_refused_with_what_to_give_instead(
+def test_a_part_of_the_wrong_type_is_rejected_with_what_to_give_instead(
     make: Callable[[], Any], message: str
 ) -> None:
     with pytest.raises(TypeError, match=message):

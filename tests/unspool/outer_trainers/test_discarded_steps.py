@@ -89,7 +89,7 @@ def test_the_exact_gradient_is_that_of_the_closed_form() -> None:
         lambda step: FullGrad(step, ConstantTruncationSchedule(LENGTH + 1)),
     ],
 )
-def test_a_reset_and_what_follows_the_end_spoil_nothing(make: Any, done_on_reset: bool) -> None:
+def test_resets_and_steps_after_the_end_do_not_change_the_gradient(make: Any, done_on_reset: bool) -> None:
     estimator = make(VectorizedTruncatedStep(Decayed(done_on_reset), 2))
     state = estimator.init_worker_state(WEIGHTS, KEY)
     out, _ = estimator.compute_gradient_estimate(WEIGHTS, KEY, state)
@@ -108,7 +108,7 @@ def test_a_vmapped_estimate_of_whole_episodes_is_the_same() -> None:
     np.testing.assert_allclose(jax.vmap(gradient)(jnp.ones(2)), np.full(2, EXACT["a"]), rtol=1e-5)
 
 
-def test_an_episode_that_a_reset_begins_owes_its_beginning_to_theta() -> None:
+def test_the_initial_state_after_a_reset_depends_on_theta() -> None:
     """Another leaf of theta than the one whose derivative is not finite at the reset."""
     steps = 4
     estimator = TruncatedGrad(VectorizedTruncatedStep(Decayed(), 2), LENGTH + 1 + steps, 1)
@@ -185,7 +185,7 @@ STEPS = {
         functools.partial(DODGE, trunc_length=LENGTH + 1, perturbation="rademacher"),
     ],
 )
-def test_a_learned_optimizers_reset_spoils_nothing(name: str, make: Any) -> None:
+def test_a_reset_of_inner_training_does_not_change_the_gradient(name: str, make: Any) -> None:
     estimator = make(STEPS[name]())
     weights = WorkerWeights({"a": jnp.float32(1.0)}, None, OuterState(jnp.int32(0)))
     state = estimator.init_worker_state(weights, KEY)

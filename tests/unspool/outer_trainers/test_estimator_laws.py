@@ -253,7 +253,7 @@ def test_the_fail_policy_lets_what_is_not_finite_through(name: str) -> None:
         ({"pairs_per_task": 2, "orthogonal": True, "perturbation": "rademacher"}, "gaussian or sphere"),
     ],
 )
-def test_impossible_options_are_refused_by_name(name: str, options: dict[str, Any], message: str) -> None:
+def test_impossible_options_are_rejected_by_name(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         example(name, **options)
 
@@ -296,6 +296,6 @@ def test_stds_must_be_for_leaves_of_theta_and_for_all_of_them(std: dict[str, flo
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_a_step_that_is_not_vectorized_is_refused(name: str) -> None:
+def test_a_step_that_is_not_vectorized_is_rejected(name: str) -> None:
     with pytest.raises(TypeError, match="VectorizedTruncatedStep"):
         ESTIMATORS[name]("not a step")

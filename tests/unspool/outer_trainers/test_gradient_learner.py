@@ -140,7 +140,7 @@ def test_our_own_optimizers_serve_as_outer_optimizers() -> None:
     np.testing.assert_allclose(learner.get_meta_params(state)["w"], -2.0)
 
 
-def test_theta_with_integer_leaves_is_refused() -> None:
+def test_theta_with_integer_leaves_is_rejected() -> None:
     class Counting:
         def init(self, key: PRNGKey) -> Theta:
             return {"count": jnp.zeros((), jnp.int32)}
@@ -181,7 +181,7 @@ class WithLoss(GradientEstimator):
 
 
 @pytest.mark.parametrize("loss", [np.nan, np.inf, -np.inf])
-def test_a_mean_loss_that_is_not_finite_is_reported_as_the_value_asked_for(loss: float) -> None:
+def test_a_mean_loss_that_is_not_finite_is_replaced_by_the_given_value(loss: float) -> None:
     weights = WorkerWeights({"w": jnp.zeros(3)}, None, None)
     out = gradient_worker_compute(weights, [WithLoss(loss)], [None], KEY, False, clip_nan_loss_to_value=7.0)
     assert float(out.to_put.mean_loss) == 7.0

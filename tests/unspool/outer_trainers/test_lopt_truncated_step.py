@@ -109,7 +109,7 @@ def after(num_updates: int, target: float) -> float:
         ("test", 1, 4.0),
     ],
 )
-def test_meta_loss_split_says_when_and_on_which_data_the_loss_is_taken(
+def test_meta_loss_split_sets_when_and_on_which_data_the_loss_is_computed(
     split: str | None, updates_behind: int, target: float
 ) -> None:
     _, out = run(make(family=FOLLOW, meta_loss_split=split), 6)
@@ -151,7 +151,7 @@ def test_meta_loss_batch_reports_the_same_quantity_normalized_on_outer_data(
     np.testing.assert_allclose(losses, [expected] * 2, rtol=1e-6)
 
 
-def test_an_unknown_aux_key_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_aux_key_is_rejected_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"'whole'\): FollowTheData reports \['error'\]"):
         run(make(family=FOLLOW, meta_loss_with_aux_key="whole"), 1)
 
@@ -218,7 +218,7 @@ def all_equations(jaxpr: Any) -> Any:
             yield from all_equations(inner)
 
 
-def test_an_episode_without_length_is_refused_where_one_is_needed() -> None:
+def test_an_episode_without_length_is_rejected_where_one_is_needed() -> None:
     with pytest.raises(ValueError, match="episodes without a length"):
         run(make(NeverEndingTruncationSchedule()), 1)
 
@@ -253,7 +253,7 @@ def test_the_estimator_may_set_the_length_of_episodes(override: Any) -> None:
 
 
 def planned(step: VectorizedLOptTruncatedStep, override: int | None, num_steps: int) -> list[float]:
-    """What the inner optimizer of one task is told of its episode's length, before each of several steps."""
+    """What the inner optimizer of one task receives as its episode's length, before each of several steps."""
     theta = step.outer_init(jax.random.PRNGKey(0))
     state = step.init_step_state(theta, None, jax.random.PRNGKey(1), num_steps_override=override)
     lengths = []
@@ -264,7 +264,7 @@ def planned(step: VectorizedLOptTruncatedStep, override: int | None, num_steps: 
 
 
 @pytest.mark.parametrize(("override", "expected"), [(None, 2.0), (6, 6.0)])
-def test_the_inner_optimizer_is_told_the_length_at_the_start_and_at_a_reset(
+def test_the_inner_optimizer_receives_the_length_at_the_start_and_at_a_reset(
     override: int | None, expected: float
 ) -> None:
     step = VectorizedLOptTruncatedStep(

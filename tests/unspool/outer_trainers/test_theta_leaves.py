@@ -59,14 +59,14 @@ def test_leaves_without_elements_are_carried_along(name: str) -> None:
 
 
 @pytest.mark.parametrize("lopt", [LearningRate(with_rate=False), learned_optimizer_from_opt(SGD(0.1))])
-def test_a_theta_without_a_number_is_refused_before_anything_is_computed(lopt: LearnedOptimizer) -> None:
+def test_a_theta_without_a_number_is_rejected_before_anything_is_computed(lopt: LearnedOptimizer) -> None:
     with pytest.raises(
         ValueError, match=r"theta is empty .*nothing to meta-train.*learned_optimizer_from_opt"
     ):
         updated("TruncatedPES", lopt)
 
 
-def test_a_configuration_whose_theta_is_empty_is_refused_by_its_key() -> None:
+def test_a_configuration_whose_theta_is_empty_is_rejected_by_its_key() -> None:
     text = """
 seed = 0
 outer_steps = 1

@@ -112,7 +112,7 @@ def test_meta_loss_batch_is_mapped_over_tasks(resident: bool) -> None:
     assert losses.tolist() == [1, 1]
 
 
-def test_a_system_without_data_or_meta_loss_says_so() -> None:
+def test_a_system_without_data_has_none_and_without_a_meta_loss_raises() -> None:
     step = VectorizedTruncatedStep(documented_system(), 2)
     assert (step.get_batch(3), step.resident_data(), step.label()) == (None, ResidentData(()), "Decay")
     with pytest.raises(NotImplementedError, match=r"Decay has no meta_loss_batch; choose an objective"):
@@ -120,7 +120,7 @@ def test_a_system_without_data_or_meta_loss_says_so() -> None:
 
 
 END_OF_EPISODE: dict[str, Callable[[Any, Any], tuple[Any, Any, Any]]] = {
-    # (resets now, last loss now) -> (is_done, mask, the next state begins anew)
+    # (resets now, last loss now) -> (is_done, mask, the next state is initial)
     "a": lambda resets, last: (last, ~resets, resets),
     "b": lambda resets, last: (resets, ~resets, resets),
     "c": lambda resets, last: (last, jnp.bool_(True), last),

@@ -123,7 +123,7 @@ def test_the_state_is_a_fixed_point_under_jit_and_vmap(schedule: Any) -> None:
     ],
     ids=["scheduled", "log-uniform"],
 )
-def test_an_episode_has_at_least_one_step_whatever_a_scalar_schedule_says(schedule: Any) -> None:
+def test_an_episode_has_at_least_one_step_for_any_scalar_schedule(schedule: Any) -> None:
     assert schedule.init(jax.random.PRNGKey(0), OUTER_STATE).length == 1
 
 

@@ -71,13 +71,13 @@ def test_a_lane_has_arrays_where_it_gave_numbers() -> None:
     assert float(estimate.info.task_loss[0]) == 4
 
 
-def test_several_devices_are_refused_by_name() -> None:
+def test_several_devices_are_rejected_by_name() -> None:
     weights = WorkerWeights({"a": jnp.float32(2.0)}, None, None)
     with pytest.raises(ValueError, match=r"Pull defines compute_gradient_estimate itself"):
         lanes.init_lane(Pull(), weights, 0, 0, task_mesh(jax.devices()[:1]))
 
 
-def test_a_gradient_that_is_not_like_theta_is_refused() -> None:
+def test_a_gradient_that_is_not_like_theta_is_rejected() -> None:
     class Wrong(Pull):
         def compute_gradient_estimate(self, *args: Any) -> Any:
             out, metrics = super().compute_gradient_estimate(*args)
@@ -88,7 +88,7 @@ def test_a_gradient_that_is_not_like_theta_is_refused() -> None:
         lanes.estimate_lane(Wrong(), weights, jnp.int32(0), 0, 0, 1)
 
 
-def test_an_estimator_without_an_estimate_is_refused() -> None:
+def test_an_estimator_without_an_estimate_is_rejected() -> None:
     class Nothing(GradientEstimator):
         def init_worker_state(self, worker_weights: WorkerWeights, key: Any) -> Any:
             return 0

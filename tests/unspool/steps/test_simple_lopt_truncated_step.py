@@ -46,7 +46,7 @@ def test_losses_are_those_before_the_update_normalized_by_the_task() -> None:
     np.testing.assert_allclose(out.loss, np.tile(np.array(expected)[:, None], 2), rtol=1e-5)
 
 
-def test_a_reset_begins_again_from_new_parameters() -> None:
+def test_a_reset_draws_new_parameters() -> None:
     states, out = run(SimpleVecLOptTruncatedStep(QuadraticTask(3), SGD, num_tasks=2, unroll_length=2), 4)
     begun, begun_again = states.inner_opt_state.params[0], states.inner_opt_state.params[3]
     assert not np.any(begun == begun_again)
@@ -58,7 +58,7 @@ def test_a_model_state_is_carried_and_reset() -> None:
     assert states.inner_opt_state.state["losses"][:, 0].tolist() == [0, 1, 2, 0]
 
 
-def test_the_inner_optimizer_is_told_the_length() -> None:
+def test_the_inner_optimizer_receives_the_length() -> None:
     step = SimpleVecLOptTruncatedStep(Position(), StepsOfTheLength(), num_tasks=1, unroll_length=4)
     states, _ = run(step, 6, theta=step.outer_init(jax.random.PRNGKey(0)))
     assert states.inner_opt_state.num_steps[:, 0].tolist() == [4.0] * 6
@@ -97,7 +97,7 @@ def test_an_estimator_unrolls_it(make_key: Any) -> None:
     assert out.grad["log_lr"] < 0
 
 
-def test_a_family_is_refused_with_the_step_that_takes_one() -> None:
+def test_a_family_is_rejected_with_the_step_that_takes_one() -> None:
     with pytest.raises(
         TypeError, match=r"task=FixedDim.*\): it must be an instance of Task; .*VectorizedLOptTruncatedStep"
     ):

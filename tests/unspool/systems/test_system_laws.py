@@ -76,7 +76,7 @@ def test_a_staggered_first_episode_is_shorter_and_the_others_are_not(name: str) 
 
 
 @pytest.mark.parametrize("name", [name for name in TABLES if not name.startswith("Pendulum")])
-def test_episodes_that_begin_alike_continue_alike(name: str) -> None:
+def test_episodes_with_the_same_initial_state_have_the_same_losses(name: str) -> None:
     system = example(name, stagger=4)
     _, out = unroll(system, theta_of(system), 36)
     start = int(np.argmax(out.is_done)) + 1

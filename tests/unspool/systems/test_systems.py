@@ -21,7 +21,7 @@ def first_theta(system: Any) -> Any:
 
 
 @pytest.mark.parametrize(("drive", "loss"), [(0.5, 8.0), (-1 / 6, 0.0), (0.0, 0.5)])
-def test_influence_balancing_settles_where_its_fixed_point_says(drive: float, loss: float) -> None:
+def test_influence_balancing_converges_to_its_fixed_point(drive: float, loss: float) -> None:
     _, out = unroll(InfluenceBalancing(), {"drive": jnp.float32(drive)}, 500)
     np.testing.assert_allclose(out.loss[-1], loss, atol=1e-5)
 
@@ -49,7 +49,7 @@ def test_influence_balancing_is_pushed_the_wrong_way_at_first() -> None:
     np.testing.assert_allclose((soon, late), (-4.0, 24.0), rtol=1e-4)
 
 
-def test_each_unit_has_its_own_drive_if_asked_for() -> None:
+def test_each_unit_may_have_its_own_drive() -> None:
     system = InfluenceBalancing(per_unit_theta=True)
     _, of_units = unroll(system, first_theta(system), 50)
     _, of_one = unroll(InfluenceBalancing(), first_theta(InfluenceBalancing()), 50)
@@ -68,7 +68,7 @@ def test_a_system_without_an_episode_length_is_never_reset() -> None:
     assert out.episode_length is None
 
 
-def test_the_lorenz_fit_begins_at_the_papers_loss_and_ends_at_none() -> None:
+def test_the_lorenz_fit_has_the_papers_loss_at_first_and_none_at_the_true_theta() -> None:
     system = LorenzFit()
     first, true = (
         unroll(system, theta, 2000)[1].loss for theta in (first_theta(system), system.true_theta())
@@ -86,7 +86,7 @@ def test_the_lorenz_fit_compares_z_after_each_euler_step() -> None:
     np.testing.assert_allclose(out.loss[1], (0.005 * (x * y - true_x * true_y)) ** 2, rtol=1e-3)
 
 
-def test_the_learning_rate_ramp_begins_at_the_known_loss() -> None:
+def test_the_learning_rate_ramp_has_the_known_initial_loss() -> None:
     system = LearningRateRamp()
     _, out = unroll(system, first_theta(system), 100)
     np.testing.assert_allclose(np.sum(out.loss), 2487.8, rtol=1e-4)
@@ -124,7 +124,7 @@ def test_the_pendulum_without_a_motor_keeps_its_energy() -> None:
     np.testing.assert_allclose(energy(after), energy(before), atol=3.0)  # of 30 that a full swing takes
 
 
-def test_every_episode_of_the_pendulum_begins_elsewhere() -> None:
+def test_every_episode_of_the_pendulum_has_its_own_initial_state() -> None:
     system = PendulumSwingUp(episode_length=1)
     _, out = unroll(system, jax.tree.map(jnp.zeros_like, first_theta(system)), 6)
     assert len(set(out.loss.tolist())) == 6
@@ -150,7 +150,7 @@ def test_the_sparse_cost_has_no_gradient() -> None:
         ({"episode_length": 10, "stagger": 4}, r"\(stagger=4\): episode_length=10 must be a multiple"),
     ],
 )
-def test_impossible_episodes_are_refused_by_name(name: str, arguments: dict[str, Any], message: str) -> None:
+def test_impossible_episodes_are_rejected_by_name(name: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"{name}{message}"):
         SYSTEMS[name](**arguments)
 
@@ -168,7 +168,7 @@ def test_impossible_episodes_are_refused_by_name(name: str, arguments: dict[str,
         ("PendulumSwingUp", {"cost": "dense"}, "choose one of 'smooth', 'sparse'"),
     ],
 )
-def test_impossible_options_are_refused_by_name(name: str, arguments: dict[str, Any], message: str) -> None:
+def test_impossible_options_are_rejected_by_name(name: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SYSTEMS[name](**arguments)
 

@@ -74,14 +74,14 @@ def test_a_task_with_model_state_has_no_stateless_initialisation() -> None:
         StatefulTask().init(KEY)
 
 
-def test_a_task_without_a_loss_says_what_to_define() -> None:
+def test_the_error_of_a_task_without_a_loss_names_what_to_define() -> None:
     with pytest.raises(NotImplementedError, match="Bare must define one of loss"):
         Bare().loss_with_state(1.0, None, KEY, ())
     with pytest.raises(NotImplementedError, match="Bare must define init"):
         Bare().init_with_state(KEY)
 
 
-def test_an_override_that_some_callers_would_not_see_is_refused() -> None:
+def test_an_override_that_some_callers_would_not_see_is_rejected() -> None:
     with pytest.raises(TypeError, match="Partial overrides loss but inherits loss_and_aux"):
 
         class Partial(WithAux):
@@ -107,7 +107,7 @@ def test_the_family_of_a_task_evaluates_on_the_evaluation_task() -> None:
     assert (family.datasets, family.eval_datasets) == (None, evaluation.datasets)
 
 
-def test_a_family_evaluates_on_itself_unless_told_otherwise() -> None:
+def test_a_family_evaluates_on_itself_by_default() -> None:
     family = single_task_to_family(BatchQuadraticTask())
     assert family.name == "BatchQuadraticTask"
     assert family.eval_task_fn(family.sample(KEY)) == BatchQuadraticTask()

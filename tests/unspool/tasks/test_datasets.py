@@ -57,14 +57,14 @@ def test_nothing_is_loaded_before_it_is_needed_and_a_failure_is_not_remembered()
     assert split.arrays["x"].shape == (4,)
 
 
-def test_a_batch_larger_than_the_split_is_refused() -> None:
+def test_a_batch_larger_than_the_split_is_rejected() -> None:
     with pytest.raises(ValueError, match="the split has only 10 examples"):
         next(counting_split(batch_size=11))
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         counting_split(batch_size=0)
 
 
-def test_arrays_that_disagree_on_the_number_of_examples_are_refused() -> None:
+def test_arrays_that_disagree_on_the_number_of_examples_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"share their leading axis, got lengths \[2, 3\]"):
         next(Split(lambda: {"a": np.zeros(2), "b": np.zeros(3)}, batch_size=1))
 

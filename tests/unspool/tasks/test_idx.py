@@ -63,7 +63,7 @@ def test_a_task_trains_on_the_files() -> None:
     assert 1.0 < loss < 5.0
 
 
-def test_a_task_without_its_files_fails_when_data_is_needed_and_says_how_to_fix_it(
+def test_a_task_without_its_files_fails_when_data_is_needed_with_a_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("UNSPOOL_DATA_DIR", raising=False)
@@ -107,7 +107,7 @@ def test_data_that_arrives_later_is_found(tmp_path: Path, monkeypatch: pytest.Mo
     ],
 )
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_a_malformed_file_is_refused_by_name(
+def test_a_malformed_file_is_rejected_by_name(
     tmp_path: Path, suffix: str, content: bytes, complaint: str
 ) -> None:
     path = tmp_path / f"labels{suffix}"
@@ -119,7 +119,7 @@ def test_a_malformed_file_is_refused_by_name(
 @pytest.mark.parametrize(
     "content", [b"not gzip", gzip.compress(HEADER + b"abc")[:-12]], ids=["not gzip", "cut short"]
 )
-def test_a_damaged_archive_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_archive_is_rejected_by_name(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "labels.gz"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"{path} is not a valid IDX file"):
@@ -133,7 +133,7 @@ def test_images_and_labels_must_match(data_dir: Path) -> None:
         next(fashion_mnist_datasets(batch_size=1).test)
 
 
-def test_a_label_out_of_range_is_refused(data_dir: Path) -> None:
+def test_a_label_out_of_range_is_rejected(data_dir: Path) -> None:
     write_idx(next(data_dir.glob("t10k-labels*")), np.full(10, 10, np.uint8))
     with pytest.raises(ValueError, match="label 10 is out of range"):
         next(fashion_mnist_datasets(batch_size=1).test)
@@ -158,7 +158,7 @@ def test_resizing_keeps_the_mean_brightness() -> None:
 
 
 @pytest.mark.parametrize(("field", "value"), [("data", "Cifar10"), ("image_size", 0), ("batch_size", 0)])
-def test_an_impossible_image_task_is_refused(field: str, value: object) -> None:
+def test_an_impossible_image_task_is_rejected(field: str, value: object) -> None:
     fields = {"data": "Digits", "image_size": 8, "hidden_sizes": (32,), "batch_size": 4, field: value}
     with pytest.raises(ValueError, match=rf"ImageMLP\({field}="):
         ImageMLP(**fields)

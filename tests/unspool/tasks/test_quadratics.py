@@ -71,12 +71,12 @@ def test_the_family_with_data_reports_the_size_of_its_parameters() -> None:
 
 
 @pytest.mark.parametrize("make", [QuadraticTask, FixedDimQuadraticFamily, NoisyQuadraticFamily])
-def test_an_impossible_dimension_is_refused(make: type) -> None:
+def test_an_impossible_dimension_is_rejected(make: type) -> None:
     with pytest.raises(ValueError, match=rf"{make.__name__}\(dim=0\): dim must be at least 1"):
         make(dim=0)
 
 
-def test_negative_noise_is_refused() -> None:
+def test_negative_noise_is_rejected() -> None:
     with pytest.raises(ValueError, match="cov must not be negative"):
         NoisyQuadraticFamily(cov=-1.0)
     with pytest.raises(ValueError, match="noise_stdev must not be negative"):

@@ -60,7 +60,7 @@ def test_an_iterator_that_ends_is_named_with_what_it_gave_and_the_remedy() -> No
         get_batches(task, (2,), "outer_valid")
 
 
-def test_batches_of_different_shapes_are_refused_by_name() -> None:
+def test_batches_of_different_shapes_are_rejected_by_name() -> None:
     task = Streaming(train=iter([np.zeros(2), np.zeros(1)]))
     with pytest.raises(ValueError, match=r"'train' of Streaming: .*\(1,\) and \(2,\)"):
         get_batches(task, (2,))
@@ -69,7 +69,7 @@ def test_batches_of_different_shapes_are_refused_by_name() -> None:
 @pytest.mark.parametrize(
     ("given", "remedy"), [([np.zeros(2)], "iter"), (counted, "call it"), (None, "iterator of batches")]
 )
-def test_what_is_no_iterator_is_refused_by_name(given: Any, remedy: str) -> None:
+def test_what_is_no_iterator_is_rejected_by_name(given: Any, remedy: str) -> None:
     with pytest.raises(TypeError, match=rf"Datasets\(test=\w+\): .*{remedy}"):
         of_iterators(test=given)
 
