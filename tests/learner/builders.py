@@ -1,6 +1,8 @@
 """Builders of learner components for tests: small, fast, and on a manual clock."""
 
+import contextlib
 import dataclasses
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,9 @@ BODY_BYTES = codec.body_bytes(SCHEMA)
 
 TOKENS = Tokens(admin="secret-token", worker="workers-token", viewer="viewers-token")
 
+
+OPENED = contextlib.ExitStack()
+"""Closes the files that builders have opened; a fixture does so after each test."""
 
 THETA = {"w": np.zeros(2, np.float32)}
 LEARNER_STATE = {"count": np.zeros((), np.int32)}
@@ -105,6 +110,13 @@ def published(outer_step: int, value: float = 0.0) -> Published:
     return Published.of(outer_step, (words * BODY_BYTES)[:BODY_BYTES])
 
 
+def open_log(path: Path, wall_clock: Callable[[], float] = time.time) -> EventLog:
+    """Return an event log that is closed after the test."""
+    log = EventLog(path, wall_clock)
+    OPENED.callback(log.close)
+    return log
+
+
 def make_core(run_dir: Path, clock: Clock | None = None, term: int = 1, **changes: Any) -> WatchedCore:
     """Return a core at outer step 0 without workers."""
     settings = make_settings(run_dir, **changes)
@@ -117,9 +129,7 @@ def make_core(run_dir: Path, clock: Clock | None = None, term: int = 1, **change
         thetas=ThetaHistory([published(0)]),
         theta=THETA,
         learner_state=LEARNER_STATE,
-        telemetry=Telemetry.of(
-            EventLog(run_dir / "logs" / "events.jsonl", wall_clock=clock), Counters(clock()), clock
-        ),
+        telemetry=Telemetry.of(open_log(run_dir / "logs" / "events.jsonl", clock), Counters(clock()), clock),
         clock=clock,
     )
     return WatchedCore(run)
@@ -140,7 +150,7 @@ class Peer:
         self.name = name
         self.process_uuid = process_uuid
         self.host = host
-        self.heard: list[LearnerMessage] = []
+        self.messages: list[LearnerMessage] = []
         self.pushes = 0
         self.stream: SendQueue | None = None
         self.join()
@@ -188,16 +198,16 @@ class Peer:
         new = []
         while self.stream is not None and len(self.stream):
             new.append(next(iter(self.stream)))
-        self.heard += new
+        self.messages += new
         return new
 
-    def told(self, kind: str) -> list[Any]:
+    def received(self, kind: str) -> list[Any]:
         """Return the received messages of one kind."""
         self.listen()
-        return [getattr(message, kind) for message in self.heard if message.HasField(kind)]
+        return [getattr(message, kind) for message in self.messages if message.HasField(kind)]
 
     def verdicts(self) -> list[str]:
-        return [learner_pb2.Verdict.Name(verdict.verdict) for verdict in self.told("verdict")]
+        return [learner_pb2.Verdict.Name(verdict.verdict) for verdict in self.received("verdict")]
 
     def lanes(self) -> list[int]:
         return [lane.number for lane in self.core.run.lanes.held_by(self.session_id)]

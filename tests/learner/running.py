@@ -70,13 +70,15 @@ class RunningLearner:
     def status(self) -> admin_pb2.Status:
         return self.ask("GetStatus", admin_pb2.GetStatusRequest())
 
-    def get(self, path: str, **headers: str) -> tuple[int, bytes]:
-        """Send a GET request to the HTTP service; return the status and the body."""
+    def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
+        """Send a request to the HTTP service; return the status and the body."""
         host, _, port = self.endpoints["http"].rpartition(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=PATIENCE_S)
-        connection.request("GET", path, headers=headers)
-        reply = connection.getresponse()
-        return reply.status, reply.read()
+        with contextlib.closing(
+            http.client.HTTPConnection(host, int(port), timeout=PATIENCE_S)
+        ) as connection:
+            connection.request(method, path, headers=headers)
+            reply = connection.getresponse()
+            return reply.status, reply.read()
 
     def _announced(self) -> dict[str, Any] | None:
         try:
@@ -101,7 +103,7 @@ class HandWrittenWorker:
     process_uuid: str = "i0"
 
     def __post_init__(self) -> None:
-        self.heard: list[LearnerMessage] = []
+        self.messages: list[LearnerMessage] = []
         self.outgoing: queue.Queue[WorkerMessage | None] = queue.Queue()
 
     def join(self, held: list[learner_pb2.HeldLane] | None = None) -> learner_pb2.JoinReply:
@@ -127,20 +129,20 @@ class HandWrittenWorker:
         self.open()
         return self
 
-    def say(self, **body: Any) -> None:
+    def send(self, **body: Any) -> None:
         self.outgoing.put(WorkerMessage(**body))
 
-    def say_body(self, body: bytes, transfer: int) -> None:
+    def send_body(self, body: bytes, transfer: int) -> None:
         for chunk in codec.chunks(body, transfer, self.reply.chunk_bytes):
-            self.say(chunk=chunk)
+            self.send(chunk=chunk)
 
     def hang_up(self) -> None:
         self.outgoing.put(None)
 
     def next(self, kind: str) -> Any:
-        """Return the next message of a kind; messages up to it are stored in `heard`."""
+        """Return the next message of a kind; messages up to it are stored in `messages`."""
         for message in self.call:
-            self.heard.append(message)
+            self.messages.append(message)
             if message.HasField(kind):
                 return getattr(message, kind)
         raise AssertionError(f"the stream ended without a {kind}")
@@ -165,9 +167,9 @@ class HandWrittenWorker:
             "grad": codec.tensors(body, transfer, self.reply.chunk_bytes),
         }
         push = learner_pb2.GradientEstimatorOut(**(defaults | fields))
-        self.say(push=push)
+        self.send(push=push)
         if push.grad.WhichOneof("body") == "transfer":
-            self.say_body(body, transfer)
+            self.send_body(body, transfer)
         return push
 
     def verdict(self) -> str:

@@ -105,7 +105,7 @@ class SimulatedWorker:
         self.stream = None
         self.uplink.clear()
 
-    def hear(self) -> None:
+    def receive(self) -> None:
         """Handle the learner's next message."""
         message = next(iter(self.downlink))
         match message.WhichOneof("body"):
@@ -139,7 +139,7 @@ class SimulatedWorker:
                 self._estimate(lane, self.theta)
                 return
 
-    def speak(self) -> None:
+    def send(self) -> None:
         """Pass the next message to the learner."""
         self.inbound.take(self.uplink.popleft())
 
@@ -229,7 +229,7 @@ class SimulatedWorker:
         for lane in [lane for lane in self.lanes.values() if lane.leased]:
             self._give_back(lane)
         while self.uplink and self.stream is not None:
-            self.speak()
+            self.send()
         self.simulation.core.leave(self.session_id, "drained")
         self.disconnect()
         self.gone = True

@@ -9,14 +9,13 @@ from learner.coordination.checkpointing import SaveJob
 from learner.settings import LearnerSettings
 from learner.state.buffer import BufferedPush
 from learner.storage.checkpoint_store import CheckpointStore
-from learner.storage.events import EventLog
 from learner.storage.snapshots import SnapshotStore
 from learner.training.disk_writer import Saver
 from learner.training.outer import OuterLearner
 from learner.training.resume import restore
 from protos import codec
 from protos.unspool.v1 import learner_pb2
-from tests.learner.builders import SCHEMA, WatchedCore
+from tests.learner.builders import OPENED, SCHEMA, WatchedCore, open_log
 from tests.learner.simulated_worker import SimulatedWorker, estimate, init_state
 from tests.support.clock import Clock
 
@@ -52,6 +51,7 @@ class Simulation:
         self.digests: dict[int, set[str]] = {}
         self.seen: Counter[str] = Counter()
         self.start_learner()
+        OPENED.callback(self.disconnect_workers)
 
     def start_learner(self) -> None:
         """Start a new term of the learner from its files."""
@@ -59,7 +59,7 @@ class Simulation:
         directory = self.settings.run_dir
         self.snapshots = SnapshotStore(directory / "lanes")
         checkpoints = CheckpointStore(directory / "checkpoints", self.settings.checkpoint.keep)
-        events = EventLog(directory / "events.jsonl")
+        events = open_log(directory / "events.jsonl")
         self.outer = OuterLearner(self.settings.experiment, self.settings.aggregation.batch_size)
         run = restore(self.settings, self.term, self.outer, checkpoints, self.snapshots, events, self.clock)
         self.core = WatchedCore(run)
@@ -100,9 +100,9 @@ class Simulation:
             if worker.stream is None:
                 useful.append(worker.connect)
                 continue
-            useful += [worker.hear] * bool(worker.downlink)
+            useful += [worker.receive] * bool(worker.downlink)
             useful += [worker.compute] * (not worker.downlink)
-            useful += [worker.speak] * (2 * bool(worker.uplink))
+            useful += [worker.send] * (2 * bool(worker.uplink))
         return useful
 
     def disturb(self) -> None:
@@ -163,9 +163,12 @@ class Simulation:
 
     def kill_learner(self) -> None:
         """Kill and restart the learner; only its files persist, including unfinished writes."""
+        self.disconnect_workers()
+        self.start_learner()
+
+    def disconnect_workers(self) -> None:
         for worker in self.workers:
             worker.disconnect()
-        self.start_learner()
 
     def request_checkpoint(self) -> None:
         self.core.admin.request_checkpoint()

@@ -28,8 +28,8 @@ def events(core: WatchedCore) -> list[str]:
 
 def test_a_worker_that_attaches_is_told_theta_and_leases_every_lane(core: WatchedCore) -> None:
     peer = Peer(core)
-    assert peer.told("theta")[0].sha256 == core.run.thetas.newest.sha256
-    assert [grant.lane for grant in peer.told("grant")] == [0, 1, 2]
+    assert peer.received("theta")[0].sha256 == core.run.thetas.newest.sha256
+    assert [grant.lane for grant in peer.received("grant")] == [0, 1, 2]
 
 
 def test_a_worker_without_a_stream_leases_nothing(core: WatchedCore) -> None:
@@ -105,7 +105,7 @@ def test_silence_beyond_the_lease_frees_the_lanes(core: WatchedCore, clock: Cloc
     clock.advance(30.1)
     core.tick()
     assert core.run.lanes.free() == list(core.run.lanes)
-    assert peer.told("goodbye")[0].reason == Goodbye.EXPIRED
+    assert peer.received("goodbye")[0].reason == Goodbye.EXPIRED
     assert "worker_expired" in events(core)
 
 
@@ -118,7 +118,7 @@ def test_a_heartbeat_keeps_a_worker_alive_and_is_answered_with_credits(
         peer.beat()
         core.tick()
     assert peer.lanes() == [0, 1, 2]
-    assert [ack.credits for ack in peer.told("heartbeat_ack")] == [3, 3, 3, 3]
+    assert [ack.credits for ack in peer.received("heartbeat_ack")] == [3, 3, 3, 3]
 
 
 def test_two_missed_heartbeats_make_a_worker_suspect_and_one_more_beat_clears_it(
@@ -152,7 +152,7 @@ def test_a_new_process_of_a_worker_expires_the_old_one_at_once(core: WatchedCore
 def test_a_superseded_process_is_told_so(core: WatchedCore) -> None:
     old = Peer(core, "w0", "i0")
     core.join(JoinRequest(protocol_min=1, protocol_max=1, worker_name="w0", process_uuid="i1"))
-    assert old.told("goodbye")[0].reason == Goodbye.SUPERSEDED
+    assert old.received("goodbye")[0].reason == Goodbye.SUPERSEDED
 
 
 def test_what_an_expired_session_says_is_ignored(core: WatchedCore, clock: Clock) -> None:
@@ -168,7 +168,7 @@ def test_what_an_expired_session_says_is_ignored(core: WatchedCore, clock: Clock
 def test_a_worker_that_leaves_gives_its_lanes_up(core: WatchedCore) -> None:
     peer = Peer(core)
     core.leave(peer.session_id, "drained")
-    assert peer.told("goodbye")[0].reason == Goodbye.DRAINED
+    assert peer.received("goodbye")[0].reason == Goodbye.DRAINED
     assert len(core.run.sessions) == 0
     assert len(core.run.lanes.free()) == 3
 

@@ -88,7 +88,7 @@ def workers(core: WatchedCore) -> tuple[Peer, Peer]:
 
 def obey(peer: Peer) -> None:
     """Return what was asked back."""
-    for revocation in peer.told("revocation"):
+    for revocation in peer.received("revocation"):
         message = LaneReturn(lane=revocation.lane, fencing_token=revocation.fencing_token, seq=0)
         peer.core.return_lane(peer.session_id, message)
 
@@ -108,7 +108,7 @@ def test_a_worker_that_is_held_up_for_a_moment_is_not_late(core: WatchedCore) ->
     _, slow = workers(core)
     be_late(slow, 40, apart_s=0.1)
     assert build_status(core.run).problems == []
-    assert slow.told("revocation") == []
+    assert slow.received("revocation") == []
 
 
 def test_an_estimate_that_is_used_clears_its_name(core: WatchedCore) -> None:
@@ -158,15 +158,15 @@ def test_it_keeps_its_lanes_where_nobody_else_is_there(core: WatchedCore) -> Non
     be_late(slow, 9)
     core.tick()
     assert len(slow.lanes()) == 4
-    assert slow.told("revocation") == []
+    assert slow.received("revocation") == []
 
 
 def test_it_keeps_its_lanes_where_the_others_are_late_too(core: WatchedCore) -> None:
     quick, slow = workers(core)
     be_late(quick, 3)
-    asked_back = len(quick.told("revocation"))
+    asked_back = len(quick.received("revocation"))
     be_late(slow, 3)
-    assert (asked_back, len(slow.told("revocation"))) == (1, 0)
+    assert (asked_back, len(slow.received("revocation"))) == (1, 0)
 
 
 def test_the_complaint_goes_with_the_worker(core: WatchedCore) -> None:

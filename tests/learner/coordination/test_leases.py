@@ -1,6 +1,7 @@
 """Leases: who gets which lane, and from where its state is restored."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ def obey_revocations(*peers: Peer) -> None:
 
 
 def test_the_first_grant_starts_a_lane_from_theta_zero(core: WatchedCore) -> None:
-    grant = Peer(core).told("grant")[0]
+    grant = Peer(core).received("grant")[0]
     assert (grant.seq, grant.snapshot_seq, grant.init_outer_step, list(grant.replay_outer_steps)) == (
         0,
         0,
@@ -54,8 +55,8 @@ def test_the_first_grant_starts_a_lane_from_theta_zero(core: WatchedCore) -> Non
 def test_incarnations_of_two_starts_of_the_learner_differ(tmp_path: Path) -> None:
     first, second = make_core(tmp_path, term=1), make_core(tmp_path, term=2)
     assert (
-        max(Peer(first).told("grant")[0].fencing_token for _ in range(3))
-        < Peer(second).told("grant")[0].fencing_token
+        max(Peer(first).received("grant")[0].fencing_token for _ in range(3))
+        < Peer(second).received("grant")[0].fencing_token
     )
 
 
@@ -89,20 +90,20 @@ def test_no_more_is_asked_back_than_is_due(core: WatchedCore) -> None:
     Peer(core, "w1")
     for _ in range(3):
         core.tick()
-    assert len(first.told("revocation")) == 2
+    assert len(first.received("revocation")) == 2
 
 
 def test_a_lane_whose_estimate_has_come_is_asked_back_first(core: WatchedCore) -> None:
     first = Peer(core, "w0")
     first.push(1, 1)
     Peer(core, "w1")
-    assert [revocation.lane for revocation in first.told("revocation")] == [1, 3]
+    assert [revocation.lane for revocation in first.received("revocation")] == [1, 3]
 
 
 def test_a_revoked_lane_may_still_be_pushed(core: WatchedCore) -> None:
     first = Peer(core, "w0")
     Peer(core, "w1")
-    lane = first.told("revocation")[0].lane
+    lane = first.received("revocation")[0].lane
     assert core.run.lanes[lane].state is LaneState.REVOKING
     first.push(lane, 1)
     assert first.verdicts() == ["ACCEPTED"]
@@ -115,7 +116,7 @@ def test_a_draining_worker_gets_no_lanes(core: WatchedCore) -> None:
         give_back(first, lane, 0)
     second = Peer(core, "w1")
     assert (first.lanes(), second.lanes()) == ([], [0, 1, 2, 3])
-    assert first.told("drain")[0].deadline_s == 60.0
+    assert first.received("drain")[0].deadline_s == 60.0
 
 
 def test_a_drain_is_said_again_on_the_next_stream(core: WatchedCore) -> None:
@@ -160,7 +161,7 @@ def test_a_lane_is_restored_from_its_newest_snapshot_and_the_thetas_since(core: 
     store_snapshot(peer, 0, 2)
     peer.push(0, 4)
     give_back(peer, 0, 4)
-    grant = peer.told("grant")[-1]
+    grant = peer.received("grant")[-1]
     assert (grant.lane, grant.seq, grant.snapshot_seq, list(grant.replay_outer_steps)) == (0, 4, 2, [2, 3])
     assert grant.snapshot_sha256 == "0-2"
 
@@ -170,7 +171,7 @@ def test_a_snapshot_ahead_of_the_last_accepted_estimate_is_not_used(core: Watche
     run_one_step(core, peer)
     store_snapshot(peer, 0, 2)
     give_back(peer, 0, 2)
-    grant = peer.told("grant")[-1]
+    grant = peer.received("grant")[-1]
     assert (grant.seq, grant.snapshot_seq, list(grant.replay_outer_steps)) == (1, 0, [0])
 
 
@@ -226,7 +227,7 @@ def test_in_async_a_state_that_came_back_is_taken_as_it_is(tmp_path: Path) -> No
     peer = Peer(core)
     store_snapshot(peer, 0, 6)
     give_back(peer, 0, 6)
-    grant = peer.told("grant")[-1]
+    grant = peer.received("grant")[-1]
     assert (grant.seq, grant.snapshot_seq, list(grant.replay_outer_steps)) == (6, 6, [])
 
 
@@ -235,7 +236,7 @@ def test_in_async_a_lane_without_state_begins_with_the_theta_of_now(tmp_path: Pa
     peer = Peer(core)
     run_one_step(core, peer)
     give_back(peer, 0, 1)
-    assert peer.told("grant")[-1].init_outer_step == 1
+    assert peer.received("grant")[-1].init_outer_step == 1
 
 
 def test_in_async_only_recent_thetas_are_kept(tmp_path: Path) -> None:
@@ -283,3 +284,61 @@ def test_scaling_beyond_the_maximum_names_it(core: WatchedCore) -> None:
         core.admin.scale(9)
     assert core.admin.scale(3) == (Scale(1), Scale(3))
     assert core.run.scale.workers == 3
+
+
+def make_pair(tmp_path: Path, **changes: Any) -> tuple[WatchedCore, Clock, Peer, Peer]:
+    """A run in `async` whose six lanes are shared by two workers."""
+    defaults = {"lanes": 6, "mode": "async", "max_staleness": 9, "count": 2}
+    clock = Clock()
+    core = make_core(tmp_path, clock, credits=5, **(defaults | changes))
+    return core, clock, Peer(core, "w0"), Peer(core, "w1")
+
+
+def let_pass(core: WatchedCore, clock: Clock, *peers: Peer) -> None:
+    """Let time pass until speeds are computed again, and workers return revoked lanes."""
+    for _ in range(4):
+        clock.advance(6.0)
+        for peer in peers:
+            peer.beat(workers=peer.session.heartbeat.workers)
+    core.tick()
+    for peer in peers:
+        for message in peer.listen():
+            if message.HasField("revocation"):
+                lease = {"lane": message.revocation.lane, "fencing_token": message.revocation.fencing_token}
+                core.return_lane(peer.session_id, LaneReturn(**lease))
+
+
+def test_lanes_move_to_the_worker_whose_estimates_take_less(tmp_path: Path) -> None:
+    core, clock, quick, slow = make_pair(tmp_path)
+    for seq in range(1, 6):
+        clock.advance(1.0)
+        quick.push(quick.lanes()[0], seq, compute_s=1.0)
+        slow.push(slow.lanes()[0], seq, compute_s=2.0)
+    let_pass(core, clock, quick, slow)
+    assert (len(quick.lanes()), len(slow.lanes())) == (4, 2)
+
+
+def test_processes_behind_a_relay_count(tmp_path: Path) -> None:
+    core, clock, relay, single = make_pair(tmp_path)
+    relay.beat(workers=5)
+    let_pass(core, clock, relay, single)
+    assert (len(relay.lanes()), len(single.lanes())) == (5, 1)
+
+
+def test_stale_estimates_show_a_workers_speed_as_well(tmp_path: Path) -> None:
+    core, clock, quick, slow = make_pair(tmp_path, max_staleness=0, batch=1)
+    quick.push(quick.lanes()[0], 1)
+    update(core)
+    for _ in range(5):
+        clock.advance(1.0)
+        slow.push(slow.lanes()[0], 1, outer_step=0, compute_s=2.0)
+    assert slow.session_id in core.run.throughput.known()
+
+
+def test_nothing_moves_without_measurements(tmp_path: Path) -> None:
+    core, clock, first, second = make_pair(tmp_path)
+    for seq in range(1, 4):
+        clock.advance(1.0)
+        first.push(first.lanes()[0], seq, compute_s=0.01)
+    let_pass(core, clock, first, second)
+    assert (len(first.lanes()), len(second.lanes())) == (3, 3)

@@ -65,7 +65,7 @@ def push_merged(peer: Peer, *parts: Part, body: Body | None = None, **fields: ob
 
 
 def last_verdict(peer: Peer) -> PushVerdict:
-    return peer.told("verdict")[-1]
+    return peer.received("verdict")[-1]
 
 
 def rejections(peer: Peer) -> list[tuple[int, str]]:

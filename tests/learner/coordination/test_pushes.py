@@ -40,7 +40,7 @@ def damaged_body() -> Body:
 def test_a_good_push_is_accepted_and_applied(core: WatchedCore, peer: Peer) -> None:
     run_one_step(core, peer)
     assert peer.verdicts() == ["ACCEPTED"] * 3 + ["APPLIED"] * 3
-    assert peer.told("verdict")[-1].outer_step == 1
+    assert peer.received("verdict")[-1].outer_step == 1
 
 
 def test_an_update_waits_for_every_lane(core: WatchedCore, peer: Peer) -> None:
@@ -163,12 +163,12 @@ def test_after_the_end_everything_is_closed(core: WatchedCore, peer: Peer) -> No
 def test_credits_count_down_with_each_buffered_push(core: WatchedCore, peer: Peer) -> None:
     for lane in range(3):
         peer.push(lane, 1)
-    assert [verdict.credits for verdict in peer.told("verdict")] == [2, 1, 0]
+    assert [verdict.credits for verdict in peer.received("verdict")] == [2, 1, 0]
 
 
 def test_credits_come_back_when_an_update_takes_the_pushes(core: WatchedCore, peer: Peer) -> None:
     run_one_step(core, peer)
-    assert [verdict.credits for verdict in peer.told("verdict")][-3:] == [3, 3, 3]
+    assert [verdict.credits for verdict in peer.received("verdict")][-3:] == [3, 3, 3]
 
 
 def test_a_push_of_a_lane_that_moved_on_does_not_use_up_the_credit_of_the_others(core: WatchedCore) -> None:
@@ -234,7 +234,7 @@ def test_an_empty_update_still_counts_and_is_reported(core: WatchedCore, peer: P
 def test_a_large_theta_is_announced_without_its_body(tmp_path: Path) -> None:
     core = make_core(tmp_path, chunk_bytes=1024)
     peer = Peer(core)
-    inline = [announcement.HasField("inline") for announcement in peer.told("theta")]
+    inline = [announcement.HasField("inline") for announcement in peer.received("theta")]
     assert inline == [codec.body_bytes(SCHEMA) <= 1024]
 
 

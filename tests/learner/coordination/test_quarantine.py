@@ -197,7 +197,7 @@ def test_a_host_where_several_lanes_fail_is_excluded_while_another_works(core: W
     bystander = Peer(core, "bystander", host="bad")
     fail_on(core, "bad", [1, 2, 1])
     assert list(build_status(core.run).excluded_hosts) == ["bad"]
-    assert bystander.told("goodbye")[0].reason == Goodbye.EVICTED
+    assert bystander.received("goodbye")[0].reason == Goodbye.EVICTED
     assert not core.run.lanes.quarantined()
     assert "host_excluded" in events(core)
 

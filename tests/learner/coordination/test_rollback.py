@@ -35,7 +35,7 @@ def come_back(core: WatchedCore, name: str, **held: int) -> Peer:
 def grant_of_lane_1(core: WatchedCore, seq: int) -> tuple[str, LaneGrant]:
     """Say who gets lane 1, and how, where `w0` comes back with it at `seq`."""
     peers = come_back(core, "w0", lane1=seq), come_back(core, "w1")
-    grants = [(peer.session_id, grant) for peer in peers for grant in peer.told("grant")]
+    grants = [(peer.session_id, grant) for peer in peers for grant in peer.received("grant")]
     return next((session_id, grant) for session_id, grant in grants if grant.lane == 1)
 
 
@@ -46,7 +46,7 @@ def test_keep_lets_the_worker_continue_with_what_it_has(tmp_path: Path) -> None:
 
 def test_restore_continues_from_the_checkpoint_on_any_worker(tmp_path: Path) -> None:
     core = restarted(tmp_path, on_rollback="restore", count=1)
-    grant = next(grant for grant in come_back(core, "w0", lane1=45).told("grant") if grant.lane == 1)
+    grant = next(grant for grant in come_back(core, "w0", lane1=45).received("grant") if grant.lane == 1)
     assert (grant.snapshot_seq, grant.discard_held) == (CHECKPOINT, True)
 
 
@@ -58,7 +58,7 @@ def test_a_state_that_is_not_ahead_of_the_checkpoint_is_kept(tmp_path: Path, on_
 
 def test_reset_restarts_the_lanes_that_were_ahead(tmp_path: Path) -> None:
     core = restarted(tmp_path, on_rollback="reset", count=1)
-    grants = {grant.lane: grant for grant in come_back(core, "w0", lane1=45).told("grant")}
+    grants = {grant.lane: grant for grant in come_back(core, "w0", lane1=45).received("grant")}
     assert [(grants[lane].snapshot_seq, grants[lane].discard_held) for lane in (0, 1)] == [
         (CHECKPOINT, False),
         (0, True),
@@ -82,13 +82,13 @@ def test_a_state_ahead_within_one_start_is_kept(tmp_path: Path, on_rollback: str
     peer = Peer(core, "w0", attach=False)
     peer.join([HeldLane(lane=1, fencing_token=lease, seq=CHECKPOINT + 2)])
     peer.attach()
-    assert [grant.discard_held for grant in peer.told("grant")] == [False, False]
+    assert [grant.discard_held for grant in peer.received("grant")] == [False, False]
 
 
 def test_sync_goes_by_seq_alone(tmp_path: Path) -> None:
     core = restarted(tmp_path, mode="sync", max_staleness=0, count=1)
     peer = come_back(core, "w0", lane1=45)
-    assert [grant.discard_held for grant in peer.told("grant")] == [False, False]
+    assert [grant.discard_held for grant in peer.received("grant")] == [False, False]
 
 
 def test_a_held_lane_that_does_not_exist_is_ignored(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_lane_that_diverges_three_times_restarts(tmp_path: Path) -> None:
     peer.listen()
     diverge(peer, 1, times=3)
     told = [message.WhichOneof("body") for message in peer.listen()]
-    grant = peer.told("grant")[-1]
+    grant = peer.received("grant")[-1]
     assert told == ["verdict", "verdict", "verdict", "revocation", "grant"]
     assert (grant.lane, grant.snapshot_seq, grant.discard_held) == (1, 0, True)
     assert grant.fencing_token > lease

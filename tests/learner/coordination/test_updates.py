@@ -85,7 +85,7 @@ def test_everyone_is_told_how_it_ended(
     core: WatchedCore, peer: Peer, final: RunState, reason: Goodbye.Reason
 ) -> None:
     core.updates.end(final)
-    assert peer.told("goodbye")[0].reason == reason
+    assert peer.received("goodbye")[0].reason == reason
 
 
 def test_a_worker_that_comes_after_the_end_is_told_as_well(core: WatchedCore) -> None:

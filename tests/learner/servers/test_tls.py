@@ -1,5 +1,6 @@
 """TLS on every port: who gets through, who does not, and what they are told."""
 
+import contextlib
 import http.client
 import ssl
 from collections.abc import Iterator
@@ -43,10 +44,12 @@ class TlsLearner(RunningLearner):
     def get(self, path: str, identity: Identity | None = None, **headers: str) -> tuple[int, bytes]:
         host, _, port = self.endpoints["http"].removeprefix("https://").rpartition(":")
         context = (identity or self.identity).client_context()
-        connection = http.client.HTTPSConnection(host, int(port), timeout=PATIENCE_S, context=context)
-        connection.request("GET", path, headers=headers)
-        reply = connection.getresponse()
-        return reply.status, reply.read()
+        with contextlib.closing(
+            http.client.HTTPSConnection(host, int(port), timeout=PATIENCE_S, context=context)
+        ) as connection:
+            connection.request("GET", path, headers=headers)
+            reply = connection.getresponse()
+            return reply.status, reply.read()
 
 
 def tls_learner(run_dir: Path, trial: Path, **changes: Any) -> TlsLearner:

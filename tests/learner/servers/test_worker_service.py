@@ -96,8 +96,8 @@ def test_a_damaged_chunk_costs_a_verdict_and_not_the_stream(
     push = learner_pb2.GradientEstimatorOut(
         push_id=1, lane=grant.lane, fencing_token=grant.fencing_token, seq=1, weight=1.0, grad={"transfer": 1}
     )
-    worker.say(push=push)
-    worker.say(chunk={"transfer": 1, "offset": 0, "data": body, "crc32": 7})
+    worker.send(push=push)
+    worker.send(chunk={"transfer": 1, "offset": 0, "data": body, "crc32": 7})
     assert worker.verdict() == "CORRUPT"
     worker.push(grant, 1, 0, body)
     assert worker.verdict() == "ACCEPTED"
@@ -108,8 +108,8 @@ def test_a_body_beyond_the_schema_is_refused_while_it_arrives(worker: HandWritte
     push = learner_pb2.GradientEstimatorOut(
         push_id=1, lane=grant.lane, fencing_token=grant.fencing_token, seq=1, weight=1.0, grad={"transfer": 1}
     )
-    worker.say(push=push)
-    worker.say_body(gradient_body(1.0) + b"more", transfer=1)
+    worker.send(push=push)
+    worker.send_body(gradient_body(1.0) + b"more", transfer=1)
     assert worker.verdict() == "TOO_LARGE"
 
 
@@ -155,7 +155,7 @@ def test_a_lane_state_comes_back_as_it_was_sent(running: RunningLearner, worker:
     state = bytes(range(256)) * 5000
     sha256 = hashlib.sha256(state).hexdigest()
     worker.push(grants[0], 1, 0, gradient_body(1.0))
-    worker.say(
+    worker.send(
         snapshot={
             "lane": 0,
             "fencing_token": grants[0].fencing_token,
@@ -165,8 +165,8 @@ def test_a_lane_state_comes_back_as_it_was_sent(running: RunningLearner, worker:
         }
         | {"transfer": 9}
     )
-    worker.say_body(state, transfer=9)
-    worker.say(lane_return={"lane": 0, "fencing_token": grants[0].fencing_token, "seq": 1})
+    worker.send_body(state, transfer=9)
+    worker.send(lane_return={"lane": 0, "fencing_token": grants[0].fencing_token, "seq": 1})
     grant = worker.next("grant")
     assert (grant.lane, grant.seq, grant.snapshot_seq, grant.snapshot_sha256) == (0, 1, 1, sha256)
     assert worker.fetch_snapshot(0, 1, len(state)) == state
@@ -197,7 +197,7 @@ def test_a_drained_worker_leaves(running: RunningLearner, worker: HandWrittenWor
     running.ask("Drain", admin_pb2.DrainRequest(worker_name="w0", reason="test"))
     assert worker.next("drain").reason == "test"
     for grant in grants.values():
-        worker.say(lane_return={"lane": grant.lane, "fencing_token": grant.fencing_token, "seq": 0})
+        worker.send(lane_return={"lane": grant.lane, "fencing_token": grant.fencing_token, "seq": 0})
     request = learner_pb2.LeaveRequest(session_id=worker.reply.session_id, reason="drained")
     running.learner.Leave(request, metadata=running.metadata, timeout=PATIENCE_S)
     assert worker.next("goodbye").reason == Goodbye.DRAINED
@@ -215,7 +215,7 @@ def test_a_theta_that_never_stays_finite_fails_the_run_with_the_good_one_saved(t
             last = worker.next("theta" if outer_step < 2 else "goodbye")
         assert last.reason == Goodbye.FAILED
         assert running.wait() == ExitCode.RUN_FAILED
-    thetas = [message.theta.sha256 for message in worker.heard if message.HasField("theta")]
+    thetas = [message.theta.sha256 for message in worker.messages if message.HasField("theta")]
     assert set(thetas) == {good}
 
 

@@ -12,17 +12,24 @@ import pytest
 from learner.state.run_state import RunState
 from learner.storage import files
 from learner.storage.checkpoint_store import CheckpointHealth
-from learner.storage.events import EventLog
 from learner.storage.files import AppendFile
 from learner.storage.records import Records, read_records
 from learner.storage.snapshots import SnapshotRef, SnapshotStore
 from protos import codec
 from protos.exit_codes import CheckpointError
 from protos.unspool.v1 import admin_pb2, learner_pb2
-from tests.learner.builders import Peer, WatchedCore, gradient_body, make_core, make_settings
+from tests.learner.builders import (
+    OPENED,
+    Peer,
+    WatchedCore,
+    gradient_body,
+    make_core,
+    make_settings,
+    open_log,
+)
 from tests.learner.running import HandWrittenWorker, RunningLearner
 from tests.learner.storage.test_records import record
-from tests.learner.test_serve import steps
+from tests.learner.test_main import steps
 
 
 class Disk:
@@ -104,7 +111,7 @@ def test_a_lane_state_that_found_no_room_is_a_problem_until_the_next(tmp_path: P
 
 def send_state(worker: HandWrittenWorker, grant: learner_pb2.LaneGrant, seq: int) -> None:
     state, transfer = b"state", 1_000_000 + grant.lane
-    worker.say(
+    worker.send(
         snapshot=learner_pb2.Snapshot(
             lane=grant.lane,
             fencing_token=grant.fencing_token,
@@ -114,7 +121,7 @@ def send_state(worker: HandWrittenWorker, grant: learner_pb2.LaneGrant, seq: int
             transfer=transfer,
         )
     )
-    worker.say_body(state, transfer)
+    worker.send_body(state, transfer)
 
 
 def test_a_lane_state_that_filled_the_disk_leaves_no_file(
@@ -166,22 +173,25 @@ def test_a_run_whose_checkpoints_are_given_up_fails_between_updates(tmp_path: Pa
 
 
 def test_rows_that_found_no_room_come_later_and_events_cut_no_others_off(tmp_path: Path, disk: Disk) -> None:
-    records, log = Records(tmp_path, 0), EventLog(tmp_path / "events.jsonl")
+    records, log = Records(tmp_path, 0), open_log(tmp_path / "events.jsonl")
+    OPENED.callback(records.close)
     for number in (1, 2, 3):
         disk.is_full = number == 2
         log.add("info", f"kind-{number}", "text")
         with contextlib.suppress(OSError):
             records.write(record(number))
     assert [row.outer_step for row in read_records(tmp_path / "outer.csv")] == [1, 2, 3]
-    assert [event.kind for event in EventLog(tmp_path / "events.jsonl").latest(5)] == ["kind-1", "kind-3"]
+    assert [event.kind for event in open_log(tmp_path / "events.jsonl").latest(5)] == ["kind-1", "kind-3"]
 
 
 def test_what_was_half_appended_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = AppendFile(tmp_path / "file")
     file.append(b"whole\n")
-    monkeypatch.setattr(file, "_file", ShortFile((tmp_path / "file").open("ab", buffering=0)))
-    with pytest.raises(OSError, match="No space"):
-        file.append(b"half\n")
+    with (tmp_path / "file").open("ab", buffering=0) as opened, monkeypatch.context() as patch:
+        patch.setattr(file, "_file", ShortFile(opened))
+        with pytest.raises(OSError, match="No space"):
+            file.append(b"half\n")
+    file.close()
     assert (tmp_path / "file").read_bytes() == b"whole\n"
 
 

@@ -1,14 +1,12 @@
-"""The table of updates, the event files, the curves and the event log."""
+"""The table of updates, the event files and the curves."""
 
 import csv
-import json
 import struct
 from pathlib import Path
 
 import pytest
 from tensorboardX.record_writer import RecordWriter
 
-from learner.storage.events import EventLog
 from learner.storage.records import Records, Series, UpdateRecord, read_records
 
 
@@ -102,41 +100,6 @@ def test_curves_stay_small_and_reach_from_the_beginning_to_now(updates: int) -> 
     assert steps[0] <= updates // 100 + 1
     assert steps[-1] == updates
     assert steps == sorted(set(steps))
-
-
-def test_events_are_numbered_and_read_from_a_number_on(tmp_path: Path) -> None:
-    log = EventLog(tmp_path / "events.jsonl", wall_clock=lambda: 5.0)
-    for kind in ("one", "two", "three"):
-        log.add("info", kind, "text")
-    assert [(event.number, event.kind) for event in log.after(1, limit=1)] == [(2, "two")]
-
-
-def test_event_numbers_continue_after_a_restart(tmp_path: Path) -> None:
-    path = tmp_path / "events.jsonl"
-    first = EventLog(path)
-    first.add("info", "one", "text")
-    first.close()
-    second = EventLog(path)
-    second.add("error", "two", "text")
-    assert [(event.number, event.kind) for event in second.latest(5)] == [(1, "one"), (2, "two")]
-
-
-def test_an_event_cut_off_by_a_crash_spoils_no_other(tmp_path: Path) -> None:
-    path = tmp_path / "events.jsonl"
-    path.write_text('{"number": 1, "kind": "one"}\n{"number": 2, "ki')
-    log = EventLog(path)
-    log.add("info", "three", "text")
-    log.close()
-    assert [event.kind for event in EventLog(path).latest(5)] == ["one", "three"]
-
-
-def test_events_in_memory_are_bounded_and_on_disk_they_are_not(tmp_path: Path) -> None:
-    path = tmp_path / "events.jsonl"
-    log = EventLog(path)
-    for number in range(1100):
-        log.add("info", "kind", str(number))
-    assert len(log.after(0, limit=5000)) == 1000
-    assert [json.loads(line)["text"] for line in path.read_text().splitlines()][:2] == ["0", "1"]
 
 
 def test_a_table_of_an_earlier_version_is_continued(tmp_path: Path) -> None:

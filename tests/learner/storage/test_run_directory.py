@@ -1,11 +1,9 @@
-import errno
 import json
 from pathlib import Path
 
 import pytest
 
 from learner.scale import Scale, WorkerRange
-from learner.storage.files import write_durably
 from learner.storage.run_directory import LearnerDirectory, Ports
 
 
@@ -41,21 +39,3 @@ def test_endpoints_are_there_while_somebody_listens(directory: LearnerDirectory)
     assert json.loads(directory.endpoints.read_text())["learner"] == "127.0.0.1:1"
     directory.clear_endpoints()
     assert not directory.endpoints.exists()
-
-
-def test_a_durable_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "file"
-    write_durably(path, b"one")
-    write_durably(path, b"two")
-    assert [(found.name, found.read_bytes()) for found in path.parent.iterdir()] == [("file", b"two")]
-
-
-def test_a_file_that_could_not_be_written_leaves_room(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"before")
-    with pytest.raises(OSError, match="no space"):
-        write_durably(tmp_path / "file", b"after", before_rename=full_disk)
-    assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir()] == [("file", b"before")]
-
-
-def full_disk() -> None:
-    raise OSError(errno.ENOSPC, "no space")

@@ -192,8 +192,8 @@ def push(worker: HandWrittenWorker, lanes: dict[int, Any], outer_step: int, *, w
             transfer=1_000_000 + lane,
         )
         if with_state:
-            worker.say(snapshot=snapshot)
-            worker.say_body(state, snapshot.transfer)
+            worker.send(snapshot=snapshot)
+            worker.send_body(state, snapshot.transfer)
         worker.push(grant, outer_step + 1, outer_step, gradient_body(1.0))
     while worker.next("theta").outer_step <= outer_step:
         pass
