@@ -22,13 +22,13 @@ STAND_INS = {
         echo "$PJRT_NPROC $JAX_PLATFORMS" > "$NOTES/environment"
         echo started > "$NOTES/worker-started"
         [ -z "${{CRASH:-}}" ] || exit 70
-        until [ -e "$NOTES/goodbye" ]; do sleep 0.02; done""",
+        until [ -e "$NOTES/session-closed" ]; do sleep 0.02; done""",
     "launch": """
         [ -z "${REFUSE:-}" ] || exit 2
-        trap 'touch "$NOTES/stopped" "$NOTES/goodbye"; exit 0' TERM
+        trap 'touch "$NOTES/stopped" "$NOTES/session-closed"; exit 0' TERM
         touch "$1/token-worker"
         echo '{"learner": "node0:7431"}' > "$1/endpoints.json"
-        until [ -e "$NOTES/goodbye" ]; do sleep 0.02; done
+        until [ -e "$NOTES/session-closed" ]; do sleep 0.02; done
         exit "${LAUNCH_EXIT:-0}" """,
     "srun": """
         echo "$*" >> "$NOTES/srun"
@@ -58,7 +58,7 @@ class Job:
 
     def end(self) -> None:
         """Leave nothing behind, also of a script that did not end by itself."""
-        (self.notes / "goodbye").touch()
+        (self.notes / "session-closed").touch()
         self.process.kill()
         self.process.wait()
 
@@ -95,7 +95,7 @@ def test_workers_are_given_the_learner_that_the_run_directory_names(
     start: Callable[..., Job],
 ) -> None:
     job = start().await_workers()
-    (job.notes / "goodbye").touch()
+    (job.notes / "session-closed").touch()
     assert job.exit_code() == 0
     token = job.run_dir / "token-worker"
     tls = str(job.note("certs")).split()[4]
@@ -110,7 +110,7 @@ def test_an_allocation_has_certificates_of_its_own_which_end_with_it(start: Call
     _, _, _, _, folder, *hosts = str(job.note("certs")).split()
     assert hosts[:2] == ["--host", "node0"]
     assert f"--set tls.directory='{folder}' --set tls.mutual=true" in str(job.note("launch"))
-    (job.notes / "goodbye").touch()
+    (job.notes / "session-closed").touch()
     job.exit_code()
     assert not Path(folder).exists()
 
@@ -119,14 +119,14 @@ def test_certificates_can_be_brought_along(start: Callable[..., Job], tmp_path: 
     mine = tmp_path / "mine"
     mine.mkdir()
     job = start(UNSPOOL_TLS_DIRECTORY=str(mine)).await_workers()
-    (job.notes / "goodbye").touch()
+    (job.notes / "session-closed").touch()
     assert (job.exit_code(), job.note("certs"), mine.exists()) == (0, None, True)
     assert f"--tls {mine}/worker" in str(job.note("worker"))
 
 
 def test_a_run_that_ends_is_not_queued_again(start: Callable[..., Job]) -> None:
     job = start().await_workers()
-    (job.notes / "goodbye").touch()
+    (job.notes / "session-closed").touch()
     assert (job.exit_code(), job.note("scontrol"), job.note("stopped")) == (0, None, None)
 
 
@@ -149,13 +149,13 @@ def test_a_launch_that_fails_ends_the_job_with_its_exit_code(start: Callable[...
 
 def test_the_exit_code_of_a_run_that_fails_on_its_way_is_that_of_the_job(start: Callable[..., Job]) -> None:
     job = start(LAUNCH_EXIT="70").await_workers()
-    (job.notes / "goodbye").touch()
+    (job.notes / "session-closed").touch()
     assert job.exit_code() == 70
 
 
 def test_workers_have_the_cpus_that_theta_was_told_of(start: Callable[..., Job]) -> None:
     job = start(SLURM_CPUS_PER_TASK="8").await_workers()
-    (job.notes / "goodbye").touch()
+    (job.notes / "session-closed").touch()
     assert job.exit_code() == 0
     assert "--set workers.cpu_threads=8 --set workers.platform=cpu" in str(job.note("launch"))
     assert job.note("environment") == "8 cpu"
@@ -172,6 +172,6 @@ def test_the_addresses_of_a_former_allocation_are_not_used(start: Callable[..., 
     (tmp_path / "run").mkdir()
     (tmp_path / "run/endpoints.json").write_text('{"learner": "elsewhere:1"}')
     job = start().await_workers()
-    (job.notes / "goodbye").touch()
+    (job.notes / "session-closed").touch()
     assert job.exit_code() == 0
     assert "node0:7431" in str(job.note("worker"))

@@ -1,4 +1,4 @@
-"""What the documentation says is what the program does."""
+"""The documentation agrees with the program."""
 
 import dataclasses
 import re
@@ -54,3 +54,15 @@ def test_every_exit_code_is_documented_with_its_meaning() -> None:
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_lines_of_prose_wrap_at_120_characters(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert [line for line in prose.splitlines() if len(line) > 120 and not line.startswith("|")] == []
+
+
+def test_the_failure_matrix_names_tests_that_exist() -> None:
+    named = re.findall(r"`([\w/]+/test_\w+\.py)`", (ROOT / "docs/failures.md").read_text())
+    assert len(named) > 50
+    assert [path for path in named if not (ROOT / "tests" / path).exists()] == []
