@@ -1,1 +1,1 @@
-"""How fast it is: every figure is a ratio to something measured in the same process at the same time."""
+"""Benchmarks. Most report ratios of two programs that one process measures in turn."""

@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark, one after the other, or those named on the command line."""
+"""`make bench`: runs all benchmarks, or those named on the command line."""
 
 import argparse
 from collections.abc import Callable, Iterator
@@ -27,15 +27,15 @@ BENCHMARKS: dict[str, Callable[[float], object]] = {
     "transport": transport.all_parts,
     "streams": streams.idle_and_flat,
     "recovery": recovery.after_kills,
-    "relays": relay_simulation.on_paper,
+    "relays": relay_simulation.simulated,
 }
 
 
 def main() -> None:
     """Prints one line per benchmark."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", default=[], help=f"of {', '.join(BENCHMARKS)}; all by default")
-    parser.add_argument("--seconds", type=float, default=1.0, help="per block of measurement")
+    parser.add_argument("names", nargs="*", default=[], help=f"from {', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("--seconds", type=float, default=1.0, help="duration of a block of measurements")
     arguments = parser.parse_args()
     for name in arguments.names or BENCHMARKS:
         if name not in BENCHMARKS:

@@ -1,8 +1,9 @@
-"""A learner's data plane by itself, in a process of its own: what a push costs without anybody's arithmetic.
+"""A learner's data plane in a separate process, to measure the cost of a push without any computation.
 
 `python -m benchmarks.bare_learner LANES BODY_BYTES BATCH RUN_DIR` prints its address and serves until its
-standard input ends. Everything that a push passes is the learner's own: gRPC, tokens, chunks, checksums,
-leases, verdicts, credits, announcements. Only the outer update is left out: theta counts on unchanged.
+standard input is closed. A push passes through the code of the learner: gRPC, tokens, chunks, checksums,
+leases, verdicts, credits, announcements. Only the outer update is replaced: the outer step increases, and
+theta does not change.
 """
 
 import contextlib
@@ -63,27 +64,27 @@ task_family = {{ type = "FixedDimQuadraticFamily", dim = 3 }}
 
 @dataclasses.dataclass(frozen=True)
 class BareLearner:
-    """Such a process, as its parent sees it."""
+    """The process as its parent sees it."""
 
     address: str
     pid: int
 
     @property
     def cpu_s(self) -> float:
-        """CPU seconds that it has used."""
+        """CPU seconds used so far."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     @property
     def resident_mb(self) -> float:
-        """Megabytes of memory that it has now."""
+        """Current resident memory in megabytes."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 @contextlib.contextmanager
 def bare_learner(folder: str, *, lanes: int, body_bytes: int, batch: int) -> Iterator[BareLearner]:
-    """Runs one for as long as the block lasts."""
+    """Runs a `BareLearner` until the block ends."""
     command = [
         sys.executable,
         "-m",
@@ -103,7 +104,7 @@ def bare_learner(folder: str, *, lanes: int, body_bytes: int, batch: int) -> Ite
 
 
 def main(lanes: str, body_bytes: str, batch: str, folder: str) -> None:
-    """Serves."""
+    """Serves until standard input is closed."""
     reuse_large_blocks()
     settings = settings_of(int(lanes), int(batch), Path(folder))
     core = LearnerCore(run_of(settings, int(body_bytes)))
@@ -117,14 +118,14 @@ def main(lanes: str, body_bytes: str, batch: str, folder: str) -> None:
     server.start()
     ticker = Ticker("ticker", _TICK_S, core.tick, lambda _: None)
     ticker.start()
-    updates = threading.Thread(target=_count_on, args=(core,), name="update")
+    updates = threading.Thread(target=_publish_unchanged, args=(core,), name="update")
     updates.start()
     print(f"127.0.0.1:{port}", flush=True)
     sys.stdin.read()
     core.hang_up()
     server.stop(1.0)
     ticker.stop()
-    core.admin.stop(now=True, reason="the benchmark is over")
+    core.admin.stop(now=True, reason="the benchmark has ended")
     updates.join(_JOIN_S)
 
 
@@ -138,9 +139,9 @@ def settings_of(lanes: int, batch: int, folder: Path) -> LearnerSettings:
         experiment_toml=experiment_toml,
         config_sha256="0" * 64,
         tokens=Tokens(admin="admin", worker=TOKEN, viewer="viewer"),
-        # One stream must be able to fill a batch by itself: the last one that pushes.
+        # The last stream that pushes must be able to fill a batch on its own.
         aggregation=AggregationTable(lanes, "async", batch=batch, max_staleness=_MANY, credits=batch),
-        # The first lanes go out once as many workers are there: one to each.
+        # The learner leases lanes when this many workers have joined: one to each.
         workers=WorkersTable(count=lanes, max_count=_MOST_WORKERS),
         checkpoint=CheckpointTable(every=_MANY),
         liveness=LivenessTable(patience=30),
@@ -149,7 +150,7 @@ def settings_of(lanes: int, batch: int, folder: Path) -> LearnerSettings:
 
 
 def run_of(settings: LearnerSettings, body_bytes: int) -> Run:
-    """A run at its beginning."""
+    """Returns a new run at outer step 0."""
     theta = [np.zeros(body_bytes // 4, np.float32)]
     return Run(
         settings=settings,
@@ -166,7 +167,7 @@ def run_of(settings: LearnerSettings, body_bytes: int) -> Run:
     )
 
 
-def _count_on(core: LearnerCore) -> None:
+def _publish_unchanged(core: LearnerCore) -> None:
     """Publish the same theta for every batch until the run is stopped."""
     theta = core.theta(0)
     while True:

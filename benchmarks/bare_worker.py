@@ -1,8 +1,8 @@
-"""A worker that computes nothing: it pushes as fast as it is let, or only beats.
+"""A worker without computation: it pushes as fast as its credits permit, or only sends heartbeats.
 
-`python -m benchmarks.bare_worker ADDRESS NAME STREAMS PUSHES_PER_STREAM` runs some in one process, says
-"ready" when each has its lane, and for each line that it reads prints the seconds that the pushes took; with
-PUSHES_PER_STREAM 0 the streams only beat, until standard input ends.
+`python -m benchmarks.bare_worker ADDRESS NAME STREAMS PUSHES_PER_STREAM` runs several workers in one process.
+It prints "ready" when each has its lane, and then, for each line of standard input, the seconds that the
+pushes took. With PUSHES_PER_STREAM 0 the workers only send heartbeats until standard input is closed.
 """
 
 import itertools
@@ -24,7 +24,7 @@ from workers.session.outbox import QueuedMessage
 
 _WINDOW = 8
 _EXPECTED = (learner_pb2.ACCEPTED, learner_pb2.APPLIED, learner_pb2.NO_CREDIT)
-"""NO_CREDIT is what a learner says whose updates lag behind; such a push is replaced by the next."""
+"""A learner answers NO_CREDIT if its updates lag behind; the next push replaces the rejected one."""
 
 
 class BareWorker:
@@ -49,19 +49,19 @@ class BareWorker:
         self.body = bytes(codec.body_bytes(self.reply.schema))
 
     def wait_for_lane(self) -> None:
-        """Reads until it has a lane."""
+        """Reads until the learner leases it a lane."""
         self._grant = self._next("grant")
         self._seq, self._credits = self._grant.seq, self._grant.credits
 
     def beat(self) -> None:
-        """Says that it lives."""
+        """Sends a heartbeat."""
         heartbeat = learner_pb2.Heartbeat(phase=learner_pb2.Heartbeat.IDLE, waiting_for="nothing")
         self._outgoing.put([WorkerMessage(heartbeat=heartbeat)])
 
     def push(self) -> None:
-        """Sends a push, in chunks where it is large."""
+        """Sends a push, in chunks if it is large."""
         while self._credits <= self._unanswered:
-            self._hear_verdict()
+            self._read_verdict()
         self._seq += 1
         self._unanswered += 1
         grad = codec.tensors(self.body, self._seq, self.reply.chunk_bytes)
@@ -81,23 +81,23 @@ class BareWorker:
         self._outgoing.put(queued.pieces(self.reply.chunk_bytes))
 
     def wait_for_acceptance(self, most_unanswered: int = 0) -> None:
-        """Reads until the learner has answered all pushes but so many."""
+        """Reads until at most `most_unanswered` pushes are unanswered."""
         while self._unanswered > most_unanswered:
-            self._hear_verdict()
+            self._read_verdict()
 
     def push_many(self, count: int) -> None:
-        """Sends pushes until so many were taken, some ahead of that."""
+        """Sends pushes until `count` more were accepted; up to `_WINDOW` are unanswered at a time."""
         enough = self._accepted + count
         while self._accepted < enough:
             self.push()
             self.wait_for_acceptance(most_unanswered=min(_WINDOW, enough - self._accepted - 1))
 
     def close(self) -> None:
-        """Breaks the stream."""
+        """Closes the stream."""
         self._outgoing.put(None)
         self._client.close()
 
-    def _hear_verdict(self) -> None:
+    def _read_verdict(self) -> None:
         verdict = self._next("verdict")
         assert verdict.verdict in _EXPECTED, verdict
         self._credits = verdict.credits
@@ -127,12 +127,12 @@ def main(address: str, name: str, streams: str, pushes: str) -> None:
                 list(pool.map(lambda worker: worker.push_many(int(pushes)), workers))
             print(time.perf_counter() - start, flush=True)
     else:
-        _beat_until_told(workers)
+        _beat_until_closed(workers)
     for worker in workers:
         worker.close()
 
 
-def _beat_until_told(workers: list[BareWorker]) -> None:
+def _beat_until_closed(workers: list[BareWorker]) -> None:
     is_over = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), is_over.set()), name="parent", daemon=True).start()
     for due in _evenly(workers[0].reply.heartbeat_s / len(workers)):

@@ -1,4 +1,4 @@
-"""What one estimate costs: to compile, in memory, and each time it is made."""
+"""The cost of one estimate: compilation, memory and time per call."""
 
 import dataclasses
 import time
@@ -12,15 +12,14 @@ from unspool.outer_trainers.gradient_estimator import GradientEstimator, OuterSt
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Of one estimate.
+    """The cost of one estimate.
 
     Attributes:
-        name: of what was measured.
-        compile_s: tracing and XLA's work, CPU time: what else the machine does counts for little in it.
-        megabytes: what the program needs at its peak: its arguments, its results and its scratch memory, as
-            XLA plans it.
-        timing: of a call.
-        inner_steps: per call, antithetic ones counted.
+        name: what was measured.
+        compile_s: CPU time of tracing and compilation, on which other load of the machine has little effect.
+        megabytes: peak memory of the program as planned by XLA: arguments, results and scratch memory.
+        timing: of one call.
+        inner_steps: per call, antithetic ones included.
     """
 
     name: str
@@ -39,7 +38,7 @@ class Cost:
 
 
 def cost(name: str, estimator: GradientEstimator, seconds: float) -> Cost:
-    """Compiles one estimate and makes it over and over, state carried, for `seconds`."""
+    """Compiles one estimate and repeats it for `seconds`, each time with the previous unroll state."""
     key = jax.random.PRNGKey(0)
     weights = WorkerWeights(estimator.truncated_step.outer_init(key), None, OuterState(jnp.int32(0)))
     state = jax.jit(estimator.init_worker_state)(weights, key)

@@ -1,7 +1,7 @@
-"""Updates of one process whose lanes are divided among two host devices, against one device.
+"""Updates per second of one process with its lanes divided among two host devices, compared with one device.
 
-On a machine of two cores it shows what the division costs rather than what it gains: XLA uses the second core
-for one device too, and host devices share caches and memory. What it is for are accelerators.
+On a machine with two cores this shows the cost of the division rather than its benefit: XLA uses the second
+core also with one device, and host devices share caches and memory. The division is meant for accelerators.
 """
 
 import dataclasses
@@ -18,12 +18,12 @@ ROUNDS = 2
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Updates per second by the number of devices, the best of some alternating rounds."""
+    """Updates per second by the number of devices, the best of several alternating rounds."""
 
     rates: dict[int, float]
 
     def __str__(self) -> str:
-        """One line."""
+        """Returns one line."""
         one, two = self.rates[1], self.rates[2]
         return (
             f"MLP 64-32-10, 4 lanes of 8 x 20   two host devices {two:6.2f} updates/s   "
@@ -32,7 +32,7 @@ class Row:
 
 
 def two_against_one(seconds: float) -> Row:
-    """Runs each side some times in turn; `seconds` is ignored, the number of updates is fixed."""
+    """Runs both sides several times in turn; `seconds` is ignored, because the number of updates is fixed."""
     del seconds
     rates: dict[int, list[float]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as folder:
@@ -45,7 +45,7 @@ def two_against_one(seconds: float) -> Row:
 
 
 def rate_of_loop(config: Path, devices: int) -> float:
-    """Updates per second of `SingleMachineGradientLearner` on some host devices, in a process of its own."""
+    """Updates per second of `SingleMachineGradientLearner` on several host devices, in a separate process."""
     command = [sys.executable, "-m", "benchmarks.in_process", str(config), str(WARM_UP)]
     environment = ENVIRONMENT | {"JAX_NUM_CPU_DEVICES": str(devices)}
     return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)

@@ -2,9 +2,9 @@
 
 `python -m benchmarks.estimator_table` prints the table and writes it into the page.
 
-Bias: distance of the mean of many estimates to the gradient they are of, relative to its length. Variance at
-equal compute: total variance times inner steps, relative to `FullES`. Memory: of the compiled estimate and of
-the state that persists.
+Bias: the distance between the mean of many estimates and the gradient that they estimate, relative to the
+length of the gradient. Variance at equal compute: total variance times inner steps, relative to `FullES`.
+Memory: that of the compiled estimate and of the persistent state.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,7 +40,7 @@ class Estimator(NamedTuple):
     """A row of the table.
 
     Attributes:
-        make: the estimator of a system.
+        make: creates the estimator for a system.
         is_smoothed: whether it estimates the gradient of the smoothed loss.
         use: when to use it.
     """
@@ -64,7 +64,7 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "GPES": Estimator(
         lambda case, step: GPES(step, case.truncation, case.noise_length, std=case.std),
         is_smoothed=True,
-        use="in between the two, by `noise_length`",
+        use="between the two, depending on `noise_length`",
     ),
     "TruncatedPES": Estimator(
         lambda case, step: TruncatedPES(step, case.truncation, std=case.std, steps_per_jit=1),
@@ -79,7 +79,7 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "DODGE": Estimator(
         lambda case, step: DODGE(step, case.truncation, std=case.std),
         is_smoothed=False,
-        use="smooth systems of few dimensions; exact with `pairs_per_task=d`; an oracle",
+        use="smooth systems of few dimensions; a reference, exact with `pairs_per_task=d`",
     ),
     "TruncatedGrad": Estimator(
         lambda case, step: TruncatedGrad(step, case.truncation, steps_per_jit=1),
@@ -98,8 +98,8 @@ class Measured(NamedTuple):
     """One estimator on one system.
 
     Attributes:
-        bias: relative distance of the mean to the gradient.
-        bias_by_chance: what `bias` would be on average without any.
+        bias: relative distance between the mean and the gradient.
+        bias_by_chance: the expectation of `bias` for an unbiased estimator.
         cost: total variance of an estimate times its inner steps.
         memory_bytes: of the compiled estimate and its state, for 100 tasks.
         inner_steps: per task and estimate.
@@ -113,7 +113,7 @@ class Measured(NamedTuple):
 
 
 def main() -> None:
-    """Measures, prints and writes the table."""
+    """Measures the estimators, prints the table and writes it into the page."""
     measured = {case.name: measure(case, _TRAJECTORIES) for case in cases()}
     table = markdown_table(table_of(measured))
     print(table)
@@ -121,7 +121,7 @@ def main() -> None:
 
 
 def measure(case: Case, num_trajectories: int) -> dict[str, Measured]:
-    """All estimators on one system."""
+    """Measures all estimators on one system."""
     smoothed, plain = case.smoothed_gradient(), case.gradient()
     return {
         name: _measured(estimator, case, smoothed if estimator.is_smoothed else plain, num_trajectories)
@@ -130,7 +130,7 @@ def measure(case: Case, num_trajectories: int) -> dict[str, Measured]:
 
 
 def table_of(measured: Mapping[str, Mapping[str, Measured]]) -> list[list[str]]:
-    """Lines of the table, its head first, from the measurements by system and estimator."""
+    """Returns the lines of the table, header first, from the measurements by system and estimator."""
     names = list(measured)
     first = measured[names[0]]
     head = ["estimator", *(f"bias, {name}" for name in names), *(f"variance, {name}" for name in names)]
@@ -159,7 +159,7 @@ def _measured(estimator: Estimator, case: Case, gradient: Array, num_trajectorie
 
 
 def _memory_and_steps(estimator: Estimator, case: Case) -> tuple[int, int]:
-    """Bytes, for 100 tasks; and inner steps per task."""
+    """Returns the bytes for 100 tasks, and the inner steps per task."""
     made = estimator.make(case, VectorizedTruncatedStep(case.system, _TASKS_FOR_MEMORY))
     weights, key = weights_of(case.theta), jax.random.key(0)
     state = made.init_worker_state(weights, key)

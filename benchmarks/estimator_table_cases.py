@@ -1,4 +1,4 @@
-"""The three systems that estimators are measured on, and what their estimates should be."""
+"""The three systems on which estimators are measured, and their exact gradients."""
 
 from collections.abc import Callable
 from typing import NamedTuple, cast
@@ -24,11 +24,11 @@ class Case(NamedTuple):
     """One system.
 
     Attributes:
-        name: for the head of a column.
-        system: what is unrolled.
-        num_steps: of an episode.
+        name: the heading of its columns.
+        system: the unrolled system.
+        num_steps: length of an episode.
         truncation: inner steps per estimate of the online estimators.
-        noise_length: of GPES.
+        noise_length: for GPES.
         std: of the noise.
         gradient: of the loss.
         smoothed_gradient: of the loss smoothed by one noise per episode.
@@ -45,12 +45,12 @@ class Case(NamedTuple):
 
     @property
     def theta(self) -> Theta:
-        """Where the gradient is estimated."""
+        """The theta at which the gradient is estimated."""
         return self.system.outer_init(jax.random.key(0))
 
 
 def cases() -> list[Case]:
-    """Chaotic; linear with a misleading short-term effect; and a policy with random initial states."""
+    """Returns a chaotic system, a linear one with misleading short-term effects, and a policy."""
     return [_lorenz(), _influence_balancing(), _pendulum()]
 
 
@@ -98,7 +98,7 @@ def _pendulum() -> Case:
 
 
 def _smoothed_gradient(system: TruncatedStep, theta: Theta, num_steps: int, std: float) -> Array:
-    """`[d]`, from very many antithetic pairs: derivatives of an unroll have too heavy tails."""
+    """Returns `[d]`, from very many antithetic pairs, because derivatives of an unroll have heavy tails."""
     flat, unravel = ravel_pytree(theta)
 
     def loss(flat: jax.Array, key: PRNGKey) -> jax.Array:
@@ -115,7 +115,7 @@ def _smoothed_gradient(system: TruncatedStep, theta: Theta, num_steps: int, std:
 
 
 def _lorenz_smoothed_gradient(system: LorenzFit, std: float) -> Array:
-    """`[2]`, as an integral over a fine grid of noise: derivatives of single unrolls are chaotic."""
+    """Returns `[2]`, an integral over a grid of noise, because derivatives of single unrolls are chaotic."""
     theta = system.outer_init(jax.random.key(0))
     axis = np.linspace(-_GRID_STDS, _GRID_STDS, _GRID_WIDTH)
     noise = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)

@@ -1,6 +1,6 @@
-"""From a fresh process to the first outer update of the MLP problem: imports, tracing and compilation.
+"""Time from the start of a process to its first outer update of the MLP problem: imports and compilation.
 
-`python -m benchmarks.first_update` is that process: it prints the seconds of each part.
+`python -m benchmarks.first_update` runs in that process and prints the seconds of each part.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 @dataclasses.dataclass(frozen=True)
 class Seconds:
-    """Of one process, in the order of its parts."""
+    """Seconds of one process, in the order of its parts."""
 
     imports: float
     init: float
@@ -32,7 +32,7 @@ class Seconds:
 
 
 def cold_and_warm(seconds: float) -> Iterator[str]:
-    """A process with an empty compilation cache and one that finds it filled; `seconds` is ignored."""
+    """Starts a process with an empty compilation cache and one with a filled cache; `seconds` is ignored."""
     del seconds
     with tempfile.TemporaryDirectory() as cache:
         for name in ("cold", "warm cache"):
@@ -52,7 +52,7 @@ def in_fresh_process(cache: str) -> Seconds:
 
 
 def measure() -> Seconds:
-    """Imports the library and makes one update, in this process."""
+    """Imports the library and computes one update in this process."""
     marks = [time.perf_counter()]
     import jax
 

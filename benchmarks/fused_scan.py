@@ -1,6 +1,4 @@
-"""An outer update against a hand-written fused scan of the same inner steps at the same width
-(`benchmarks.hand_written`).
-"""
+"""An outer update compared with a hand-written scan (`benchmarks.hand_written`) of the same inner steps."""
 
 import dataclasses
 import math
@@ -53,7 +51,7 @@ def quadratic(seconds: float) -> Row:
 
 
 def mlp(seconds: float) -> Iterator[Row]:
-    """8 MLPs 64-32-10 on 8x8 digits under MLPLOpt, truncation 20; against two ways to write the scan."""
+    """8 MLPs 64-32-10 on 8x8 digits under MLPLOpt, truncation 20, compared with two versions of the scan."""
     num_tasks, steps = _MLP_SIZE
     task, update = ImageMLP_Digits8_Relu32(), outer_update(mlp_learner())
     for name, features_first in (("rows", True), ("columns", False)):
@@ -62,7 +60,7 @@ def mlp(seconds: float) -> Iterator[Row]:
 
 
 def mlp_learner() -> SingleMachineGradientLearner:
-    """The learner of the MLP problem."""
+    """Returns the learner of the MLP problem."""
     return _learner(single_task_to_family(ImageMLP_Digits8_Relu32()), MLPLOpt(), *_MLP_SIZE)
 
 
@@ -75,7 +73,7 @@ def _learner(
 
 
 def outer_update(learner: SingleMachineGradientLearner) -> Callable[[], object]:
-    """One update per call, state carried from call to call."""
+    """Returns a function that computes one update per call and carries the state."""
     key = jax.random.PRNGKey(0)
     state = learner.init(key)
 
@@ -88,6 +86,6 @@ def outer_update(learner: SingleMachineGradientLearner) -> Callable[[], object]:
 
 
 def measured(name: str, update: Callable[[], object], scan: Scan, model_steps: int, seconds: float) -> Row:
-    """A row; `model_steps` counts those of one side of the antithetic pairs."""
+    """Returns a row; `model_steps` counts the steps of one member of each antithetic pair."""
     timings = compare(update, scan, seconds_per_block=seconds)
     return Row(name, *timings, inner_steps=2 * model_steps)

@@ -1,7 +1,7 @@
-"""The inner steps of two meta-training problems as a careful person would write them for these problems and
-nothing else: no resets, no keys, no gradient estimate, one scan.
+"""The inner steps of two meta-training problems, written by hand for these problems only: one scan, without
+resets, keys or a gradient estimate.
 
-What the library costs beyond them is the price of generality.
+The difference between the library and these programs is the cost of generality.
 """
 
 from collections.abc import Callable, Sequence
@@ -52,12 +52,12 @@ def mlp_scan(task: ImageMLP, num_tasks: int, steps: int, *, features_first: bool
     """`MLPLOpt` on both members of `num_tasks` antithetic pairs.
 
     Args:
-        task: what is trained.
-        num_tasks: pairs.
-        steps: of the scan.
-        features_first: lay features out as rows, all tensors in one product, the time features' part of the
-            first layer as a bias: the fast way, which the library takes too. Else as one first writes it,
-            features last and each tensor by itself.
+        task: the task that is trained.
+        num_tasks: number of pairs.
+        steps: length of the scan.
+        features_first: use the fast layout of the library: features as rows, all tensors in one product, and
+            the contribution of the time features to the first layer as a bias. Otherwise use the
+            straightforward layout, features last and one product per tensor.
     """
     width = 2 * num_tasks
     theta = MLPLOpt().init(jax.random.PRNGKey(0))
@@ -89,7 +89,7 @@ def mlp_scan(task: ImageMLP, num_tasks: int, steps: int, *, features_first: bool
 
 
 def _cross_entropy(params: Tree, images: jax.Array, labels: jax.Array) -> jax.Array:
-    """Of a two-layer relu network, mean over the batch."""
+    """Returns the loss of a two-layer relu network, mean over the batch."""
     first, second = params["mlp/~/linear_0"], params["mlp/~/linear_1"]
     hidden = jax.nn.relu(images @ first["w"] + first["b"])
     return -jnp.mean(jnp.sum(labels * jax.nn.log_softmax(hidden @ second["w"] + second["b"]), axis=-1))

@@ -15,7 +15,7 @@ from unspool.outer_trainers.gradient_learner import SingleMachineGradientLearner
 
 
 def main(config: str, warm_up: str) -> None:
-    """Runs as many updates as the configuration has outer steps; the first `warm_up` are not timed."""
+    """Computes all outer steps of the configuration; the first `warm_up` are not timed."""
     experiment = Experiment.from_toml(Path(config).read_text())
     estimators = [experiment.estimator(lane) for lane in range(experiment.lanes)]
     mesh = task_mesh(jax.devices()) if jax.device_count() > 1 else None

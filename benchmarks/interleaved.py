@@ -1,4 +1,4 @@
-"""Timing two things against each other on a machine that is doing other things as well.
+"""Compares the times of two functions on a machine that is not idle.
 
 Absolute times drift by tens of percent between runs; a ratio of minima or medians over alternating blocks
 does not.
@@ -25,16 +25,14 @@ class Timing:
 
     @property
     def minimum_ms(self) -> float:
-        """The least disturbed call."""
+        """Minimum over the calls."""
         return 1e3 * min(self.seconds)
 
 
 def compare(
     one: Callable[[], object], other: Callable[[], object], *, blocks: int = 8, seconds_per_block: float = 1.0
 ) -> tuple[Timing, Timing]:
-    """Calls `one` and `other` in alternating blocks, blocking on each result; both are called once before, to
-    compile.
-    """
+    """Calls `one` and `other` once to compile, then in alternating blocks, blocking on each result."""
     timings: tuple[list[float], list[float]] = ([], [])
     for call in (one, other):
         jax.block_until_ready(call())

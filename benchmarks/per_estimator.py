@@ -1,4 +1,4 @@
-"""Every estimator of the library on the two problems that the fused scans are written for."""
+"""Every estimator of the library on the two problems of `benchmarks.fused_scan`."""
 
 from collections.abc import Callable, Iterator
 
@@ -28,7 +28,7 @@ Make = Callable[[VectorizedLOptTruncatedStep, int], GradientEstimator]
 
 TRUNCATED: dict[str, Make] = {
     "TruncatedPES": lambda step, steps: TruncatedPES(step, steps),
-    "TruncatedPES, one side after the other": lambda step, steps: TruncatedPES(
+    "TruncatedPES, members in sequence": lambda step, steps: TruncatedPES(
         step, steps, stack_antithetic_samples=False
     ),
     "GPES, new noise every 50 steps": lambda step, steps: GPES(step, steps, noise_length=50),
@@ -44,7 +44,7 @@ WHOLE_EPISODES: dict[str, Make] = {
 
 
 def all_estimators(seconds: float) -> Iterator[Cost]:
-    """One line for each problem and estimator."""
+    """Returns one line for each problem and estimator."""
     yield from costs("quadratic", FixedDimQuadraticFamily(10), LearnableAdam(), 16, 50, seconds)
     family = single_task_to_family(ImageMLP_Digits8_Relu32())
     yield from costs("MLP", family, MLPLOpt(), 8, 20, seconds)
@@ -58,7 +58,7 @@ def costs(
     steps: int,
     seconds: float,
 ) -> Iterator[Cost]:
-    """The cost of each estimator on one problem; `steps` is the length of truncations."""
+    """Measures each estimator on one problem; `steps` is the length of truncations."""
     for estimators, schedule in (
         (TRUNCATED, LogUniformLengthSchedule(100, 1000)),
         (WHOLE_EPISODES, NeverEndingTruncationSchedule()),

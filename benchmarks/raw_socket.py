@@ -1,6 +1,6 @@
-"""What a connection could do at best: bytes over a loopback socket, and one byte back for each body.
+"""An upper bound for a connection: bytes over a loopback socket, with a reply of one byte for each body.
 
-`python -m benchmarks.raw_socket BODY_BYTES` prints its port and answers one connection until that closes.
+`python -m benchmarks.raw_socket BODY_BYTES` prints its port and serves one connection until it is closed.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def raw_socket(body_bytes: int) -> Iterator[Callable[[], None]]:
-    """Yields a function that sends a body to another process and waits until that has it."""
+    """Yields a function that sends a body to another process and waits for the reply."""
     command = [sys.executable, "-m", "benchmarks.raw_socket", str(body_bytes)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

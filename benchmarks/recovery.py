@@ -1,6 +1,6 @@
-"""How long a run stands still: from a worker's death until its lanes move, from the learner's until theta.
+"""Recovery times: from the kill of a worker to new estimates of its lanes, or of the learner to an update.
 
-A run of the local backend with its supervisor, as `unspool launch` starts it, and SIGKILL.
+`unspool launch` starts the run with the local backend and a supervisor; processes are killed with SIGKILL.
 """
 
 import dataclasses
@@ -56,19 +56,19 @@ task_family = { type = "FixedDimQuadraticFamily", dim = 10 }
 
 @dataclasses.dataclass(frozen=True)
 class Recovery:
-    """Seconds that each kill cost."""
+    """Recovery time in seconds after each kill."""
 
     what: str
     seconds: tuple[float, ...]
 
     def __str__(self) -> str:
-        """One line."""
+        """Returns one line."""
         each = ", ".join(f"{one:.1f}" for one in self.seconds)
         return f"{self.what:<55} median {statistics.median(self.seconds):5.1f} s   ({each})"
 
 
 def after_kills(seconds: float) -> Iterator[Recovery]:
-    """Kills workers and the learner of one run, a few times each; `seconds` is ignored."""
+    """Kills workers and the learner of one run several times; `seconds` is ignored."""
     del seconds
     with tempfile.TemporaryDirectory() as folder:
         config, run_dir = Path(folder) / "recovery.toml", Path(folder) / "run"
@@ -80,9 +80,9 @@ def after_kills(seconds: float) -> Iterator[Recovery]:
             run = str(run_dir)
             _await(run, lambda status: status.outer_step > 0 and len(status.workers) == 2)
             workers = tuple(worker_killed(run) for _ in range(KILLS))
-            yield Recovery("worker killed -> all of its lanes past where they were", workers)
+            yield Recovery("worker killed -> new estimates of all of its lanes", workers)
             learners = tuple(learner_killed(run) for _ in range(KILLS))
-            yield Recovery("learner killed -> the first update of its next life", learners)
+            yield Recovery("learner killed -> first update after its restart", learners)
         finally:
             subprocess.run([*command, "stop", str(run_dir), "--now"], check=False, capture_output=True)
 
@@ -107,7 +107,7 @@ def worker_killed(run: str) -> float:
 
 
 def learner_killed(run: str) -> float:
-    """Kills the learner; returns the seconds until its next life has made an update."""
+    """Kills the learner; returns the seconds until the first update after its restart."""
     time.sleep(_SETTLE_S)
     term = _await(run, lambda status: status.state == "RUNNING").term
     os.kill(find_run(run).endpoints().pid, signal.SIGKILL)
@@ -122,7 +122,7 @@ def _seq(status: admin_pb2.Status, lane: int) -> Any:
 
 
 def _await(run: str, holds: Callable[[admin_pb2.Status], bool]) -> admin_pb2.Status:
-    """Returns the first status of which `holds` holds."""
+    """Returns the first status for which `holds` is true."""
     end = time.perf_counter() + DEADLINE_S
     while time.perf_counter() < end:
         try:
@@ -134,4 +134,4 @@ def _await(run: str, holds: Callable[[admin_pb2.Status], bool]) -> admin_pb2.Sta
                     time.sleep(_POLL_S)
         except (LearnerUnreachableError, RunNotFoundError):
             time.sleep(_POLL_S)
-    raise TimeoutError(f"{run}: what was waited for did not happen in {DEADLINE_S:.0f} s")
+    raise TimeoutError(f"{run}: the expected status did not appear within {DEADLINE_S:.0f} s")

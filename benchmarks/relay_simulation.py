@@ -1,8 +1,9 @@
-"""Workers, relays and one learner as queues: what a tree of relays carries, from measured costs of messages.
+"""A simulation of workers, relays and one learner as queues, to find the load that a tree of relays sustains.
 
-Each process is one server with one queue, as Python's lock makes it. A worker makes an estimate every
-`period_s`, and waits if its last was not answered yet. A relay merges as `workers.relay.pushes` does: what
-comes while its last push is unanswered goes up as one. Every theta goes from the learner down the tree.
+The costs of messages are measured. Each process is a queue with one server, because of Python's global lock.
+A worker computes an estimate every `period_s`, and waits if its previous push is unanswered. A relay merges
+as `workers.relay.pushes` does: it forwards the pushes that arrive while its own previous push is unanswered
+as one push. Every theta is sent from the learner down the tree.
 """
 
 import dataclasses
@@ -27,14 +28,14 @@ ENOUGH = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """Seconds of one process's time. The defaults are those of docs/scale.md.
+    """Costs of messages, in seconds of one process unless stated.
 
     Attributes:
-        message_s: to take or to send a push or a theta, however small.
+        message_s: for sending or receiving a push or a theta of any size.
         per_mb_s: for each megabyte of it.
         part_s: at the learner, for each estimate in a merged push.
         merge_per_mb_s: at a relay, for each megabyte of each push that it merges.
-        hop_s: from one process to another, while nobody's time is taken.
+        hop_s: latency between two processes, which occupies neither.
         stream_mb: memory of one open stream.
     """
 
@@ -51,12 +52,12 @@ class Scenario:
     """A cluster.
 
     Attributes:
-        workers: that compute.
-        fan_outs: children of each relay, from the learner's own relays down; empty: workers are direct.
-        period_s: of one worker's estimates.
-        body_mb: of theta, and of a gradient.
+        workers: number of workers that compute.
+        fan_outs: children of each relay, by level from the top; empty if workers connect to the learner.
+        period_s: time between the estimates of one worker.
+        body_mb: size of theta and of a gradient.
         updates_per_s: how often theta is published.
-        duration_s: that is simulated.
+        duration_s: simulated time.
     """
 
     workers: int
@@ -69,7 +70,7 @@ class Scenario:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """One worker's n-th."""
+    """The estimate `number` of one worker."""
 
     worker: int
     number: int
@@ -78,7 +79,7 @@ class Estimate:
 
 @dataclasses.dataclass
 class Process:
-    """A learner or a relay: one thing at a time, the others wait."""
+    """A learner or a relay: it processes one message at a time, and the others wait."""
 
     parent: "Process | None"
     children: int = 0
@@ -88,7 +89,7 @@ class Process:
     waiting: list[list[Estimate]] = dataclasses.field(default_factory=list)
 
     def work(self, now_s: float, cost_s: float) -> float:
-        """Returns when something that comes now and costs so much is done."""
+        """Returns when work that arrives at `now_s` and takes `cost_s` is done."""
         self.free_s = max(self.free_s, now_s) + cost_s
         self.busy_s += cost_s
         return self.free_s
@@ -96,17 +97,17 @@ class Process:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a simulation came to.
+    """The result of a simulation.
 
     Attributes:
-        made: estimates that workers finished.
-        accepted: those that the learner took, in that order.
-        pushes: that brought them.
-        learner_share: of the learner's time that was taken, pushes and thetas together.
-        relay_share: the same of the busiest relay.
-        thetas_mb: sent by the learner.
+        made: number of estimates that workers finished.
+        accepted: the estimates that the learner accepted, in order.
+        pushes: the number of pushes that contained them.
+        learner_share: fraction of time that the learner was busy with pushes and thetas.
+        relay_share: the same for the busiest relay.
+        thetas_mb: megabytes of thetas that the learner sent.
         latency_s: mean time from an estimate to its acceptance.
-        memory_mb: of the learner's streams, and of the largest queue of bodies before it.
+        memory_mb: memory of the learner's streams and of its longest queue of bodies.
     """
 
     made: int
@@ -120,7 +121,7 @@ class Outcome:
 
 
 class Simulation:
-    """One scenario, from an idle cluster on."""
+    """A simulation of one scenario that starts with an idle cluster."""
 
     def __init__(self, scenario: Scenario, costs: Costs, seed: int = 0) -> None:
         self._scenario = scenario
@@ -136,7 +137,7 @@ class Simulation:
         self._pushes = self._thetas = self._queued = self._most_queued = 0
 
     def run(self) -> Outcome:
-        """Returns what happened until the end of the duration."""
+        """Runs the simulation for the duration of the scenario."""
         scenario = self._scenario
         for worker in range(scenario.workers):
             self._at(self._draws.uniform(0.0, scenario.period_s), lambda s, w=worker: self._make(w, s))
@@ -147,7 +148,7 @@ class Simulation:
         return self._outcome()
 
     def _build(self) -> list[Process]:
-        """Makes the tree from the workers up; returns each worker's parent."""
+        """Builds the tree; returns the parent of each worker."""
         scenario = self._scenario
         counts = [scenario.workers]
         for fan_out in reversed(scenario.fan_outs):
@@ -179,7 +180,7 @@ class Simulation:
     def _send(
         self, parts: list[Estimate], to: Process, now_s: float, answered: Callable[[float], None]
     ) -> None:
-        """Lets a push arrive, be worked on, and be answered."""
+        """Schedules the arrival, the processing and the answer of a push."""
 
         def arrive(arrived_s: float) -> None:
             if to is self._learner:
@@ -220,7 +221,7 @@ class Simulation:
         self._flush(relay, now_s)
 
     def _publish(self, now_s: float) -> None:
-        """Sends a theta to everybody; the learner's next one waits until it has."""
+        """Sends a theta to all children; the learner publishes the next one only after that."""
         for process in (self._learner, *self._relays):
             sent_s = process.work(now_s, process.children * self._message_s())
             if process is self._learner:
@@ -247,14 +248,14 @@ class Simulation:
         )
 
 
-def carries(scenario: Scenario, outcome: Outcome) -> bool:
-    """Whether the learner has nearly all estimates that unhindered workers would have made by now."""
+def sustains(scenario: Scenario, outcome: Outcome) -> bool:
+    """Whether the learner accepted nearly all estimates that workers without any waiting would have made."""
     wanted = scenario.workers * scenario.duration_s / scenario.period_s
     return len(outcome.accepted) >= ENOUGH * wanted
 
 
-def on_paper(seconds: float) -> Iterator[str]:
-    """Measures what messages cost, and prints what trees of relays carry at those costs."""
+def simulated(seconds: float) -> Iterator[str]:
+    """Measures the costs of messages, and yields the lines of the simulations with these costs."""
     costs = measured_costs(seconds)
     yield f"{costs}"
     for body_mb in BODIES_MB:
@@ -262,7 +263,7 @@ def on_paper(seconds: float) -> Iterator[str]:
 
 
 def table(costs: Costs, body_mb: float) -> Iterator[str]:
-    """One line for each tree and number of workers, and each tree's limit."""
+    """Yields a line for each tree and number of workers, and the limit of each tree."""
     yield f"gradients of {body_mb:g} MB, one a second from each worker, and a theta a second"
     yield (
         f"{'relays':<8} {'workers':>7} {'accepted/s':>10} {'pushes/s':>8} {'learner':>7} {'relay':>5} "
@@ -270,17 +271,17 @@ def table(costs: Costs, body_mb: float) -> Iterator[str]:
     )
     for fan_outs in TREES:
         name = " x ".join(map(str, fan_outs)) or "none"
-        carried = 0
+        sustained = 0
         for workers in WORKERS:
             scenario = Scenario(workers, fan_outs, body_mb=body_mb)
             outcome = Simulation(scenario, costs).run()
-            carried = workers if carries(scenario, outcome) else carried
+            sustained = workers if sustains(scenario, outcome) else sustained
             yield row(name, scenario, outcome)
-        yield f"{name:<8} carries {carried} workers"
+        yield f"{name:<8} sustains {sustained} workers"
 
 
 def row(name: str, scenario: Scenario, outcome: Outcome) -> str:
-    """One line of the table."""
+    """Returns one line of the table."""
     per_s = 1.0 / scenario.duration_s
     return (
         f"{name:<8} {scenario.workers:>7} {len(outcome.accepted) * per_s:>10.0f} "
@@ -291,7 +292,7 @@ def row(name: str, scenario: Scenario, outcome: Outcome) -> str:
 
 
 def measured_costs(seconds: float) -> Costs:
-    """Returns what messages cost on this machine, now."""
+    """Returns the current costs of messages on this machine."""
     cost = transport.measure_cost(seconds)
     return dataclasses.replace(
         Costs(),
@@ -302,7 +303,7 @@ def measured_costs(seconds: float) -> Costs:
 
 
 def _merge_per_mb_s() -> float:
-    """Times the mean of a few gradients of a megabyte."""
+    """Measures how long the mean of several gradients of one megabyte takes."""
     leaf = np.ones(250_000, np.float32)
     schema = codec.schema_of([leaf])
     push = learner_pb2.GradientEstimatorOut(weight=1.0)

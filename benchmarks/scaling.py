@@ -1,4 +1,4 @@
-"""How one PES estimate grows with the number of tasks, the truncation and the size of theta."""
+"""The cost of one PES estimate by number of tasks, length of truncations and size of theta."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ VALUES = {"num_tasks": (2, 8, 32), "trunc_length": (10, 20, 100), "hidden_size":
 
 
 def growth(seconds: float) -> Iterator[Cost]:
-    """One line for each size: the MLP problem, and it with one of its three sizes changed."""
+    """Returns one line for the MLP problem, and one for each change of one of its three sizes."""
     yield of_sizes("MLP, " + ", ".join(f"{name} {size}" for name, size in BASE.items()), BASE, seconds)
     for name, values in VALUES.items():
         for value in values:

@@ -1,4 +1,4 @@
-"""The service with one worker against the loop in one process that computes the same theta."""
+"""The service with one worker, compared with a loop in one process that computes the same theta."""
 
 import csv
 import dataclasses
@@ -32,19 +32,19 @@ num_tasks = 8
 truncation_schedule = {{ type = "LogUniformLengthSchedule", min_length = 100, max_length = 1000 }}
 task_family = {{ type = "ImageMLP_Digits8_Relu32" }}
 """
-# Both sides with the same number of XLA threads, which also makes their bits equal.
+# Both sides use the same number of XLA threads, which also makes their results equal to the bit.
 ENVIRONMENT = {**os.environ, "PJRT_NPROC": "1", "JAX_PLATFORMS": "cpu"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Updates per second of each side, the best of some alternating rounds."""
+    """Updates per second of each side, the best of several alternating rounds."""
 
     in_process: float
     services: dict[str, float]
 
     def __str__(self) -> str:
-        """One line per backend."""
+        """Returns one line per backend."""
         return "\n".join(
             f"service, 1 worker ({backend:<5})    {rate:6.2f} updates/s   "
             f"in-process loop {self.in_process:6.2f} updates/s   ratio {rate / self.in_process:5.2f}"
@@ -53,7 +53,7 @@ class Row:
 
 
 def against_in_process(seconds: float) -> Row:
-    """Runs each side some times in turn; `seconds` is ignored, the number of updates is fixed."""
+    """Runs both sides several times in turn; `seconds` is ignored, because the number of updates is fixed."""
     del seconds
     in_process, services = [], {"local": [0.0], "ray": [0.0]}
     with tempfile.TemporaryDirectory() as folder:
@@ -67,13 +67,13 @@ def against_in_process(seconds: float) -> Row:
 
 
 def rate_of_loop(config: Path) -> float:
-    """Updates per second of `SingleMachineGradientLearner`, in a process of its own."""
+    """Updates per second of `SingleMachineGradientLearner`, in a separate process."""
     command = [sys.executable, "-m", "benchmarks.in_process", str(config), str(WARM_UP)]
     return float(subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, text=True).stdout)
 
 
 def rate_of_service(config: Path, backend: str, run_dir: Path) -> float:
-    """Updates per second of a launched run, between its own records of two outer steps."""
+    """Updates per second of a launched run, from its records of two outer steps."""
     command = [sys.executable, "-m", "service", "launch", str(config)]
     options = ["--backend", backend, "--workers", "1", "--run-dir", str(run_dir)]
     subprocess.run([*command, *options], env=ENVIRONMENT, check=True, capture_output=True)

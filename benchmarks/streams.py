@@ -1,4 +1,4 @@
-"""What workers cost that do nothing, and whether a learner's memory grows with what has passed through it."""
+"""The cost of idle workers, and the growth of a learner's memory with the number of pushes."""
 
 import contextlib
 import itertools
@@ -17,7 +17,7 @@ LEGS, PROCESSES, LEG_STREAMS, LEG_PUSHES = 5, 2, 4, 2500
 
 
 def idle_and_flat(seconds: float) -> Iterator[str]:
-    """Idle streams, then 10^5 small pushes; `seconds` is ignored."""
+    """Measures idle streams, then 10^5 small pushes; `seconds` is ignored."""
     del seconds
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -33,7 +33,7 @@ def idle_and_flat(seconds: float) -> Iterator[str]:
 
 
 def idle_streams(learner: BareLearner) -> str:
-    """The share of a core and the memory that they take, each with a heartbeat every five seconds."""
+    """Measures CPU and memory of idle streams, each with a heartbeat every five seconds."""
     before_mb = learner.resident_mb
     command = [sys.executable, "-m", "benchmarks.bare_worker", learner.address, "idle", str(STREAMS), "0"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -52,7 +52,7 @@ def idle_streams(learner: BareLearner) -> str:
 
 
 def memory_over_pushes(learner: BareLearner) -> str:
-    """Memory after each fifth of 10^5 pushes; the first fifth fills what is bounded."""
+    """Measures memory after each fifth of 10^5 pushes; the first fifth fills the bounded buffers."""
     with contextlib.closing(load(learner.address, PROCESSES, LEG_STREAMS, LEG_PUSHES)) as legs:
         sizes = [learner.resident_mb for _ in itertools.islice(legs, LEGS)]
     pushes = LEGS * PROCESSES * LEG_STREAMS * LEG_PUSHES

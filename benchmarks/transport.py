@@ -1,7 +1,7 @@
-"""What the way to the learner costs: large pushes, small pushes, many small pushes, and where the time goes.
+"""The cost of transport to the learner: large pushes, small pushes, many small pushes, and their parts.
 
-The learner is real but for the outer update (`benchmarks.bare_learner`). Ratios are of one run: both sides in
-turn, in the same minute.
+The learner is complete except for the outer update (`benchmarks.bare_learner`). Ratios compare both sides in
+turn, in one run.
 """
 
 import contextlib
@@ -30,12 +30,12 @@ PROCESSES, STREAMS, PUSHES = 2, 4, 500
 
 @dataclasses.dataclass(frozen=True)
 class PushCost:
-    """What each kind of push costs, for models of larger systems.
+    """The cost of pushes, for models of larger systems.
 
     Attributes:
-        small_cpu_s: of the learner, for one push of 10 KiB.
-        cpu_s_per_mb: of the learner, for each further megabyte of a push.
-        small_p50_s: until a push of 10 KiB is accepted, on an idle learner.
+        small_cpu_s: CPU time of the learner for one push of 10 KiB.
+        cpu_s_per_mb: CPU time of the learner for each further megabyte of a push.
+        small_p50_s: median time until an idle learner accepts a push of 10 KiB.
     """
 
     small_cpu_s: float
@@ -44,7 +44,7 @@ class PushCost:
 
 
 def all_parts(seconds: float) -> Iterator[str]:
-    """One line for each of them; blocks take `seconds`."""
+    """Yields a line for each part; a block takes `seconds`."""
     large, large_line = large_push(seconds)
     yield large_line
     yield from where_the_time_goes()
@@ -56,18 +56,18 @@ def all_parts(seconds: float) -> Iterator[str]:
 
 
 def measure_cost(seconds: float) -> PushCost:
-    """The costs alone."""
+    """Measures only the costs."""
     return cost_of(large_push(seconds)[0], small_push(seconds)[0], many_pushes()[0])
 
 
 def cost_of(large_cpu_s: float, small_p50_s: float, small_cpu_s: float) -> PushCost:
-    """Splits costs into what each push costs and what each byte does."""
+    """Separates the cost per push from the cost per byte."""
     per_mb = (large_cpu_s - small_cpu_s) / (LARGE / 1e6)
     return PushCost(small_cpu_s, max(0.0, per_mb), small_p50_s)
 
 
 def large_push(seconds: float) -> tuple[float, str]:
-    """32 MiB to the learner against 32 MiB through a socket: the learner's CPU time for one, and a line."""
+    """Compares pushes of 32 MiB with a socket; returns the learner's CPU time per push, and a line."""
     with _learner(LARGE, batch=4) as learner, _worker(learner) as push, raw_socket(LARGE) as raw:
         before_s, pushes = learner.cpu_s, 0
         ours, theirs = _alternate(push, raw, seconds)
@@ -82,7 +82,7 @@ def large_push(seconds: float) -> tuple[float, str]:
 
 
 def small_push(seconds: float) -> tuple[float, str]:
-    """10 KiB until it is accepted, against 10 KiB and a byte back: the median, and a line."""
+    """Compares pushes of 10 KiB with a socket and a reply of one byte; returns the median, and a line."""
     with _learner(SMALL, batch=64) as learner, _worker(learner) as push, raw_socket(SMALL) as raw:
         ours, theirs = (statistics.median(times) for times in _alternate(push, raw, seconds))
     line = (
@@ -93,7 +93,7 @@ def small_push(seconds: float) -> tuple[float, str]:
 
 
 def many_pushes() -> tuple[float, str]:
-    """Pushes of 10 KiB by several processes at once: the learner's CPU time for one, and a line."""
+    """Pushes 10 KiB from several processes; returns the learner's CPU time per push, and a line."""
     total = PROCESSES * STREAMS * PUSHES
     with _learner(SMALL, batch=64, lanes=PROCESSES * STREAMS) as learner:
         before_s = learner.cpu_s
@@ -102,13 +102,13 @@ def many_pushes() -> tuple[float, str]:
         cpu_s = (learner.cpu_s - before_s) / total
     line = (
         f"pushes of 10 KiB, {PROCESSES} x {STREAMS} streams {total / wall_s:6.0f} pushes/s   learner's CPU "
-        f"{1e6 * cpu_s:.0f} us each: at most {1 / cpu_s:.0f}/s with a core of its own"
+        f"{1e6 * cpu_s:.0f} us each: at most {1 / cpu_s:.0f}/s on one core"
     )
     return cpu_s, line
 
 
 def load(address: str, processes: int, streams: int, pushes: int) -> Generator[list[float], None, None]:
-    """Lets some processes push at once, again and again; yields the seconds that each took."""
+    """Repeatedly lets several processes push at the same time; yields the seconds of each repetition."""
     command = [sys.executable, "-m", "benchmarks.bare_worker", address]
     with contextlib.ExitStack() as cleanup:
         running = [
@@ -133,7 +133,7 @@ def load(address: str, processes: int, streams: int, pushes: int) -> Generator[l
 
 
 def where_the_time_goes() -> Iterator[str]:
-    """What Python does to 32 MiB at either end, each step by itself; gRPC's own copies come on top."""
+    """Measures each step that Python performs on 32 MiB at both ends, without the copies made by gRPC."""
     body = bytes(LARGE)
     messages = [WorkerMessage(chunk=chunk) for chunk in codec.chunks(body, 1, CHUNK)]
     wire = [message.SerializeToString() for message in messages]
@@ -142,7 +142,7 @@ def where_the_time_goes() -> Iterator[str]:
         "sender: cut, checksum, wrap": lambda: [
             WorkerMessage(chunk=chunk) for chunk in codec.chunks(body, 1, CHUNK)
         ],
-        "  of that the checksum": lambda: zlib.crc32(body),
+        "  of which checksum": lambda: zlib.crc32(body),
         "sender: serialise": lambda: [message.SerializeToString() for message in messages],
         "receiver: parse": lambda: [WorkerMessage.FromString(one) for one in wire],
         "receiver: check and assemble": lambda: _assemble(messages),
@@ -177,7 +177,7 @@ def _worker(learner: BareLearner) -> Iterator[Callable[[], None]]:
 def _alternate(
     one: Callable[[], None], other: Callable[[], None], seconds: float
 ) -> tuple[list[float], list[float]]:
-    """Calls each in alternating blocks; returns the seconds of each call."""
+    """Calls both in alternating blocks; returns the seconds of each call."""
     timings: tuple[list[float], list[float]] = ([], [])
     one()
     other()

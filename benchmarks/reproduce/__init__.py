@@ -1,1 +1,1 @@
-"""Experiments of the papers behind the estimators, run again, with a bar that each row must clear."""
+"""Experiments from the papers behind the estimators, repeated, with a bar that each row must clear."""

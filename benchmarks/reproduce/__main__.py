@@ -1,7 +1,7 @@
-"""`make reproduce`: every experiment, or those named on the command line.
+"""`make reproduce`: runs all experiments, or those named on the command line.
 
-Prints a table for each and puts it, with its figure, into `docs/reproduction.md`. Exits with 1 if a row
-misses its bar.
+It prints a table for each experiment, writes table and figure to `docs/reproduction.md`, and exits with 1 if
+a row misses its bar.
 """
 
 import argparse
@@ -28,27 +28,27 @@ _DOCS = Path(__file__).parents[2] / "docs"
 
 
 class Experiment(Protocol):
-    """A module that reproduces something."""
+    """A module that repeats an experiment."""
 
     NAME: str
 
     def run(self, quick: bool) -> report.Result:
-        """The experiment; `quick` with fewer seeds and samples, to see that it works."""
+        """Runs the experiment; `quick` uses fewer seeds and samples, to check that it works."""
 
 
 def main() -> int:
     """Runs the experiments of the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reproduce", description=__doc__)
-    parser.add_argument("names", nargs="*", default=[], help=f"of {', '.join(EXPERIMENTS)}; all by default")
+    parser.add_argument("names", nargs="*", default=[], help=f"from {', '.join(EXPERIMENTS)}; default: all")
     parser.add_argument(
-        "--quick", action="store_true", help="fewer seeds and samples; the page stays as it is"
+        "--quick", action="store_true", help="fewer seeds and samples; does not change the page"
     )
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in EXPERIMENTS]
     if unknown:
         parser.error(f"unknown experiment {unknown[0]!r}; choose from {', '.join(EXPERIMENTS)}")
     failures = sum(_reproduce(name, arguments.quick) for name in arguments.names or EXPERIMENTS)
-    print("every bar is cleared" if not failures else f"{failures} rows miss their bar")
+    print("all bars are cleared" if not failures else f"{failures} rows miss their bar")
     return int(failures > 0)
 
 
@@ -66,7 +66,7 @@ def _reproduce(name: str, quick: bool) -> int:
 
 
 def _document(name: str, result: report.Result) -> None:
-    """Puts table and figure into the experiment's block of the page."""
+    """Writes table and figure into the experiment's block of the page."""
     picture = None
     if result.figure is not None:
         picture = f"images/reproduce_{name}.png"

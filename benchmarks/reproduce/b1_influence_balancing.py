@@ -1,4 +1,4 @@
-"""B1, influence balancing: truncated gradients go the wrong way, unbiased estimates of one step do not.
+"""B1, influence balancing: truncated gradients have the wrong sign, unbiased estimates of one step do not.
 
 The figure of Vicol, Metz and Sohl-Dickstein, ICML 2021, and noise reuse at small populations.
 """
@@ -30,11 +30,12 @@ _LEARNING_RATE, _NUM_STEPS, _STD = 1e-4, 3000, 0.1
 _STEPS_FROM_SCRATCH = 500
 _GOOD_LOSS = 1e-2
 _NOTES = """\
-`InfluenceBalancing` with 23 units, never reset; SGD with learning rate 1e-4 for 3000 outer steps; the loss
-of an estimate is that of its last step. N counts antithetic pairs, std 0.1. The loss shown is that after
-500 steps from scratch under the theta reached: 8 at the start. Five seeds. Real-time recurrent learning is
-`DODGE` with as many directions as theta has dimensions, here one. UORO is left out: with its variance it
-needs a tenth of the learning rate and several times the steps."""
+The system is `InfluenceBalancing` with 23 units, which is never reset. Theta is trained by SGD with
+learning rate 1e-4 for 3000 outer steps; the loss of an estimate is that of its last step. N is the number
+of antithetic pairs, std is 0.1. The table shows, for five seeds, the loss after 500 steps from the
+initial state under the trained theta; it is 8 under the initial theta. Real-time recurrent learning
+(RTRL) is `DODGE` with as many directions as theta has dimensions, here one. UORO is omitted: because of
+its variance it needs a tenth of the learning rate and several times the steps."""
 
 
 class _Case(NamedTuple):
@@ -43,8 +44,8 @@ class _Case(NamedTuple):
     Attributes:
         name: of the estimator.
         estimator: with its truncation and its number of tasks.
-        bar: what is to be shown, in words.
-        holds: whether it is, from the losses `[seeds, outer steps]`.
+        bar: the criterion in words.
+        holds: whether the losses `[seeds, outer steps]` meet it.
     """
 
     name: str
@@ -63,7 +64,7 @@ def run(quick: bool) -> Result:
 
 
 def _losses(estimator: GradientEstimator, num_seeds: int) -> np.ndarray:
-    """`[seeds, outer steps]`, from scratch."""
+    """`[seeds, outer steps]`, losses from the initial state under each theta."""
     recipe = Recipe(estimator, optax.sgd(_LEARNING_RATE), _NUM_STEPS)
     drives = trained(recipe, num_seeds)["drive"]
     return np.asarray(jax.jit(jax.vmap(jax.vmap(_loss_from_scratch)))(drives))
@@ -85,7 +86,7 @@ def _row(case: _Case, losses: np.ndarray) -> Row:
 
 
 def _first_good(losses: np.ndarray) -> np.ndarray:
-    """`[seeds]`: the first outer step with a good loss; one more than there are if there is none."""
+    """`[seeds]`: the first outer step with a good loss, or the number of outer steps plus one."""
     is_good = losses < _GOOD_LOSS
     return np.where(is_good.any(axis=1), is_good.argmax(axis=1) + 1, losses.shape[1] + 1)
 
@@ -95,7 +96,7 @@ def _ends_below(bound: float) -> Callable[[np.ndarray], bool]:
 
 
 def _ends_above(bound: float, share: float = 1.0) -> Callable[[np.ndarray], bool]:
-    # Not "not below": a loss that is not finite any more has diverged as well.
+    # Written as `not <`, so that a loss that is not finite counts as diverged.
     return lambda losses: bool(np.mean(~(losses[:, -1] < bound)) >= share)
 
 

@@ -1,4 +1,4 @@
-"""B3, fitting the Lorenz system: noise that lasts for an episode, against noise of each truncation.
+"""B3, fitting the Lorenz system: noise reused for an episode, compared with noise for each truncation.
 
 The figure of Li, Harrison, Sohl-Dickstein, Smith and Metz, NeurIPS 2023.
 """
@@ -35,39 +35,41 @@ NAME = "Lorenz system"
 _EPISODE, _TRUNCATION = LorenzFit().episode_length, 100
 _BURN_IN = _EPISODE // _TRUNCATION
 _STD = 0.04
-_BETWEEN_ENDS = 9  # no divisor of the 20 truncations of an episode, for theta may follow them round
+_BETWEEN_ENDS = 9  # not a divisor of the 20 truncations of an episode, because theta may oscillate with them
 _SOLVED = 70.0  # a smoothed loss in the right basin
 _NOTES = f"""\
-`LorenzFit`: two parameters from a trajectory of 2,000 steps, truncations of 100, SGD, std {_STD}, N
-antithetic pairs, as many in each truncation of an episode as in any other. They are burnt in for an episode
-before the first update: without it the first gradients are all of the beginnings of episodes.
+`LorenzFit` estimates two parameters from a trajectory of 2,000 steps, with truncations of 100, SGD, std
+{_STD} and N antithetic pairs, which are distributed evenly over the truncations of an episode. The
+unrolls run for one episode before the first update; otherwise the first gradients would see only the
+beginnings of episodes.
 
-Shown is the loss smoothed by {NUM_PERTURBATIONS} fixed perturbations of that std, and the distance to
-the true theta: means over the last 200 outer steps, the lowest and the highest of 5 seeds (3 with N=20; 1
-where nothing is random, or nothing moves). At the start they are 326 and 0.89. The truth itself has 55,
-so the minimum of the smoothed loss is elsewhere.
+The table shows the loss smoothed by {NUM_PERTURBATIONS} fixed perturbations of that std, and the distance
+to the true theta. Both are means over the last 200 outer steps; the table gives the lowest and the
+highest of 5 seeds (3 with N=20; 1 if nothing is random, or theta does not move). At the start they are
+326 and 0.89. The true theta has a smoothed loss of 55, so it is not the minimum of the smoothed loss.
 
-Three bars are not those that were set beforehand. `TruncatedES` here carries on the state of the positive
-member and ends in the wrong basin at 69 or above; the bar of 70 was for the variant that carries on the
-unperturbed state, and is 65 now. PES with its rate cut was to end below 58 in every seed: of 15 seeds tried
-14 did, so four fifths are asked for. DODGE was to stay at 290 or above in one seed: its derivatives are
-heavy-tailed here, and single jumps of theta move the loss, so half of the seeds are asked for, and that none
-finds the basin.
+Three bars differ from those that were set beforehand. The `TruncatedES` of this library continues from
+the state of the positive member and ends in the wrong basin at 69 or above; the bar of 70 was meant for
+the variant that continues from the unperturbed state, and is now 65. PES with a reduced learning rate was
+expected to end below 58 in every seed; 14 of 15 seeds did, so the bar requires four fifths. DODGE was
+expected to stay at 290 or above in its one seed. Its derivatives are heavy-tailed here, and single jumps
+of theta change the loss, so the bar requires this for half of the seeds, and that no seed finds the
+basin.
 
-PES with its rate cut at step 1000, as in the paper, is left out: that training goes on for three times as
-long. UORO is left out: its variance is too high. The last row is the time to a smoothed loss of {_SOLVED:g}
-in inner steps one after another, for each of 9 seeds: NRES with N=20 against FullES with N=3, by medians.
-Either goes astray in some seeds."""
+PES with its learning rate reduced at step 1000, as in the paper, is omitted, because that training takes
+three times as long. UORO is omitted because its variance is too high. The last row compares NRES with
+N=20 and FullES with N=3: the number of sequential inner steps until the smoothed loss is {_SOLVED:g}, for
+each of 9 seeds. Its bar applies to the medians, because either of them diverges in some seeds."""
 
 
 class _Outcome(NamedTuple):
-    """How training went, for each seed.
+    """The course of training for each seed.
 
     Attributes:
-        outer_steps: `[points]`, where the curve was looked at.
+        outer_steps: `[points]`, at which the curve was evaluated.
         curve: `[seeds, points]`, smoothed losses.
         loss: `[seeds]`, smoothed, at the end.
-        distance: `[seeds]`, to the truth, at the end.
+        distance: `[seeds]`, to the true theta, at the end.
         log_a: `[seeds]`, at the end.
     """
 
@@ -79,12 +81,12 @@ class _Outcome(NamedTuple):
 
 
 class _Bar(NamedTuple):
-    """What is to be shown.
+    """A criterion.
 
     Attributes:
-        words: for the table.
-        holds: `[seeds]`, for which seeds it is.
-        share: of the seeds for which it must be.
+        words: its text in the table.
+        holds: `[seeds]`, whether each seed meets it.
+        share: the fraction of seeds that must meet it.
     """
 
     words: str
@@ -92,11 +94,11 @@ class _Bar(NamedTuple):
     share: float = 1.0
 
     def in_share(self, share: float) -> "_Bar":
-        """The same bar for a share of the seeds."""
+        """Returns the same criterion for a fraction of the seeds."""
         return self._replace(words=f"{self.words} in {share:.0%} of seeds", share=share)
 
     def passes(self, outcome: _Outcome) -> bool:
-        """Whether enough seeds show it."""
+        """Whether enough seeds meet the criterion."""
         return bool(self.holds(outcome).mean() >= self.share)
 
 
@@ -119,8 +121,8 @@ class _Case(NamedTuple):
     Attributes:
         name: of the estimator.
         recipe: how theta is trained.
-        bars: what is to be shown.
-        num_seeds: of the experiment.
+        bars: the criteria.
+        num_seeds: number of seeds.
     """
 
     name: str
@@ -134,7 +136,7 @@ def run(quick: bool) -> Result:
     cases = [case._replace(num_seeds=1) if quick else case for case in _cases()]
     outcomes = {case.name: _outcome(case.recipe, case.num_seeds) for case in cases}
     rows = [_row(case, outcomes[case.name]) for case in cases]
-    # Noise that is shared must be the better choice, seed by seed, at the same learning rate.
+    # At the same learning rate, NRES must end below PES in every seed.
     nres, pes = outcomes[cases[0].name].loss, outcomes[cases[2].name].loss
     rows.append(Row(("NRES below PES", "", ""), "in every seed", bool(nres.max() < pes.min())))
     rows.append(_latency(1 if quick else 9))
@@ -171,17 +173,21 @@ def _row(case: _Case, outcome: _Outcome) -> Row:
 
 
 def _latency(num_seeds: int) -> Row:
-    """NRES with a small population against the best robust FullES, by steps to a good smoothed loss."""
+    """NRES with a small population and the best robust FullES, by steps to a good smoothed loss."""
     of_nres = _steps_to_solve(_online(_nres(20), 2e-5, 1000), num_seeds) * _TRUNCATION
     of_full_es = _steps_to_solve(_whole(_full_es(3), 3e-5, 500), num_seeds) * _EPISODE
     is_faster = np.median(of_full_es) >= 5 * np.median(of_nres)
     is_cheaper = 3 * np.median(of_full_es) >= 20 * np.median(of_nres)
     cells = (
-        "NRES N=20 against FullES N=3",
-        f"steps: {_range(of_nres)} against {_range(of_full_es)}",
-        f"of all pairs: {_range(of_nres * 20)} against {_range(of_full_es * 3)}",
+        "NRES N=20, FullES N=3",
+        f"steps: {_range(of_nres)}; {_range(of_full_es)}",
+        f"of all pairs: {_range(of_nres * 20)}; {_range(of_full_es * 3)}",
     )
-    return Row(cells, "a fifth of the steps, no more of all pairs", bool(is_faster and is_cheaper))
+    return Row(
+        cells,
+        "NRES: at most 1/5 of the steps, no more of all pairs",
+        bool(is_faster and is_cheaper),
+    )
 
 
 def _steps_to_solve(recipe: Recipe, num_seeds: int) -> np.ndarray:
@@ -225,7 +231,7 @@ def _online(estimator: GradientEstimator, learning_rate: float | optax.Schedule,
 
 
 def _spread_evenly(unroll_state: Any) -> Any:
-    """First episodes of every length in turn, so that an estimate sees each truncation equally often."""
+    """Gives the first episodes every length in turn, so that estimates see all truncations equally often."""
 
     def spread(node: Any) -> Any:
         if not isinstance(node, EpisodeClock) or len(node.step) == 1:

@@ -1,4 +1,4 @@
-"""The loss of a Lorenz fit as evolution strategies see it: smoothed by perturbations of theta."""
+"""The objective of evolution strategies for the Lorenz fit: its loss smoothed by perturbations of theta."""
 
 import functools
 
@@ -13,7 +13,7 @@ NUM_PERTURBATIONS = 500
 
 @functools.partial(jax.jit, static_argnums=1)
 def smoothed_losses(thetas: Theta, std: float) -> jax.Array:
-    """`[a, b]`, of thetas with leaves `[a, b]`: means over the same perturbations for each."""
+    """Returns `[a, b]` for thetas with leaves `[a, b]`: means over the same perturbations."""
     noise = std * jax.random.normal(jax.random.PRNGKey(1), (2, NUM_PERTURBATIONS))
 
     def of_theta(theta: Theta) -> Scalar:
@@ -24,7 +24,7 @@ def smoothed_losses(thetas: Theta, std: float) -> jax.Array:
 
 
 def _loss(theta: Theta) -> Scalar:
-    """The mean over an episode, whose single losses are not kept: there are many thetas."""
+    """Returns the mean over an episode without storing its losses, because there are many thetas."""
     system, key = LorenzFit(), jax.random.PRNGKey(0)
 
     def step(_: jax.Array, carry: tuple[PyTree, Scalar]) -> tuple[PyTree, Scalar]:

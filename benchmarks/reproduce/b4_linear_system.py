@@ -1,4 +1,4 @@
-"""A system whose losses are linear in what theta was at every step, and the variance of estimates of it.
+"""A system whose losses are linear in the theta of each step, and the variance of its estimates.
 
 The closed form: let a worker be at a truncation of W steps, with m noises drawn since the episode began, and
 let `G_j` be the gradient of the truncation's mean loss with respect to theta under noise j. The estimate of
@@ -35,10 +35,10 @@ class LinearState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LinearSystem(TruncatedStep):
-    """`x_t = decay x_{t-1} + g_t . theta`, started anew after 64 steps; the loss of a step is `x_t`.
+    """`x_t = decay x_{t-1} + g_t . theta`, reset after 64 steps; the loss of a step is `x_t`.
 
-    `decay` and all `g_t` are the `LinearLosses.data` that a step is given, so that one compiled program
-    serves them all.
+    Steps receive `decay` and all `g_t` as data (`LinearLosses.data`), so all systems share one compiled
+    program.
     """
 
     def outer_init(self, key: PRNGKey) -> Theta:
@@ -63,7 +63,7 @@ class LinearSystem(TruncatedStep):
 
 @dataclasses.dataclass(frozen=True)
 class LinearLosses:
-    """What a `LinearSystem` sums up, and what follows from it on paper.
+    """The gradients of a `LinearSystem`, and closed forms that follow from them.
 
     Attributes:
         gradients: the same `g_t` at all steps, independent normal ones, or one that changes sign half-way.
@@ -75,7 +75,7 @@ class LinearLosses:
 
     @property
     def data(self) -> ResidentData:
-        """For the steps of a `LinearSystem`."""
+        """The data for the steps of a `LinearSystem`."""
         return ResidentData((jnp.float32(self.decay), jnp.asarray(self.gradients_of_steps(), jnp.float32)))
 
     def gradients_of_steps(self) -> npt.NDArray[np.float64]:

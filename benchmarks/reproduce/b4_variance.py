@@ -1,4 +1,4 @@
-"""B4, variance: the closed form on linear systems, and what reusing noise is worth on the Lorenz system.
+"""B4, variance: the closed form on linear systems, and the benefit of noise reuse on the Lorenz system.
 
 Li, Harrison, Sohl-Dickstein, Smith and Metz, NeurIPS 2023, https://arxiv.org/abs/2304.12180.
 """
@@ -37,19 +37,21 @@ _LORENZ_SAMPLES, _LORENZ_SAMPLES_QUICK = 2000, 200
 _LORENZ_POINTS = {"start": 0.0, "middle": 0.5, "near the optimum": 0.9}
 _LEAST_RATIO = 6.0
 
-_NOTES = f"""**Closed form.** Losses that are linear in every step's copy of theta ({DIM} dimensions, episodes
-of {NUM_STEPS} steps, truncations of {WINDOW}): the variance of one antithetic pair's estimate at a random
-truncation, over the squared length of the gradient, by the closed form and measured. Noise lasts K steps: K
-= {WINDOW} is PES, K = {NUM_STEPS} NRES. FullES has d + 1.
+_NOTES = f"""\
+**Closed form.** The losses are linear in each step's copy of theta ({DIM} dimensions, episodes of
+{NUM_STEPS} steps, truncations of {WINDOW}). The rows compare the measured variance of one antithetic
+pair's estimate at a random truncation with the closed form, relative to the squared length of the
+gradient. Noise is drawn every K steps: K = {WINDOW} is PES, K = {NUM_STEPS} is NRES. The closed form of
+FullES is d + 1.
 
-**Lorenz.** Total variance of one pair's estimate at a random truncation of {_LORENZ_WINDOW} of
-{_LORENZ_STEPS} steps, std {_LORENZ_STD}, at three thetas on the way from the start to the truth. At
-equal compute, one estimate of FullES is held against the mean of {_LORENZ_STEPS // _LORENZ_WINDOW}
-independent truncations."""
+**Lorenz.** The rows show the total variance of one pair's estimate at a random truncation of
+{_LORENZ_WINDOW} of {_LORENZ_STEPS} steps, with std {_LORENZ_STD}, at three thetas between the start and
+the true theta. At equal compute, one estimate of FullES is compared with the mean of
+{_LORENZ_STEPS // _LORENZ_WINDOW} independent truncations."""
 
 
 def run(quick: bool) -> Result:
-    """Both parts."""
+    """Runs both parts."""
     lorenz = lorenz_variances(_LORENZ_SAMPLES_QUICK if quick else _LORENZ_SAMPLES)
     rows = [row for name, losses in SYSTEMS.items() for row in closed_form_rows(name, losses)]
     rows += [row for name, of_point in lorenz.items() for row in _lorenz_rows(name, of_point)]
@@ -63,7 +65,7 @@ def run(quick: bool) -> Result:
 
 
 def closed_form_rows(name: str, losses: LinearLosses) -> list[Row]:
-    """All noise lengths and FullES on one linear system."""
+    """Returns rows for all noise lengths and FullES on one linear system."""
     squared_length = float(np.sum(losses.gradient() ** 2))
     rows, measured = [], {}
     for length in NOISE_LENGTHS:
@@ -76,7 +78,7 @@ def closed_form_rows(name: str, losses: LinearLosses) -> list[Row]:
     rows.append(_closed_form_row(name, "FullES", DIM + 1, full))
     rows.append(
         Row(
-            (name, f"least of K < {NUM_STEPS}", "", f"{least:.2f}"),
+            (name, f"minimum over K < {NUM_STEPS}", "", f"{least:.2f}"),
             "not below NRES",
             measured[NUM_STEPS] <= least,
         )
@@ -144,7 +146,7 @@ def lorenz_variances(num_samples: int) -> dict[str, dict[str, float]]:
 
 
 def _theta_between(system: LorenzFit, share: float) -> Theta:
-    """On the line from the start (0) to the truth (1)."""
+    """Returns the theta at `share` of the line from the start (0) to the true theta (1)."""
     start, truth = system.outer_init(jax.random.key(0)), system.true_theta()
     return jax.tree.map(lambda a, b: (1 - share) * a + share * b, start, truth)
 

@@ -1,7 +1,7 @@
-"""B5, unbiasedness: the mean of many estimates against the exact gradient, in standard errors.
+"""B5, unbiased estimators: the mean of many estimates minus the exact gradient, in standard errors.
 
 Influence balancing with a drive per unit is quadratic in theta, so antithetic estimates have no smoothing
-bias, and whatever bias is left is a truncation's.
+bias, and any remaining bias is caused by truncation.
 """
 
 import functools
@@ -33,11 +33,13 @@ _MEAN_Z2, _MAX_Z = (0.4, 1.8), 4.5
 _BIASED_Z2 = 100.0
 _SAME_TO = 1e-3
 
-_NOTES = f"""Influence balancing with a drive for each of the 23 units, episodes of {_NUM_STEPS} steps,
-truncations of {_WINDOW}, std {_STD}. An estimate is the mean over the truncations of one episode; z is the
-distance of the mean of {_TRAJECTORIES} of them to the exact gradient in standard errors, for each of the
-23 dimensions. Without bias the mean of z² is 1, give or take 0.3 or more as the dimensions are
-correlated. TruncatedGrad has no noise, hence no z."""
+_NOTES = f"""\
+The system is influence balancing with a drive for each of the 23 units, episodes of {_NUM_STEPS} steps
+and truncations of {_WINDOW}; std is {_STD}. An estimate is the mean over the truncations of one episode.
+z is the difference between the mean of {_TRAJECTORIES} estimates and the exact gradient in standard
+errors, for each of the 23 dimensions. Without bias the expectation of the mean of z² is 1; its standard
+deviation is 0.3 or more, because the dimensions are correlated. TruncatedGrad has no noise, and therefore
+no z."""
 
 
 class Sampled(NamedTuple):
@@ -64,7 +66,7 @@ class Sampled(NamedTuple):
 
 
 def run(quick: bool) -> Result:
-    """Every estimator of truncations, and FullES."""
+    """Measures every estimator on truncations, and FullES."""
     del quick  # it takes seconds
     rows = [unbiased_row(name) for name in unbiased_estimators()]
     rows += [
@@ -73,7 +75,7 @@ def run(quick: bool) -> Result:
     ]
     rows += [biased_row(), _truncated_grad_row()]
     return Result(
-        title="B5: who is unbiased",
+        title="B5: unbiased estimators",
         columns=("estimator", "mean z²", "max abs z", "relative bias", "cosine"),
         rows=rows,
         figure=_draw,
@@ -82,7 +84,7 @@ def run(quick: bool) -> Result:
 
 
 def unbiased_estimators() -> dict[str, GradientEstimator]:
-    """Those that must be, by name."""
+    """Returns the estimators that must be unbiased, by name."""
     step = _step()
     full = FullES(step, ConstantTruncationSchedule(_NUM_STEPS), std=_STD, steps_per_jit=_NUM_STEPS)
     return {
@@ -94,7 +96,7 @@ def unbiased_estimators() -> dict[str, GradientEstimator]:
 
 
 def unbiased_row(name: str) -> Row:
-    """An estimator of `unbiased_estimators`."""
+    """Returns the row of one of the `unbiased_estimators`."""
     estimator = unbiased_estimators()[name]
     sampled = _sampled(
         estimator, num_truncations=1 if isinstance(estimator, FullES) else _NUM_STEPS // _WINDOW
@@ -106,7 +108,7 @@ def unbiased_row(name: str) -> Row:
 
 
 def biased_row() -> Row:
-    """TruncatedES, whose bias the test must see."""
+    """Returns the row of TruncatedES, whose bias the test must detect."""
     sampled = _sampled(_truncated_es(), _NUM_STEPS // _WINDOW)
     mean_z2 = float(np.mean(sampled.z**2))
     cells = ("TruncatedES", f"{mean_z2:,.0f}", f"{np.max(np.abs(sampled.z)):.0f}", *_bias_cells(sampled))
@@ -114,7 +116,7 @@ def biased_row() -> Row:
 
 
 def _dodge_row(name: str, dodge: DODGE) -> Row:
-    """DODGE with the directions that are the noise of the estimator `name`."""
+    """Returns the row of DODGE with the noise of the estimator `name` as directions."""
     num_truncations = _NUM_STEPS // _WINDOW
     ours, theirs = _sampled(dodge, num_truncations), _sampled(unbiased_estimators()[name], num_truncations)
     difference = np.linalg.norm(ours.estimates - theirs.estimates) / np.linalg.norm(theirs.estimates)
@@ -139,7 +141,7 @@ def _bias_cells(sampled: Sampled) -> tuple[str, str]:
 
 
 def _draw(axes: Axes) -> None:
-    """The gradient, unit by unit, and the means of three estimators."""
+    """Draws the gradient by unit, and the means of three estimators."""
     num_truncations = _NUM_STEPS // _WINDOW
     unbiased = unbiased_estimators()
     drawn = {name: unbiased[name] for name in ("TruncatedPES", "NRES")} | {"TruncatedES": _truncated_es()}

@@ -1,8 +1,8 @@
-"""B6, survival bias: workers that die move the optimum, unless lanes outlive them.
+"""B6, survival bias: killed workers move the optimum, unless their lanes are restored.
 
 If each truncation of an unroll is the last with probability p, and unrolls then restart, truncation k is seen
-`(1 - p)^k` times as often as the first: another objective, with another optimum. Here a worker process is
-killed by SIGKILL in the middle of an estimate, and the service either restores its lane or cannot.
+`(1 - p)^k` times as often as the first, which is another objective with another optimum. Here a worker
+process is killed by SIGKILL in the middle of an estimate, and the service restores its lane or restarts it.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from benchmarks.reproduce.mortal_workers import MortalRun
+from benchmarks.reproduce.killed_workers import KilledWorkerRun
 from benchmarks.reproduce.report import Result, Row
 
 NAME = "Survival bias"
@@ -28,11 +28,11 @@ _STRATUM = 50
 
 
 class Training(NamedTuple):
-    """How long, and in which portions.
+    """The outer training of a case.
 
     Attributes:
         steps: outer steps.
-        truncations: of each, one after another from the one lane.
+        truncations: per outer step, all from the only lane.
         learning_rate: of SGD.
     """
 
@@ -44,13 +44,15 @@ class Training(NamedTuple):
 FULL: Final = Training(steps=40, truncations=5 * _WINDOWS, learning_rate=4e-3)
 SHORT: Final = Training(steps=50, truncations=_WINDOWS, learning_rate=2e-3)
 
-_NOTES = f"""Influence balancing, the mean loss of episodes of {_EPISODE} steps in truncations of {_WINDOW}.
-`NRES` with 500 antithetic pairs, SGD, `async`, {FULL.steps} outer steps of {FULL.truncations} truncations.
-A worker process kills itself by SIGKILL with probability {DEATH_PROBABILITY:g} after each truncation, and is
-started again. Its lane is restored from its snapshot; or there are none and it starts from the beginning;
-or it starts from the beginning and `death_probability` weighs truncations by their inverse survival, with a
-learning rate divided by the factor that makes gradients larger. Shown is theta, averaged over the last two
-thirds of the run, which begins half-way between the two optima."""
+_NOTES = f"""\
+The objective is the mean loss of influence balancing over episodes of {_EPISODE} steps, in truncations of
+{_WINDOW}. Theta is trained in `async` by `NRES` with 500 antithetic pairs and SGD for {FULL.steps} outer
+steps of {FULL.truncations} truncations each. A worker process kills itself by SIGKILL with probability
+{DEATH_PROBABILITY:g} after each truncation, and is restarted. In the first row its lane is restored from
+its snapshot. In the second row there are no snapshots, and the lane restarts. In the third row the lane
+restarts too, `death_probability` weights truncations by their inverse probability of survival, and the
+learning rate is divided by the factor by which this scales gradients. The table shows theta, averaged
+over the last two thirds of the run, which starts half-way between the two optima."""
 
 _CONFIG = """
 seed = 0
@@ -83,12 +85,12 @@ count = 1
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One way of dealing with death.
+    """One treatment of lanes whose worker was killed.
 
     Attributes:
-        name: of it.
-        is_restored: whether lanes have snapshots to be restored from.
-        is_weighted: whether truncations count by their inverse survival.
+        name: of the treatment.
+        is_restored: whether lanes are restored from snapshots.
+        is_weighted: whether truncations are weighted by their inverse probability of survival.
     """
 
     name: str
@@ -97,37 +99,37 @@ class Case:
 
     @property
     def gradient_scale(self) -> float:
-        """How many times as large gradients are as without deaths."""
+        """The factor by which the weights scale gradients."""
         survives_all = (1 - DEATH_PROBABILITY) ** _WINDOWS
         return _WINDOWS * DEATH_PROBABILITY / (1 - survives_all) if self.is_weighted else 1.0
 
     @property
     def optimum(self) -> float:
-        """Where theta should go."""
+        """The expected theta."""
         return optimum(0.0 if self.is_restored or self.is_weighted else DEATH_PROBABILITY)
 
 
 def optimum(death_probability: float) -> float:
-    """Where the mean loss of an episode is least, if truncation `k` counts `(1 - death_probability)^k`."""
+    """Returns the minimum of an episode's mean loss if truncation `k` counts `(1 - death_probability)^k`."""
     survival = (1 - death_probability) ** np.arange(_WINDOWS)
     at_zero, at_one = survival @ _window_gradients(0.0), survival @ _window_gradients(1.0)
     return float(at_zero / (at_zero - at_one))  # the gradient is linear in theta
 
 
 RESTORED: Final = Case("lanes restored from snapshots", is_restored=True, is_weighted=False)
-ANEW: Final = Case("lanes begin anew", is_restored=False, is_weighted=False)
-WEIGHTED: Final = Case("lanes begin anew, inverse-survival weights", is_restored=False, is_weighted=True)
+RESTARTED: Final = Case("lanes restart", is_restored=False, is_weighted=False)
+WEIGHTED: Final = Case("lanes restart, inverse-survival weights", is_restored=False, is_weighted=True)
 
 
 def run(quick: bool) -> Result:
-    """The three ways."""
-    rows = [_row(case, SHORT if quick else FULL) for case in (RESTORED, ANEW, WEIGHTED)]
-    columns = ("after a death", "deaths", "optimum predicted", "theta")
+    """Runs the three cases."""
+    rows = [_row(case, SHORT if quick else FULL) for case in (RESTORED, RESTARTED, WEIGHTED)]
+    columns = ("after a kill", "kills", "predicted optimum", "theta")
     return Result("B6: survival bias", columns, rows, None, _NOTES)
 
 
 def trained(case: Case, training: Training) -> tuple[float, int]:
-    """Theta at the end of a run whose workers die, averaged, and how often they did."""
+    """Returns the averaged theta of a run whose workers are killed, and the number of kills."""
     training = training._replace(learning_rate=training.learning_rate / case.gradient_scale)
     config = _CONFIG.format(
         **training._asdict(),
@@ -137,17 +139,17 @@ def trained(case: Case, training: Training) -> tuple[float, int]:
         death_probability=DEATH_PROBABILITY if case.is_weighted else 0.0,
         snapshot_every=1 if case.is_restored else 10**9,
     )
-    with tempfile.TemporaryDirectory() as directory, MortalRun(Path(directory) / "run", config) as run:
-        thetas = run.train(lifetimes(np.random.default_rng(0)))
+    with tempfile.TemporaryDirectory() as directory, KilledWorkerRun(Path(directory) / "run", config) as run:
+        thetas = run.train(estimates_until_kills(np.random.default_rng(0)))
     drives = [np.frombuffer(body, np.float32)[0] for body in thetas.values()]
     every_step = np.arange(int(_BURN_IN * training.steps), training.steps)
-    return float(np.interp(every_step, list(thetas), drives).mean()), run.deaths
+    return float(np.interp(every_step, list(thetas), drives).mean()), run.kills
 
 
-def lifetimes(draws: np.random.Generator) -> Iterator[int]:
-    """Windows that the worker lives to finish, life after life: geometric, drawn stratum by stratum.
+def estimates_until_kills(draws: np.random.Generator) -> Iterator[int]:
+    """Yields the number of estimates before each kill: geometric, from stratified draws.
 
-    Stratified draws have the distribution of independent ones, and come near to it with fewer deaths.
+    Stratified draws have the distribution of independent ones and approximate it with fewer kills.
     """
     while True:
         uniform = (draws.permutation(_STRATUM) + draws.random(_STRATUM)) / _STRATUM
@@ -167,7 +169,7 @@ def _window_gradients(drive: float) -> np.ndarray:
 
 
 def _row(case: Case, training: Training) -> Row:
-    theta, deaths = trained(case, training)
+    theta, kills = trained(case, training)
     bar = f"within {TOLERANCE:g} of {case.optimum:.4f}"
-    cells = (case.name, str(deaths), f"{case.optimum:.4f}", f"{theta:.4f}")
+    cells = (case.name, str(kills), f"{case.optimum:.4f}", f"{theta:.4f}")
     return Row(cells, bar, abs(theta - case.optimum) <= TOLERANCE)

@@ -1,4 +1,4 @@
-"""B7, the staleness limit: how far theta may move at once where gradients are some outer steps old.
+"""B7, the staleness limit: the largest stable learning rate for gradients that are some outer steps old.
 
 Gradient descent on a quadratic of curvature `c` with gradients that are exactly `s` outer steps old is stable
 up to a learning rate of `2 sin(pi / (2 (2 s + 1))) / c`: the first root of `z^(s + 1) - z^s + lr c` to leave
@@ -39,10 +39,11 @@ SHARES: Final = (0.5, 2.0)
 GONE, FAR = 1e-2, 1e2
 _STEPS_PER_VERSION, _STEPS = 20, 60
 _ASTRONOMICAL = 1e12
-_NOTES = f"""The real learner in `async` with `max_staleness = s`, and a worker that sends it the gradient of
-`x^2 / 2` at theta as it was exactly s updates before. SGD, at half the predicted limit of the learning rate
-and at twice that; {_STEPS} + {_STEPS_PER_VERSION} s updates. Shown is the greatest |theta| of the last
-s + 1 updates, as a multiple of where it began."""
+_NOTES = f"""\
+The learner runs in `async` with `max_staleness = s`, and a worker sends it the gradient of `x^2 / 2` at
+the theta of exactly s updates before. Theta is trained by SGD for {_STEPS} + {_STEPS_PER_VERSION} s
+updates, with half and with twice the predicted limit of the learning rate. The table shows the maximum
+of |theta| over the last s + 1 updates, relative to its initial value."""
 
 _EXPERIMENT = """
 seed = 0
@@ -58,7 +59,7 @@ truncated_step = {{ type = "InfluenceBalancing" }}
 
 
 def run(quick: bool) -> Result:
-    """Half and twice the predicted limit, for each staleness."""
+    """Runs half and twice the predicted limit for each staleness."""
     del quick  # it takes seconds
     courses = {(s, share): course(s, share * limit(s)) for s in STALENESSES for share in SHARES}
     rows = [_row(s, share, distances) for (s, share), distances in courses.items()]
@@ -67,18 +68,18 @@ def run(quick: bool) -> Result:
 
 
 def limit(staleness: int) -> float:
-    """The greatest stable product of learning rate and curvature."""
+    """Returns the largest stable product of learning rate and curvature."""
     return 2 * math.sin(math.pi / (2 * (2 * staleness + 1)))
 
 
 def course(staleness: int, learning_rate: float) -> NDArray[np.float64]:
-    """|theta| after each update, as a multiple of the first; ends early where it is astronomical."""
+    """Returns |theta| after each update, relative to the first; ends early if it is astronomical."""
     with tempfile.TemporaryDirectory() as directory:
         return _course(Path(directory), staleness, learning_rate)
 
 
 def at_the_end(distances: NDArray[np.float64], staleness: int) -> float:
-    """The greatest of the last outer steps: theta swings."""
+    """Returns the maximum over the last outer steps, because theta oscillates."""
     return float(distances[-staleness - 1 :].max())
 
 
@@ -98,7 +99,7 @@ def _course(directory: Path, staleness: int, learning_rate: float) -> NDArray[np
         _push(core, session_id, outer_step, made_with, bodies[made_with], outer)
         batch = core.updates.take_batch()
         if batch is None:
-            raise RuntimeError(f"the gradient of theta {made_with} was not taken at {outer_step}")
+            raise RuntimeError(f"the gradient of theta {made_with} was not accepted at step {outer_step}")
         core.updates.applied(outer.apply(outer_step, batch))
         while len(stream):
             next(iter(stream))

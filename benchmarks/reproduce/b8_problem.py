@@ -1,5 +1,5 @@
-"""What experiment B8 meta-trains on: small classification problems, a fresh one for each episode, and a
-learned optimizer of 210 weights.
+"""The problem of experiment B8: small classification tasks, a new one for each episode, and a learned
+optimizer of 210 weights.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ _STEP_MULT = 0.03
 
 
 class Clusters(NamedTuple):
-    """What distinguishes one task from another: centres `[20, 16]` and the class `[20]` of each."""
+    """The parameters of a task: centres `[20, 16]` and the class `[20]` of each."""
 
     centres: jax.Array
     classes: jax.Array
@@ -38,7 +38,7 @@ class Clusters(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ClusterClassification(TaskFamily):
-    """Tell from a noisy point which cluster it is of, and thereby its class, with a 16-32-10 relu MLP.
+    """Classification of a noisy point by the class of its cluster, with a 16-32-10 relu MLP.
 
     Every loss draws its own 32 points from its key.
     """
@@ -56,7 +56,7 @@ class ClusterClassification(TaskFamily):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _ClusterTask(Task):
-    """The normalizer clips at twice the loss of a uniform guess, which is where a diverged model counts."""
+    """Returns the loss clipped at twice that of a uniform guess, the value of a diverged model."""
 
     clusters: Clusters
 
@@ -171,7 +171,7 @@ def _debiased(momenta: jax.Array, iteration: jax.Array) -> jax.Array:
 
 
 def _features(param: jax.Array, grad: jax.Array, momenta: jax.Array, second_moment: jax.Array) -> jax.Array:
-    """`[9, elements]` of one tensor: all that is of the parameter itself."""
+    """`[9, elements]` of one tensor: the features of each parameter."""
     first = jnp.concatenate([grad.reshape(1, -1), momenta.reshape(len(_DECAYS), -1)])
     by_own_size = first * jax.lax.rsqrt(_EPSILON + second_moment.reshape(1, -1))
     return jnp.concatenate([_by_tensor_size(first), by_own_size, _by_tensor_size(param.reshape(1, -1))])

@@ -1,4 +1,4 @@
-"""Outer training as one compiled program: a scan over outer steps, for several seeds side by side."""
+"""Outer training as one compiled program: a scan over outer steps, for several seeds in parallel."""
 
 import functools
 from collections.abc import Callable
@@ -13,15 +13,15 @@ from unspool.types import PRNGKey, Theta
 
 
 class Recipe(NamedTuple):
-    """How theta is trained.
+    """The training of theta.
 
     Attributes:
         estimator: of the gradient.
         optimizer: of theta.
         num_steps: outer steps.
-        burn_in: estimates before the first outer step that only move the unrolls on: staggered unrolls are
-            all in their first truncations at first, and all gradients those of the beginnings of episodes.
-        arranged: what becomes of the initial unroll state.
+        burn_in: estimates before the first outer step that only advance the unrolls. Without them the first
+            gradients would see only the beginnings of episodes, even with staggered unrolls.
+        arranged: changes the initial unroll state.
     """
 
     estimator: GradientEstimator
@@ -32,11 +32,11 @@ class Recipe(NamedTuple):
 
 
 def trained(recipe: Recipe, num_seeds: int) -> Theta:
-    """Every theta on the way, leaves `[num_seeds, num_steps, ...]`: entry i is that after i + 1 steps.
+    """Returns all thetas, with leaves `[num_seeds, num_steps, ...]`: entry i is the one after i + 1 steps.
 
     The estimators must need no data from the host.
     """
-    # A function of optax is not hashable by value, so the program is compiled for this recipe alone.
+    # Functions of optax are not hashable by value, so the program is compiled for this recipe only.
     seeds = jax.random.split(jax.random.PRNGKey(0), num_seeds)
     return jax.block_until_ready(jax.jit(jax.vmap(functools.partial(_trained, recipe)))(seeds))
 

@@ -1,4 +1,4 @@
-"""What an experiment found: as text for the terminal, and as a table and a picture for the documentation."""
+"""Reports of experiments: text for the terminal, and a table and a picture for the documentation."""
 
 import dataclasses
 import re
@@ -20,8 +20,8 @@ class Row:
 
     Attributes:
         cells: one for each column.
-        bar: what the row must show; empty if it is there for comparison.
-        passed: whether it does; None if there is no bar.
+        bar: the criterion of the row; empty if the row is for comparison.
+        passed: whether the row meets it; None if there is no bar.
     """
 
     cells: tuple[str, ...]
@@ -31,14 +31,14 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What an experiment found.
+    """The result of an experiment.
 
     Attributes:
         title: a heading.
         columns: names of the cells of a row.
         rows: the table.
         figure: draws the experiment's picture, or None.
-        notes: Markdown that goes above the table: what was done, and what to make of it.
+        notes: Markdown above the table that describes the experiment.
     """
 
     title: str
@@ -62,7 +62,7 @@ class Result:
 
 
 def as_text(result: Result) -> str:
-    """The table with aligned columns, under its title."""
+    """Returns the title and the table with aligned columns."""
     table = _table(result)
     widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
     lines = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in table)
@@ -70,7 +70,7 @@ def as_text(result: Result) -> str:
 
 
 def as_markdown(result: Result, picture: str | None) -> str:
-    """A section: heading, notes, table, and a link to the picture.
+    """Returns a section: heading, notes, table, and a link to the picture.
 
     Args:
         result: of the experiment.
@@ -82,7 +82,7 @@ def as_markdown(result: Result, picture: str | None) -> str:
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:
-    """Markdown of a table whose first line is its head."""
+    """Returns the Markdown of a table whose first line is its header."""
     head, *body = (f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
     return "\n".join([head, "|" + "---|" * len(lines[0]), *body])
 
@@ -94,7 +94,7 @@ def draw(result: Result, path: Path) -> None:
         ValueError: the experiment has none.
     """
     if result.figure is None:
-        raise ValueError(f"Result({result.title!r}): it has no figure to draw")
+        raise ValueError(f"Result({result.title!r}): it has no figure")
     figure = Figure(figsize=_FIGURE_INCHES, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -114,7 +114,7 @@ def write_block(page: Path, name: str, text: str) -> None:
     between = re.compile(f"(?<={re.escape(begin)}).*?(?={re.escape(end)})", re.DOTALL)
     replaced, count = between.subn(lambda _: f"\n\n{text}\n\n", page.read_text())
     if count != 1:
-        raise ValueError(f"{page}: it must have one block between {begin} and {end}, it has {count}")
+        raise ValueError(f"{page}: it must have one block between {begin} and {end}, but has {count}")
     page.write_text(replaced)
 
 

@@ -1,4 +1,4 @@
-"""Many independent estimates of one gradient, and the exact gradient to hold them against."""
+"""Many independent estimates of one gradient, and the exact gradient to compare them with."""
 
 import functools
 from typing import Any, cast
@@ -20,7 +20,7 @@ _GRADIENTS_AT_A_TIME = 512
 
 
 def weights_of(theta: Theta) -> WorkerWeights:
-    """What an estimator needs to know of a learner that stands at `theta`."""
+    """Returns the inputs of an estimator for a learner with `theta`."""
     return WorkerWeights(theta, None, OuterState(jnp.zeros((), jnp.int32)))
 
 
@@ -33,7 +33,7 @@ def sample_estimates(
 ) -> Array:
     """Flat estimates `[num_trajectories, num_truncations, d]`.
 
-    Trajectories are independent, and each begins with an episode; its truncations are consecutive estimates.
+    Trajectories are independent. Each starts with an episode, and its truncations are consecutive estimates.
     The system's own data is used if `data` is None.
     """
     keys = jax.random.split(jax.random.key(_SEED), num_trajectories)
@@ -85,20 +85,20 @@ def mean_loss(step: TruncatedStep, theta: Theta, num_steps: int, key: PRNGKey) -
 
 
 def total_variance(estimates: Array) -> float:
-    """Sum over dimensions of the variance of estimates `[..., d]`, whichever truncation they are of."""
+    """Returns the sum over dimensions of the variance of estimates `[..., d]`, over all truncations."""
     return float(estimates.reshape(-1, estimates.shape[-1]).var(axis=0).sum())
 
 
 def z_scores(estimates: Array, exact: Array) -> Array:
-    """`[d]`: how many standard errors the mean of independent estimates `[n, d]` is off `exact`."""
+    """`[d]`: the difference of the mean of independent estimates `[n, d]` to `exact`, in standard errors."""
     standard_error = estimates.std(axis=0) / np.sqrt(len(estimates))
     scores: Array = (estimates.mean(axis=0) - exact) / standard_error
     return scores
 
 
 def relative_bias(estimates: Array, exact: Array) -> tuple[float, float]:
-    """Distance of the mean of independent estimates `[n, d]` to `exact`, and its expectation if there were no
-    bias; both relative to the length of `exact`.
+    """Returns the distance between the mean of independent estimates `[n, d]` and `exact`, and its
+    expectation without bias; both relative to the length of `exact`.
     """
     length = float(np.linalg.norm(exact))
     expected = float(np.sqrt(estimates.var(axis=0).sum() / len(estimates)))

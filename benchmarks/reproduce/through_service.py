@@ -1,4 +1,4 @@
-"""B1 and B3 through the service: two workers in `sync` give the curve of a loop in one process, to the bit.
+"""B1 and B3 through the service: two workers in `sync` reproduce a loop in one process bit for bit.
 
 `python -m benchmarks.reproduce.through_service CONFIG` prints the losses and the theta of that loop.
 """
@@ -62,16 +62,16 @@ SETTINGS = {
     },
 }
 _NOTES = """\
-`NRES` with 2 lanes of 100 antithetic pairs: a run launched with `--backend local --workers 2` in `sync`, by
-its `metrics/outer.csv` and the theta of its last checkpoint, against `SingleMachineGradientLearner` over the
-same lanes in one process. Both use one thread of XLA, so nothing may differ. The loss is that of the
-estimates."""
-# Bits depend on the number of XLA's threads; the service's processes have one by default.
+The estimator is `NRES` with 2 lanes of 100 antithetic pairs. The table compares a run launched with
+`--backend local --workers 2` in `sync` (its `metrics/outer.csv`, and the theta of its last checkpoint)
+with `SingleMachineGradientLearner` over the same lanes in one process. Both use one thread of XLA, so
+they must be equal to the bit. The loss is that of the estimates."""
+# The bits depend on the number of XLA's threads; the processes of the service have one by default.
 _ENVIRONMENT = {**os.environ, "PJRT_NPROC": "1", "JAX_PLATFORMS": "cpu"}
 
 
 class Training(NamedTuple):
-    """What came of a configuration.
+    """The result of a configuration.
 
     Attributes:
         losses: of each outer step.
@@ -83,11 +83,11 @@ class Training(NamedTuple):
 
 
 def run(quick: bool) -> Result:
-    """Trains on both systems in both ways; `quick` for fewer outer steps."""
+    """Trains on both systems in both ways; `quick` uses fewer outer steps."""
     outer_steps = 40 if quick else 500
     pairs = {name: _both_ways(name, outer_steps) for name in SETTINGS}
     rows = [_row(name, *pair) for name, pair in pairs.items()]
-    columns = ("experiment", "loss of the first and the last 20 steps", "greatest difference of losses")
+    columns = ("experiment", "loss of the first and the last 20 steps", "largest difference of losses")
     return Result("B1 and B3 through the service", columns, rows, functools.partial(_draw, pairs), _NOTES)
 
 
@@ -97,7 +97,7 @@ def config_text(name: str, outer_steps: int) -> str:
 
 
 def trained_by_service(config: Path, run_dir: Path, num_workers: int = 2) -> Training:
-    """What a launched run makes of `config`."""
+    """Runs `config` with the service."""
     command = [sys.executable, "-m", "service", "launch", str(config), "--run-dir", str(run_dir)]
     options = ["--backend", "local", "--workers", str(num_workers)]
     subprocess.run([*command, *options], env=_ENVIRONMENT, check=True, capture_output=True)
@@ -107,7 +107,7 @@ def trained_by_service(config: Path, run_dir: Path, num_workers: int = 2) -> Tra
 
 
 def trained_in_process(config: Path) -> Training:
-    """What the loop makes of `config`, in a process of its own for the sake of its number of threads."""
+    """Runs `config` with the loop, in a separate process because of its number of threads."""
     command = [sys.executable, "-m", __name__, str(config)]
     done = subprocess.run(command, env=_ENVIRONMENT, check=True, capture_output=True, text=True)
     return Training(**json.loads(done.stdout))

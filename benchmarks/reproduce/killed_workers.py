@@ -1,4 +1,4 @@
-"""A run of the service whose worker process dies by SIGKILL after a given number of estimates."""
+"""A run of the service whose worker process is killed by SIGKILL after a given number of estimates."""
 
 import contextlib
 import multiprocessing
@@ -32,11 +32,11 @@ _POLL_S: Final = 0.01
 _DEADLINE_S: Final = 10.0
 
 
-class MortalRun:
-    """A learner, and a worker that is started again as often as it dies. Nothing is left after the block.
+class KilledWorkerRun:
+    """A learner, and a worker that is restarted after each kill. Both are ended when the block ends.
 
     Attributes:
-        deaths: so far.
+        kills: number of kills so far.
     """
 
     def __init__(self, run_dir: Path, config: str) -> None:
@@ -44,15 +44,15 @@ class MortalRun:
         self._run.create(write_tables(RunConfig.from_tables(tomllib.loads(config)).to_tables()))
         self._environment = environment(Devices(cpu_threads=1), run_dir / "compiled")
         self._environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-        # Who has imported everything forks a worker in a fraction of the second that importing takes.
+        # A server that has imported the modules forks a worker in a fraction of the time that imports take.
         self._forks = multiprocessing.get_context("forkserver")
         self._forks.set_forkserver_preload(
-            ["benchmarks.reproduce.mortal_workers", "workers.unrolling.worker"]
+            ["benchmarks.reproduce.killed_workers", "workers.unrolling.worker"]
         )
         self._worker: Any = None
-        self.deaths = 0
+        self.kills = 0
 
-    def __enter__(self) -> "MortalRun":
+    def __enter__(self) -> "KilledWorkerRun":
         command = [sys.executable, "-m", "service", "learner", str(self._run.path)]
         with self._run.log_path("learner").open("wb") as log:
             self._learner = subprocess.Popen(
@@ -67,8 +67,8 @@ class MortalRun:
             self._worker.kill()
             self._worker.join()
 
-    def train(self, lifetimes: Iterator[int]) -> dict[int, bytes]:
-        """Let a worker live and die until the run is over; returns thetas that were seen, by outer step.
+    def train(self, estimates_until_kills: Iterator[int]) -> dict[int, bytes]:
+        """Run and restart the worker until the run has finished; returns the thetas seen, by outer step.
 
         Raises:
             RuntimeError: the learner did not finish.
@@ -78,25 +78,25 @@ class MortalRun:
         with open_channel(address, None) as channel, connected(self._run) as admin:
             stub = learner_pb2_grpc.LearnerStub(channel)
             while self._learner.poll() is None:
-                self._keep_alive(address, lifetimes)
+                self._restart_worker(address, estimates_until_kills)
                 thetas |= self._newest(admin, stub)
                 multiprocessing.connection.wait([self._worker.sentinel], _POLL_S)
         if self._learner.returncode != 0:
             raise RuntimeError(f"the learner failed: {self._run.log_path('learner').read_text()}")
         return thetas
 
-    def _keep_alive(self, address: str, lifetimes: Iterator[int]) -> None:
+    def _restart_worker(self, address: str, estimates_until_kills: Iterator[int]) -> None:
         if self._worker is not None:
             if self._worker.exitcode in (None, 0):
                 return
-            self.deaths += 1
+            self.kills += 1
         token, log = str(self._run.token_path(Role.WORKER)), str(self._run.log_path("w0"))
-        arguments = (address, token, next(lifetimes), log, self._environment)
-        self._worker = self._forks.Process(target=_live_and_die, args=arguments)
+        arguments = (address, token, next(estimates_until_kills), log, self._environment)
+        self._worker = self._forks.Process(target=_work_until_killed, args=arguments)
         self._worker.start()
 
     def _newest(self, admin: AdminClient, stub: learner_pb2_grpc.LearnerStub) -> dict[int, bytes]:
-        """The newest theta, if it is still there when it is asked for."""
+        """The newest theta, unless the learner has dropped it before the request arrives."""
         metadata = (("authorization", f"Bearer {self._run.token(Role.WORKER)}"),)
         with contextlib.suppress(UnspoolError, grpc.RpcError):
             outer_step = admin.status().outer_step
@@ -114,8 +114,8 @@ class MortalRun:
         raise RuntimeError(f"the learner does not listen: {self._run.log_path('learner').read_text()}")
 
 
-def _live_and_die(address: str, token: str, lifetime: int, log: str, variables: dict[str, str]) -> None:
-    """Be a worker for `lifetime` estimates, and die in the middle of the next."""
+def _work_until_killed(address: str, token: str, budget: int, log: str, variables: dict[str, str]) -> None:
+    """Work for `budget` estimates, then kill this process in the middle of the next."""
     import jax
 
     for variable, value in variables.items():
@@ -126,13 +126,13 @@ def _live_and_die(address: str, token: str, lifetime: int, log: str, variables: 
     os.dup2(descriptor, 2)
     estimate, estimates = Unroller.estimate, 0
 
-    def estimate_or_die(*arguments: Any) -> Any:
+    def estimate_or_kill(*arguments: Any) -> Any:
         nonlocal estimates
         made = estimate(*arguments)
         estimates += 1
-        if estimates > lifetime:
+        if estimates > budget:
             os.kill(os.getpid(), signal.SIGKILL)
         return made
 
-    Unroller.estimate = estimate_or_die  # type: ignore[method-assign]  # which is how this worker dies
+    Unroller.estimate = estimate_or_kill  # type: ignore[method-assign]  # the kill happens here
     sys.exit(run_worker(address, Path(token), "w0", Devices(cpu_threads=1)))
