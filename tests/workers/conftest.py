@@ -10,6 +10,11 @@ from workers.settings import WorkerSettings
 from workers.unrolling.worker import UnrollWorker
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Turn warnings into errors."""
+    item.add_marker(pytest.mark.filterwarnings("error"))
+
+
 class RunningWorker:
     """A worker in a thread of the test process."""
 

@@ -1,0 +1,6 @@
+import pytest
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Turn warnings into errors."""
+    item.add_marker(pytest.mark.filterwarnings("error"))
