@@ -90,8 +90,7 @@ def build(settings: WorkerSettings) -> "UnrollWorker":
 
 def log_to(path: Path | None) -> None:
     """Append this process's log to `path`, or write it to stderr."""
-    handler = logging.FileHandler(path) if path is not None else logging.StreamHandler()
-    logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT, handlers=[handler])
+    logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT, filename=path)
 
 
 def _drain(process: Drainable, received: int) -> None:
