@@ -1,4 +1,4 @@
-"""Write the generated code beside the .proto files, or check that what is committed is what they say.
+"""Write the generated code beside the .proto files, or check that the committed code matches them.
 
 `python -m protos.generate` writes; `python -m protos.generate --check` compares and exits 1 with the names of
 the files that differ. The generator is `grpcio-tools`, pinned with the development dependencies.
@@ -57,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     different = differences()
     if different:
-        sys.stderr.write(f"not what the .proto files say: {', '.join(different)}; run `make protos`\n")
+        sys.stderr.write(
+            f"not generated from the current .proto files: {', '.join(different)}; run `make protos`\n"
+        )
     return 1 if different else 0
 
 

@@ -81,10 +81,10 @@ class Foreign:
     wanted: str | None
 
     def __str__(self) -> str:
-        return "{}; {}".format(*self.told)
+        return "{}; {}".format(*self.consequence)
 
     @property
-    def told(self) -> tuple[str, str]:
+    def consequence(self) -> tuple[str, str]:
         """What happens to the variable, and what decides instead."""
         text = f"{self.variable}={shlex.quote(self.value or '')} is ignored by every process of a run"
         if not self.key:
@@ -149,7 +149,7 @@ def pin_worker(environ: MutableMapping[str, str] = os.environ) -> list[Foreign]:
         return pin(Numerics(**json.loads(recorded)), environ)
     kept = {name: value for name, value in environ.items() if is_library_variable(name)}
     foreign = pin(Numerics(environment=kept), environ)
-    return [dataclasses.replace(one, wanted="told by the learner") for one in foreign]
+    return [dataclasses.replace(one, wanted="set by the learner") for one in foreign]
 
 
 def _foreign_options(numerics: Numerics, environ: Mapping[str, str]) -> Iterator[Foreign]:

@@ -55,7 +55,7 @@ def examine(path: Path | None, overrides: Sequence[str]) -> list[Finding]:
 def environment(ignored: Sequence[Foreign]) -> Iterator[Finding]:
     """Yield the variables that would affect JAX's results if the configuration did not overrule them."""
     for foreign in ignored:
-        yield Finding("environment", "warning", *foreign.told)
+        yield Finding("environment", "warning", *foreign.consequence)
     if not ignored:
         yield Finding("environment", "ok", "no variable that theta could depend on")
 

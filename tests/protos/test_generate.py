@@ -1,4 +1,4 @@
-"""The generated code is what the .proto files say, and those never change what is said already."""
+"""The generated code matches the .proto files, and released field numbers keep their meaning."""
 
 import json
 from pathlib import Path

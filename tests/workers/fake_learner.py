@@ -21,31 +21,31 @@ EXPERIMENT = toml_of(QUADRATIC, "outer_steps=10", "outer_optimizer.learning_rate
 
 
 class FakeStream:
-    """One stream: the learner's messages are put into `_said`, the worker's are read from `heard`."""
+    """One stream: the learner's messages are put with `send`, the worker's are read from `messages`."""
 
     def __init__(self, outgoing: Iterable[learner_pb2.WorkerMessage]) -> None:
-        self._said: queue.Queue[learner_pb2.LearnerMessage | Exception | None] = queue.Queue()
-        self.heard: queue.Queue[learner_pb2.WorkerMessage | None] = queue.Queue()
+        self._incoming: queue.Queue[learner_pb2.LearnerMessage | Exception | None] = queue.Queue()
+        self.messages: queue.Queue[learner_pb2.WorkerMessage | None] = queue.Queue()
         self._sender = threading.Thread(target=self._pull, args=(outgoing,), name="fake-sender", daemon=True)
         self._sender.start()
 
     def __iter__(self) -> Iterator[learner_pb2.LearnerMessage]:
-        while (message := self._said.get()) is not None:
+        while (message := self._incoming.get()) is not None:
             if isinstance(message, Exception):
                 raise message
             yield message
 
     def cancel(self) -> None:
-        self._said.put(UnavailableError("cancelled"))
+        self._incoming.put(UnavailableError("cancelled"))
 
-    def say(self, message: learner_pb2.LearnerMessage | Exception | None) -> None:
-        self._said.put(message)
+    def send(self, message: learner_pb2.LearnerMessage | Exception | None) -> None:
+        self._incoming.put(message)
 
     def _pull(self, outgoing: Iterable[learner_pb2.WorkerMessage]) -> None:
         for message in outgoing:
-            self.heard.put(message)
-        self.heard.put(None)
-        self.say(None)  # like the learner, which closes its side after the worker
+            self.messages.put(message)
+        self.messages.put(None)
+        self.send(None)  # like the learner, which closes its side after the worker
 
 
 class FakeLearner:
@@ -121,11 +121,11 @@ class FakeLearner:
         return self._stream
 
     def break_stream(self) -> None:
-        self.stream.say(UnavailableError("the stream broke"))
+        self.stream.send(UnavailableError("the stream broke"))
         self._stream = None
 
     def next_message(self) -> learner_pb2.WorkerMessage | None:
-        return self.stream.heard.get(timeout=PATIENCE_S)
+        return self.stream.messages.get(timeout=PATIENCE_S)
 
     def next(self, kind: str) -> learner_pb2.WorkerMessage:
         """Return the worker's next message other than heartbeats, which must be of `kind`."""
@@ -150,8 +150,8 @@ class FakeLearner:
         assert hashlib.sha256(assembler.body()).hexdigest() == snapshot.sha256
         return snapshot
 
-    def say(self, **message: object) -> None:
-        self.stream.say(learner_pb2.LearnerMessage(**message))
+    def send(self, **message: object) -> None:
+        self.stream.send(learner_pb2.LearnerMessage(**message))
 
     def announce(self, outer_step: int, *, inline: bool = True) -> None:
         body = self.theta_body(outer_step)
@@ -160,7 +160,7 @@ class FakeLearner:
         )
         if inline:
             announcement.inline = body
-        self.say(theta=announcement)
+        self.send(theta=announcement)
 
     def grant(
         self, lane: int, *, fencing_token: int = 1, seq: int = 0, snapshot_seq: int = 0, credits: int = 9
@@ -176,24 +176,24 @@ class FakeLearner:
             replay_outer_steps=range(snapshot_seq, seq) if self.reply.exact_steps else (),
             credits=credits,
         )
-        self.say(grant=grant)
+        self.send(grant=grant)
 
     def revoke(self, lane: int, *, fencing_token: int = 1) -> None:
-        self.say(
+        self.send(
             revocation=learner_pb2.LaneRevocation(lane=lane, fencing_token=fencing_token, reason="moved")
         )
 
     def judge(
         self, push: learner_pb2.GradientEstimatorOut, verdict: learner_pb2.Verdict, *, credits: int = 9
     ) -> None:
-        self.say(
+        self.send(
             verdict=learner_pb2.PushVerdict(
                 push_id=push.push_id, lane=push.lane, seq=push.seq, verdict=verdict, credits=credits
             )
         )
 
     def close_all(self, reason: learner_pb2.Goodbye.Reason) -> None:
-        self.say(goodbye=learner_pb2.Goodbye(reason=reason))
+        self.send(goodbye=learner_pb2.Goodbye(reason=reason))
 
     def theta_body(self, outer_step: int) -> bytes:
         theta = jax.tree.map(lambda leaf: np.asarray(leaf + 0.01 * outer_step, leaf.dtype), self._theta)

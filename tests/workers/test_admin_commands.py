@@ -1,4 +1,4 @@
-"""What an operator can do about a real worker that hangs in its work."""
+"""Commands of an admin about a real worker that hangs in an estimate."""
 
 import socket
 import threading

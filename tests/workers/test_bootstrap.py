@@ -6,7 +6,7 @@ import pytest
 from workers.bootstrap import Devices, environment, private_directory
 
 
-def test_a_worker_without_gpus_is_told_to_stay_on_cpus():
+def test_a_worker_without_gpus_computes_on_cpus():
     variables = environment(Devices(cpu_threads=2))
     assert variables["JAX_PLATFORMS"] == "cpu"
     assert variables["PJRT_NPROC"] == "2"

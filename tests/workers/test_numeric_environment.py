@@ -1,4 +1,4 @@
-"""What the environment says of how a process computes, against what the configuration says."""
+"""The numerics of a process's environment, compared with those of the configuration."""
 
 import os
 import re
@@ -59,7 +59,7 @@ def test_every_variable_that_decides_bits_is_found_and_no_other() -> None:
 
 
 def test_every_option_of_the_installed_jax_is_a_key_or_harmless_or_found() -> None:
-    """An option nobody has thought of counts as one that decides."""
+    """An unknown option counts as one that decides."""
     names = {name.upper() for name in jax.config.values if name.startswith("jax_")}
     found = {one.variable for one in foreign_variables(Numerics(), dict.fromkeys(names, "another"))}
     harmless = names - found
@@ -72,7 +72,7 @@ def test_every_option_of_the_installed_jax_is_a_key_or_harmless_or_found() -> No
 
 
 @pytest.mark.parametrize(
-    ("variable", "said"),
+    ("variable", "words"),
     [
         ("JAX_ENABLE_X64", "JAX_ENABLE_X64=true is ignored by every process .* numerics.enable_x64 .* false"),
         ("JAX_DEFAULT_MATMUL_PRECISION", "numerics.matmul_precision decides, which is unset"),
@@ -80,9 +80,9 @@ def test_every_option_of_the_installed_jax_is_a_key_or_harmless_or_found() -> No
         ("XLA_FLAGS", "fast_math.* numerics.environment.XLA_FLAGS decides, which is unset"),
     ],
 )
-def test_what_is_ignored_is_said_with_the_key_that_decides(variable: str, said: str) -> None:
+def test_an_ignored_variable_is_reported_with_the_key_that_decides(variable: str, words: str) -> None:
     (found,) = foreign_variables(Numerics(), {variable: HOSTILE[variable]})
-    assert re.search(said, str(found)), str(found)
+    assert re.search(words, str(found)), str(found)
 
 
 @pytest.mark.parametrize("value", ["0", "false", "no", "OFF"])
@@ -127,7 +127,7 @@ def test_a_worker_of_a_supervisor_computes_as_recorded_and_a_bare_one_keeps_what
 
 
 @pytest.mark.parametrize(
-    ("runs", "own", "said"),
+    ("runs", "own", "words"),
     [
         ({}, {"XLA_FLAGS": "--xla_a=1"}, "XLA_FLAGS=--xla_a=1 but .* unset: start it without XLA_FLAGS"),
         ({}, {"XLA_FLAGS": "flags.txt"}, "XLA_FLAGS=flags.txt"),
@@ -140,9 +140,9 @@ def test_a_worker_of_a_supervisor_computes_as_recorded_and_a_bare_one_keeps_what
     ],
 )
 def test_a_worker_whose_libraries_compute_otherwise_is_refused_by_name_with_the_remedy(
-    runs: dict[str, str], own: dict[str, str], said: str
+    runs: dict[str, str], own: dict[str, str], words: str
 ) -> None:
-    with pytest.raises(RefusedError, match=said):
+    with pytest.raises(RefusedError, match=words):
         compute_as(Numerics(environment=runs), own)
 
 
@@ -168,17 +168,17 @@ import jax
 print(jax.config.jax_disable_jit, jax.config.jax_random_seed_offset)
 print(jax.random.normal(jax.random.key(0), (3,)))
 """
-    said = [
+    words = [
         subprocess.run(
             [sys.executable, "-c", program], env=os.environ | more, capture_output=True, text=True, check=True
         ).stdout
         for more in ({}, {name: value for name, value in HOSTILE.items() if "LATER" not in name})
     ]
-    assert said[0] == said[1]
+    assert words[0] == words[1]
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "words"),
     [
         ({"prng_impl": "philox"}, "numerics.prng_impl"),
         ({"enable_x64": 1}, "numerics.enable_x64 = 1"),
@@ -188,8 +188,8 @@ print(jax.random.normal(jax.random.key(0), (3,)))
         (3, r"must be a table, \[numerics\]"),
     ],
 )
-def test_a_table_that_cannot_be_used_is_refused_by_key(table: Any, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_a_table_that_cannot_be_used_is_refused_by_key(table: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
         Numerics.from_tables({"numerics": table})
 
 
@@ -207,8 +207,8 @@ def test_an_experiment_whose_code_changes_an_option_is_refused_by_key() -> None:
 
 
 def test_a_bare_worker_does_not_claim_to_know_what_its_run_says() -> None:
-    (said,) = pin_worker({"JAX_ENABLE_X64": "1"})
-    assert str(said).endswith("numerics.enable_x64 decides, which is told by the learner")
+    (words,) = pin_worker({"JAX_ENABLE_X64": "1"})
+    assert str(words).endswith("numerics.enable_x64 decides, which is set by the learner")
 
 
 def test_a_worker_is_pinned_before_jax_is_imported_however_it_is_started() -> None:
@@ -223,11 +223,11 @@ import jax
 print(jax.config.jax_enable_x64, jax.config.jax_disable_jit, os.environ["XLA_FLAGS"])
 """
     runs = record(Numerics(enable_x64=True, environment={"XLA_FLAGS": "--xla_cpu_enable_fast_math=false"}))
-    said = subprocess.run(
+    words = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "JAX_DISABLE_JIT": "1", "XLA_FLAGS": "--xla_no_such_flag=1", **runs},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert said.stdout.split() == ["True", "False", "--xla_cpu_enable_fast_math=false"]
+    assert words.stdout.split() == ["True", "False", "--xla_cpu_enable_fast_math=false"]

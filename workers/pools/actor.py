@@ -48,9 +48,9 @@ class ActorOutcome:
         self._ended: Ended | None = None
         self._is_there = threading.Event()
 
-    def settle(self, code: int, said: str = "") -> None:
+    def settle(self, code: int, reason: str = "") -> None:
         """Set the outcome: an exit code, and its reason in one line."""
-        self._ended = int(code), said
+        self._ended = int(code), reason
         self._is_there.set()
         timer = threading.Timer(self._linger_s, self._leave, (int(code),))
         timer.name, timer.daemon = "linger", True

@@ -11,7 +11,7 @@ Request = Callable[[list[dict[str, float]]], None]
 
 
 class AutoscalerHint:
-    """A standing request for machines. A cluster has one: each request replaces the last, whoever made it.
+    """A standing request for machines. A cluster has one: each replaces the last, also another program's.
 
     Without it the autoscaler starts a machine only for actors that wait already, and removes one while a
     worker is being restarted.

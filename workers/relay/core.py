@@ -84,7 +84,7 @@ class RelayCore(SessionHost):
             if joined.fresh:
                 names = {worker.name for worker in self._state.workers}
                 self.close_all(learner_pb2.Goodbye.EXPIRED, "the relay has joined the learner again")
-                self._state.begin_afresh(joined.reply)
+                self._state.reset(joined.reply)
                 self._leasing.await_again(names)
             else:
                 self._state.reply = joined.reply

@@ -91,18 +91,20 @@ class RelayPushes:
         else:
             self._accepted.discard(push_id)
             del self._sent[push_id]
-        answers = self._objected(group, verdict)
+        answers = self._rejections(group, verdict)
         if answers:
-            told = {id(answer.held) for answer in answers}
-            self._waiting.extendleft(held for held in reversed(group) if id(held) not in told)
+            rejected = {id(answer.held) for answer in answers}
+            self._waiting.extendleft(held for held in reversed(group) if id(held) not in rejected)
             return answers
         return [Answer(held, _about(held, verdict)) for held in group]
 
-    def _objected(self, group: Sequence[PendingPush], verdict: learner_pb2.PushVerdict) -> list[Answer]:
-        objections = {(part.lane, part.seq): part for part in verdict.parts}
+    def _rejections(self, group: Sequence[PendingPush], verdict: learner_pb2.PushVerdict) -> list[Answer]:
+        rejected_parts = {(part.lane, part.seq): part for part in verdict.parts}
         answers = []
         for held in group:
-            found = [objections[key] for part in held.parts if (key := (part.lane, part.seq)) in objections]
+            found = [
+                rejected_parts[key] for part in held.parts if (key := (part.lane, part.seq)) in rejected_parts
+            ]
             if found:
                 answers.append(Answer(held, _about(held, verdict, found)))
         return answers
@@ -135,7 +137,9 @@ def _is(held: PendingPush, session_id: str, push_id: int) -> bool:
 
 
 def _about(
-    held: PendingPush, verdict: learner_pb2.PushVerdict, objections: Sequence[learner_pb2.PartVerdict] = ()
+    held: PendingPush,
+    verdict: learner_pb2.PushVerdict,
+    rejected_parts: Sequence[learner_pb2.PartVerdict] = (),
 ) -> learner_pb2.PushVerdict:
     """Return the learner's verdict with the sender's own push id, lane and seq."""
     answer = learner_pb2.PushVerdict(
@@ -146,8 +150,8 @@ def _about(
         outer_step=verdict.outer_step,
         detail=verdict.detail,
     )
-    if objections:
-        answer.verdict, answer.detail = objections[0].verdict, objections[0].detail
+    if rejected_parts:
+        answer.verdict, answer.detail = rejected_parts[0].verdict, rejected_parts[0].detail
         if held.push.parts:
-            answer.parts.extend(objections)
+            answer.parts.extend(rejected_parts)
     return answer

@@ -44,7 +44,7 @@ class RelayState:
     draining: learner_pb2.Drain | None = None
 
     def __post_init__(self) -> None:
-        self.begin_afresh(self.reply)
+        self.reset(self.reply)
 
     @property
     def has_joined(self) -> bool:
@@ -61,7 +61,7 @@ class RelayState:
         """Silence, in seconds, after which a worker's lanes are returned."""
         return float(self.reply.lease_ttl_s or _DEFAULT_TTL_HEARTBEATS * self.reply.heartbeat_s)
 
-    def begin_afresh(self, reply: learner_pb2.JoinReply) -> None:
+    def reset(self, reply: learner_pb2.JoinReply) -> None:
         """Discard all state of the previous session with the learner."""
         self.reply = reply
         self.pushes = RelayPushes(self.session_state, reply.schema, reply.lanes_total if reply.merges else 1)
@@ -70,7 +70,7 @@ class RelayState:
         self.theta, self.credits = None, 0
 
     def sender(self, session_id: str) -> RelayedWorker | None:
-        """Return the session that sent a message and update its last-heard time; None if it expired."""
+        """Return the session that sent a message and note the time; None if it expired."""
         worker = self.workers.get(session_id)
         if worker is not None:
             worker.last_message_s = self.clock()

@@ -227,7 +227,7 @@ class LearnerSession:
             self._finish(End(_FINAL_GOODBYES[goodbye.reason], reason))
         else:
             self._is_fresh_join = True
-        return f"it said goodbye: {reason}"
+        return f"it ended the session: {reason}"
 
     def _give_up_if_orphaned(self) -> None:
         silent_s = self._clock() - self._last_message_s

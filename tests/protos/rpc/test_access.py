@@ -90,7 +90,7 @@ def test_every_service_of_the_wire_is_tried_here() -> None:
     assert services <= {method.containing_service.full_name for _, method in METHODS}
 
 
-def test_every_service_is_somebodys_and_what_steers_the_run_is_the_admins() -> None:
+def test_every_method_has_a_role_and_those_that_steer_the_run_are_the_admins() -> None:
     roles = {
         method.full_name.removeprefix("unspool.v1."): needed_role(path_of(method)) for _, method in METHODS
     }
@@ -114,7 +114,7 @@ def test_every_service_is_somebodys_and_what_steers_the_run_is_the_admins() -> N
     }
 
 
-def test_a_wrong_role_is_told_which_one_is_needed(running: RunningLearner) -> None:
+def test_a_wrong_role_learns_which_one_is_needed(running: RunningLearner) -> None:
     metadata = [("authorization", BEARERS[Role.VIEWER])]
     with pytest.raises(
         grpc.RpcError, match=r"Admin/Stop needs the role admin; the token presented is the viewer"
@@ -143,7 +143,7 @@ def test_refusals_are_counted_by_reason_and_shown(tmp_path: Path) -> None:
         ({"worker_name": "../w0"}, "bad_name", "letters, digits"),
     ],
 )
-def test_a_worker_that_does_not_fit_is_told_why_and_counted(
+def test_a_worker_that_does_not_fit_learns_the_reason_and_is_counted(
     running: RunningLearner, changes: dict[str, Any], reason: str, words: str
 ) -> None:
     fields = {"protocol_min": 1, "protocol_max": 1, "worker_name": "w0", "process_uuid": "i0", **changes}

@@ -15,7 +15,7 @@ class World:
         self.requests.append(len(bundles))
         self.bundles = bundles
         if self.is_away:
-            raise RuntimeError("nobody there")
+            raise RuntimeError("not reachable")
 
 
 def test_room_is_asked_for_as_one_bundle_for_each_worker() -> None:

@@ -52,7 +52,7 @@ def exit_of(pool: LocalPool, name: str) -> Exit | None:
     return pool.poll()[name]
 
 
-def test_a_worker_is_told_where_its_learner_is_and_logs_into_the_run(make_pool, up, tmp_path):
+def test_a_worker_gets_its_learners_address_and_logs_into_the_run(make_pool, up, tmp_path):
     pool = make_pool(WAITS)
     pool.start("w0")
     up()
@@ -98,7 +98,7 @@ def test_closing_asks_workers_to_end(make_pool, up):
     assert pool.poll()["w0"] == Exit(None, "killed by SIGTERM")
 
 
-def test_closing_ends_workers_that_do_not_listen(make_pool, up):
+def test_closing_kills_workers_that_ignore_sigterm(make_pool, up):
     pool = make_pool(IGNORES_SIGTERM, close_deadline_s=0.0)
     pool.start("w0")
     up()

@@ -108,7 +108,7 @@ def test_the_exit_code_of_an_adopted_actor_is_reported(pool, cluster, tmp_path):
     orphaned(cluster, tmp_path, "w1")
     pool.adopt("w1", "", 0)
     pool._ray.get(pool._actors["w1"].handle.drain.options(concurrency_group="control").remote("test"))
-    assert exit_of(pool, "w1") == Exit(0, "as told")
+    assert exit_of(pool, "w1") == Exit(0, "as asked")
 
 
 def test_an_actor_that_looks_for_its_learner_elsewhere_is_ended(pool, cluster, tmp_path, monkeypatch):

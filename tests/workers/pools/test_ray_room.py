@@ -1,4 +1,4 @@
-"""What a cluster is short of for a worker, from what Ray says of its nodes."""
+"""The resources that a cluster lacks for a worker, from Ray's description of its nodes."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from workers.pools.ray_room import most_that_fit, shortage
 
 
 @pytest.mark.parametrize(
-    ("bundle", "nodes", "free", "said"),
+    ("bundle", "nodes", "free", "words"),
     [
         ({"CPU": 1.0}, [{"CPU": 1.0}], {}, "CPU: 1 wanted, 0 of 1 in the cluster free"),
         (
@@ -26,19 +26,19 @@ from workers.pools.ray_room import most_that_fit, shortage
     ],
 )
 def test_what_is_short_is_named(
-    bundle: dict[str, float], nodes: list[dict[str, float]], free: dict[str, float], said: str
+    bundle: dict[str, float], nodes: list[dict[str, float]], free: dict[str, float], words: str
 ) -> None:
-    assert said in shortage(bundle, nodes, free)
+    assert words in shortage(bundle, nodes, free)
 
 
-def test_the_scarcest_resource_says_how_many_workers_fit() -> None:
+def test_the_scarcest_resource_limits_the_number_of_workers() -> None:
     fits = most_that_fit({"CPU": 0.0, "GPU": 0.5, "tpu": 1.0}, {"GPU": 2.0, "tpu": 3.0})
     assert fits is not None
     assert fits[0] == 3
     assert "tpu: 1" in fits[1]
 
 
-def test_what_nobody_has_fits_nowhere() -> None:
+def test_a_resource_that_is_missing_fits_no_worker() -> None:
     assert (most_that_fit({"GPU": 1.0}, {"CPU": 2.0}) or (1, ""))[0] == 0
 
 

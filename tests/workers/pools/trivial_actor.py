@@ -17,8 +17,8 @@ class TrivialActor:
 
     def run(self) -> tuple[int, str]:
         code = self._work()
-        self._outcome.settle(code, "as told")
-        return code, "as told"
+        self._outcome.settle(code, "as asked")
+        return code, "as asked"
 
     def outcome(self, timeout_s: float) -> tuple[int, str] | None:
         return self._outcome.wait(timeout_s)

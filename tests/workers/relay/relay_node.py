@@ -35,7 +35,7 @@ class Peer:
         self.reply = node.core.join(request)
         self.session_id, self._stream = node.core.attach(self.reply.session_secret)
 
-    def told(self, kind: str) -> list[Any]:
+    def received(self, kind: str) -> list[Any]:
         """Return the messages of one kind received since the last call."""
         taking = iter(self._stream)
         messages = [next(taking) for _ in range(len(self._stream))]
@@ -121,10 +121,10 @@ class RelayNode:
         self.clock.now_s += seconds
         self.core.tick()
 
-    def said(self, kind: str) -> Any:
+    def sent(self, kind: str) -> Any:
         """Return the next message to the learner of a kind, skipping heartbeats."""
         while True:
-            message = self._stream.heard.get(timeout=PATIENCE_S)
+            message = self._stream.messages.get(timeout=PATIENCE_S)
             found = message.WhichOneof("body")
             if found == kind:
                 return getattr(message, kind)

@@ -1,4 +1,4 @@
-"""Who is let into a relay, and where it may listen."""
+"""Access to a relay's server, and the addresses where it may listen."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_no_method_is_open_without_the_token(address, method, authorization):
     assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-def test_a_worker_is_told_to_come_back_while_there_is_no_learner(address):
+def test_a_worker_may_retry_while_the_relay_has_no_learner(address):
     with grpc.insecure_channel(address) as channel:
         join = channel.unary_unary(
             "/unspool.v1.Learner/Join",

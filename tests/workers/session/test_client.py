@@ -110,9 +110,9 @@ def test_a_status_code_becomes_an_error_that_says_whether_to_retry(client, servi
 
 
 def test_a_session_carries_its_secret_and_both_directions(client, servicer):
-    heard = list(client.open_session("secret", heartbeats(3)))
+    received = list(client.open_session("secret", heartbeats(3)))
     assert servicer.metadata["unspool-session"] == "secret"
-    assert [message.heartbeat_ack.outer_step for message in heard] == [0, 1, 2]
+    assert [message.heartbeat_ack.outer_step for message in received] == [0, 1, 2]
 
 
 def test_a_theta_is_put_together_from_its_chunks(client):
@@ -149,13 +149,13 @@ def test_a_cancelled_stream_ends_for_its_reader(client):
         list(stream)
 
 
-def test_a_closed_client_reaches_nobody(client):
+def test_a_closed_client_is_unavailable(client):
     client.close()
     with pytest.raises(UnavailableError):
         client.leave("w0#1", "done")
 
 
-def test_nobody_at_the_address_is_no_refusal():
+def test_an_address_without_a_learner_is_no_refusal():
     client = LearnerClient("127.0.0.1:1", "token")
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
         client.get_theta(0, 1)
@@ -203,7 +203,7 @@ def test_every_call_works_over_mutual_tls(tls_address, trial, connect, servicer,
     ("days", "authority", "words"),
     [(-1, True, "certificate has expired"), (2, False, "its certificate is not accepted")],
 )
-def test_a_worker_that_tls_refuses_is_told_why_and_does_not_retry(
+def test_a_worker_that_tls_rejects_learns_the_reason_and_does_not_retry(
     tls_address, trial, tmp_path, connect, days, authority, words
 ):
     files = signed(tmp_path / "bad", days=days, authority=trial / "authority" if authority else None)

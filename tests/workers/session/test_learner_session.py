@@ -88,7 +88,7 @@ def test_no_lease_survives_another_learner_or_another_session(session, learner, 
     assert next_joined(session_state).fresh
 
 
-def test_an_outdated_learner_is_not_listened_to(session, learner, session_state):
+def test_an_outdated_learner_is_not_joined(session, learner, session_state):
     learner.reply.term = 3
     session.start()
     next_joined(session_state)
@@ -102,7 +102,7 @@ def test_an_outdated_learner_is_not_listened_to(session, learner, session_state)
     assert next_joined(session_state).reply.term == 4
 
 
-def test_another_runs_epoch_says_nothing(session, learner, session_state):
+def test_terms_of_another_run_are_not_compared(session, learner, session_state):
     learner.reply.term = 3
     session.start()
     next_joined(session_state)
@@ -114,13 +114,13 @@ def test_another_runs_epoch_says_nothing(session, learner, session_state):
 def test_a_question_for_the_stack_is_answered_beside_the_work(session, learner, session_state):
     session.start()
     next_joined(session_state)
-    learner.say(stack_request=learner_pb2.StackRequest())
+    learner.send(stack_request=learner_pb2.StackRequest())
     dump = learner.next("stack").stack.text
     assert "_receive" in dump  # the thread that answers
     assert "test_a_question_for_the_stack" in dump
 
 
-def test_a_push_without_a_last_word_is_sent_again_on_the_next_stream(session, learner, session_state):
+def test_a_push_without_a_final_verdict_is_sent_again_on_the_next_stream(session, learner, session_state):
     session.start()
     next_joined(session_state)
     session_state.push(push(), b"gradient")
@@ -160,20 +160,20 @@ def test_an_expired_session_joins_afresh(session, learner, session_state):
 
 def test_an_unreachable_learner_is_tried_again(session, learner, session_state):
     for _ in range(3):
-        learner.join_errors.put(UnavailableError("nobody there"))
+        learner.join_errors.put(UnavailableError("not reachable"))
     session.start()
     assert next_joined(session_state).reply.run_id == "run"
 
 
 def test_a_worker_without_a_learner_is_orphaned_in_the_end(learner, session_state):
-    learner.join = lambda request: (_ for _ in ()).throw(UnavailableError("nobody there"))
+    learner.join = lambda request: (_ for _ in ()).throw(UnavailableError("not reachable"))
     session = make_session(learner, session_state, step_s=40.0)
     session.start()
     end = session_state.wait_for_end(PATIENCE_S)
     session.close()
     assert end is not None
     assert end.code is ExitCode.TEMPORARY
-    assert "nobody there" in end.reason
+    assert "not reachable" in end.reason
 
 
 def test_a_learner_that_acknowledges_no_heartbeat_is_joined_again(learner, session_state):
@@ -196,7 +196,7 @@ def test_leaving_sends_what_is_queued_and_closes_the_stream(session, learner, se
 
 
 def test_leaving_without_a_learner_takes_no_longer_than_it_may(session, learner):
-    learner.join = lambda request: (_ for _ in ()).throw(UnavailableError("nobody there"))
+    learner.join = lambda request: (_ for _ in ()).throw(UnavailableError("not reachable"))
     session.start()
     assert not session.leave("drained", timeout_s=0.01)
 

@@ -6,7 +6,7 @@ from workers.session.outbox import Outbox, QueuedMessage
 CHUNK_BYTES = 4
 
 
-def push_parcel(push_id: int, body: bytes = b"") -> QueuedMessage:
+def queued_push(push_id: int, body: bytes = b"") -> QueuedMessage:
     push = learner_pb2.GradientEstimatorOut(push_id=push_id, grad=common_pb2.Tensors(transfer=push_id))
     return QueuedMessage(learner_pb2.WorkerMessage(push=push), body, push_id, push_id=push_id)
 
@@ -35,7 +35,7 @@ def outbox() -> Outbox:
 
 
 def test_a_body_follows_its_message_in_chunks(outbox):
-    outbox.put(push_parcel(1, b"0123456789"))
+    outbox.put(queued_push(1, b"0123456789"))
     header, *chunks = drained(outbox)
     assert header.push.push_id == 1
     assert [(message.chunk.offset, message.chunk.data) for message in chunks] == [
@@ -46,13 +46,13 @@ def test_a_body_follows_its_message_in_chunks(outbox):
 
 
 def test_a_heartbeat_overtakes_the_rest_of_a_body(outbox):
-    outbox.put(push_parcel(1, b"01234567"))
-    said = [outbox.next_message(), outbox.next_message()]
+    outbox.put(queued_push(1, b"01234567"))
+    words = [outbox.next_message(), outbox.next_message()]
     outbox.set_heartbeat(learner_pb2.Heartbeat())
-    assert kinds(said + drained(outbox)) == ["push", "chunk", "heartbeat", "chunk"]
+    assert kinds(words + drained(outbox)) == ["push", "chunk", "heartbeat", "chunk"]
 
 
-def test_a_heartbeat_that_was_not_said_gives_way_to_a_newer_one(outbox):
+def test_a_heartbeat_that_was_not_sent_is_replaced_by_a_newer_one(outbox):
     outbox.set_heartbeat(learner_pb2.Heartbeat(progress=1))
     outbox.set_heartbeat(learner_pb2.Heartbeat(progress=2))
     assert [message.heartbeat.progress for message in drained(outbox)] == [2]
@@ -66,9 +66,9 @@ def test_the_oldest_log_lines_are_lost_first(outbox):
     assert lines[-1] == "99"
 
 
-def test_pushes_without_a_last_word_are_sent_again_before_anything_else(outbox):
-    outbox.put(push_parcel(1))
-    outbox.put(push_parcel(2))
+def test_pushes_without_a_final_verdict_are_sent_again_before_anything_else(outbox):
+    outbox.put(queued_push(1))
+    outbox.put(queued_push(2))
     drained(outbox)
     outbox.settle(verdict(1, "ACCEPTED"))
     outbox.put(returned(0))
@@ -77,7 +77,7 @@ def test_pushes_without_a_last_word_are_sent_again_before_anything_else(outbox):
 
 
 def test_what_was_cut_off_starts_over(outbox):
-    outbox.put(push_parcel(1, b"01234567"))
+    outbox.put(queued_push(1, b"01234567"))
     outbox.next_message()
     outbox.next_message()
     outbox.restart(CHUNK_BYTES)
@@ -85,8 +85,8 @@ def test_what_was_cut_off_starts_over(outbox):
 
 
 @pytest.mark.parametrize("word", ["APPLIED", "DUPLICATE", "STALE", "NONFINITE", "NOT_LEASED", "CLOSED"])
-def test_a_push_with_a_last_word_is_forgotten(outbox, word):
-    outbox.put(push_parcel(1))
+def test_a_push_with_a_final_verdict_is_removed(outbox, word):
+    outbox.put(queued_push(1))
     drained(outbox)
     outbox.settle(verdict(1, word))
     outbox.restart(CHUNK_BYTES)
@@ -95,7 +95,7 @@ def test_a_push_with_a_last_word_is_forgotten(outbox, word):
 
 @pytest.mark.parametrize("word", ["NO_CREDIT", "CORRUPT"])
 def test_a_push_at_a_bad_moment_is_sent_again_once_there_is_a_credit(outbox, word):
-    outbox.put(push_parcel(1))
+    outbox.put(queued_push(1))
     drained(outbox)
     outbox.settle(verdict(1, word))
     outbox.credit(0)
@@ -105,7 +105,7 @@ def test_a_push_at_a_bad_moment_is_sent_again_once_there_is_a_credit(outbox, wor
 
 
 def test_a_verdict_on_a_body_that_is_still_leaving_stops_it(outbox):
-    outbox.put(push_parcel(1, b"01234567"))
+    outbox.put(queued_push(1, b"01234567"))
     outbox.put(returned(0))
     outbox.next_message()
     outbox.settle(verdict(1, "TOO_LARGE"))
@@ -114,7 +114,7 @@ def test_a_verdict_on_a_body_that_is_still_leaving_stops_it(outbox):
 
 def test_pushes_that_are_not_answered_use_up_credits(outbox):
     outbox.credit(2)
-    outbox.put(push_parcel(1))
+    outbox.put(queued_push(1))
     assert outbox.free_credits == 1
     outbox.settle(verdict(1, "ACCEPTED"))
     outbox.credit(1)
@@ -130,7 +130,7 @@ def test_credits_of_an_earlier_stream_are_void(outbox):
 def test_there_is_no_room_beyond_the_capacity(outbox):
     for push_id in range(1, 4):
         assert outbox.has_room
-        outbox.put(push_parcel(push_id))
+        outbox.put(queued_push(push_id))
     assert not outbox.has_room
     drained(outbox)
     assert outbox.has_room

@@ -28,12 +28,12 @@ def lane_2_raises(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("lane_2_raises")
 def test_a_lane_that_always_fails_is_left_out_and_the_run_finishes_without_it(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path, mode="async", batch=2, max_staleness=5)
-    for life in range(4):
+    for restart in range(4):
         cluster.start_worker()
-        if life < 3:
-            cluster.wait_for_end(f"w{life}")
+        if restart < 3:
+            cluster.wait_for_end(f"w{restart}")
     status = cluster.finish()
     assert status["state"] == "FINISHED"
     assert status["lanes"][2]["state"] == "quarantined"
     assert "FloatingPointError" in status["lanes"][2]["problem"]
-    assert cluster.codes == {f"w{life}": ExitCode.FAILED for life in range(3)} | {"w3": ExitCode.OK}
+    assert cluster.codes == {f"w{restart}": ExitCode.FAILED for restart in range(3)} | {"w3": ExitCode.OK}

@@ -113,7 +113,7 @@ def test_a_lane_without_a_snapshot_is_replayed_from_its_beginning(start):
     again.announce(2)
     again.grant(0, seq=2)
     assert again.next_push().grad.inline == push.grad.inline
-    assert again.fetched == [0, 0, 1]  # the theta that the lane begins under, and those of the replay
+    assert again.fetched == [0, 0, 1]  # the theta of the lane's initial state, and those of the replay
 
 
 def test_a_revoked_lane_comes_back_with_its_snapshot(start):
@@ -158,7 +158,7 @@ def test_a_drained_worker_returns_its_lanes_and_leaves(start):
     learner.grant(1)
     learner.next_push()
     learner.next_push()
-    learner.say(drain=learner_pb2.Drain(reason="scaled down", deadline_s=30.0))
+    learner.send(drain=learner_pb2.Drain(reason="scaled down", deadline_s=30.0))
     learner.next_snapshot()
     assert learner.next("lane_return").lane_return.reason == "scaled down"
     learner.next_snapshot()
@@ -238,8 +238,8 @@ def test_an_estimate_that_raises_names_its_lane_and_ends_the_worker(start, monke
     learner.grant(2, fencing_token=5)
     failure = learner.next("lane_failure").lane_failure
     assert (failure.lane, failure.fencing_token, failure.seq) == (2, 5, 1)
-    said = "OverflowError: too large (test_worker.py:16 in raise_overflow)"
-    assert failure.traceback.endswith(f"\n{said}")
+    words = "OverflowError: too large (test_worker.py:16 in raise_overflow)"
+    assert failure.traceback.endswith(f"\n{words}")
     assert (failure.report.type, failure.report.line) == ("OverflowError", 16)
     assert running.exit_code() == ExitCode.FAILED
 
@@ -265,7 +265,7 @@ def test_a_snapshot_with_another_digest_than_granted_is_not_used(start):
     running = start(learner)
     grant = learner_pb2.LaneGrant(lane=0, fencing_token=1, seq=2, snapshot_seq=2, snapshot_sha256="0" * 64)
     learner.snapshots[0, 2] = b"other bytes"
-    learner.say(grant=grant)
+    learner.send(grant=grant)
     assert "sha256" in learner.next("lane_failure").lane_failure.traceback
     assert running.exit_code() == ExitCode.FAILED
 
@@ -282,7 +282,7 @@ def test_a_lane_whose_snapshot_is_gone_is_returned_as_it_was_granted(start):
 def test_a_lane_whose_replay_lacks_a_theta_is_returned_as_it_was_granted(start):
     learner = FakeLearner()
     start(learner)
-    learner.announce(0)  # what the lane begins under; the replay asks for it by its outer step
+    learner.announce(0)  # the theta of the lane's initial state; the replay fetches it by its outer step
     learner.fetch_errors.put(RefusedError("NOT_FOUND: theta 0"))
     learner.grant(0, seq=2)
     returned = learner.next("lane_return").lane_return
@@ -307,7 +307,7 @@ def test_a_worker_waits_where_the_learner_has_no_credit_for_it(start):
     learner.grant(0, credits=1)
     push = learner.next_push()
     learner.judge(push, Verdict.NO_CREDIT, credits=0)
-    learner.say(heartbeat_ack=learner_pb2.HeartbeatAck(credits=1))
+    learner.send(heartbeat_ack=learner_pb2.HeartbeatAck(credits=1))
     assert learner.next_push().push_id == push.push_id
 
 
@@ -351,4 +351,4 @@ def test_a_duplicate_is_settled(start):
     learner.announce(1)
     assert learner.next_push().seq == 2
     with pytest.raises(queue.Empty):
-        learner.stream.heard.get_nowait()
+        learner.stream.messages.get_nowait()

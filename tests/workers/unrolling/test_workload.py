@@ -1,11 +1,11 @@
-"""A worker that is told STALE goes on with the newest theta, and with no other."""
+"""A workload after a push was rejected: which theta and which state its next estimate uses."""
 
 from protos.unspool.v1 import learner_pb2
 from tests.workers.fake_learner import FakeLearner
 
 
 def judge_stale(learner: FakeLearner, push: learner_pb2.GradientEstimatorOut, outer_step: int) -> None:
-    learner.say(
+    learner.send(
         verdict=learner_pb2.PushVerdict(
             push_id=push.push_id,
             lane=push.lane,
@@ -35,12 +35,12 @@ def test_no_estimate_is_made_with_a_theta_older_than_the_verdict(start):
     learner.announce(1)
     learner.grant(0, credits=1)
     judge_stale(learner, learner.next_push(), outer_step=8)  # the announcement of 8 was replaced by that of 9
-    learner.say(heartbeat_ack=learner_pb2.HeartbeatAck(credits=9))
+    learner.send(heartbeat_ack=learner_pb2.HeartbeatAck(credits=9))
     learner.announce(9)
     assert learner.next_push().outer_step == 9
 
 
-def test_a_learner_that_began_again_at_an_earlier_version_is_not_waited_for(start):
+def test_a_learner_that_restarted_at_an_earlier_outer_step_is_followed_at_once(start):
     learner = FakeLearner(exact=False)
     start(learner)
     learner.announce(8)
@@ -53,14 +53,14 @@ def test_a_learner_that_began_again_at_an_earlier_version_is_not_waited_for(star
     assert learner.next_push().outer_step == 3
 
 
-def test_a_state_that_the_learner_does_not_want_is_not_gone_on_from(start):
+def test_a_state_that_the_learner_does_not_want_is_discarded(start):
     learner = FakeLearner(exact=False)
     start(learner)
     learner.announce(0)
     learner.grant(0, fencing_token=1, credits=1)
     learner.judge(learner.next_push(), learner_pb2.NOT_LEASED, credits=0)
     again = learner_pb2.LaneGrant(lane=0, fencing_token=5, seq=1, credits=1, discard_held=True)
-    learner.say(grant=again)
+    learner.send(grant=again)
     fresh, other = learner.next_push(), FakeLearner(exact=False)
     start(other, host="another")
     other.announce(0)
