@@ -1,7 +1,7 @@
-"""What `make demo` shows: meta-training by Ray workers that come and go, and what the result is worth.
+"""`make demo`: meta-training with a changing number of Ray workers, and an evaluation of the result.
 
-It types the commands that a person would type, and exits with an error if one of them does, or if the
-meta-trained optimizer is no better than the one that meta-training began with.
+It runs the commands that a user would run, and exits with an error if one of them fails, or if the
+meta-trained optimizer is not better than its initialisation.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ DEADLINE_S = 1200.0
 
 
 def main() -> None:
-    """Launch, scale while it runs, evaluate."""
+    """Launch a run, scale it while it is running, and evaluate the result."""
     run = next(path for number in itertools.count(1) if not (path := Path(f"runs/demo-{number}")).exists())
-    tell(f"$ unspool launch {CONFIG} --run-dir {run}")
+    show(f"$ unspool launch {CONFIG} --run-dir {run}")
     launched = subprocess.Popen([*UNSPOOL, "launch", str(CONFIG), "--run-dir", str(run)])
     try:
         for outer_step, workers in SCALE_AT:
@@ -36,16 +36,16 @@ def main() -> None:
     unspool("evaluate", run)
     report = json.loads((run / "evaluation.json").read_text())
     check(report)
-    tell(f"The meta-trained optimizer beats its initialisation. Pictures: {', '.join(report['pictures'])}")
+    show(f"The meta-trained optimizer beats its initialisation. Pictures: {', '.join(report['pictures'])}")
 
 
 def wait_for_step(run: Path, outer_step: int, launched: subprocess.Popen[bytes]) -> None:
-    """Wait until the run is at `outer_step`, by its status endpoint."""
+    """Poll the status endpoint until the run has reached `outer_step`."""
     give_up_at = time.monotonic() + DEADLINE_S
     while time.monotonic() < give_up_at:
         if launched.poll() is not None:
             sys.exit(f"demo: launch ended with exit code {launched.returncode} before step {outer_step}")
-        with contextlib.suppress(OSError):  # it may not listen yet
+        with contextlib.suppress(OSError):  # the learner may not listen yet
             endpoints = json.loads((run / "endpoints.json").read_text())
             with urllib.request.urlopen(f"http://{endpoints['http']}/status.json", timeout=10) as answer:
                 if json.load(answer)["outer_step"] >= outer_step:
@@ -55,21 +55,21 @@ def wait_for_step(run: Path, outer_step: int, launched: subprocess.Popen[bytes])
 
 
 def unspool(*arguments: object) -> None:
-    """Run one command as a person would."""
-    tell(f"$ unspool {' '.join(map(str, arguments))}")
+    """Print and run one command."""
+    show(f"$ unspool {' '.join(map(str, arguments))}")
     finished = subprocess.run([*UNSPOOL, *map(str, arguments)], check=False)
     if finished.returncode != 0:
         sys.exit(f"demo: {arguments[0]} ended with exit code {finished.returncode}")
 
 
-def tell(text: str) -> None:
-    """Print `text` apart from what the commands print."""
+def show(text: str) -> None:
+    """Print `text` so that it stands out from the output of the commands."""
     sys.stdout.write(f"\n{text}\n")
     sys.stdout.flush()
 
 
 def end(launched: subprocess.Popen[bytes]) -> None:
-    """Leave no process behind: a launch that is asked to end stops its run with a checkpoint."""
+    """Stop the run with a checkpoint and wait for all processes."""
     if launched.poll() is None:
         launched.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,8 +1,8 @@
-"""Measure the structure of the packages, and refuse what the project's rules on structure forbid.
+"""Measure the structure of the packages and check the project's rules on structure.
 
     python tools/structure.py [FOLDER]
 
-prints one table. The rules are those in `CONTRIBUTING.md`; the exit code is 1 if one is broken.
+prints one table. The rules are those in `CONTRIBUTING.md`; the exit code is 1 if a rule is violated.
 """
 
 import ast
@@ -45,19 +45,19 @@ class Module:
 
     @property
     def lines(self) -> int:
-        """Lines, blank ones and comments included."""
+        """Number of lines, including blank ones and comments."""
         return len(self.text.splitlines())
 
 
 def modules_of(root: Path, folders: Sequence[str]) -> list[Module]:
-    """Parse all files of `folders` but generated ones."""
+    """Parse all files of `folders` except generated ones."""
     paths = sorted(path for folder in folders for path in (root / folder).rglob("*.py"))
     texts = [(path, path.read_text(encoding="utf-8")) for path in paths if "_pb2" not in path.name]
     return [Module(path.relative_to(root), text, ast.parse(text)) for path, text in texts]
 
 
 def functions_of(modules: Sequence[Module]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Every function and method, nested ones too."""
+    """Every function and method, including nested ones."""
     for module in modules:
         for node in ast.walk(module.tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -65,7 +65,7 @@ def functions_of(modules: Sequence[Module]) -> Iterator[ast.FunctionDef | ast.As
 
 
 def classes_of(modules: Sequence[Module]) -> Iterator[tuple[Module, ast.ClassDef]]:
-    """Every class, nested ones too, with its file."""
+    """Every class, including nested ones, with its file."""
     for module in modules:
         for node in ast.walk(module.tree):
             if isinstance(node, ast.ClassDef):
@@ -100,7 +100,7 @@ def aliases_of_any(modules: Sequence[Module]) -> set[str]:
 
 
 def depths_of_classes(modules: Sequence[Module]) -> dict[str, int]:
-    """How many classes of the packages each derives from in a line, itself included."""
+    """The depth of inheritance of each class among classes of the packages, itself included."""
     bases = {node.name: [ast.unparse(base).split("[")[0].split(".")[-1] for base in node.bases]
              for _, node in classes_of(modules)}  # fmt: skip
 
@@ -111,7 +111,7 @@ def depths_of_classes(modules: Sequence[Module]) -> dict[str, int]:
 
 
 def class_names_defined_twice(modules: Sequence[Module]) -> list[str]:
-    """Each with its files."""
+    """Each class name that is defined twice, with its files."""
     files = defaultdict(list)
     for module, node in classes_of(modules):
         files[node.name].append(str(module.path))
@@ -119,13 +119,13 @@ def class_names_defined_twice(modules: Sequence[Module]) -> list[str]:
 
 
 def crowded_folders(modules: Sequence[Module]) -> list[str]:
-    """Folders of too many files."""
+    """Folders with too many files."""
     counts = Counter(str(module.path.parent) for module in modules if module.path.name != "__init__.py")
     return [f"{folder} ({count} files)" for folder, count in counts.items() if count > MAX_FOLDER_FILES]
 
 
 def has_docstring(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> bool:
-    """Whether a definition is documented."""
+    """Whether a definition has a docstring."""
     return ast.get_docstring(node) is not None
 
 
@@ -135,12 +135,12 @@ def spread(values: Sequence[int]) -> str:
 
 
 def lines_of_function(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """From `def` to the last line."""
+    """Number of lines from `def` to the end."""
     return (function.end_lineno or function.lineno) - function.lineno + 1
 
 
 def files_naming(root: Path, pattern: str) -> list[str]:
-    """The files of the packages that match, generated ones left out."""
+    """The files of the packages that match, except generated ones."""
     paths = [path for folder in PACKAGES for path in sorted((root / folder).rglob("*"))]
     found = re.compile(pattern)
     return [
@@ -153,7 +153,7 @@ def files_naming(root: Path, pattern: str) -> list[str]:
 
 
 def measured(root: Path, modules: Sequence[Module], tests: Sequence[Module]) -> dict[str, str]:
-    """The table: what is measured, and the figure."""
+    """The rows of the table: names and figures."""
     library = [module for module in modules if module.path.parts[0] == LIBRARY]
     lines = sum(module.lines for module in modules)
     tests_lines = sum(module.lines for module in tests)
@@ -184,14 +184,14 @@ def measured(root: Path, modules: Sequence[Module], tests: Sequence[Module]) -> 
 
 
 def share_of_any(modules: Sequence[Module]) -> float:
-    """The share of annotations that say nothing."""
+    """The fraction of annotations that are `Any`."""
     aliases = aliases_of_any(modules)
     given = [ast.unparse(annotation) for annotation in annotations_of(modules) if annotation is not None]
     return sum(annotation in aliases for annotation in given) / len(given)
 
 
 def broken_rules(root: Path, modules: Sequence[Module]) -> list[str]:
-    """Each with where, the figure and the limit."""
+    """Descriptions of violated rules, with place, figure and limit."""
     long = [module for module in modules if module.lines > MAX_FILE_LINES]
     deep = {name: depth for name, depth in depths_of_classes(modules).items() if depth > MAX_DEPTH}
     share = share_of_any([module for module in modules if module.path.parts[0] == LIBRARY])
@@ -213,7 +213,7 @@ def broken_rules(root: Path, modules: Sequence[Module]) -> list[str]:
 
 
 def main(root: Path) -> int:
-    """Print the table and the broken rules."""
+    """Print the table and the violated rules."""
     modules, tests = modules_of(root, PACKAGES), modules_of(root, ["tests"])
     table = measured(root, modules, tests)
     width = max(map(len, table))

@@ -1,4 +1,4 @@
-"""Laws of the simulated tree of relays, whatever its costs."""
+"""Properties of the simulated tree of relays for any costs."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ def run(scenario: Scenario, costs: Costs | None = None):
 
 @pytest.mark.parametrize("fan_outs", TREES)
 @pytest.mark.parametrize("workers", [1, 200])
-def test_every_estimate_is_accounted_once(fan_outs, workers):
+def test_every_estimate_is_accepted_at_most_once_and_in_order(fan_outs, workers):
     outcome = run(Scenario(workers, fan_outs, period_s=0.1, duration_s=1.0))
     keys = [(estimate.worker, estimate.number) for estimate in outcome.accepted]
     assert len(set(keys)) == len(keys)
@@ -25,13 +25,13 @@ def test_every_estimate_is_accounted_once(fan_outs, workers):
 
 
 @pytest.mark.parametrize("fan_outs", TREES)
-def test_in_an_idle_cluster_everything_arrives(fan_outs):
+def test_an_idle_cluster_accepts_all_estimates(fan_outs):
     outcome = run(Scenario(20, fan_outs, period_s=10.0, duration_s=10.0, updates_per_s=0.1))
     assert outcome.made - len(outcome.accepted) <= 1
     assert outcome.made == 20
 
 
-def test_a_relay_for_each_worker_changes_only_when_things_arrive():
+def test_a_relay_for_each_worker_changes_only_arrival_times():
     scenario = Scenario(50, period_s=0.5, duration_s=3.0)
     direct = run(scenario)
     relayed = run(dataclasses.replace(scenario, fan_outs=(1,)))
@@ -43,14 +43,14 @@ def test_a_relay_for_each_worker_changes_only_when_things_arrive():
 
 
 @pytest.mark.parametrize("fan_outs", TREES[1:])
-def test_merging_never_costs_the_learner_pushes(fan_outs):
+def test_merging_never_increases_pushes_or_memory_of_the_learner(fan_outs):
     scenario = Scenario(400, period_s=0.1, duration_s=0.5)
     relayed = run(dataclasses.replace(scenario, fan_outs=fan_outs))
     assert relayed.pushes <= len(relayed.accepted)
     assert relayed.memory_mb <= run(scenario).memory_mb
 
 
-def test_a_learner_is_never_busier_than_all_of_the_time():
+def test_an_overloaded_learner_is_busy_all_of_the_time():
     outcome = run(Scenario(1000, period_s=0.1, duration_s=0.5))
     assert 0.99 <= outcome.learner_share <= 1.0
 
@@ -60,6 +60,6 @@ def test_a_wider_tree_sends_fewer_thetas_from_the_learner():
     assert sent == [pytest.approx(sent[0] / divisor) for divisor in (1, 8, 64, 64)]
 
 
-def test_the_same_seed_makes_the_same_run():
+def test_runs_with_the_same_seed_are_equal():
     scenario = Scenario(100, (8,), duration_s=1.0)
     assert run(scenario) == run(scenario)

@@ -1,4 +1,4 @@
-"""The cheap experiments of `make reproduce`, at their bars; and how it reports."""
+"""The cheap experiments of `make reproduce`, and its reports."""
 
 import re
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_variance_of_full_es_is_that_of_the_closed_form() -> None:
         assert measured == pytest.approx(expected, rel=b4_variance.TOLERANCE)
 
 
-def test_the_closed_form_has_noise_reuse_never_worse_than_fresh_noise() -> None:
+def test_in_the_closed_form_reused_noise_has_the_lowest_variance() -> None:
     for losses in b4_variance.SYSTEMS.values():
         by_length = [losses.variance(b4_variance.WINDOW, length) for length in b4_variance.NOISE_LENGTHS]
         assert min(by_length) == losses.variance(b4_variance.WINDOW, NUM_STEPS)
@@ -48,7 +48,7 @@ def test_estimates_of_influence_balancing_have_no_bias(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_bias_of_truncated_es_is_seen() -> None:
+def test_the_bias_of_truncated_es_is_detected() -> None:
     row = b5_unbiasedness.biased_row()
     assert row.passed, row
 
@@ -73,7 +73,7 @@ def test_a_section_of_the_page_has_the_table_and_the_picture() -> None:
     assert section.endswith("![Title](images/it.png)")
 
 
-def test_a_row_must_fit_its_columns() -> None:
+def test_a_row_must_have_a_cell_for_each_column() -> None:
     with pytest.raises(ValueError, match="2 cells for the 1 columns"):
         report.Result("Title", ("who",), [report.Row(("a", "1"))])
 
@@ -100,13 +100,13 @@ def test_a_picture_is_small(tmp_path: Path) -> None:
     assert 0 < (tmp_path / "images/it.png").stat().st_size < 150_000
 
 
-def test_the_python_of_the_estimators_page_runs() -> None:
+def test_the_python_code_of_the_estimators_page_runs() -> None:
     scope: dict[str, object] = {}
     exec("\n".join(re.findall(r"^```python\n(.*?)^```", ESTIMATORS_PAGE.read_text(), re.M | re.S)), scope)
     assert int(scope["estimate"].inner_steps) == 2 * 16 * 20  # type: ignore[attr-defined]
 
 
-def test_the_table_of_estimators_gives_variance_relative_to_full_es() -> None:
+def test_the_table_of_estimators_shows_variance_relative_to_full_es() -> None:
     of_system = {
         name: estimator_table.Measured(
             0.1, 0.2, cost=2.0 + 4.0 * (name == "NRES"), memory_bytes=1024, inner_steps=20

@@ -19,7 +19,7 @@ VARIABLES = {"host": "node0", "cpus": "8", "platform": "cpu", "UNSPOOL_POD_IP": 
 
 
 class UnderstoodError(Exception):
-    """Raised in place of a command's work, with what the parser made of its arguments."""
+    """Raised instead of running a command, with its parsed arguments."""
 
 
 @pytest.fixture
@@ -49,12 +49,12 @@ def test_commands_are_found_in_the_readme_the_batch_script_and_the_job() -> None
 
 @pytest.mark.usefixtures("parse_only")
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_the_program_understands_every_command(command: list[str]) -> None:
+def test_the_program_parses_every_documented_command(command: list[str]) -> None:
     assert parsed(command)
 
 
 @pytest.mark.usefixtures("parse_only")
-def test_an_unknown_option_is_not_understood(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_option_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         app.cli(prog="unspool", args=["launch", "run.toml", "--worker", "4"])
     assert "--worker" in capsys.readouterr().err
@@ -64,7 +64,7 @@ def test_an_unknown_option_is_not_understood(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     "command", [command for command in COMMANDS if command[0] == "launch"], ids=lambda command: command[1]
 )
-def test_what_a_launch_sets_is_a_valid_configuration(command: list[str]) -> None:
+def test_the_settings_of_a_launch_are_a_valid_configuration(command: list[str]) -> None:
     _, overrides, run_dir, *_ = parsed([Template(word).safe_substitute(VARIABLES) for word in command])
     config = RunConfig.from_tables(
         with_overrides(tomllib.loads((DEPLOY / "run.toml").read_text()), overrides)
@@ -75,7 +75,7 @@ def test_what_a_launch_sets_is_a_valid_configuration(command: list[str]) -> None
     assert config.tls.mutual
 
 
-def test_the_configuration_to_begin_with_can_be_trained() -> None:
+def test_the_example_configuration_can_be_trained() -> None:
     text = (DEPLOY / "run.toml").read_text()
     assert RunConfig.from_tables(tomllib.loads(text)).aggregation.lanes == Experiment.from_toml(text).lanes
 

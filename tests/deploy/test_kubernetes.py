@@ -34,7 +34,7 @@ def policies() -> dict[str, dict[str, Any]]:
 
 
 def allows(rules: list[dict[str, Any]], port: int) -> bool:
-    """Tell whether any of a policy's rules opens a TCP port."""
+    """Return whether a rule of the policy opens a TCP port."""
     ports = [entry for rule in rules for entry in rule["ports"] if entry["protocol"] == "TCP"]
     return any(entry["port"] <= port <= entry.get("endPort", entry["port"]) for entry in ports)
 
@@ -61,12 +61,12 @@ def patched(instance: Any, patch: Path) -> Any:
 
 
 @pytest.mark.parametrize("path", kubernetes_files(), ids=lambda path: path.name)
-def test_every_object_keeps_to_the_schema(path: Path) -> None:
+def test_every_object_matches_its_schema(path: Path) -> None:
     for instance in yaml_objects(path):
         assert problems(instance) == []
 
 
-def test_a_misspelt_field_does_not_pass_the_schema() -> None:
+def test_the_schema_rejects_a_misspelt_field() -> None:
     job = yaml_objects(DEPLOY / "kuberay/rayjob.yaml")[0]
     pod = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
     pod["terminationGracePeriodSecond"] = pod.pop("terminationGracePeriodSeconds")
@@ -100,7 +100,7 @@ def test_the_job_and_the_standing_cluster_differ_in_exposure_and_size_only() -> 
     assert job == standing
 
 
-def test_the_standing_cluster_shows_its_dashboard_to_itself_only() -> None:
+def test_the_dashboard_of_the_standing_cluster_listens_on_loopback_only() -> None:
     assert ray_cluster("raycluster")["headGroupSpec"]["rayStartParams"]["dashboard-host"] == "127.0.0.1"
 
 
@@ -111,7 +111,7 @@ def test_versions_are_those_of_the_project(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CLUSTERS)
-def test_ray_asks_for_a_token_and_survives_minutes_without_its_head(name: str) -> None:
+def test_ray_requires_a_token_and_tolerates_minutes_without_its_head(name: str) -> None:
     assert ray_cluster(name)["authOptions"] == {"mode": "token"}
     for container in containers(name):
         environment = {variable["name"]: variable.get("value") for variable in container["env"]}
@@ -129,7 +129,7 @@ def test_nothing_is_scheduled_on_the_head_and_a_worker_fits_into_its_pod(name: s
 
 
 @pytest.mark.parametrize("name", CLUSTERS)
-def test_every_pod_is_closed_by_default_and_has_time_for_its_last_checkpoint(name: str) -> None:
+def test_every_pod_denies_traffic_by_default_and_has_time_for_a_last_checkpoint(name: str) -> None:
     assert policies()["unspool-deny-all"] == {
         "podSelector": {"matchLabels": OURS},
         "policyTypes": ["Ingress", "Egress"],
@@ -141,7 +141,7 @@ def test_every_pod_is_closed_by_default_and_has_time_for_its_last_checkpoint(nam
 
 
 @pytest.mark.parametrize("name", CLUSTERS)
-def test_the_ports_that_ray_is_given_are_open_between_the_pods(name: str) -> None:
+def test_the_ports_of_ray_are_open_between_the_pods(name: str) -> None:
     between = policies()["unspool-between-pods"]
     cluster = ray_cluster(name)
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
@@ -152,7 +152,7 @@ def test_the_ports_that_ray_is_given_are_open_between_the_pods(name: str) -> Non
             assert allows(between["egress"], port)
 
 
-def test_workers_reach_the_data_plane_prometheus_the_metrics_and_nobody_the_admin_plane() -> None:
+def test_workers_reach_the_data_plane_prometheus_the_metrics_and_no_pod_the_admin_plane() -> None:
     between, head = policies()["unspool-between-pods"]["ingress"], policies()["unspool-head"]["ingress"]
     assert allows(between, port_of("port"))
     assert allows(head, port_of("http_port"))
@@ -160,7 +160,7 @@ def test_workers_reach_the_data_plane_prometheus_the_metrics_and_nobody_the_admi
 
 
 def tls_mounts(pod: dict[str, Any]) -> dict[str, str]:
-    """Where a pod has which secret of certificates."""
+    """Return the mount paths of a pod's certificates by secret."""
     secrets = {one["name"]: one["secret"]["secretName"] for one in pod.get("volumes", []) if "secret" in one}
     mounts = pod["containers"][0].get("volumeMounts", [])
     assert all(one["readOnly"] for one in mounts if one["name"] in secrets)
@@ -168,7 +168,7 @@ def tls_mounts(pod: dict[str, Any]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", CLUSTERS)
-def test_each_pod_has_the_certificates_of_its_own_part_and_no_others(name: str) -> None:
+def test_each_pod_has_only_the_certificates_of_its_role(name: str) -> None:
     cluster = ray_cluster(name)
     head, worker = (
         tls_mounts(group["template"]["spec"])
@@ -178,7 +178,7 @@ def test_each_pod_has_the_certificates_of_its_own_part_and_no_others(name: str) 
     assert worker == {"/tls/worker": "unspool-tls-worker"}
 
 
-def test_the_job_advertises_the_name_that_its_certificate_is_for() -> None:
+def test_the_job_advertises_the_name_in_its_certificate() -> None:
     service = yaml_objects(DEPLOY / "kuberay/service.yaml")[0]
     name = f"{service['metadata']['name']}.unspool.svc"
     certificates = yaml_objects(DEPLOY / "kuberay/certificates.yaml")
@@ -188,12 +188,12 @@ def test_the_job_advertises_the_name_that_its_certificate_is_for() -> None:
     assert "--set \"tls.directory='/tls'\" --set tls.mutual=true" in entrypoint()
 
 
-def test_the_service_leads_to_the_head_pod() -> None:
+def test_the_service_selects_the_head_pod() -> None:
     selector = yaml_objects(DEPLOY / "kuberay/service.yaml")[0]["spec"]["selector"]
     assert selector == {**OURS, "ray.io/node-type": "head"}
 
 
-def test_cert_manager_makes_the_secrets_that_pods_mount_for_their_roles() -> None:
+def test_cert_manager_creates_the_secrets_that_pods_mount_for_their_roles() -> None:
     specs = [one["spec"] for one in yaml_objects(DEPLOY / "kuberay/certificates.yaml")]
     made = {spec["secretName"]: spec for spec in specs if "secretName" in spec}
     assert {f"unspool-tls-{party}" for party in ("server", *Role)} <= made.keys()
@@ -210,7 +210,7 @@ def test_only_the_operator_reaches_the_jobs_api() -> None:
     assert peers == [{"app.kubernetes.io/name": "kuberay-operator"}]
 
 
-def test_the_job_finds_its_configuration_and_keeps_its_run_directory() -> None:
+def test_the_job_mounts_its_configuration_and_a_persistent_run_directory() -> None:
     pod = ray_cluster("rayjob")["headGroupSpec"]["template"]["spec"]
     mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
     claims = [volume.get("persistentVolumeClaim", {}).get("claimName") for volume in pod["volumes"]]

@@ -16,7 +16,7 @@ RULES = [
 
 @pytest.fixture(scope="module")
 def exported() -> dict[str, list[dict[str, str]]]:
-    """What the learner of a run in full swing exports: names of samples, with the labels they have."""
+    """The samples that the learner of an active run exports: labels by name."""
     verdicts = dict.fromkeys(learner_pb2.Verdict.keys(), 1)
     status = Status(
         loss=1.0,
@@ -34,7 +34,7 @@ def exported() -> dict[str, list[dict[str, str]]]:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
-def test_an_alert_is_about_metrics_that_the_learner_exports(
+def test_an_alert_uses_metrics_that_the_learner_exports(
     rule: dict[str, Any], exported: dict[str, list[dict[str, str]]]
 ) -> None:
     selectors = re.findall(r"\b(unspool_\w+)(?:\{([^}]*)\})?", rule["expr"])
@@ -45,12 +45,12 @@ def test_an_alert_is_about_metrics_that_the_learner_exports(
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
-def test_an_alert_says_what_to_do(rule: dict[str, Any]) -> None:
+def test_an_alert_has_a_summary_and_an_action(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert rule["annotations"].keys() == {"summary", "action"}
 
 
-def test_prometheus_comes_as_a_viewer_to_the_name_that_the_learners_certificate_is_for() -> None:
+def test_prometheus_is_a_viewer_and_expects_the_name_in_the_learners_certificate() -> None:
     scrape = yaml_objects(DEPLOY / "prometheus/prometheus.yaml")[0]["scrape_configs"][0]
     assert scrape["scheme"] == "https"
     assert f"learner.advertise={scrape['tls_config']['server_name']} " in str(

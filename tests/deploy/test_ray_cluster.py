@@ -7,7 +7,7 @@ CLUSTERS = ("cluster", "aws")
 
 
 def prepared(name: str) -> dict:
-    """Return a cluster file as `ray up` sees it: with Ray's defaults for its provider filled in."""
+    """Return a cluster file as `ray up` reads it, with Ray's defaults for its provider."""
     return prepare_config(yaml_objects(DEPLOY / f"ray/{name}.yaml")[0])
 
 
@@ -16,7 +16,7 @@ def test_ray_accepts_the_cluster_file(name: str) -> None:
     validate_config(prepared(name))
 
 
-def test_ray_refuses_a_misspelt_key() -> None:
+def test_ray_rejects_a_misspelt_key() -> None:
     config = prepared("cluster")
     config["dockr"] = config.pop("docker")
     with pytest.raises(Exception, match="dockr"):
@@ -31,14 +31,14 @@ def test_nothing_is_installed_over_the_image(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CLUSTERS)
-def test_the_head_schedules_nothing_and_keeps_its_dashboard_to_itself(name: str) -> None:
+def test_the_head_schedules_nothing_and_its_dashboard_listens_on_loopback_only(name: str) -> None:
     start = prepared(name)["head_start_ray_commands"][-1]
     assert "--num-cpus=0" in start
     assert "--dashboard-host=127.0.0.1" in start
 
 
 @pytest.mark.parametrize("name", CLUSTERS)
-def test_every_node_asks_for_rays_token_and_has_it(name: str) -> None:
+def test_every_node_has_and_requires_rays_token(name: str) -> None:
     config = prepared(name)
     assert "--env RAY_AUTH_MODE=token" in config["docker"]["run_options"]
     assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"

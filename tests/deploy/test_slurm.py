@@ -12,7 +12,7 @@ from tests.deploy.deploy_files import DEPLOY
 SCRIPT = DEPLOY / "slurm/unspool.sbatch"
 pytestmark = pytest.mark.timeout(60)
 
-# What the script calls, as scripts that note how they were called and end when they are told to.
+# Stub programs that record their calls, and exit when a file appears.
 STAND_INS = {
     "python": f"""
         [ "$1" = -m ] || exec {sys.executable} "$@"
@@ -40,7 +40,7 @@ STAND_INS = {
 
 
 class Job:
-    """The script in a made-up allocation."""
+    """The script in a simulated allocation."""
 
     def __init__(self, folder: Path, variables: Mapping[str, str], script: Path) -> None:
         self.notes, self.run_dir, stand_ins = folder / "notes", folder / "run", folder / "bin"
@@ -57,7 +57,7 @@ class Job:
         )
 
     def end(self) -> None:
-        """Leave nothing behind, also of a script that did not end by itself."""
+        """End all processes, also if the script has not exited."""
         (self.notes / "session-closed").touch()
         self.process.kill()
         self.process.wait()
@@ -87,11 +87,11 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Job]]:
         job.end()
 
 
-def test_the_script_is_sound() -> None:
+def test_the_syntax_of_the_script_is_valid() -> None:
     subprocess.run(["bash", "-n", SCRIPT], check=True)
 
 
-def test_workers_are_given_the_learner_that_the_run_directory_names(
+def test_workers_connect_to_the_learner_that_the_run_directory_names(
     start: Callable[..., Job],
 ) -> None:
     job = start().await_workers()
@@ -105,7 +105,9 @@ def test_workers_are_given_the_learner_that_the_run_directory_names(
     assert "--set learner.host='node0'" in str(job.note("launch"))
 
 
-def test_an_allocation_has_certificates_of_its_own_which_end_with_it(start: Callable[..., Job]) -> None:
+def test_certificates_of_an_allocation_are_deleted_at_its_end(
+    start: Callable[..., Job],
+) -> None:
     job = start().await_workers()
     _, _, _, _, folder, *hosts = str(job.note("certs")).split()
     assert hosts[:2] == ["--host", "node0"]
@@ -115,7 +117,7 @@ def test_an_allocation_has_certificates_of_its_own_which_end_with_it(start: Call
     assert not Path(folder).exists()
 
 
-def test_certificates_can_be_brought_along(start: Callable[..., Job], tmp_path: Path) -> None:
+def test_an_existing_folder_of_certificates_can_be_used(start: Callable[..., Job], tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     job = start(UNSPOOL_TLS_DIRECTORY=str(mine)).await_workers()
@@ -124,19 +126,19 @@ def test_certificates_can_be_brought_along(start: Callable[..., Job], tmp_path: 
     assert f"--tls {mine}/worker" in str(job.note("worker"))
 
 
-def test_a_run_that_ends_is_not_queued_again(start: Callable[..., Job]) -> None:
+def test_a_finished_run_is_not_requeued(start: Callable[..., Job]) -> None:
     job = start().await_workers()
     (job.notes / "session-closed").touch()
     assert (job.exit_code(), job.note("scontrol"), job.note("stopped")) == (0, None, None)
 
 
-def test_near_its_time_limit_the_run_stops_and_queues_again(start: Callable[..., Job]) -> None:
+def test_near_its_time_limit_the_run_stops_and_the_job_is_requeued(start: Callable[..., Job]) -> None:
     job = start().await_workers()
     job.process.send_signal(signal.SIGUSR1)
     assert (job.exit_code(), job.note("scontrol"), job.note("stopped")) == (0, "requeue 42", "")
 
 
-def test_a_cancelled_run_stops_and_does_not_queue_again(start: Callable[..., Job]) -> None:
+def test_a_cancelled_run_stops_and_is_not_requeued(start: Callable[..., Job]) -> None:
     job = start().await_workers()
     job.process.send_signal(signal.SIGTERM)
     assert (job.exit_code(), job.note("scontrol"), job.note("stopped")) == (0, None, "")
@@ -147,13 +149,13 @@ def test_a_launch_that_fails_ends_the_job_with_its_exit_code(start: Callable[...
     assert (job.exit_code(), job.note("srun")) == (2, None)
 
 
-def test_the_exit_code_of_a_run_that_fails_on_its_way_is_that_of_the_job(start: Callable[..., Job]) -> None:
+def test_the_job_has_the_exit_code_of_a_run_that_fails_later(start: Callable[..., Job]) -> None:
     job = start(LAUNCH_EXIT="70").await_workers()
     (job.notes / "session-closed").touch()
     assert job.exit_code() == 70
 
 
-def test_workers_have_the_cpus_that_theta_was_told_of(start: Callable[..., Job]) -> None:
+def test_workers_use_the_cpus_in_the_configuration_of_the_run(start: Callable[..., Job]) -> None:
     job = start(SLURM_CPUS_PER_TASK="8").await_workers()
     (job.notes / "session-closed").touch()
     assert job.exit_code() == 0
@@ -168,7 +170,7 @@ def test_a_run_without_workers_stops_and_fails(start: Callable[..., Job], tmp_pa
     assert (job.exit_code(), job.note("stopped")) == (1, "")
 
 
-def test_the_addresses_of_a_former_allocation_are_not_used(start: Callable[..., Job], tmp_path: Path) -> None:
+def test_addresses_of_a_previous_allocation_are_not_used(start: Callable[..., Job], tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/endpoints.json").write_text('{"learner": "elsewhere:1"}')
     job = start().await_workers()

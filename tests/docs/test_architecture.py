@@ -1,4 +1,4 @@
-"""The page on the architecture names files and functions that exist, and the glossary stays short."""
+"""The architecture page names files and functions that exist, and its glossary is short."""
 
 import ast
 import re
@@ -25,7 +25,7 @@ def names_in(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(("function", "file"), sorted(set(STEP.findall(PAGE))))
-def test_every_step_of_a_path_is_where_the_page_says(function: str, file: str) -> None:
+def test_every_step_of_a_path_is_in_the_named_file(function: str, file: str) -> None:
     assert function in names_in(ROOT / file)
 
 

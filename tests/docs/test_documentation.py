@@ -23,13 +23,13 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_the_readmes_python_runs_from_top_to_bottom() -> None:
+def test_the_python_code_of_the_readme_runs() -> None:
     scope: dict[str, object] = {}
     exec("\n".join(blocks(README, "python")), scope)  # the README is ours
     assert float(scope["params"]["w"][0]) < 1.0  # type: ignore[index]
 
 
-def test_the_readmes_configuration_is_a_valid_one() -> None:
+def test_the_configuration_in_the_readme_is_valid() -> None:
     (text,) = blocks(README, "toml")
     run_config.RunConfig.from_tables(tomllib.loads(text))
     assert Experiment.from_toml(text).lanes == 4
@@ -51,7 +51,7 @@ def test_every_exit_code_is_documented_with_its_meaning() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
+def test_links_between_pages_have_existing_targets(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
 

@@ -1,4 +1,4 @@
-"""Who follows a recipe gets a piece that works: the code of the page is written to files and trained with."""
+"""The recipes work: tests write the code of the page to files and train with it."""
 
 import re
 import subprocess
@@ -28,7 +28,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of a user's with the files of the page."""
+    """A folder with the files of the page."""
     folder = tmp_path_factory.mktemp("recipes")
     for code in blocks("python"):
         name = code.splitlines()[0].removeprefix("# ")
@@ -85,7 +85,7 @@ def test_the_estimator_agrees_with_the_derivative_on_a_smooth_system(experiment:
     np.testing.assert_allclose(grads[0], grads[1], atol=five_sigma)
 
 
-def test_the_service_takes_the_pieces_by_name(folder: Path) -> None:
+def test_the_service_accepts_the_examples_by_name(folder: Path) -> None:
     command = [sys.executable, "-P", "-m", "service", "check", "config.toml"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -99,6 +99,6 @@ def test_every_rpc_is_in_the_servicer_that_the_recipe_names(rpc: str) -> None:
 
 
 @pytest.mark.parametrize("place", re.findall(r"^\| [^|]+ \| `([\w/.]+)` \|$", PAGE, flags=re.MULTILINE))
-def test_the_places_of_a_recipe_exist_and_hold_the_example(place: str) -> None:
+def test_the_files_of_a_recipe_exist_and_contain_the_example(place: str) -> None:
     text = (ROOT / place).read_text()
     assert re.search(r"[Rr]eset[-_]?[Ll]ane|updates_per_s|reset_lane|Role", text), place

@@ -1,12 +1,12 @@
-"""A clock that tests set."""
+"""A clock that tests control."""
 
 
 class Clock:
-    """A monotonic clock in seconds that stands still until a test advances it.
+    """A monotonic clock in seconds that changes only when a test advances it.
 
     Args:
         start_s: the first time.
-        step_s: how far every reading advances it; for code that waits in a loop until a deadline.
+        step_s: how far each reading advances it, for code that polls until a deadline.
     """
 
     def __init__(self, start_s: float = 1000.0, *, step_s: float = 0.0) -> None:
@@ -19,5 +19,5 @@ class Clock:
         return now_s
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         self.now_s += seconds

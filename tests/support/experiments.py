@@ -1,4 +1,4 @@
-"""Small experiments as configurations. They differ in what they cost; tests override what they are about."""
+"""Configurations of small experiments of different cost; tests override the keys that they test."""
 
 from types import MappingProxyType
 from typing import Any, Final
@@ -45,7 +45,7 @@ TINY: Final = MappingProxyType(
         "checkpoint": {"every": 2},
     }
 )
-"""One lane and one worker, for launches that are about something else than training."""
+"""One lane and one worker, for tests of launches that do not depend on training."""
 
 DIGITS: Final = MappingProxyType(
     {
@@ -71,9 +71,9 @@ DIGITS: Final = MappingProxyType(
         "liveness": {"heartbeat_s": 0.5},
     }
 )
-"""Four lanes of a learned optimizer on digits: an update takes long enough to interfere with."""
+"""Four lanes of a learned optimizer on digits, with updates slow enough for tests to interrupt them."""
 
 
 def toml_of(experiment: MappingProxyType[str, Any], *overrides: str) -> str:
-    """Return a configuration; `overrides` are those of `--set`, e.g. `aggregation.lanes=2`."""
+    """Return a configuration; `overrides` have the form of `--set`, e.g. `aggregation.lanes=2`."""
     return write_tables(with_overrides(experiment, overrides))

@@ -1,4 +1,4 @@
-"""The bound of all waits in tests."""
+"""The upper bound of all waits in tests."""
 
 from typing import Final
 

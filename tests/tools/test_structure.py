@@ -1,4 +1,4 @@
-"""The rules on structure that `make check` enforces find what they are for."""
+"""`tools/structure.py` detects violations of the rules on structure."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ PACKAGES = ("unspool", "learner", "workers", "service", "protos")
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project that keeps the rules, to be changed by a test."""
+    """A project that obeys the rules, for tests to modify."""
     for package in PACKAGES:
         write(tmp_path / package / "__init__.py", '"""A package."""\n')
         write(
@@ -34,14 +34,14 @@ def structure(project: Path) -> subprocess.CompletedProcess[str]:
 
 
 def broken(project: Path) -> list[str]:
-    """The rules that a project breaks, as they are printed."""
+    """Return the printed violations of a project."""
     done = structure(project)
     lines = [line for line in done.stdout.splitlines() if line.startswith("structure: ")]
     assert done.returncode == (1 if lines else 0), done.stderr
     return [line.removeprefix("structure: ") for line in lines]
 
 
-def test_a_project_that_keeps_the_rules_passes(project: Path) -> None:
+def test_a_project_that_obeys_the_rules_passes(project: Path) -> None:
     assert broken(project) == []
 
 
@@ -84,14 +84,14 @@ def test_a_recipe_that_needs_many_files_is_named_with_them(project: Path) -> Non
 
 
 @pytest.mark.parametrize("alias", ["Any", "Tree", "Params"])
-def test_annotations_that_say_nothing_are_counted_through_aliases(project: Path, alias: str) -> None:
+def test_aliases_of_any_count_as_any(project: Path, alias: str) -> None:
     text = "from typing import Any, TypeAlias\nTree: TypeAlias = Any\nParams = Tree\n"
     write(project / "unspool" / "vague.py", f"{text}def f(a: {alias}) -> int: ...\n")
     (rule,) = broken(project)
     assert rule.endswith("of the library's annotations are Any, at most 5%")
 
 
-def test_the_table_counts_what_is_there(project: Path) -> None:
+def test_the_table_contains_the_figures(project: Path) -> None:
     table = dict(line.rsplit(None, 1) for line in structure(project).stdout.splitlines())
     assert table["files"] == "10"
     assert table["lines"] == "20"

@@ -111,7 +111,7 @@ class AdminServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchStatus(self, request, context):
-        """The status now, and again after each change, at most every interval_s.
+        """The current status, and a new one after each change, at most once per interval_s.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,21 +130,21 @@ class AdminServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Evict(self, request, context):
-        """Takes a worker's lanes away and ends its session; its supervisor starts it afresh.
+        """Revokes a worker's lanes and closes its session; its supervisor restarts it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetStack(self, request, context):
-        """What every thread of a worker is doing.
+        """The stack of every thread of a worker.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResetLane(self, request, context):
-        """Lifts a lane's quarantine.
+        """Releases a quarantined lane.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,7 +181,7 @@ class AdminServicer:
         raise NotImplementedError('Method not implemented!')
 
     def NoteSupervision(self, request, context):
-        """What only the supervisor of the workers knows: those that have no session, and what keeps them from having one.
+        """Reports what only the supervisor knows: the workers without a session, and the problems that cause this.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

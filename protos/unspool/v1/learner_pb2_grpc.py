@@ -66,36 +66,36 @@ class LearnerServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Join(self, request, context):
-        """A worker introduces itself. Refusals are gRPC status codes with a reason and a remedy in the details.
+        """A worker requests a session. Denials are gRPC status codes with a reason and a remedy in the details.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Session(self, request_iterator, context):
-        """Heartbeats, pushes, snapshots and lane returns go up; verdicts, grants, revocations and theta come down. A broken stream is not
-        a dead worker: leases are kept until the lease's time to live has passed.
+        """The worker sends heartbeats, pushes, snapshots and lane returns; the learner sends verdicts, grants, revocations
+        and theta. After a broken stream a worker keeps its leases for their time to live.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTheta(self, request, context):
-        """A published theta: any that the learner still keeps.
+        """A published theta that is in the learner's history.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSnapshot(self, request, context):
-        """The bytes of a lane's snapshot, as some worker sent them.
+        """The bytes of a lane's snapshot, as a worker sent them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Leave(self, request, context):
-        """The worker has returned its lanes and goes.
+        """The worker has returned its lanes and exits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
