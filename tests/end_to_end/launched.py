@@ -14,9 +14,12 @@ from typing import Any
 
 from protos.exit_codes import UnspoolError
 from protos.messages import as_dict
+from service.run.checkpoints import checkpoints_of
 from service.run.client import connected
+from service.run.environments import device_environment
 from service.run.run_directory import RunDirectory
 from tests.support.patience import PATIENCE_S
+from workers.bootstrap import Devices
 
 IN_PROCESS = """
 import sys, tomllib, jax
@@ -35,7 +38,7 @@ key = jax.random.PRNGKey(experiment.seed)
 state = learner.init(key)
 for _ in range(experiment.outer_steps):
     state, _, _ = learner.update(state, key)
-print(serialization.digest(learner.get_meta_params(state)))
+    print(serialization.digest(learner.get_meta_params(state)))
 """
 
 
@@ -102,7 +105,7 @@ class LaunchedRun:
 
     def digest(self) -> str:
         """Return the digest of the newest checkpoint's theta."""
-        return str(answer("checkpoint", "list", self.run_dir)[-1]["theta_sha256"])
+        return checkpoints_of(RunDirectory(self.run_dir))[-1].theta_sha256
 
     def pid_of_learner(self) -> int:
         """Return the learner's process id from `endpoints.json`."""
@@ -132,12 +135,20 @@ def launched(
         run.end()
 
 
-def in_process_digest(config: Path) -> str:
-    """Return theta's final digest from a single-process loop over the same lanes, without the service."""
-    environment = {**os.environ, "PJRT_NPROC": "1", "JAX_PLATFORMS": "cpu"}
+def in_process_digests(config: Path) -> list[str]:
+    """Return theta's digest after each outer step of a single-process loop over the same lanes.
+
+    The process has neither learner nor workers. It shares the compilation cache of launched runs.
+    """
+    environment = os.environ | device_environment(Devices(cpu_threads=1))
     program = [sys.executable, "-c", IN_PROCESS, str(config)]
     done = subprocess.run(program, env=environment, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
+    return done.stdout.split()
+
+
+def in_process_digest(config: Path) -> str:
+    """Return theta's final digest from a single-process loop over the same lanes."""
+    return in_process_digests(config)[-1]
 
 
 def processes_naming(text: str) -> list[str]:

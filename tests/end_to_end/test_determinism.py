@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.launched import in_process_digest, launched, unspool
+from tests.end_to_end.launched import launched, unspool
 from tests.support.experiments import DIGITS, toml_of
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
@@ -21,10 +21,10 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def undisturbed(config: Path) -> str:
+@pytest.fixture
+def undisturbed(digits_digests: list[str]) -> str:
     """Theta's digest after 30 outer steps of the loop in one process."""
-    return in_process_digest(config)
+    return digits_digests[-1]
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from service.run.environments import device_environment
 from tests.end_to_end.launched import launched, unspool
 from tests.support.experiments import QUADRATIC, toml_of
+from workers.bootstrap import Devices
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.slow]
 
@@ -59,7 +61,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def in_process(config: Path) -> dict[str, Any]:
     """What one process with two devices computes."""
-    environment = {**os.environ, "PJRT_NPROC": "1", "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
+    environment = os.environ | device_environment(Devices(cpu_threads=1, cpu_devices=2))
     program = [sys.executable, "-c", IN_PROCESS, str(config)]
     done = subprocess.run(program, env=environment, check=True, capture_output=True, text=True)
     answer: dict[str, Any] = json.loads(done.stdout)

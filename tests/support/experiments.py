@@ -57,7 +57,7 @@ DIGITS: Final = MappingProxyType(
         "estimators": [
             {
                 "type": "TruncatedPES",
-                "trunc_length": 30,
+                "trunc_length": 15,
                 "num_tasks": 8,
                 "truncation_schedule": {
                     "type": "LogUniformLengthSchedule",
