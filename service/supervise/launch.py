@@ -106,7 +106,7 @@ def supervise(run: RunDirectory, backend: Backend, display: Display, *, takeover
         restarts = LearnerRestarts(learner, lambda: _start_learner(run, config), time.monotonic)
         stack.callback(restarts.end)
         try:
-            endpoints = _await_learner(run, learner, signals)
+            endpoints = await_learner(run, learner, signals)
             if takeover:
                 stack.enter_context(supervising(run, handover_s=_HANDOVER_S))
             if endpoints is not None:
@@ -118,7 +118,7 @@ def supervise(run: RunDirectory, backend: Backend, display: Display, *, takeover
                 pool = _start_pool(backend, run, config, endpoints, display, signals)
                 admin = AdminClient(endpoints.admin, run.token(), config.tls.of(Role.ADMIN))
                 with _supervisor(run, restarts, pool, admin, endpoints) as supervisor:
-                    _follow(run, supervisor, signals, display)
+                    follow_run(run, supervisor, signals, display)
         except KeyboardInterrupt:
             restarts.stop_restarting()
             restarts.kill()
@@ -177,8 +177,12 @@ def _status_with_worker(run: RunDirectory) -> Status | None:
     return status if status.workers or status.workers_desired == 0 else None
 
 
-def _await_learner(run: RunDirectory, learner: LearnerProcess, signals: StopSignals) -> Endpoints | None:
-    """Return the learner's endpoints; None if it had nothing to do and has exited."""
+def await_learner(run: RunDirectory, learner: LearnerProcess, signals: StopSignals) -> Endpoints | None:
+    """Return the learner's endpoints; None if it had nothing to do and has exited.
+
+    Raises:
+        UnspoolError: the learner failed, does not listen in time, or the user stopped the launch.
+    """
 
     def endpoints() -> Endpoints | None:
         if signals.count:
@@ -291,8 +295,12 @@ def _supervisor(
             raise
 
 
-def _follow(run: RunDirectory, supervisor: Supervisor, signals: StopSignals, display: Display) -> None:
-    """Supervise until the end, showing each message once."""
+def follow_run(run: RunDirectory, supervisor: Supervisor, signals: StopSignals, display: Display) -> None:
+    """Supervise until the end, showing each message once.
+
+    Raises:
+        UnspoolError: the run did not end successfully.
+    """
     shown: set[str] = set()
     noted: tuple[list[str], Mapping[str, tuple[int, str]]] = [], {}
     note_supervision(run, *noted)
