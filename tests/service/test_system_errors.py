@@ -13,7 +13,7 @@ from service.commands.command import run_command
 from service.run.run_directory import RunDirectory
 from service.supervise import preparation
 from service.system_errors import naming, system_error
-from tests.service.commands.test_command import QUADRATIC, told
+from tests.service.commands.shell import QUADRATIC, reported
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def test_a_run_directory_below_a_file_is_refused_by_name(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    exit_code, error = told(capsys, "launch", QUADRATIC, "--backend", "local", "--run-dir", "file/run")
+    exit_code, error = reported(capsys, "launch", QUADRATIC, "--backend", "local", "--run-dir", "file/run")
     assert exit_code == ExitCode.SYSTEM
     assert "file/run" in error
     assert "Not a directory (a file stands where a folder is needed" in error
@@ -43,14 +43,14 @@ def test_a_run_directory_below_a_file_is_refused_by_name(
 def test_an_impossible_run_directory_is_refused_by_name(
     capsys: pytest.CaptureFixture[str], loop: Path, run_dir: str
 ) -> None:
-    exit_code, error = told(capsys, "launch", QUADRATIC, "--backend", "local", "--run-dir", run_dir)
+    exit_code, error = reported(capsys, "launch", QUADRATIC, "--backend", "local", "--run-dir", run_dir)
     assert exit_code == ExitCode.SYSTEM
     assert run_dir in error
 
 
 def test_a_file_called_runs_is_refused_by_name(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "runs").touch()
-    exit_code, error = told(capsys, "launch", QUADRATIC, "--backend", "local")
+    exit_code, error = reported(capsys, "launch", QUADRATIC, "--backend", "local")
     assert exit_code == ExitCode.SYSTEM
     assert error.startswith("unspool: runs: File exists (a file stands where a folder is needed")
 
@@ -62,7 +62,7 @@ def test_a_run_that_lies_where_no_folder_can_be_written_to_is_named(
     run.create(QUADRATIC.read_text(encoding="utf-8"))
     (run.path / "logs").rmdir()
     (run.path / "logs").touch()
-    exit_code, error = told(capsys, "launch", "run", "--backend", "local")
+    exit_code, error = reported(capsys, "launch", "run", "--backend", "local")
     assert exit_code == ExitCode.SYSTEM
     assert "run/logs" in error
 

@@ -4,12 +4,10 @@ from typing import Any
 
 import pytest
 
-from service.config.check import checked_config
 from service.config.run_config import RunConfig
 from service.config.toml_document import read_tables, with_overrides, write_tables
 from service.run.environments import learner_environment, worker_environment
 from unspool.config.config_error import ConfigError
-from unspool.config.numerics import Numerics
 from unspool.experiment import Experiment
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -87,13 +85,6 @@ def test_only_workers_have_several_cpu_devices() -> None:
     assert learner_environment(several)["JAX_NUM_CPU_DEVICES"] == "1"
 
 
-def test_tasks_that_the_devices_cannot_share_evenly_are_refused_by_estimator() -> None:
-    with pytest.raises(ConfigError) as caught:
-        checked_config(QUADRATIC, ["workers.devices=3"])
-    assert "must be a multiple of workers.devices (3)" in str(caught.value)
-    assert caught.value.problems[0].key == "estimators[0].num_tasks"
-
-
 def test_a_configuration_written_out_is_the_same_configuration() -> None:
     first = config("workers.resources={TPU = 4}", 'tls.directory="certs"', 'learner.advertise="here"')
     assert RunConfig.from_tables(tomllib.loads(write_tables(first.to_tables()))) == first
@@ -136,22 +127,6 @@ def test_workers_are_told_how_to_compute_where_it_is_not_as_jax_does_by_default(
     chosen = config("numerics.enable_x64=true", "numerics.debug_nans=true")
     assert tomllib.loads(chosen.training_toml())["numerics"] == {"enable_x64": True, "debug_nans": True}
     assert RunConfig.from_tables(tomllib.loads(write_tables(chosen.to_tables()))) == chosen
-
-
-def test_code_that_computes_otherwise_than_the_configuration_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "wide_tasks.py").write_text(
-        "import jax\nfrom unspool.tasks.quadratics import QuadraticTask\n"
-        "jax.config.update('jax_enable_x64', True)\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    override = "estimators.0.task_family={type = 'wide_tasks:QuadraticTask'}"
-    try:
-        with pytest.raises(ConfigError, match=r"numerics\.enable_x64 = false.*set jax_enable_x64 to True"):
-            checked_config(QUADRATIC, [override])
-    finally:
-        Numerics().apply()
 
 
 def test_a_configuration_from_before_there_was_the_table_has_the_defaults() -> None:

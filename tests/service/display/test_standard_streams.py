@@ -10,7 +10,7 @@ import pytest
 
 from protos.exit_codes import ExitCode
 from service.run.run_directory import RunDirectory
-from tests.service.commands.test_command import QUADRATIC
+from tests.service.commands.shell import QUADRATIC
 
 ROOT = QUADRATIC.parents[1]
 EVENTS = 3000

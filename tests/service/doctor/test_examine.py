@@ -14,7 +14,6 @@ from service.config.certificates import make_trial_certificates
 from service.config.run_config import RunConfig
 from service.config.toml_document import read_tables, with_overrides
 from service.display.tables import Finding
-from service.doctor import machine
 from service.doctor.examine import certificates, examine, learner_load, timeouts
 from unspool.config.config_error import ConfigError
 
@@ -99,14 +98,6 @@ def test_a_number_of_threads_that_the_configuration_overrules_is_named(
     assert "PJRT_NPROC=7 is ignored" in said
 
 
-def test_a_port_that_is_taken_is_a_problem() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        number = taken.getsockname()[1]
-        finding = machine.port("port", "127.0.0.1", number)
-    assert (finding.about, finding.state) == ("learner.port", "problem")
-    assert "already in use" in finding.text
-
-
 def test_a_port_of_the_runs_own_learner_is_none(tmp_path: Path) -> None:
     shutil.copyfile(QUADRATIC, tmp_path / "config.toml")
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -118,56 +109,8 @@ def test_a_port_of_the_runs_own_learner_is_none(tmp_path: Path) -> None:
         assert ("learner.port", "problem") not in troubles(examine(tmp_path, set_port))
 
 
-def test_an_address_of_another_machine_is_a_problem() -> None:
-    assert machine.port("port", "192.0.2.77", 0).state == "problem"
-
-
 def test_a_wrong_timeout_is_a_problem() -> None:
     assert troubles(list(timeouts(config_with("liveness.orphan_ttl_s=20")))) == [("timeouts", "problem")]
-
-
-@pytest.mark.parametrize(
-    ("available", "expected"), [(2**40, "ok"), (900 * MIB, "warning"), (100 * MIB, "problem"), (None, "ok")]
-)
-def test_memory_that_does_not_do_is_said(
-    monkeypatch: pytest.MonkeyPatch, available: int | None, expected: str
-) -> None:
-    monkeypatch.setattr(machine, "_memory_bytes", lambda: available)
-    assert machine.memory(learner_bytes=500 * MIB, workers=4).state == expected
-
-
-def test_more_threads_than_cores_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_cores", lambda: 4)
-    assert machine.cores(workers=2, threads=2).state == "ok"
-    assert machine.cores(workers=3, threads=2).state == "warning"
-
-
-def test_a_disk_that_is_too_small_is_a_problem(tmp_path: Path) -> None:
-    space, _ = machine.disk(tmp_path, needed_bytes=2**60)
-    assert (space.about, space.state) == ("disk", "problem")
-
-
-def test_a_disk_that_is_slow_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_fsync_s", lambda folder: 0.5)
-    assert troubles(list(machine.disk(tmp_path, 0))) == [("disk speed", "warning")]
-
-
-def test_a_folder_that_is_not_there_yet_is_judged_by_the_one_above(tmp_path: Path) -> None:
-    assert troubles(list(machine.disk(tmp_path / "runs" / "new", 0))) == []
-
-
-def test_a_package_that_is_too_old_or_too_new_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_version", lambda name: {"ray": "2.9.1", "protobuf": "8.0"}.get(name, "9"))
-    monkeypatch.setattr("importlib.metadata.requires", lambda name: ["ray>=2.55,<3", "protobuf<8,>=7.35"])
-    assert troubles(list(machine.versions())) == [("ray", "problem"), ("protobuf", "problem")]
-
-
-def test_a_jaxlib_of_another_release_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        machine, "_version", lambda name: {"jax": "0.10.2", "jaxlib": "0.9.0"}.get(name, "99")
-    )
-    monkeypatch.setattr("importlib.metadata.requires", lambda name: [])
-    assert troubles(list(machine.versions())) == [("jaxlib", "problem")]
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made by openssl")

@@ -13,7 +13,7 @@ from protos.exit_codes import ExitCode
 from service.commands.command import run_command
 from service.run.run_directory import RunDirectory
 from service.run.supervision import supervising
-from tests.service.commands.test_command import QUADRATIC, answered, told
+from tests.service.commands.shell import QUADRATIC, answered, reported
 
 COMMANDS = [
     ["workers"],
@@ -51,7 +51,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def error_of(capsys: pytest.CaptureFixture[str], command: list[object], run: RunDirectory) -> str:
-    exit_code, error = told(capsys, command[0], run.path, *command[1:])
+    exit_code, error = reported(capsys, command[0], run.path, *command[1:])
     assert exit_code == ExitCode.UNREACHABLE
     return error
 
@@ -77,7 +77,7 @@ def test_a_checkpoint_of_an_ended_run_is_not_saved_but_it_is_said_why(
     capsys: pytest.CaptureFixture[str], run: RunDirectory
 ) -> None:
     leave_behind(run, "FAILED", 7)
-    exit_code, error = told(capsys, "checkpoint", "save", run.path)
+    exit_code, error = reported(capsys, "checkpoint", "save", run.path)
     assert exit_code == ExitCode.UNREACHABLE
     assert "it has ended, failed at step 7/100" in error
 

@@ -8,7 +8,7 @@ import pytest
 
 from protos.exit_codes import ExitCode, InterruptedRunError, LearnerUnreachableError
 from service.supervise.ray_cluster import await_cluster, temporary_folder
-from tests.service.commands.test_command import QUADRATIC, told
+from tests.service.commands.shell import QUADRATIC, reported
 
 SESSION = "ray/session_2026-11-28_12-34-56_123456_4194304/sockets"
 
@@ -59,7 +59,7 @@ def test_a_launch_is_refused_before_there_is_a_run(
 ) -> None:
     folder = f"/tmp/{90 * 'x'}"
     monkeypatch.setenv("RAY_TMPDIR", folder)
-    exit_code, error = told(capsys, "launch", QUADRATIC, "--run-dir", tmp_path / "run")
+    exit_code, error = reported(capsys, "launch", QUADRATIC, "--run-dir", tmp_path / "run")
     assert exit_code == ExitCode.USAGE
     assert f"RAY_TMPDIR = {folder}: 95 bytes long" in error
     assert "at most 39" in error
