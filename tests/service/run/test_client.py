@@ -1,4 +1,5 @@
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
@@ -166,3 +167,11 @@ def test_a_run_that_is_not_running_has_no_learner_to_connect_to(tmp_path: Path) 
     run.create("seed = 0\n")
     with pytest.raises(LearnerUnreachableError, match="does not listen"), connected(run):
         pass
+
+
+def test_events_of_a_run_that_has_ended_are_read_from_its_log(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.create("seed = 0\n")
+    line = {"number": 1, "unix_time_s": 0.0, "level": "info", "kind": "joined", "text": "w0"}
+    (run.path / "logs" / "events.jsonl").write_text(json.dumps(line) + "\n{cut o")
+    assert [event.text for event in client.events_of(run, follow=True)] == ["w0"]

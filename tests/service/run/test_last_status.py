@@ -1,4 +1,4 @@
-"""What commands say of a run whose learner cannot be asked: how it ended, and what resumes it."""
+"""The status of a run without a learner, and what commands report: how it ended, and what resumes it."""
 
 import contextlib
 import fcntl
@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from protos.exit_codes import ExitCode
+from protos.unspool.v1.admin_pb2 import Status
 from service.commands.command import run_command
+from service.run.last_status import last_status
 from service.run.run_directory import RunDirectory
 from service.run.supervision import supervising
 from tests.service.commands.shell import QUADRATIC, answered, reported
@@ -37,7 +39,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> RunDirectory:
 
 
 def leave_behind(run: RunDirectory, state: str, outer_step: int, term: int = 1) -> None:
-    """Write what a learner writes when it leaves in its first life."""
+    """Write what the first learner process writes at its end."""
     (run.path / "term").write_text("1")
     status = {"run": run.name, "state": state, "term": term, "outer_step": outer_step, "outer_steps": 100}
     (run.path / "status.json").write_text(json.dumps(status))
@@ -115,3 +117,37 @@ def test_the_status_of_a_run_that_is_down_names_what_resumes_it(
 ) -> None:
     assert run_command(["status", str(run.path)]) == ExitCode.UNREACHABLE
     assert "to resume it: unspool launch" in capsys.readouterr().out
+
+
+@pytest.fixture
+def short_run(tmp_path: Path) -> RunDirectory:
+    """A run of ten outer steps, which are all that its configuration names."""
+    run = RunDirectory(tmp_path / "quadratic-1")
+    run.create("outer_steps = 10\n")
+    return run
+
+
+def store_status(run: RunDirectory, state: str, term: int) -> None:
+    (run.path / "term").write_text("2\n")
+    status = {"state": state, "term": term, "outer_step": 4, "loss": None, "endpoints": {"http": "x"}}
+    (run.path / "status.json").write_text(json.dumps(status))
+
+
+@pytest.mark.parametrize("state", ["FINISHED", "STOPPED", "FAILED"])
+def test_the_last_status_is_the_one_stored_at_the_end(short_run: RunDirectory, state: str) -> None:
+    store_status(short_run, state, term=2)
+    status = last_status(short_run)
+    assert (status.state, status.outer_step, dict(status.endpoints)) == (state, 4, {})
+
+
+@pytest.mark.parametrize(("state", "term"), [("RUNNING", 2), ("STOPPED", 1)])
+def test_a_learner_that_stored_no_status_is_down(short_run: RunDirectory, state: str, term: int) -> None:
+    store_status(short_run, state, term)
+    status = last_status(short_run)
+    assert (status.state, status.outer_step, status.outer_steps) == ("DOWN", 0, 10)
+
+
+def test_a_run_without_anything_but_a_configuration_is_down(short_run: RunDirectory) -> None:
+    assert last_status(short_run) == Status(
+        run="quadratic-1", state="DOWN", outer_steps=10, waiting_for=last_status(short_run).waiting_for
+    )

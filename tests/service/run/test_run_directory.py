@@ -1,18 +1,13 @@
 import json
-import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from protos.exit_codes import LearnerUnreachableError, RunInUseError, RunNotFoundError
+from protos.exit_codes import LearnerUnreachableError, RunNotFoundError
 from protos.rpc.roles import Role
-from protos.unspool.v1.admin_pb2 import Status
-from service.run.client import events_of
 from service.run.last_status import last_status
 from service.run.run_directory import RunDirectory, claim_free_directory, find_run, known_runs
-from service.run.supervision import check_unsupervised, note_supervision, supervising, supervision_problems
 
 
 @pytest.fixture
@@ -31,12 +26,6 @@ def test_the_files_of_an_older_program_are_read(run: RunDirectory) -> None:
     status = last_status(run)
     assert (status.state, status.term, dict(status.access_denials)) == ("STOPPED", 2, {"wrong_token": 1})
     assert run.endpoints().term == 2
-
-
-def leave_status(run: RunDirectory, state: str, term: int) -> None:
-    (run.path / "term").write_text("2\n")
-    status = {"state": state, "term": term, "outer_step": 4, "loss": None, "endpoints": {"http": "x"}}
-    (run.path / "status.json").write_text(json.dumps(status))
 
 
 @pytest.mark.parametrize("role", Role)
@@ -100,64 +89,3 @@ def test_endpoints_that_are_none_are_refused(run: RunDirectory, text: str) -> No
     (run.path / "endpoints.json").write_text(text)
     with pytest.raises(LearnerUnreachableError, match=r"endpoints\.json"):
         run.endpoints()
-
-
-@pytest.mark.parametrize("state", ["FINISHED", "STOPPED", "FAILED"])
-def test_the_last_status_is_what_the_learner_said_when_it_left(run: RunDirectory, state: str) -> None:
-    leave_status(run, state, term=2)
-    status = last_status(run)
-    assert (status.state, status.outer_step, dict(status.endpoints)) == (state, 4, {})
-
-
-@pytest.mark.parametrize(("state", "term"), [("RUNNING", 2), ("STOPPED", 1)])
-def test_a_learner_that_died_is_down_whatever_an_earlier_one_said(
-    run: RunDirectory, state: str, term: int
-) -> None:
-    leave_status(run, state, term)
-    status = last_status(run)
-    assert (status.state, status.outer_step, status.outer_steps) == ("DOWN", 0, 10)
-
-
-def test_a_run_without_anything_but_a_configuration_is_down(run: RunDirectory) -> None:
-    assert last_status(run) == Status(
-        run="quadratic-1", state="DOWN", outer_steps=10, waiting_for=last_status(run).waiting_for
-    )
-
-
-def test_problems_of_a_living_supervisor_are_shown(run: RunDirectory) -> None:
-    with supervising(run):
-        note_supervision(run, ["w0 only crashes"])
-        assert supervision_problems(run) == ["supervisor: w0 only crashes"]
-
-
-def test_a_supervisor_that_died_is_a_problem(run: RunDirectory) -> None:
-    note_supervision(run, [])
-    (problem,) = supervision_problems(run)
-    assert f"process {os.getpid()} on {socket.gethostname()} is gone" in problem
-    assert f"launch {run.path} again to supervise it" in problem
-
-
-def test_a_run_that_nobody_supervises_has_no_problem(run: RunDirectory) -> None:
-    with supervising(run):
-        note_supervision(run, ["w0 only crashes"])
-    assert supervision_problems(run) == []
-
-
-def test_a_run_has_one_supervisor(run: RunDirectory) -> None:
-    holder = f"pid {os.getpid()} on {socket.gethostname()}"
-    with supervising(run):
-        for refused in (supervising(run).__enter__, lambda: check_unsupervised(run)):
-            with pytest.raises(RunInUseError, match=holder):
-                refused()
-    check_unsupervised(run)
-
-
-def test_a_supervisor_that_hangs_is_not_waited_for_once_its_learner_is_taken_over(run: RunDirectory) -> None:
-    with supervising(run), supervising(run, handover_s=0.01), pytest.raises(RunInUseError):
-        check_unsupervised(run)
-
-
-def test_events_of_a_run_that_has_ended_are_read_from_its_log(run: RunDirectory) -> None:
-    line = {"number": 1, "unix_time_s": 0.0, "level": "info", "kind": "joined", "text": "w0"}
-    (run.path / "logs" / "events.jsonl").write_text(json.dumps(line) + "\n{cut o")
-    assert [event.text for event in events_of(run, follow=True)] == ["w0"]

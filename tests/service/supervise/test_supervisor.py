@@ -16,10 +16,10 @@ class World:
         self.learner = FakeLearner()
         self.moved_to = ""
         fleet = Fleet(self.pool, self.admin, self.clock, RestartPolicy(crashes=1))
-        lives = LearnerRestarts(self.learner, self.begin_life, self.clock)
-        self.supervisor = Supervisor(lives, self.admin, fleet, self.clock, lambda pid: self.moved_to)
+        restarts = LearnerRestarts(self.learner, self.start_learner, self.clock)
+        self.supervisor = Supervisor(restarts, self.admin, fleet, self.clock, lambda pid: self.moved_to)
 
-    def begin_life(self) -> FakeLearner:
+    def start_learner(self) -> FakeLearner:
         self.learner = FakeLearner(self.learner.pid + 1)
         return self.learner
 
@@ -34,7 +34,7 @@ class World:
                     break
         except UnspoolError as error:
             return error
-        raise AssertionError("the run goes on, or ended as it should")
+        raise AssertionError("the run continues, or ended successfully")
 
 
 def test_workers_are_kept_to_the_number_that_the_learner_wants() -> None:
@@ -43,7 +43,7 @@ def test_workers_are_kept_to_the_number_that_the_learner_wants() -> None:
     assert world.pool.running == ["w0", "w1"]
 
 
-def test_a_supervisor_that_is_refused_says_so_and_lets_the_run_continue() -> None:
+def test_a_supervisor_that_is_denied_access_reports_it_and_lets_the_run_continue() -> None:
     world = World()
     world.step()
     world.admin.refusal = "certificate has expired"
@@ -116,7 +116,7 @@ def test_workers_that_do_not_leave_with_the_learner_are_killed() -> None:
     assert world.pool.killed == ["w0"]
 
 
-def test_a_learner_that_dies_is_started_again_and_its_workers_are_left_alone() -> None:
+def test_a_killed_learner_is_restarted_and_its_workers_are_left_alone() -> None:
     world = World()
     world.step()
     world.learner.exit_code = -9
@@ -128,7 +128,7 @@ def test_a_learner_that_dies_is_started_again_and_its_workers_are_left_alone() -
     assert (world.learner.pid, world.pool.killed, world.pool.running) == (2, [], ["w0"])
 
 
-def test_an_outer_step_shows_that_the_learner_is_well_again() -> None:
+def test_an_outer_step_clears_the_problems_of_the_learner() -> None:
     world = World()
     for outer_step in range(1, 10):
         world.learner.exit_code = -9
@@ -138,7 +138,7 @@ def test_an_outer_step_shows_that_the_learner_is_well_again() -> None:
         assert world.supervisor.problems == []
 
 
-def test_steps_that_a_death_undid_do_not_count_twice() -> None:
+def test_steps_that_a_restart_repeats_do_not_count_twice() -> None:
     world = World()
     world.admin.answer.outer_step = 7
     world.step()
@@ -149,7 +149,7 @@ def test_steps_that_a_death_undid_do_not_count_twice() -> None:
     assert "1 of at most 5 times" in world.supervisor.problems[0]
 
 
-def test_a_learner_that_only_dies_ends_the_run_for_now() -> None:
+def test_a_learner_that_never_stays_up_interrupts_the_run() -> None:
     world = World()
     world.step()
     while world.learner.pid < 5:
@@ -175,13 +175,13 @@ def test_the_next_start_waits_longer_after_each_failure() -> None:
 
 
 @pytest.mark.parametrize("exit_code", [2, 65, 73, 74, 75, 76, 77])
-def test_a_learner_that_says_what_no_restart_can_fix_is_not_restarted(exit_code: int) -> None:
+def test_a_learner_with_an_error_that_no_restart_can_fix_is_not_restarted(exit_code: int) -> None:
     world = World(0)
     world.learner.exit_code = exit_code
     assert (world.outcome().exit_code, world.learner.pid) == (exit_code, 1)
 
 
-def test_a_stop_while_the_learner_is_down_ends_the_run_for_now() -> None:
+def test_a_stop_while_the_learner_is_down_interrupts_the_run() -> None:
     world = World()
     world.step()
     world.learner.exit_code = -9
@@ -201,7 +201,7 @@ def test_a_stop_reaches_a_learner_that_was_started_again() -> None:
     assert (world.learner.pid, world.admin.stops) == (2, [False])
 
 
-def test_a_learner_that_dies_while_somebody_has_it_stopped_is_not_started_again() -> None:
+def test_a_learner_that_is_killed_while_it_stops_is_not_restarted() -> None:
     world = World(0)
     world.admin.answer.state = "STOPPING"
     world.step()
@@ -226,7 +226,7 @@ def test_a_learner_that_listens_elsewhere_after_its_restart_is_stopped(is_reacha
     assert "launch again" in str(world.outcome())
 
 
-def test_the_learners_own_exit_code_and_last_words_are_passed_on() -> None:
+def test_the_learners_own_exit_code_and_last_log_line_are_passed_on() -> None:
     world = World()
     world.learner.exit_code = 74
     outcome = world.outcome()
@@ -251,7 +251,7 @@ def test_a_second_stop_does_not_wait() -> None:
     assert world.admin.stops == [False, True]
 
 
-def test_a_stop_that_the_learner_did_not_hear_is_repeated() -> None:
+def test_a_stop_that_did_not_reach_the_learner_is_repeated() -> None:
     world = World()
     world.admin.is_reachable = False
     world.supervisor.ask_to_stop(1)
@@ -261,7 +261,7 @@ def test_a_stop_that_the_learner_did_not_hear_is_repeated() -> None:
     assert world.admin.stops == [False]
 
 
-def test_a_learner_that_does_not_stop_is_pressed_and_then_killed() -> None:
+def test_a_learner_that_does_not_stop_is_asked_again_and_then_killed() -> None:
     world = World(0)
     world.supervisor.ask_to_stop(1)
     assert isinstance(world.outcome(), InterruptedRunError)
