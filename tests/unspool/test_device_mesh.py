@@ -26,6 +26,10 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     environment = {
         **os.environ,
         "JAX_NUM_CPU_DEVICES": str(NUM_DEVICES),
+        # As in most tests of the library: the measurements depend on how XLA divides a program, not on the
+        # code that it makes of each part.
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
         # It compiles an estimate once more to read the program.
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("programs")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

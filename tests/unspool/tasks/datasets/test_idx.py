@@ -155,10 +155,3 @@ def test_resizing_keeps_the_mean_brightness() -> None:
     np.testing.assert_allclose(
         resize_by_area(images, (8, 8)).mean((1, 2)), images.mean((1, 2)) / 255, rtol=1e-5
     )
-
-
-@pytest.mark.parametrize(("field", "value"), [("data", "Cifar10"), ("image_size", 0), ("batch_size", 0)])
-def test_an_impossible_image_task_is_rejected(field: str, value: object) -> None:
-    fields = {"data": "Digits", "image_size": 8, "hidden_sizes": (32,), "batch_size": 4, field: value}
-    with pytest.raises(ValueError, match=rf"ImageMLP\({field}="):
-        ImageMLP(**fields)
