@@ -7,17 +7,7 @@ from tyro import conf
 from learner.scale import WorkerRange
 from protos.exit_codes import UsageError
 from protos.messages import as_dict
-from protos.unspool.v1.admin_pb2 import (
-    DrainRequest,
-    EvictRequest,
-    GetStackRequest,
-    PauseRequest,
-    ResetLaneRequest,
-    ResumeRequest,
-    ScaleRequest,
-    StopRequest,
-    WorkersRange,
-)
+from protos.unspool.v1 import admin_pb2
 from service.commands.arguments import Json, Run, Worker
 from service.display import tables
 from service.display.output import answer
@@ -74,21 +64,23 @@ def scale(
 def drain(run: Run, worker: Worker, *, json: Json = False) -> None:
     """Ask a worker to finish its estimate, give its lanes back and end; its supervisor restarts it."""
     with connected(find_run(run)) as admin:
-        admin.ask(DrainRequest(worker_name=worker, deadline_s=_DRAIN_S, reason="drained by an admin"))
+        admin.ask(
+            admin_pb2.DrainRequest(worker_name=worker, deadline_s=_DRAIN_S, reason="drained by an admin")
+        )
     answer({"worker": worker}, json, f"{worker} drains")
 
 
 def evict(run: Run, worker: Worker, *, json: Json = False) -> None:
     """Take a worker's lanes away at once and end it; its supervisor restarts it."""
     with connected(find_run(run)) as admin:
-        admin.ask(EvictRequest(worker_name=worker, reason="evicted by an admin"))
+        admin.ask(admin_pb2.EvictRequest(worker_name=worker, reason="evicted by an admin"))
     answer({"worker": worker}, json, f"{worker} is evicted")
 
 
 def stack(run: Run, worker: Worker, *, json: Json = False) -> None:
     """Show what every thread of a worker is doing."""
     with connected(find_run(run)) as admin:
-        text = admin.ask(GetStackRequest(worker_name=worker)).text
+        text = admin.ask(admin_pb2.GetStackRequest(worker_name=worker)).text
     answer({"worker": worker, "stack": text}, json, text)
 
 
@@ -105,21 +97,21 @@ def reset_lane(
     if lane < 0:
         raise UsageError(f"reset-lane LANE = {lane}: must not be negative")
     with connected(find_run(run)) as admin:
-        admin.ask(ResetLaneRequest(lane=lane, fresh=fresh))
+        admin.ask(admin_pb2.ResetLaneRequest(lane=lane, fresh=fresh))
     answer({"lane": lane, "fresh": fresh}, json, f"lane {lane} is released from quarantine")
 
 
 def pause(run: Run, *, json: Json = False) -> None:
     """Pause outer updates; workers finish their estimates and wait."""
     with connected(find_run(run)) as admin:
-        admin.ask(PauseRequest())
+        admin.ask(admin_pb2.PauseRequest())
     answer({"paused": True}, json, "paused")
 
 
 def resume(run: Run, *, json: Json = False) -> None:
     """Continue outer updates after `pause`."""
     with connected(find_run(run)) as admin:
-        admin.ask(ResumeRequest())
+        admin.ask(admin_pb2.ResumeRequest())
     answer({"paused": False}, json, "resumed")
 
 
@@ -131,14 +123,14 @@ def stop(
 ) -> None:
     """End a run after the running outer step, with a checkpoint that `launch` resumes from."""
     with connected(find_run(run)) as admin:
-        step = admin.ask(StopRequest(now=now)).outer_step
+        step = admin.ask(admin_pb2.StopRequest(now=now)).outer_step
     answer({"outer_step": step}, json, f"stopping at step {step}")
 
 
-def _scale_request(fewest: int, most: int) -> ScaleRequest:
+def _scale_request(fewest: int, most: int) -> admin_pb2.ScaleRequest:
     if fewest == most:
-        return ScaleRequest(workers=most)
-    return ScaleRequest(range=WorkersRange(min=fewest, max=most))
+        return admin_pb2.ScaleRequest(workers=most)
+    return admin_pb2.ScaleRequest(range=admin_pb2.WorkersRange(min=fewest, max=most))
 
 
 def _worker_range(text: str) -> WorkerRange:

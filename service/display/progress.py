@@ -80,10 +80,8 @@ class LineDisplay(Display):
         self._state = ""
 
     def note(self, text: str) -> None:
-        try:
+        with contextlib.suppress(OSError):  # the reader is gone
             print(text, file=self._stream, flush=True)
-        except OSError:
-            return  # the reader is gone
 
     def show(self, status: Status) -> None:
         if status.state == self._state and self._clock() - self._shown_at < _LINE_EVERY_S:

@@ -7,7 +7,7 @@ from typing import Final
 from google.protobuf import json_format
 
 from learner.storage.ownership import read_term
-from protos.unspool.v1.admin_pb2 import CheckpointInfo, Status
+from protos.unspool.v1.admin_pb2 import Status
 from service.config.toml_document import read_tables
 from service.run.run_directory import RunDirectory, is_locked, with_new_names
 from service.run.supervision import is_supervised
@@ -73,7 +73,6 @@ def _at_newest_checkpoint(run: RunDirectory) -> Status:
         newest = readable[-1]
         status.outer_step, status.theta_sha256 = newest.outer_step, newest.theta_sha256
         status.elapsed_s, status.inner_steps = newest.elapsed_s, newest.inner_steps
-        status.checkpoint.CopyFrom(
-            CheckpointInfo(path=newest.path, outer_step=newest.outer_step, theta_sha256=newest.theta_sha256)
-        )
+        status.checkpoint.path, status.checkpoint.outer_step = newest.path, newest.outer_step
+        status.checkpoint.theta_sha256 = newest.theta_sha256
     return status

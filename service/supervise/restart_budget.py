@@ -103,22 +103,16 @@ class RestartBudget:
                 what = "ended {} times without delivering an estimate"
                 self._charge(self._crashes, policy.crashes, what, now)
             case EndKind.REFUSED:
-                self.problem = (
-                    f"worker {self._name} was refused by the learner, is not started again: {self._log} "
-                    f"({self.last_end})"
-                )
+                self._give_up("was refused by the learner")
 
     def _charge(self, ends: list[float], limit: int, what: str, now: float) -> None:
         self.start_after = now + self._policy.delay_s(len(ends))
         if len(ends) >= limit:
-            self.problem = (
-                f"worker {self._name} {what.format(len(ends))} and is not started again: {self._log} "
-                f"(the last time: {self.last_end})"
-            )
+            self._give_up(what.format(len(ends)))
 
-    @property
-    def _log(self) -> str:
-        return f"see logs/{self._name}.log"
+    def _give_up(self, why: str) -> None:
+        log = f"see logs/{self._name}.log (the last time: {self.last_end})"
+        self.problem = f"worker {self._name} {why} and is not started again: {log}"
 
 
 def cause_of(ended: Exit) -> str:

@@ -37,7 +37,7 @@ def test_theta_does_not_depend_on_the_number_of_workers(
 
 
 def test_theta_does_not_depend_on_scaling(config: Path, undisturbed: str, tmp_path: Path) -> None:
-    """1 -> 3 -> 2, each awaited, so that lanes do move with their unroll state."""
+    """Wait for each of 1 -> 3 -> 2, so that lanes do move with their unroll state."""
     with launched(config, tmp_path / "run", "--backend", "local", "--workers", "1") as run:
         for step, workers in ((3, 3), (12, 2)):
             run.wait_for_step(step)
@@ -55,8 +55,8 @@ def kill_workers(status: dict[str, Any]) -> None:
             os.kill(worker["pid"], signal.SIGKILL)
 
 
-def test_theta_does_not_depend_on_deaths(config: Path, undisturbed: str, tmp_path: Path) -> None:
-    """All workers, then the learner, by kill -9 in the middle of things; `launch` starts them again."""
+def test_theta_does_not_depend_on_kills(config: Path, undisturbed: str, tmp_path: Path) -> None:
+    """Kill all workers, then the learner, while they compute; `launch` restarts them."""
     with launched(config, tmp_path / "run", "--backend", "local", "--workers", "2") as run:
         kill_workers(run.wait_for(lambda s: s["outer_step"] >= 8 and len(s["workers"]) == 2))
         run.wait_for_step(16)

@@ -1,4 +1,4 @@
-"""Theta is a function of the configuration, whatever the environment of each process says."""
+"""Theta is a function of the configuration, not of the environment of a process."""
 
 import os
 import subprocess
@@ -38,7 +38,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(config: Path) -> str:
-    """Of theta after four outer steps of the loop in one process, in an environment that says nothing."""
+    """Theta's digest after four outer steps of the loop in one process, in a neutral environment."""
     return in_process_digest(config)
 
 
@@ -52,7 +52,7 @@ def hostile_run(config: Path, tmp_path: Path) -> Iterator[LaunchedRun]:
 
 
 def bare_worker(run: LaunchedRun, name: str, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """A worker that somebody starts by hand, to its end."""
+    """Run a worker that is started by hand, to its end."""
     directory = RunDirectory(run.run_dir)
     found = ["--learner", directory.endpoints().learner, "--token-file", directory.token_path(Role.WORKER)]
     return subprocess.run(

@@ -1,4 +1,4 @@
-"""What a person does with a run: watch it, scale it, stop it, take the result away."""
+"""A run is watched, scaled, stopped and resumed from the command line."""
 
 import json
 import os
@@ -98,7 +98,7 @@ def test_a_second_launch_on_a_run_directory_in_use_is_refused(config: Path, tmp_
         assert run.wait_for_step(before["outer_step"] + 1)["state"] == "RUNNING"
 
 
-def test_a_corrupt_newest_checkpoint_falls_back_and_says_so(tmp_path: Path) -> None:
+def test_a_corrupt_newest_checkpoint_is_passed_over_and_named_in_the_events(tmp_path: Path) -> None:
     config = tmp_path / "digits.toml"
     config.write_text(toml_of(DIGITS, "outer_steps=20"))
     with launched(config, tmp_path / "run", "--backend", "local", "--workers", "1") as run:

@@ -1,4 +1,4 @@
-"""Learners and supervisors that die, hang up, or are taken over: the run goes on, with the workers it has."""
+"""Learners and supervisors that are killed or taken over: the run continues with its workers."""
 
 import json
 import os
@@ -28,27 +28,25 @@ def pids(status: dict[str, Any]) -> list[int]:
 
 
 def computing(run: LaunchedRun, term: int, beyond_step: int = 2) -> dict[str, Any]:
-    """The first status of a life of the learner in which theta has moved."""
+    """Return the first status of a learner process after theta has moved."""
     return run.wait_for(
         lambda status: status["term"] >= term and status["outer_step"] > beyond_step and pids(status) != []
     )
 
 
-def problems_told(run: LaunchedRun) -> list[str]:
-    """By the command line, which adds those of the supervisor."""
-    told: list[str] = json.loads(unspool("status", run.run_dir, "--json").stdout)["problems"]
-    return told
+def problems_shown(run: LaunchedRun) -> list[str]:
+    """Return the problems that the command line shows, which include those of the supervisor."""
+    problems: list[str] = json.loads(unspool("status", run.run_dir, "--json").stdout)["problems"]
+    return problems
 
 
-def test_a_learner_that_is_killed_is_started_again_and_keeps_its_workers(
-    config: Path, tmp_path: Path
-) -> None:
+def test_a_killed_learner_is_restarted_and_keeps_its_workers(config: Path, tmp_path: Path) -> None:
     with launched(config, tmp_path / "run", *LOCAL) as run:
         before = computing(run, 1)
         os.kill(run.pid_of_learner(), signal.SIGKILL)
         after = computing(run, 2, before["outer_step"])
         assert (pids(after), after["endpoints"]) == (pids(before), before["endpoints"])
-        run.wait_for(lambda _: problems_told(run) == [])
+        run.wait_for(lambda _: problems_shown(run) == [])
         run.process.send_signal(signal.SIGINT)
         assert run.finish() == 0, run.output()
         assert "the learner was killed by SIGKILL (1 of at most 5 times" in run.output()
@@ -60,12 +58,12 @@ def test_a_run_without_its_supervisor_continues_and_is_adopted(config: Path, tmp
         before = computing(first, 1)
         first.process.kill()
         first.process.wait()
-        assert "to supervise it" in problems_told(first)[0]
+        assert "to supervise it" in problems_shown(first)[0]
         with launched(first.run_dir, tmp_path / "run", *LOCAL) as second:
             after = computing(second, 1, before["outer_step"] + 1)
             assert (after["term"], pids(after)) == (1, pids(before))
-            # The learner works on without a supervisor: its steps do not show that the second one has begun.
-            second.wait_for(lambda _: problems_told(second) == [])
+            # The learner continues without a supervisor, too: its steps do not show that the second has started.
+            second.wait_for(lambda _: problems_shown(second) == [])
             assert unspool("launch", second.run_dir, "--backend", "local").returncode == 73
             os.kill(second.pid_of_learner(), signal.SIGKILL)
             assert pids(computing(second, 2, after["outer_step"])) == pids(before)

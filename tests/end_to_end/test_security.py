@@ -1,4 +1,4 @@
-"""A run that is closed to strangers: TLS on every port, certificates and tokens for every caller."""
+"""TLS on every port of a run; certificates and tokens for every caller."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def endless(tmp_path_factory: pytest.TempPathFactory, trial: Path, config: Path) -> Iterator[LaunchedRun]:
-    """A run under mutual TLS that goes on while it is asked things."""
+    """A run under mutual TLS that continues while tests send requests to it."""
     run_dir = tmp_path_factory.mktemp("endless") / "run"
     with launched(config, run_dir, *tls(trial), "--workers", "1", "--set", "outer_steps=100000") as run:
         run.wait_for_step(1)
@@ -54,7 +54,7 @@ def tls(trial: Path) -> list[str]:
 
 
 def as_role(run: LaunchedRun, trial: Path, role: Role, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command of somebody who has the token and the certificate of a role, and nothing else."""
+    """Run a command with the token and the certificate of a role only."""
     token = RunDirectory(run.run_dir).token_path(role)
     files = {"UNSPOOL_TOKEN_FILE": str(token), "UNSPOOL_TLS": str(trial / role)}
     return subprocess.run(
@@ -89,7 +89,7 @@ def test_a_viewer_sees_the_run_and_cannot_steer_it(endless: LaunchedRun, trial: 
     assert "needs the role admin" in refused.stderr
 
 
-def test_a_worker_is_let_into_nothing_else(endless: LaunchedRun, trial: Path) -> None:
+def test_the_token_of_a_worker_gives_access_to_nothing_else(endless: LaunchedRun, trial: Path) -> None:
     refused = as_role(endless, trial, Role.WORKER, "status", str(endless.run_dir), "--json")
     assert json.loads(refused.stdout)["exit_code"] == 77
     assert endless.status()["access_denials"]["wrong_role"] >= 1

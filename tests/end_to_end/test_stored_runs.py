@@ -30,7 +30,7 @@ def test_a_stored_run_is_resumed_and_ends(name: str, tmp_path: Path) -> None:
             np.testing.assert_allclose(theta[leaf], value, rtol=1e-3, err_msg=leaf)
 
 
-def test_what_is_known_of_a_stored_run_is_told_without_resuming_it(tmp_path: Path) -> None:
+def test_a_stored_run_is_shown_without_resuming_it(tmp_path: Path) -> None:
     run = Path(shutil.copytree(STORED / "asynchronous", tmp_path / "asynchronous"))
     assert [checkpoint["outer_step"] for checkpoint in answer("checkpoint", "list", run)] == [173]
     status = answer("status", run)

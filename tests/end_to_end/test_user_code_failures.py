@@ -64,11 +64,11 @@ def folder_with(tmp_path: Path, task: str) -> Path:
 
 
 def problems_of(run: str, cwd: Path) -> list[str]:
-    told: dict[str, Any] = json.loads(unspool("status", run, "--json", cwd=cwd).stdout or "{}")
-    return told.get("problems", [])
+    status: dict[str, Any] = json.loads(unspool("status", run, "--json", cwd=cwd).stdout or "{}")
+    return status.get("problems", [])
 
 
-def test_an_exception_in_a_running_task_is_told_with_the_users_line(tmp_path: Path) -> None:
+def test_an_exception_in_a_running_task_is_reported_with_the_users_line(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "Simulated")
     error = (
         f"RuntimeError: the simulator licence has expired (my_task.py:{line_of('raise Runtime')} in simulate)"

@@ -21,7 +21,7 @@ _REMEMBERED: Final = 20
 _JOIN_S: Final = 10.0
 _FORWARDED: Final = ("authorization", "unspool-session")
 
-Parcel = list[WorkerMessage]
+Unit = list[WorkerMessage]
 
 
 class Middleman:
@@ -92,34 +92,34 @@ class Middleman:
         """Yield a worker's messages, some repeated at once, some repeated much later, some swapped with the
         next.
         """
-        said: deque[Parcel] = deque(maxlen=_REMEMBERED)
-        late: list[Parcel] = []
-        for parcel in _parcels(requests):
+        sent: deque[Unit] = deque(maxlen=_REMEMBERED)
+        late: list[Unit] = []
+        for unit in _units(requests):
             if self._happens("reordered"):
-                late.append(parcel)
+                late.append(unit)
                 continue
-            parcels = [parcel, *late]
+            units = [unit, *late]
             late = []
             if self._happens("repeated"):
-                parcels.append(parcel)
-            if said and self._happens("replayed"):
-                parcels.append(self._one_of(said))
-            said.append(parcel)
-            yield from (message.SerializeToString() for one in parcels for message in one)
+                units.append(unit)
+            if sent and self._happens("replayed"):
+                units.append(self._one_of(sent))
+            sent.append(unit)
+            yield from (message.SerializeToString() for one in units for message in one)
 
     def _downwards(self, upstream: Iterator[bytes]) -> Iterator[bytes]:
         """Yield the learner's messages; at some point verdicts are lost, and then the stream ends."""
-        deaf_for: int | None = None
+        dropped_left: int | None = None
         for data in upstream:
             is_verdict = LearnerMessage.FromString(data).HasField("verdict")
-            if is_verdict and deaf_for is None and self._happens("streams cut", self._misfortune / 10):
-                deaf_for = self._between(0, 3)
-            if not is_verdict or deaf_for is None:
+            if is_verdict and dropped_left is None and self._happens("streams cut", self._misfortune / 10):
+                dropped_left = self._between(0, 3)
+            if not is_verdict or dropped_left is None:
                 yield data
                 continue
             self.done["verdicts lost"] += 1
-            deaf_for -= 1
-            if deaf_for < 0:
+            dropped_left -= 1
+            if dropped_left < 0:
                 return
 
     def _happens(self, what: str, misfortune: float | None = None) -> bool:
@@ -132,14 +132,14 @@ class Middleman:
         with self._lock:
             return self._draws.randint(least, most)
 
-    def _one_of(self, parcels: deque[Parcel]) -> Parcel:
+    def _one_of(self, units: deque[Unit]) -> Unit:
         with self._lock:
-            return self._draws.choice(parcels)
+            return self._draws.choice(units)
 
 
-def _parcels(requests: Iterator[bytes]) -> Iterator[Parcel]:
+def _units(requests: Iterator[bytes]) -> Iterator[Unit]:
     """Yield messages with their chunks; messages without chunks overtake an incomplete body."""
-    snapshot: Parcel = []
+    snapshot: Unit = []
     missing = 0
     for message in map(WorkerMessage.FromString, requests):
         if message.HasField("chunk"):

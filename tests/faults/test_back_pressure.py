@@ -1,4 +1,4 @@
-"""A learner that stands still: workers wait within bounds, say what for, and all goes on afterwards."""
+"""A learner that applies nothing: workers wait within bounds, report the reason, and continue afterwards."""
 
 import signal
 import time
@@ -36,7 +36,7 @@ def are_idle(status: Status, reason: str) -> bool:
 
 
 @pytest.mark.parametrize(("mode", "reason"), [("sync", "outer step"), ("async", "a credit")])
-def test_workers_of_a_learner_that_applies_nothing_say_what_they_wait_for(
+def test_workers_of_a_learner_that_applies_nothing_report_what_they_wait_for(
     make_run: Callable[..., FaultyRun], mode: str, reason: str
 ) -> None:
     run = make_run(one_hot_toml(outer_steps=3000, mode=mode, ballast=1000))
@@ -52,7 +52,7 @@ def test_workers_of_a_learner_that_applies_nothing_say_what_they_wait_for(
     run.wait_for_step(idle["outer_step"] + 5)
 
 
-def test_a_learner_that_stands_still_for_half_a_minute_costs_nobody_memory_or_a_thread(
+def test_a_learner_that_is_stopped_for_half_a_minute_costs_neither_memory_nor_threads(
     make_run: Callable[..., FaultyRun],
 ) -> None:
     run = make_run(one_hot_toml(outer_steps=3000, mode="async", ballast=10_000))

@@ -1,4 +1,4 @@
-"""Theta is a function of the configuration, by SHA-256 after 50 outer steps: whoever computes, whoever dies.
+"""Theta is a function of the configuration, by SHA-256 after 50 outer steps, whichever processes are killed.
 
 `tests/end_to_end/test_determinism.py` has the same with a learned optimizer, as a user launches it.
 """

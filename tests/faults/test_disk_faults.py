@@ -1,4 +1,4 @@
-"""A disk that refuses: training goes on, says so, and catches up when there is room again."""
+"""A disk that rejects writes: training continues, reports it, and saves again once there is room."""
 
 import contextlib
 import resource
@@ -59,7 +59,7 @@ def checkpoint_step(status: Status) -> int:
 
 
 def assert_survives(run: FaultyRun, trouble: contextlib.AbstractContextManager[None]) -> None:
-    """Training goes on through `trouble` without checkpoints, and with them afterwards."""
+    """Check that training continues during `trouble` without checkpoints, and with them afterwards."""
     with trouble:
         troubled = run.wait_for(lambda status: any("checkpoint" in text for text in status["problems"]))
         later = run.wait_for_step(troubled["outer_step"] + 30)

@@ -1,4 +1,4 @@
-"""Exactly once, by arithmetic: theta counts how often each estimate was applied, whatever goes wrong."""
+"""Exactly once, by arithmetic: theta counts how often each estimate was applied, under every fault."""
 
 import random
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _VICTIMS = (("w0",), ("w1",), ("learner",), ("learner", "w0"), ("w0", "w1"))
 
 
 def harm(run: FaultyRun, draws: random.Random, between: str) -> None:
-    """Kill one process or two, start them again, and let the run get a little further."""
+    """Kill one process or two, restart them, and wait for a few outer steps."""
     before = run.status()["outer_step"]
     victims = draws.choice(_VICTIMS)
     for name in victims:
@@ -31,7 +31,7 @@ def harm(run: FaultyRun, draws: random.Random, between: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_every_estimate_counts_once_through_twenty_kills_and_a_treacherous_middleman(
+def test_every_estimate_counts_once_through_twenty_kills_and_a_faulty_proxy(
     make_run: Callable[..., FaultyRun], mode: str
 ) -> None:
     run = make_run(one_hot_toml(outer_steps=3000, mode=mode, ballast=50))

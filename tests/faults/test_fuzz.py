@@ -1,4 +1,4 @@
-"""A million random frames and mutated messages: parsers refuse in their own words, and keep their memory."""
+"""A million random frames and mutated messages: parsers raise their own errors, and memory stays flat."""
 
 import json
 import random
@@ -98,7 +98,7 @@ def worker_messages() -> list[learner_pb2.WorkerMessage]:
 
 
 class OneWorkersStream:
-    """A core with a worker whose messages go through `StreamReader`; a session that ends is begun again."""
+    """A core with a worker whose messages go through `StreamReader`; an ended session is replaced."""
 
     def __init__(self, run_dir: Path) -> None:
         self.core = make_core(run_dir)
@@ -161,7 +161,7 @@ class AbortedError(Exception):
 
 
 class Context:
-    """As much of a call's context as the operator's plane uses."""
+    """The part of a call's context that the admin service uses."""
 
     def abort(self, code: object, details: str) -> None:
         raise AbortedError(f"{code}: {details}")
@@ -182,7 +182,7 @@ def admin_requests() -> list[tuple[str, Any]]:
     ]
 
 
-def test_operators_requests(tmp_path: Path) -> None:
+def test_admin_requests(tmp_path: Path) -> None:
     core, draws = make_core(tmp_path), random.Random(4)
     plane = AdminServicer(core)
     requests = [(name, request) for name, request in admin_requests() if name in vars(AdminServicer)]
@@ -245,14 +245,14 @@ def test_chunks() -> None:
     assert completed > 0
 
 
-def fuzzed(count: int, seed: int, valid: bytes, parse: Callable[[bytes], Any], *refusals: type) -> None:
-    """`parse` takes mutations of `valid`, or refuses them in its own words."""
+def fuzzed(count: int, seed: int, valid: bytes, parse: Callable[[bytes], Any], *errors: type) -> None:
+    """Check that `parse` accepts mutations of `valid` or raises one of `errors`."""
     draws = random.Random(seed)
     parse(valid)
     for _ in range(count):
         try:
             parse(mutated_bytes(draws, valid))
-        except refusals:
+        except errors:
             continue
 
 
@@ -289,7 +289,7 @@ def test_checkpoints(tmp_path: Path, outer: OuterLearner) -> None:
     fuzzed(5_000, 10, encode(checkpoint), look)
 
 
-def test_what_a_run_directory_says_of_itself(tmp_path: Path) -> None:
+def test_the_files_of_a_run_directory(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     tables = parse_tables(one_hot_toml(outer_steps=9).encode(), "x")
     run.create(write_tables(RunConfig.from_tables(tables).to_tables()))
@@ -323,7 +323,7 @@ def test_experiments() -> None:
     fuzzed(2_000, 14, valid, lambda data: Experiment.from_toml(data.decode(errors="replace")), ConfigError)
 
 
-def test_ports_that_are_talked_nonsense_to(tmp_path: Path) -> None:
+def test_ports_that_receive_random_bytes(tmp_path: Path) -> None:
     draws = random.Random(15)
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
     request = b"GET /status.json HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer y\r\n\r\n"

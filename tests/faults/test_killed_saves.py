@@ -1,4 +1,4 @@
-"""A learner that is killed while it saves: the newest checkpoint that there is, is whole."""
+"""A learner that is killed while it saves leaves a whole newest checkpoint."""
 
 import random
 import time
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.slow
 KILLS = 200
 
 
-def save_for_ever(directory: Path, outer_step: int, saved: Connection) -> None:
-    """Save one outer step after another, and tell of each."""
+def save_endlessly(directory: Path, outer_step: int, saved: Connection) -> None:
+    """Save one outer step after another, and report each."""
     store = CheckpointStore(directory, keep=3)
     while True:
         store.save(make_checkpoint(outer_step))
@@ -25,14 +25,14 @@ def save_for_ever(directory: Path, outer_step: int, saved: Connection) -> None:
         outer_step += 1
 
 
-def killed_while_saving(directory: Path, outer_step: int, lives_s: float) -> int:
+def killed_while_saving(directory: Path, outer_step: int, runs_s: float) -> int:
     """Let a process save from `outer step` on, and kill it; returns the last outer step that it had saved."""
     ours, theirs = fork_server().Pipe(duplex=False)
-    process = fork_server().Process(target=save_for_ever, args=(directory, outer_step, theirs))
+    process = fork_server().Process(target=save_endlessly, args=(directory, outer_step, theirs))
     process.start()
     theirs.close()
     saved = ours.recv()
-    time.sleep(lives_s)  # not to wait for anything: it decides what the process is at when it dies
+    time.sleep(runs_s)  # not to wait for anything: it decides at what point the process is killed
     process.kill()
     process.join()
     while ours.poll():
@@ -51,6 +51,6 @@ def test_two_hundred_kills_leave_a_whole_checkpoint_each(tmp_path: Path) -> None
         store.remove_partial()
         newest = store.load_newest(LIKE, CONFIG, lambda _: None, reports.append)
         assert newest is not None
-        assert saved <= newest.outer_step <= saved + 1  # the last one may have been whole but not told of
+        assert saved <= newest.outer_step <= saved + 1  # the last one may have been whole but not reported
         outer_step = newest.outer_step + 1
     assert reports == []

@@ -1,4 +1,4 @@
-"""Workers that are killed, frozen, or fail: lanes go on elsewhere, and every estimate counts once."""
+"""Workers that are killed, frozen, or fail: their lanes move, and every estimate counts once."""
 
 import signal
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def test_a_killed_workers_lanes_go_to_others_when_its_lease_ends(make_run: Calla
     assert_exactly_once(run)
 
 
-def test_a_killed_worker_that_is_started_again_has_its_lanes_at_once(
+def test_a_killed_worker_that_is_restarted_has_its_lanes_at_once(
     make_run: Callable[..., FaultyRun],
 ) -> None:
     run = started(make_run, heartbeat_s=20.0)  # no lease ends within this test
@@ -73,7 +73,7 @@ def test_an_estimate_that_raises_ends_its_worker_with_the_traceback_in_the_event
 
 
 def restarted(run: FaultyRun) -> bool:
-    """What a supervisor does: start a worker again that has failed. Always true."""
+    """Restart a worker that has failed, as a supervisor does. Always true."""
     if run.has_ended("w0"):
         assert run.exit_code("w0") == 70
         run.start_worker("w0")

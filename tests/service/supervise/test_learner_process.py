@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -95,11 +96,16 @@ def test_a_learner_that_does_not_answer_is_not(run: RunDirectory) -> None:
 def test_how_an_adopted_learner_ended_is_read_from_what_it_left(
     run: RunDirectory, state: str, term: int, exit_code: int
 ) -> None:
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    learner = AdoptedLearner(run, AdoptedProcess(process.pid))
     (run.path / "term").write_text("3\n")
     (run.path / "status.json").write_text(json.dumps({"state": state, "term": term}))
-    assert learner.poll() is None
-    process.kill()
-    process.wait()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        learner = AdoptedLearner(run, AdoptedProcess(process.pid))
+        assert learner.poll() is None
+        process.kill()
     assert learner.poll() == exit_code
+
+
+def test_an_adopted_learner_is_asked_to_end(run: RunDirectory) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        AdoptedLearner(run, AdoptedProcess(process.pid)).end()
+    assert process.returncode == -signal.SIGTERM
