@@ -62,7 +62,7 @@ def test_a_run_without_its_supervisor_continues_and_is_adopted(config: Path, tmp
         with launched(first.run_dir, tmp_path / "run", *LOCAL) as second:
             after = computing(second, 1, before["outer_step"] + 1)
             assert (after["term"], pids(after)) == (1, pids(before))
-            # The learner continues without a supervisor, too: its steps do not show that the second has started.
+            # The learner also runs without a supervisor: its steps do not show that the second has started.
             second.wait_for(lambda _: problems_shown(second) == [])
             assert unspool("launch", second.run_dir, "--backend", "local").returncode == 73
             os.kill(second.pid_of_learner(), signal.SIGKILL)
