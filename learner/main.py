@@ -294,5 +294,5 @@ def _server_tls(settings: LearnerSettings, denials: Denials) -> ServerTls | None
         check_server(settings.tls.server, host)
         return ServerTls(settings.tls.server, denials, is_mutual=settings.tls.mutual)
     except TlsError as error:
-        remedy = "renew the files, or make others with `unspool certs init`"
+        remedy = "renew the files, or create new ones with `unspool certs init`"
         raise UsageError(f"TLS: {error}; {remedy}") from error

@@ -205,7 +205,7 @@ class Assembler:
         """
         if not self.complete:
             raise OutOfOrderError(
-                f"transfer {self.transfer}: {self._received} of {len(self._buffer)} bytes came"
+                f"transfer {self.transfer}: {self._received} of {len(self._buffer)} bytes were received"
             )
         return self._buffer.toreadonly()
 
@@ -226,7 +226,7 @@ def _schema_sha256(leaves: Iterable[Leaf]) -> str:
 def _dtype(leaf: Leaf) -> np.dtype[Any]:
     if leaf.dtype not in DTYPES:
         raise SchemaMismatchError(
-            f"leaf {leaf.path or '.'}: dtype {leaf.dtype} does not travel; use one of {', '.join(DTYPES)}"
+            f"leaf {leaf.path or '.'}: dtype {leaf.dtype} cannot be sent; use one of {', '.join(DTYPES)}"
         )
     return DTYPES[leaf.dtype]
 

@@ -81,7 +81,7 @@ class Admin(LockedCommands):
         try:
             self._remember_scale(wanted)  # outside the lock, because the disk may be slow
         except OSError as error:
-            text = f"the learner will not know of this command after a restart: {error}"
+            text = f"the command could not be stored and is lost when the learner restarts: {error}"
             self._run.report("warning", "scale_forgotten", text)
         return before, wanted
 

@@ -82,7 +82,7 @@ class Checkpoints(LockedCommands):
     @locked
     def skipped(self, job: SaveJob) -> None:
         """Record that a checkpoint was skipped because the previous one is still being written."""
-        text = f"of outer step {job.checkpoint.outer_step}: the one before is still being written"
+        text = f"of outer step {job.checkpoint.outer_step}: the previous one is still being written"
         self._run.report("warning", "checkpoint_skipped", text)
 
     @locked

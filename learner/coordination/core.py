@@ -140,7 +140,7 @@ class LearnerCore(LockedCommands):
         """Close a broken stream. The worker keeps its lanes for the lease's time to live."""
         stream.close()
         if stream.overflowed:
-            self._run.report("warning", "worker_cut_off", f"{session_id}: does not read what it is sent")
+            self._run.report("warning", "worker_cut_off", f"{session_id}: does not read its messages")
         session = self._run.sessions.get(session_id)
         if session is None or session.stream is not stream:
             return

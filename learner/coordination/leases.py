@@ -124,7 +124,7 @@ class Leases:
             self._grant(self._run.lanes[number], sessions[session_id])
         on_the_way = sum(self._is_coming(lane) for lane in self._run.lanes)
         for session_id in surplus(self._candidates(now_s), on_the_way):
-            self._revoke_one(sessions[session_id], "another worker will be done with it sooner")
+            self._revoke_one(sessions[session_id], "another worker will finish it sooner")
 
     def _able(self, now_s: float) -> list[WorkerSession]:
         heartbeat_s = self._run.settings.liveness.heartbeat_s

@@ -31,7 +31,7 @@ class Liveness:
         for session in list(self._run.sessions):
             silent_s = now_s - session.last_message_s
             if silent_s > self._run.settings.liveness.lease_ttl_s:
-                self._leases.expire(session, Goodbye.EXPIRED, f"nothing heard for {silent_s:.1f} s")
+                self._leases.expire(session, Goodbye.EXPIRED, f"no message for {silent_s:.1f} s")
             else:
                 self._watch(session, now_s)
 
@@ -41,7 +41,7 @@ class Liveness:
         if state in (SessionStatus.ACTIVE, SessionStatus.DRAINING) and (why := overdue(self._run, session)):
             session.stuck_at = session.heartbeat.progress
             lost = self._leases.release_all(session)
-            report("warning", "worker_stuck", f"{session.name}: {why}; lanes {lost} go to others")
+            report("warning", "worker_stuck", f"{session.name}: {why}; lanes {lost} are leased to others")
             self._stacks.record(session)
         elif state is SessionStatus.SUSPECT and session.reported is not SessionStatus.SUSPECT:
             silent = "its stream broke" if session.stream is None else "no heartbeat"

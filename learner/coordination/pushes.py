@@ -146,7 +146,7 @@ class Pushes(LockedCommands):
             return Rejection(learner_pb2.CLOSED, f"the run is {run.control.final}")
         if push.parts and not run.merges:
             return Rejection(
-                learner_pb2.SCHEMA_MISMATCH, f"merged, which {run.settings.aggregation.mode} does not take"
+                learner_pb2.SCHEMA_MISMATCH, f"merged, which {run.settings.aggregation.mode} does not accept"
             )
         if len(push.parts) > len(run.lanes):
             detail = f"{len(push.parts)} parts; there are {len(run.lanes)} lanes"

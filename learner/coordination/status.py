@@ -115,7 +115,7 @@ def _problems(run: Run) -> list[str]:
         *(f"worker {session.name}: {how_late(session)}" for session in run.sessions if session.is_late),
         *(
             f"lane {lane.number}: its last {lane.nonfinite_in_a_row} estimates were "
-            "not finite and weigh nothing"
+            "not finite and have no weight"
             for lane in run.lanes
             if lane.nonfinite_in_a_row >= NONFINITE_TO_RESET
         ),

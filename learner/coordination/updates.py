@@ -108,7 +108,7 @@ class Updates(LockedCommands):
         for push in used:
             self._pushes.settle(push, learner_pb2.APPLIED)
         for push in run.buffer.drop(lambda waiting: run.aggregation.expired(waiting, run.outer_step)):
-            self._pushes.settle(push, learner_pb2.STALE, f"waited until theta was at {run.outer_step}")
+            self._pushes.settle(push, learner_pb2.STALE, f"not applied before outer step {run.outer_step}")
         self._report(outcome)
         run.trim_thetas()
         now_s = run.clock()
@@ -170,8 +170,8 @@ class Updates(LockedCommands):
     def _report(self, outcome: Outcome) -> None:
         step = f"outer step {self._run.outer_step}"
         if outcome.effect is Effect.EMPTY:
-            text = f"{step}: no gradient had weight; theta stays as it was"
+            text = f"{step}: no gradient had weight; theta is unchanged"
             self._run.report("warning", "empty_update", text)
         if outcome.effect is Effect.REVERTED:
-            text = f"{step}: theta or the outer optimizer's state would not have stayed finite: refused"
+            text = f"{step}: theta or the outer optimizer's state would not have stayed finite: skipped"
             self._run.report("error", "reverted_update", text)

@@ -47,7 +47,7 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
     def WatchStatus(self, request: admin_pb2.WatchStatusRequest, context: Any) -> Iterator[admin_pb2.Status]:
         """Yield the status at an interval until the caller or the learner ends."""
         if not self._places.acquire(blocking=False):
-            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_WATCHERS} are watching already")
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_WATCHERS} clients watch the status already")
         context.add_callback(self._places.release)
         interval_s = max(_WATCH_AT_LEAST_S, request.interval_s)
         closing = False
@@ -70,14 +70,14 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
     def Drain(self, request: admin_pb2.DrainRequest, context: Any) -> admin_pb2.DrainReply:
         """Ask one worker to return its lanes and leave."""
         with _errors_answered(context):
-            reason = request.reason or "asked to by an admin"
+            reason = request.reason or "requested by an admin"
             self._admin.drain(request.worker_name, reason, request.deadline_s or _DRAIN_S)
         return admin_pb2.DrainReply()
 
     def Evict(self, request: admin_pb2.EvictRequest, context: Any) -> admin_pb2.EvictReply:
         """End one worker's session immediately."""
         with _errors_answered(context):
-            self._admin.evict(request.worker_name, request.reason or "asked to by an admin")
+            self._admin.evict(request.worker_name, request.reason or "requested by an admin")
         return admin_pb2.EvictReply()
 
     def GetStack(self, request: admin_pb2.GetStackRequest, context: Any) -> admin_pb2.GetStackReply:
@@ -118,7 +118,7 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
 
     def Stop(self, request: admin_pb2.StopRequest, context: Any) -> admin_pb2.StopReply:
         """End the run."""
-        outer_step = self._admin.stop(now=request.now, reason="asked to by an admin")
+        outer_step = self._admin.stop(now=request.now, reason="requested by an admin")
         return admin_pb2.StopReply(outer_step=outer_step)
 
     def NoteSupervision(self, request: admin_pb2.SupervisionNote, context: Any) -> admin_pb2.SupervisionReply:

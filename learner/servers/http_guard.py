@@ -35,14 +35,14 @@ class Guard:
         if _announces_body(headers):
             self._access.count_denial(DenialReason.TOO_LARGE, f"HTTP: {scope['path']} with a body")
             # The body stays unread, so the connection cannot be reused.
-            return PlainTextResponse("nothing here takes a body", 413, headers={"Connection": "close"})
+            return PlainTextResponse("requests must not have a body", 413, headers={"Connection": "close"})
         if self._is_private:
             # Prevent DNS rebinding: a web page could resolve its own host name to this address and read.
             host = _hostname(headers.get("host", ""))
             if is_loopback(host):
                 return None
-            self._access.count_denial(DenialReason.WRONG_HOST, f"HTTP: asked for as {host[:100]!r}")
-            return PlainTextResponse("this server answers to the name localhost only", status_code=421)
+            self._access.count_denial(DenialReason.WRONG_HOST, f"HTTP: host {host[:100]!r}")
+            return PlainTextResponse("this server accepts only the host name localhost", status_code=421)
         return None if scope["path"] in _OPEN else self._refusal_of_caller(scope, headers)
 
     def _refusal_of_caller(self, scope: Scope, headers: Headers) -> PlainTextResponse | None:

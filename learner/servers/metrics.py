@@ -47,9 +47,9 @@ def _gauges(status: Status) -> Iterator[Metric]:
     yield GaugeMetricFamily("unspool_outer_steps", "Outer updates planned", status.outer_steps)
     yield GaugeMetricFamily("unspool_term", "Starts of the learner", status.term)
     yield GaugeMetricFamily("unspool_buffered", "Gradients waiting to be applied", status.buffered)
-    yield GaugeMetricFamily("unspool_workers_desired", "Workers wanted", status.workers_desired)
-    yield GaugeMetricFamily("unspool_updates_per_second", "Outer updates lately", status.updates_per_s)
-    yield GaugeMetricFamily("unspool_problems", "Problems that need a person", len(status.problems))
+    yield GaugeMetricFamily("unspool_workers_desired", "Desired number of workers", status.workers_desired)
+    yield GaugeMetricFamily("unspool_updates_per_second", "Rate of outer updates", status.updates_per_s)
+    yield GaugeMetricFamily("unspool_problems", "Problems that need attention", len(status.problems))
     if status.HasField("loss"):
         yield GaugeMetricFamily("unspool_outer_loss", "Mean loss of the last update", status.loss)
     if status.HasField("grad_norm"):
@@ -69,7 +69,7 @@ def _counters(status: Status) -> Iterator[Metric]:
     for verdict, count in status.verdicts.items():
         pushes.add_metric([verdict.lower()], count)
     yield pushes
-    denials = CounterMetricFamily("unspool_access_denials", "Callers not let in", labels=["reason"])
+    denials = CounterMetricFamily("unspool_access_denials", "Denied callers", labels=["reason"])
     for reason, count in status.access_denials.items():
         denials.add_metric([reason], count)
     yield denials
@@ -90,7 +90,7 @@ def _histogram(staleness: dict[int, int]) -> Metric:
         for bound in _STALENESS_BUCKETS
     ]
     total = sum(staleness.values())
-    histogram = HistogramMetricFamily("unspool_staleness", "Versions that applied gradients were behind")
+    histogram = HistogramMetricFamily("unspool_staleness", "Age of applied gradients in outer steps")
     histogram.add_metric(
         [], [*buckets, ("+Inf", total)], sum(value * count for value, count in staleness.items())
     )

@@ -106,7 +106,7 @@ class CheckpointStore:
                 for ref in checkpoint.snapshots():
                     verify_snapshot(ref)
             except (CorruptCheckpointError, CorruptSnapshotError) as error:
-                report(f"{path}: {error}; trying the one before")
+                report(f"{path}: {error}; trying the previous one")
                 passed_over.append(path)
             else:
                 for corrupt in passed_over:
@@ -173,7 +173,7 @@ def _load(path: Path, like: PyTree, config_sha256: str) -> Checkpoint:
     header = checkpoint_format.verify(data)
     if header["config_sha256"] != config_sha256:
         raise ConfigChangedError(
-            f"{path}: made by a configuration that trains something else (config_sha256 "
+            f"{path}: made with the configuration of another experiment (config_sha256 "
             f"{header['config_sha256'][:12]}, this one {config_sha256[:12]}); "
             "restore the old configuration, or use a new run directory"
         )

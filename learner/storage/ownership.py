@@ -142,8 +142,8 @@ class Ownership:
                 return self._replace()
             if read_term(self._directory) > raised or now_s - began_s > _YIELD_S:
                 raise RunInUseError(
-                    f"{self._directory}: the learner that holds it ({self._holder()}) does not give way; it "
-                    "has taken the run over at the same moment, or is of another version"
+                    f"{self._directory}: the learner that holds it ({self._holder()}) does not yield; it "
+                    "has taken over the run at the same time, or has another version"
                 )
             self._wait(_POLL_S)
         return file

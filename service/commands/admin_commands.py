@@ -58,7 +58,7 @@ def scale(
         idle = tables.idle_workers(most, lanes)
         answer({**facts, "workers": most}, json, f"workers: {before} -> {most}" + (f"; {idle}" * bool(idle)))
     else:
-        answer(facts, json, f"workers: {before} -> {fewest} to {most}, as the run finds best")
+        answer(facts, json, f"workers: {before} -> {fewest} to {most}, as the run chooses")
 
 
 def drain(run: Run, worker: Worker, *, json: Json = False) -> None:

@@ -12,7 +12,7 @@ NewestRun = Annotated[
     str | None, conf.Positional, conf.arg(metavar="[RUN]", help=f"{A_RUN}; by default the newest there")
 ]
 Worker = Annotated[str, conf.Positional, conf.arg(metavar="WORKER", help="its name, as `workers` lists it")]
-Json = Annotated[bool, conf.arg(help="print facts as JSON")]
+Json = Annotated[bool, conf.arg(help="print the result as JSON")]
 Config = Annotated[
     Path,
     conf.Positional,
@@ -38,5 +38,5 @@ TokenFile = Annotated[
 ]
 Takeover = Annotated[
     bool,
-    conf.arg(help="take the run from a learner that has it, which ends; for one that hangs or is cut off"),
+    conf.arg(help="take the run over from a learner that holds it and hangs or is unreachable"),
 ]

@@ -46,12 +46,12 @@ def launch(  # noqa: PLR0913 (a command's options)
     backend: BackendKind = "ray",
     address: Address = None,
     run_dir: Annotated[
-        Path | None, conf.arg(help="of the run; one that is there is resumed. By default ./runs/CONFIG-<n>")
+        Path | None, conf.arg(help="an existing run is resumed; default: ./runs/CONFIG-<n>")
     ] = None,
     overrides: Overrides = (),
     accept_config_change: Annotated[bool, conf.arg(help="resume even with another experiment")] = False,
     takeover: Takeover = False,
-    detach: Annotated[bool, conf.arg(help="return once the run is under way")] = False,
+    detach: Annotated[bool, conf.arg(help="return when the run has started")] = False,
     json: Json = False,
 ) -> None:
     """Start a run, or resume one, and show its progress until it ends.
@@ -113,7 +113,7 @@ def doctor(
     config: Annotated[
         Path | None,
         conf.Positional,
-        conf.arg(metavar="[CONFIG.toml]", help="a configuration, or a run; by default the machine alone"),
+        conf.arg(metavar="[CONFIG.toml]", help="a configuration or a run; default: only this machine"),
     ] = None,
     *,
     overrides: Overrides = (),
@@ -194,10 +194,10 @@ def make_certificates(
     hosts: Annotated[
         tuple[str, ...],
         conf.UseAppendAction,
-        conf.arg(name="host", metavar="NAME", help="a name of the learner, beside this machine's"),
+        conf.arg(name="host", metavar="NAME", help="a name of the learner, in addition to this machine's"),
     ] = (),
-    run: Annotated[str, conf.arg(help="that clients may join; by default any")] = "*",
-    days: Annotated[int, conf.arg(metavar="N", help="until they expire")] = 30,
+    run: Annotated[str, conf.arg(help="run of the client certificates; default: any")] = "*",
+    days: Annotated[int, conf.arg(metavar="N", help="days until they expire")] = 30,
     json: Json = False,
 ) -> None:
     """Make an authority, and certificates for a learner, workers, admins and viewers, for trials.

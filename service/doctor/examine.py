@@ -71,7 +71,7 @@ def _of_the_run(config: RunConfig, folder: Path) -> Iterator[Finding]:
     yield machine.memory(needs.total, config.workers.count)
     yield machine.cores(config.workers.count, config.workers.cpu_threads)
     size = machine.size
-    text = f"{size(needs.ring)} for published thetas, {size(needs.buffer)} for gradients that wait"
+    text = f"{size(needs.ring)} for published thetas, {size(needs.buffer)} for buffered gradients"
     text += f", {size(needs.optimizer)} for the outer optimizer"
     yield Finding("learner's memory", "ok", f"at most {text}")
     yield from learner_load(config, theta_bytes)
@@ -116,7 +116,7 @@ def certificates(config: RunConfig) -> Iterator[Finding]:
 
 def _age(about: str, days: float) -> Finding:
     if math.isinf(days):
-        return Finding(about, "ok", "none, and none is asked for")
+        return Finding(about, "ok", "none, and none is required")
     text = f"expires in {days:.0f} days"
     if days > _SOON_DAYS:
         return Finding(about, "ok", text)

@@ -52,9 +52,9 @@ def memory(learner_bytes: int, workers: int) -> Finding:
     if needed <= available:
         return Finding("memory", "ok", f"{text}; {size(available)} are available")
     if learner_bytes <= available:
-        remedy = "fewer workers.count, or workers on other machines (--address)"
+        remedy = "lower workers.count, or use workers on other machines (--address)"
         return Finding("memory", "warning", f"{text}; only {size(available)} are available here", remedy)
-    remedy = "less checkpoint.every, aggregation.batch or lanes, or a machine with more memory"
+    remedy = "lower checkpoint.every, aggregation.batch or lanes, or use a machine with more memory"
     return Finding("memory", "problem", f"{text}; only {size(available)} are available", remedy)
 
 

@@ -21,7 +21,7 @@ class Timeouts:
     Attributes:
         heartbeat_s: between a worker's heartbeats; configured.
         suspect_s: silence after which a worker is suspect. It keeps its lanes.
-        lease_ttl_s: silence after which a worker's lanes go to others; from `patience`.
+        lease_ttl_s: silence after which a worker's lanes are leased to others; from `patience`.
         keepalive_s: time until a frozen peer's connection is closed.
         reconnect_s: longest delay before a worker tries to reach its learner again.
         orphan_ttl_s: time without a learner after which a worker ends itself; configured.
@@ -65,19 +65,19 @@ def inconsistencies(timeouts: Timeouts) -> Sequence[tuple[str, str]]:
     rules = (
         (
             t.lease_ttl_s > _RECONNECTS * t.reconnect_s,
-            f"lanes go to others after {t.lease_ttl_s:g} s; after a broken connection a worker may take "
-            f"{_RECONNECTS * t.reconnect_s:g} s to come back",
+            f"lanes are leased to others after {t.lease_ttl_s:g} s; a worker may need "
+            f"{_RECONNECTS * t.reconnect_s:g} s to reconnect",
             "raise liveness.heartbeat_s or liveness.patience",
         ),
         (
             t.orphan_ttl_s > t.lease_ttl_s,
-            f"a worker ends itself after {t.orphan_ttl_s:g} s without a learner, which keeps its lanes for "
+            f"a worker exits after {t.orphan_ttl_s:g} s without a learner, which keeps its lanes for "
             f"{t.lease_ttl_s:g} s",
             f"raise liveness.orphan_ttl_s above {t.lease_ttl_s:g}",
         ),
         (
             t.orphan_ttl_s > _LEARNER_RESTART_S,
-            f"a worker ends itself after {t.orphan_ttl_s:g} s without a learner, which takes up to "
+            f"a worker exits after {t.orphan_ttl_s:g} s without a learner, which takes up to "
             f"{_LEARNER_RESTART_S:g} s to restart",
             f"raise liveness.orphan_ttl_s above {_LEARNER_RESTART_S:g}",
         ),

@@ -73,10 +73,10 @@ def _from_run(run: RunDirectory) -> Trained:
         try:
             theta = load_theta(Path(checkpoint.path), shape)
         except CorruptCheckpointError as error:
-            logging.getLogger(__name__).warning("%s is passed over: %s", checkpoint.path, error)
+            logging.getLogger(__name__).warning("%s is skipped: %s", checkpoint.path, error)
             continue
         return Trained(run.name, checkpoint.outer_step, theta, experiment_toml, run.path, run)
-    raise CheckpointError(f"run {run.path} has no checkpoint that could be read; let it run for longer")
+    raise CheckpointError(f"run {run.path} has no checkpoint that could be read; let it run longer")
 
 
 def _from_file(path: Path) -> Trained:

@@ -32,7 +32,7 @@ def advice(run: RunDirectory) -> str:
     again = f"unspool launch {shlex.quote(str(run.path))}"
     status = stored_status(run)
     if is_locked(run.path / "LOCK"):
-        return "its learner runs and does not answer: it is starting, or it hangs; try again in a moment"
+        return "its learner is running but does not answer: it is starting or hangs; try again in a moment"
     if status is None or status.state not in ENDED:
         if is_supervised(run):
             return "its supervisor is starting it; try again in a moment"

@@ -211,7 +211,7 @@ def claim_free_directory(name: str) -> RunDirectory:
         with contextlib.suppress(FileExistsError):
             path.mkdir()
             return RunDirectory(path)
-    raise AssertionError("unreachable: numbers do not end")
+    raise AssertionError("unreachable: itertools.count is infinite")
 
 
 def make_writable(folder: Path) -> None:

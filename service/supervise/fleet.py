@@ -105,7 +105,7 @@ class Fleet:
         if slot.budget.problem:
             return f"given up; {slot.budget.last_end}", age_s
         left_s = max(0.0, slot.budget.start_after - self._clock())
-        return f"ended, starts again in {left_s:.0f} s; {slot.budget.last_end or 'drained'}", age_s
+        return f"ended, restarts in {left_s:.0f} s; {slot.budget.last_end or 'drained'}", age_s
 
     @property
     def has_given_up(self) -> bool:

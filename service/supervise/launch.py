@@ -246,9 +246,9 @@ def _start_pool(
     if is_elsewhere and is_loopback(host_of(endpoints.learner)):
         raise FailedError(
             f"learner.host = {config.learner.host}: workers of the cluster at {backend.address} cannot reach "
-            "it; set learner.host to an address of this machine, or learner.advertise to what leads there"
+            "it; set learner.host to an address of this machine, or learner.advertise to its public name"
         )
-    display.note(f"waiting for Ray to start or to let this process in, {CONNECT_S:.0f} s at most")
+    display.note(f"waiting for Ray to start or to accept this process, {CONNECT_S:.0f} s at most")
     try:
         return RayPool(
             address=backend.address,

@@ -65,7 +65,7 @@ def prepare(
             running_learner(run)  # raises if the learner cannot be adopted
         check_resumable(run, config, accept_config_change)
     elif run.path.exists() and (not run.path.is_dir() or (run_dir and any(run.path.iterdir()))):
-        raise UsageError(f"--run-dir {run.path}: is there and is no run; name a new or an empty directory")
+        raise UsageError(f"--run-dir {run.path}: exists and is not a run; name a new or an empty directory")
     run.create(write_tables(config.to_tables()))
     return run
 
@@ -93,7 +93,7 @@ def check_tls_files(config: RunConfig) -> None:
             if client.directory.exists():
                 check_client(client)
     except TlsError as error:
-        remedy = "renew it, or make others with `unspool certs init`"
+        remedy = "renew it, or create a new one with `unspool certs init`"
         directory = as_toml(config.tls.directory)
         raise ConfigError(Problem("tls.directory", directory, str(error), remedy)) from error
 
@@ -150,8 +150,8 @@ def check_resumable(run: RunDirectory, config: RunConfig, accept_config_change: 
     done, wanted = run.checkpointed_step, config.experiment.get("outer_steps", 0)
     if wanted < done:
         raise UsageError(
-            f"outer_steps = {wanted}: {run.path} has {done} outer steps behind it, which cannot be "
-            f"undone; set outer_steps to {done} or more, or launch in another --run-dir"
+            f"outer_steps = {wanted}: {run.path} has already done {done} outer steps; "
+            f"set outer_steps to {done} or more, or launch in another --run-dir"
         )
     before = RunConfig.from_tables(read_tables(run.config_path))
     changed = changed_keys(before.lasting_tables(), config.lasting_tables())

@@ -112,13 +112,13 @@ class RestartBudget:
 
     def _give_up(self, why: str) -> None:
         log = f"see logs/{self._name}.log (the last time: {self.last_end})"
-        self.problem = f"worker {self._name} {why} and is not started again: {log}"
+        self.problem = f"worker {self._name} {why} and is not restarted: {log}"
 
 
 def cause_of(ended: Exit) -> str:
     """Return why a process ended: the last line of the message, where Ray and Python put the cause."""
     if ended.code == ExitCode.EVICTED:
-        return "its lanes were taken away"
+        return "its lanes were leased to others"
     return last_line(ended.cause, _CAUSE_CHARACTERS) or f"exit code {ended.code}"
 
 

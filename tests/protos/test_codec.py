@@ -177,7 +177,7 @@ def test_a_bool_that_is_neither_true_nor_false_is_refused() -> None:
 
 @pytest.mark.parametrize("leaf", [np.zeros(1, np.complex64), np.array(["text"])], ids=["complex", "text"])
 def test_a_dtype_that_does_not_travel_is_named(leaf: Any) -> None:
-    with pytest.raises(codec.SchemaMismatchError, match=r"leaf \['x'\]: dtype .* does not travel"):
+    with pytest.raises(codec.SchemaMismatchError, match=r"leaf \['x'\]: dtype .* cannot be sent"):
         codec.schema_of({"x": leaf})
 
 

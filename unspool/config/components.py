@@ -223,7 +223,7 @@ def _resolve(name: str, key: str, kind: Any) -> Callable[..., Any]:
     module_name, colon, attribute = place.partition(":")
     if not colon:
         raise ConfigError(
-            Problem(key, as_toml(name), "is no component of the library", _known_names(kind, name))
+            Problem(key, as_toml(name), "is not a component of the library", _known_names(kind, name))
         )
     try:
         target = getattr(importlib.import_module(module_name), attribute)

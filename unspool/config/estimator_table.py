@@ -81,7 +81,7 @@ def _given_step(values: Mapping[str, Any], arguments: Table, key: str) -> Vector
             raise ConfigError(Problem(f"{key}.num_tasks", as_toml(num_tasks), rule, "remove this one"))
         return step
     if num_tasks is None:
-        rule = "missing; truncated_step is a single unroll, say how many run side by side"
+        rule = "missing; truncated_step is a single unroll, give the number of parallel unrolls"
         raise ConfigError(Problem(f"{key}.num_tasks", None, rule))
     vectorized = {"truncated_step": step, "num_tasks": num_tasks}
     built: VectorizedStep = called(VectorizedTruncatedStep, vectorized, arguments, key)

@@ -103,7 +103,7 @@ class Numerics:
                 as_toml(value),
                 "must be text"
                 if is_library_variable(name)
-                else "is no variable that XLA or a library below it takes how it computes from",
+                else "is not a variable that affects how XLA or a library below it computes",
                 "" if is_library_variable(name) else "options of JAX itself are keys of [numerics]",
             )
             for name, value in self.environment.items()

@@ -74,7 +74,7 @@ def check_unchanged(what: str, before: PyTree, after: PyTree) -> None:
         if was != became:
             raise TypeError(
                 f"{what}{place} was {was} and became {became}: what is carried from step to step must keep "
-                "its structure, shapes and dtypes; cast or reshape it, or begin with what it becomes"
+                "its structure, shapes and dtypes; cast or reshape it, or start with the type that it becomes"
             )
     structures = [str(jax.tree.structure(tree)) for tree in (before, after)]
     if structures[0] != structures[1]:

@@ -52,6 +52,6 @@ def steps_of_whole_episodes(estimator: "FullES | FullGrad") -> int:
     if not isinstance(schedule, ConstantTruncationSchedule):
         raise ValueError(
             f"{type(estimator).__name__}(truncation_schedule={schedule}): a system that streams its data "
-            "needs a ConstantTruncationSchedule, for its data is fetched before the length is drawn"
+            "needs a ConstantTruncationSchedule, because its data is fetched before the length is drawn"
         )
     return schedule.total_length

@@ -243,6 +243,6 @@ def check_vectorized(estimator: GradientEstimator) -> None:
     if not isinstance(step, VectorizedStep):
         raise TypeError(
             f"{type(estimator).__name__}(truncated_step={type(step).__name__}): estimators unroll several "
-            "tasks side by side; "
+            "tasks in parallel; "
             "wrap the step as VectorizedTruncatedStep(step, num_tasks=...)"
         )

@@ -176,7 +176,7 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         task_key, params_key, schedule_key, optimizer_key = jax.random.split(key, 4)
         truncation_state = self.trunc_sched.init(schedule_key, outer_state)
         task_param = self.task_family.sample(task_key)
-        remedy = "keep what is no array in the family's own fields"
+        remedy = "keep values that are not arrays in the family's own fields"
         check_arrays(f"{type(self.task_family).__name__}.sample: what it returned", task_param, remedy)
         length = self._episode_length(truncation_state, num_steps)
         opt_state = self._new_opt_state(theta, task_param, (params_key, optimizer_key), length)

@@ -97,7 +97,7 @@ class VectorizedTruncatedStep(VectorizedStep):
 
     def _init_one(self, theta: Theta, outer_state: OuterState, key: PRNGKey) -> UnrollState:
         state = self.truncated_step.init_step_state(theta, outer_state, key)
-        remedy = "keep what is no array in the system's own fields"
+        remedy = "keep values that are not arrays in the system's own fields"
         check_arrays(f"{self._name}.init_step_state: the state", state, remedy)
         return state
 
@@ -144,6 +144,6 @@ def _check_out(what: str, out: TruncatedUnrollOut) -> None:
     check_scalar(f"{what}: is_done", out.is_done, "bool", "compare the counter with the episode's length")
     check_scalar(f"{what}: mask", out.mask, "bool", "False marks a step that only resets, True any other")
     check_scalar(f"{what}: iteration", out.iteration, "integer", "count the episode's steps")
-    check_arrays(f"{what}: task_param", out.task_param, "return () where there is nothing to tell")
+    check_arrays(f"{what}: task_param", out.task_param, "return () if there is nothing to report")
     if out.episode_length is not None:
         check_scalar(f"{what}: episode_length", out.episode_length, "integer", "or None if unknown")

@@ -132,7 +132,7 @@ class AdoptedProcess(LocalProcess):
         return self.exit() is None and os.getsid(self.pid) == self.pid
 
     def exit(self) -> Exit | None:
-        return Exit(None, "ended; its exit code went to the supervisor before") if self.wait(0.0) else None
+        return Exit(None, "ended; a previous supervisor received its exit code") if self.wait(0.0) else None
 
     def wait(self, timeout_s: float) -> bool:
         if self._descriptor is not None:

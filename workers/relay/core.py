@@ -141,11 +141,11 @@ class RelayCore(SessionHost):
             for worker in self._state.workers:
                 silent_s = self._state.clock() - worker.last_message_s
                 if silent_s > self._state.lease_ttl_s:
-                    self._close(worker, learner_pb2.Goodbye.EXPIRED, f"nothing heard for {silent_s:.1f} s")
+                    self._close(worker, learner_pb2.Goodbye.EXPIRED, f"no message for {silent_s:.1f} s")
                 elif worker.stuck_at is None and worker.is_overdue():
                     self._unburden(worker)
             self._leasing.route()
-            self._leasing.give_back_unwanted("no worker behind the relay takes it")
+            self._leasing.give_back_unwanted("no worker behind the relay can take it")
             self._leasing.even_out()
             self._renew_report()
 

@@ -55,7 +55,7 @@ class RelayLeasing:
         self._awaited.discard(worker.name)
         for lane in self._state.lanes.of(worker.session_id):
             if lane.is_revoking:
-                worker.send(lane.revocation("it is still wanted back"))
+                worker.send(lane.revocation("the learner still requests its return"))
         self.route()
 
     def give_back(self, lane: RelayedLane, reason: str, seq: int | None = None) -> None:

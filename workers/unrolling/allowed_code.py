@@ -29,7 +29,7 @@ def check_components(tables: Any, allowed: str) -> None:
         if packages and package not in packages:
             rule = f"${COMPONENT_PACKAGES} = {allowed} does not have {package}; add it if you trust it"
         elif package in sys.stdlib_module_names:
-            rule = "it is Python's own, and no component"
+            rule = "it is part of Python itself, not a component"
         else:
             continue
         raise RefusedError(f"this worker does not run {name} for the learner: {rule}")

@@ -40,7 +40,7 @@ def check_devices(wanted: Mapping[str, Any], environ: Mapping[str, str], own: Se
 
 def _check_platform(platform: str, own: str) -> None:
     if {"cuda": "gpu", "rocm": "gpu"}.get(platform, platform) != own:
-        remedy = "JAX_PLATFORMS=cpu" if platform == "cpu" else "--gpus, where there are some"
+        remedy = "JAX_PLATFORMS=cpu" if platform == "cpu" else "--gpus, on a machine with GPUs"
         raise RefusedError(
             f"this worker computes on {own} but the run's workers.platform is {platform}: start it with "
             f"{remedy}"

@@ -164,7 +164,7 @@ def _check_schema(own: common_pb2.Schema, learners: common_pb2.Schema) -> None:
     pairs = zip(own.leaves, learners.leaves, strict=False)
     leaf = next((f"{mine} here, {theirs} there" for mine, theirs in pairs if mine != theirs), "their number")
     raise RefusedError(
-        f"theta has another shape in this worker than in the learner: {leaf}; run the same code on both sides"
+        f"theta in this worker differs from the learner's: {leaf}; run the same code on both sides"
     )
 
 

@@ -142,7 +142,7 @@ class Workload:
         if theta is None:
             return "theta"
         if not self._session_state.has_room:
-            return "the connection: what is to be sent piles up"
+            return "the connection: unsent messages accumulate"
         if self._reply.exact_steps:
             return f"outer step {min(lane.seq for lane in lanes)} (newest: {theta.outer_step})"
         if theta.outer_step < self._outdated_before:
@@ -197,7 +197,7 @@ class Workload:
 
     def _replay(self, lane: LaneUnroll) -> None:
         phase = _Phase.COMPILING if self._unroller.compiles(lane) else _Phase.RESTORING
-        waiting_for = f"lane {lane.number}: {len(lane.replay)} estimates to make again"
+        waiting_for = f"lane {lane.number}: {len(lane.replay)} estimates to replay"
         self._progress.enter(phase, waiting_for, lane=lane.number)
         try:
             with self._blaming(lane.number, lane.fencing_token, lane.granted_seq + 1):

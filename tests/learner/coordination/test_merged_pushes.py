@@ -190,7 +190,7 @@ def test_where_the_order_of_the_sum_counts_nothing_is_merged(tmp_path: Path, mod
     push_merged(peer, part(core, 0), part(core, 1))
     assert (peer.verdicts(), last_verdict(peer).detail) == (
         ["SCHEMA_MISMATCH"],
-        f"merged, which {mode} does not take",
+        f"merged, which {mode} does not accept",
     )
 
 

@@ -151,5 +151,5 @@ def test_in_sync_a_lane_that_diverges_continues_and_is_named(tmp_path: Path) -> 
         run_one_step(core, peer)
     assert not core.run.lanes[1].was_reset
     assert build_status(core.run).problems == [
-        "lane 1: its last 3 estimates were not finite and weigh nothing"
+        "lane 1: its last 3 estimates were not finite and have no weight"
     ]

@@ -136,7 +136,7 @@ def test_where_none_verifies_all_stay_and_it_is_an_error(
 
 def test_a_checkpoint_of_another_configuration_is_refused_and_not_set_aside(store: CheckpointStore) -> None:
     path = store.save(make_checkpoint(config_sha256="d" * 64))
-    with pytest.raises(ConfigChangedError, match="trains something else"):
+    with pytest.raises(ConfigChangedError, match="another experiment"):
         store.load_newest(LIKE, CONFIG, accept, print)
     assert path.exists()
 

@@ -139,7 +139,7 @@ def test_a_takeover_does_not_outlast_a_holder_that_renews_its_lease(tmp_path: Pa
     stubborn = owner(tmp_path)
     with stubborn.held():
         second = owner(tmp_path, stubborn.renew)
-        with pytest.raises(RunInUseError, match="does not give way"), second.held(takeover=True):
+        with pytest.raises(RunInUseError, match="does not yield"), second.held(takeover=True):
             pass
 
 
@@ -147,7 +147,7 @@ def test_one_of_two_takeovers_gets_the_run(tmp_path: Path) -> None:
     first, other = owner(tmp_path), owner(tmp_path)
     with first.held():
         second = owner(tmp_path, other.begin_term)
-        with pytest.raises(RunInUseError, match="at the same moment"), second.held(takeover=True):
+        with pytest.raises(RunInUseError, match="at the same time"), second.held(takeover=True):
             pass
 
 

@@ -108,7 +108,7 @@ def test_nothing_is_to_be_launched_while_a_learner_starts(
     leave_behind(run, "FINISHED", 100)  # of the run before it was launched again
     with locked(run.path / "LOCK"):
         error = error_of(capsys, ["workers"], run)
-    assert "its learner runs and does not answer: it is starting, or it hangs" in error
+    assert "its learner is running but does not answer: it is starting or hangs" in error
     assert "unspool launch" not in error
 
 

@@ -386,7 +386,7 @@ def test_a_worker_without_a_session_is_listed_with_the_end_of_its_process() -> N
     (absent,) = world.fleet.absent({"w0"})
     assert (absent.name, absent.state) == (
         "w1",
-        "ended, starts again in 1 s; crashed: RuntimeError: the licence has expired (my_task.py:9 in loss)",
+        "ended, restarts in 1 s; crashed: RuntimeError: the licence has expired (my_task.py:9 in loss)",
     )
     world.crash("w1", times=3)
     assert world.fleet.absent({"w0"})[0].state.startswith("given up; crashed: ")

@@ -206,7 +206,7 @@ def test_outer_steps_that_are_done_cannot_be_undone() -> None:
     ):
         (run.checkpoints_path / name).touch()
     before = run.config_path.read_bytes()
-    with pytest.raises(UsageError, match=r"outer_steps = 7: mine has 8 outer steps behind it.*8 or more"):
+    with pytest.raises(UsageError, match=r"outer_steps = 7: mine has already done 8 outer steps.*8 or more"):
         prepared("outer_steps=7", run_dir=Path("mine"))
     with pytest.raises(UsageError, match="outer_steps = 7"):
         prepared("outer_steps=7", run_dir=Path("mine"), accept=True)

@@ -7,7 +7,7 @@ from workers.pools.pool import Exit, LearnerAccess
 @pytest.mark.parametrize(
     ("code", "cause"),
     [
-        (70, "exit code 70: an internal error, a crash, or workers that only crash"),
+        (70, "exit code 70: an internal error, a crash, or workers that all crash"),
         (0, "exit code 0"),
         (3, "exit code 3"),
     ],

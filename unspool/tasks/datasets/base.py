@@ -250,8 +250,8 @@ def _as_split(name: str, batches: Any) -> Split | Stream:
 def _ended(split: Split | Stream, name: str, owner: str) -> EndOfDataError:
     taken = split.taken if isinstance(split, Stream) else 0
     return EndOfDataError(
-        f"the data of {owner}: the iterator of the split {name!r} ended after {taken} batches; let it begin "
-        "again when it ends (itertools.cycle of a list, a generator with `while True`), or give a Split, "
+        f"the data of {owner}: the iterator of the split {name!r} ended after {taken} batches; let it "
+        "restart when it ends (itertools.cycle of a list, a generator with `while True`), or give a Split, "
         "which never ends"
     )
 

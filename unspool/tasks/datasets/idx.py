@@ -55,7 +55,7 @@ def _idx_datasets(
 def _load_split(dataset: str, data_dir: str | None, image_size: tuple[int, int], split: str) -> PyTree:
     if data_dir is None:
         raise FileNotFoundError(
-            f"{dataset} was sought in ${DATA_DIR_VARIABLE}/{dataset}, but {DATA_DIR_VARIABLE} is not set: "
+            f"{dataset} was expected in ${DATA_DIR_VARIABLE}/{dataset}, but {DATA_DIR_VARIABLE} is not set: "
             "put the four standard IDX files (train-images-idx3-ubyte, train-labels-idx1-ubyte, "
             "t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte, gzipped or not) into a folder named "
             f"{dataset} and set {DATA_DIR_VARIABLE} to the folder that contains it"
@@ -91,8 +91,8 @@ def _find(directory: Path, name: str) -> Path:
         if path.is_file():
             return path
     raise FileNotFoundError(
-        f"{name}.gz (or {name}) was sought in {directory}, that is ${DATA_DIR_VARIABLE}/{directory.name}, "
-        f"and is not there: put the standard file of {directory.name} into that folder"
+        f"{name}.gz (or {name}) is missing from {directory}, that is ${DATA_DIR_VARIABLE}/{directory.name}: "
+        f"put the standard file of {directory.name} into that folder"
     )
 
 
@@ -114,7 +114,7 @@ def _parse(file: io.BufferedIOBase, num_axes: int) -> UInt8Array:
     header = file.read(4 + 4 * num_axes)
     magic = bytes([0, 0, _UNSIGNED_BYTE, num_axes])
     if header[:4] != magic:
-        raise ValueError(f"it begins with {header[:4].hex()}, expected {magic.hex()}")
+        raise ValueError(f"it starts with {header[:4].hex()}, expected {magic.hex()}")
     if len(header) < 4 + 4 * num_axes:
         raise ValueError("its header is cut short")
     shape = tuple(int(length) for length in np.frombuffer(header, ">u4", offset=4))
@@ -127,7 +127,7 @@ def _parse(file: io.BufferedIOBase, num_axes: int) -> UInt8Array:
             break
     if len(payload) != promised_bytes:
         relation = "more" if len(payload) > promised_bytes else f"only {len(payload)}"
-        raise ValueError(f"its header promises {promised_bytes} bytes of data, it holds {relation}")
+        raise ValueError(f"its header announces {promised_bytes} bytes of data, but it contains {relation}")
     return np.frombuffer(payload, np.uint8).reshape(shape)
 
 

@@ -97,13 +97,16 @@ def test_data_that_arrives_later_is_found(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"", "it begins with , expected 00000801"),
-        (b"\x89PNG\r\n\x1a\n", "it begins with 89504e47"),
-        (bytes([0, 0, 0x0D, 1]) + HEADER[4:] + b"abc", "it begins with 00000d01"),
+        (b"", "it starts with , expected 00000801"),
+        (b"\x89PNG\r\n\x1a\n", "it starts with 89504e47"),
+        (bytes([0, 0, 0x0D, 1]) + HEADER[4:] + b"abc", "it starts with 00000d01"),
         (HEADER[:6], "its header is cut short"),
-        (HEADER + b"ab", "promises 3 bytes of data, it holds only 2"),
-        (HEADER + b"abcd", "promises 3 bytes of data, it holds more"),
-        (HEADER[:4] + b"\xff\xff\xff\xff" + b"abc", "promises 4294967295 bytes of data, it holds only 3"),
+        (HEADER + b"ab", "announces 3 bytes of data, but it contains only 2"),
+        (HEADER + b"abcd", "announces 3 bytes of data, but it contains more"),
+        (
+            HEADER[:4] + b"\xff\xff\xff\xff" + b"abc",
+            "announces 4294967295 bytes of data, but it contains only 3",
+        ),
     ],
 )
 @pytest.mark.parametrize("suffix", ["", ".gz"])

@@ -56,7 +56,9 @@ def test_threads_share_one_sequence() -> None:
 def test_an_iterator_that_ends_is_named_with_what_it_gave_and_the_remedy() -> None:
     task = Streaming(outer_valid=itertools.islice(counted(), 3))
     assert get_batches(task, (2,), "outer_valid").shape == (2, 2)
-    with pytest.raises(EndOfDataError, match=r"Streaming.*'outer_valid' ended after 3 batches; let it begin"):
+    with pytest.raises(
+        EndOfDataError, match=r"Streaming.*'outer_valid' ended after 3 batches; let it restart"
+    ):
         get_batches(task, (2,), "outer_valid")
 
 
