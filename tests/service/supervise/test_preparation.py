@@ -99,7 +99,7 @@ def test_training_keys_may_change_if_that_is_accepted() -> None:
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
-    with pytest.raises(UsageError, match="is no run"):
+    with pytest.raises(UsageError, match="is not a run"):
         prepared(run_dir=Path("mine"))
 
 

@@ -88,7 +88,7 @@ def test_the_exit_code_gives_the_kind_of_an_end(ended: Exit, kind: EndKind) -> N
     ("ended", "cause"),
     [
         (CRASH, "ValueError: no data"),
-        (Exit(ExitCode.EVICTED, "whatever"), "its lanes were taken away"),
+        (Exit(ExitCode.EVICTED, "whatever"), "its lanes were leased to others"),
         (Exit(3, ""), "exit code 3"),
     ],
 )

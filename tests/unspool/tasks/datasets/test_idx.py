@@ -76,10 +76,10 @@ def test_a_task_without_its_files_fails_when_data_is_needed_with_a_remedy(
         next(task.datasets.train)
 
 
-def test_a_missing_file_is_named_with_the_place_where_it_was_sought(data_dir: Path) -> None:
+def test_a_missing_file_is_named_with_its_folder(data_dir: Path) -> None:
     for path in data_dir.glob("t10k-labels*"):
         path.unlink()
-    with pytest.raises(FileNotFoundError, match=rf"t10k-labels-idx1-ubyte.* sought in {data_dir}"):
+    with pytest.raises(FileNotFoundError, match=rf"t10k-labels-idx1-ubyte.* is missing from {data_dir}"):
         next(fashion_mnist_datasets(batch_size=1).test)
 
 
