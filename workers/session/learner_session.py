@@ -1,8 +1,8 @@
 """A worker's session with the learner, which survives broken streams and restarts of the learner.
 
 The receiver thread joins, receives messages, and joins again; the heartbeat thread sends heartbeats; gRPC's
-thread pulls the messages to send from the session state. A broken stream does not end the session: only a
-goodbye of the learner, a denied Join, or the absence of a learner for `orphan_ttl_s` does.
+thread pulls the messages to send from the session state. A broken stream does not end the session: only
+a session closed by the learner, a denied Join, or the absence of a learner for `orphan_ttl_s` does.
 """
 
 import faulthandler

@@ -51,7 +51,7 @@ def test_a_damaged_checkpoint_is_passed_over(run: RunDirectory, caplog: pytest.L
     newest = save(run, 7)
     newest.write_bytes(newest.read_bytes()[:-1])
     assert load_trained(str(run.path)).outer_step == 5
-    assert f"{newest} is passed over" in caplog.text
+    assert f"{newest} is skipped" in caplog.text
 
 
 def test_a_run_without_an_intact_checkpoint_is_named(run: RunDirectory) -> None:
