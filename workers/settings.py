@@ -21,8 +21,6 @@ class WorkerSettings:
         run_id: the run to join; empty: the learner's run, whichever it is.
         host: as shown to people.
         process_uuid: identifies the process; new for each one.
-        orphan_ttl_s: how long to look for the first learner; later the learner's own value applies.
-        drain_s: time limit for delivering pending messages during a drain.
         tls: certificates of this worker and trusted CAs; None: the learner does not encrypt.
     """
 
@@ -32,8 +30,6 @@ class WorkerSettings:
     run_id: str = ""
     host: str = field(default_factory=socket.gethostname)
     process_uuid: str = field(default_factory=lambda: uuid.uuid4().hex)
-    orphan_ttl_s: float = 1800.0
-    drain_s: float = 60.0
     tls: Identity | None = None
 
     def __post_init__(self) -> None:
@@ -42,9 +38,6 @@ class WorkerSettings:
         for name in ("token", "name"):
             if not getattr(self, name):
                 raise ValueError(f"WorkerSettings({name}=''): must not be empty")
-        for name in ("orphan_ttl_s", "drain_s"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"WorkerSettings({name}={getattr(self, name)!r}): must be positive")
 
 
 def join_request(settings: WorkerSettings) -> learner_pb2.JoinRequest:

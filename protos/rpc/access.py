@@ -179,7 +179,8 @@ def _guarded(handler: Any, check: Callable[[Any], None], *, is_parsed: bool) -> 
     """
     if handler is None:
         return grpc.unary_unary_rpc_method_handler(lambda request, context: check(context))
-    kind = f"{_arity(handler.request_streaming)}_{_arity(handler.response_streaming)}"
+    directions = (handler.request_streaming, handler.response_streaming)
+    kind = "_".join("stream" if is_streaming else "unary" for is_streaming in directions)
     behaviour = getattr(handler, kind)
 
     def answer(request: Any, context: Any) -> Any:
@@ -188,7 +189,3 @@ def _guarded(handler: Any, check: Callable[[Any], None], *, is_parsed: bool) -> 
 
     make = getattr(grpc, f"{kind}_rpc_method_handler")
     return make(answer, handler.request_deserializer if is_parsed else None, handler.response_serializer)
-
-
-def _arity(is_streaming: bool) -> str:
-    return "stream" if is_streaming else "unary"

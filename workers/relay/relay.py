@@ -25,7 +25,7 @@ from workers.exits import End
 from workers.main import log_to, run_until_signalled
 from workers.relay.core import RelayCore
 from workers.session.client import LearnerClient
-from workers.session.learner_session import LearnerSession
+from workers.session.learner_session import DRAIN_S, LearnerSession
 from workers.session.session_state import Joined, SessionState
 from workers.settings import WorkerSettings, join_request
 
@@ -103,7 +103,6 @@ class Relay:
             self._session_state,
             _join_request(settings.upstream),
             self._core.report,
-            orphan_ttl_s=settings.upstream.orphan_ttl_s,
         )
         self._drain: learner_pb2.Drain | None = None
 
@@ -132,9 +131,7 @@ class Relay:
 
     def drain(self, reason: str) -> None:
         """Drain the relay: every worker returns its lanes and leaves, then `run` returns."""
-        self._drain = self._drain or learner_pb2.Drain(
-            reason=reason, deadline_s=self._settings.upstream.drain_s
-        )
+        self._drain = self._drain or learner_pb2.Drain(reason=reason, deadline_s=DRAIN_S)
         self._session_state.wake()
 
     def _relay(self) -> End:
@@ -149,7 +146,7 @@ class Relay:
             now_s = time.monotonic()
             if self._drain is not None and drained_by_s is None:
                 self._core.drain(self._drain)
-                drained_by_s = now_s + (self._drain.deadline_s or self._settings.upstream.drain_s)
+                drained_by_s = now_s + (self._drain.deadline_s or DRAIN_S)
             if drained_by_s is not None and (self._core.is_empty or now_s >= drained_by_s):
                 return self._leave(self._drain.reason if self._drain is not None else "drained")
             if now_s >= next_tick_s:
@@ -170,7 +167,7 @@ class Relay:
 
     def _leave(self, reason: str) -> End:
         self._core.give_back(reason)
-        return self._session.leave_drained(reason, self._settings.upstream.drain_s)
+        return self._session.leave_drained(reason, DRAIN_S)
 
 
 def run(settings: RelaySettings, announce: Callable[[str], None]) -> int:

@@ -20,6 +20,7 @@ from workers.session.client import LearnerClient, LearnerStream, UnavailableErro
 from workers.session.session_state import Joined, SessionState, TooManyCommandsError
 
 _JOIN_THREAD_S = 5.0
+_ORPHAN_TTL_S = 1800.0
 _STACK_CHARACTERS = 64 * 1024
 
 _FINAL_GOODBYES = {
@@ -31,6 +32,9 @@ _FINAL_GOODBYES = {
     learner_pb2.Goodbye.EVICTED: ExitCode.EVICTED,
 }
 """Goodbyes after which a worker does not join again, with the exit code of its process."""
+
+DRAIN_S: Final = 60.0
+"""Time limit for delivering pending messages during a drain."""
 
 FIRST_DELAY_S: Final = 0.1
 """The longest delay before a worker's first attempt to reach its learner again."""
@@ -62,7 +66,7 @@ class LearnerSession:
         join_request: learner_pb2.JoinRequest,
         report: Callable[[], learner_pb2.Heartbeat],
         *,
-        orphan_ttl_s: float,
+        orphan_ttl_s: float = _ORPHAN_TTL_S,
         clock: Callable[[], float] = time.monotonic,
         draws: random.Random | None = None,
     ) -> None:

@@ -96,10 +96,7 @@ class Unroller:
         estimate = self._estimate(lane, self.thetas.published(lane.replay[0]))
         # Block so that the worker reads its next command after at most one estimate.
         jax.block_until_ready(estimate.unroll_state)  # type: ignore[no-untyped-call]  # JAX has no types for it
-        advanced = lane.advance(estimate.unroll_state)
-        if lane.estimator.is_compiled:  # others need not be hashable
-            self._compiled.add(lane.estimator)
-        return advanced
+        return lane.advance(estimate.unroll_state)
 
     def estimate(
         self, lane: LaneUnroll, weights: WorkerWeights, outer_step: int
@@ -112,8 +109,6 @@ class Unroller:
             (estimate.grad, estimate.mean_loss, estimate.weight, estimate.info)
         )
         compute_s = self._clock() - began_s
-        if lane.estimator.is_compiled:  # others need not be hashable
-            self._compiled.add(lane.estimator)
         push = learner_pb2.GradientEstimatorOut(
             lane=lane.number,
             fencing_token=lane.fencing_token,
@@ -121,15 +116,22 @@ class Unroller:
             outer_step=outer_step,
             weight=float(weight),
             mean_loss=float(mean_loss),
-            unroll_info=_unroll_info(info),
+            unroll_info=learner_pb2.UnrollInfo(
+                inner_step_mean=float(info.inner_step_mean),
+                inner_steps=int(info.inner_steps),
+                diverged_tasks=int(info.diverged_tasks),
+            ),
             compute_s=compute_s,
         )
         return lane.advance(estimate.unroll_state), push, codec.encode(grad, self._schema)
 
     def _estimate(self, lane: LaneUnroll, weights: WorkerWeights) -> lanes.LaneEstimate:
-        return lanes.estimate_lane(
+        estimate = lanes.estimate_lane(
             lane.estimator, weights, lane.unroll_state, self._root, lane.number, lane.seq + 1, self._mesh
         )
+        if lane.estimator.is_compiled:  # others need not be hashable
+            self._compiled.add(lane.estimator)
+        return estimate
 
 
 def _experiment(toml: str, numerics: Numerics) -> Experiment:
@@ -165,12 +167,4 @@ def _check_schema(own: common_pb2.Schema, learners: common_pb2.Schema) -> None:
     leaf = next((f"{mine} here, {theirs} there" for mine, theirs in pairs if mine != theirs), "their number")
     raise RefusedError(
         f"theta in this worker differs from the learner's: {leaf}; run the same code on both sides"
-    )
-
-
-def _unroll_info(info: lanes.LaneInfo) -> learner_pb2.UnrollInfo:
-    return learner_pb2.UnrollInfo(
-        inner_step_mean=float(info.inner_step_mean),
-        inner_steps=int(info.inner_steps),
-        diverged_tasks=int(info.diverged_tasks),
     )

@@ -12,7 +12,7 @@ from protos.unspool.v1 import learner_pb2
 from unspool.failure_report import FailureReport
 from workers.exits import End
 from workers.session.client import LearnerClient, UnavailableError
-from workers.session.learner_session import LearnerSession, thread_stacks
+from workers.session.learner_session import DRAIN_S, LearnerSession, thread_stacks
 from workers.session.session_state import Command, Joined, Rejected, SessionState
 from workers.settings import WorkerSettings, join_request
 from workers.unrolling.progress import Progress
@@ -59,7 +59,6 @@ class UnrollWorker:
             self._session_state,
             _join_request(settings),
             self._progress.heartbeat,
-            orphan_ttl_s=settings.orphan_ttl_s,
             clock=clock,
         )
 
@@ -149,7 +148,7 @@ class UnrollWorker:
         if self._workload is None:
             return End(ExitCode.OK, f"drained before the learner answered: {drain.reason}")
         self._workload.give_back(drain.reason)
-        return self._session.leave_drained(drain.reason, drain.deadline_s or self._settings.drain_s)
+        return self._session.leave_drained(drain.reason, drain.deadline_s or DRAIN_S)
 
     def _exit_after(self, end: End, report: FailureReport | None) -> End:
         text = f"worker {self._settings.name} exits {int(end.code)}: {end.reason}"

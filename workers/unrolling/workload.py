@@ -233,7 +233,14 @@ class Workload:
         except (RefusedError, UnavailableError):
             raise
         except Exception as error:
-            self._session_state.report_failure(_lane_failure(error, lane, fencing_token, seq))
+            failure = learner_pb2.LaneFailure(
+                lane=lane,
+                fencing_token=fencing_token,
+                seq=seq,
+                traceback=_end_of(traceback_of(error)),
+                report=failure_message(*FailureReport.of(error)),
+            )
+            self._session_state.report_failure(failure)
             raise
 
     # Returning lanes.
@@ -268,17 +275,6 @@ class Workload:
 
     def _report_lanes(self) -> None:
         self._progress.hold(self._leases.held())
-
-
-def _lane_failure(error: Exception, lane: int, fencing_token: int, seq: int) -> learner_pb2.LaneFailure:
-    """Return the report on an estimate that raised `error`."""
-    return learner_pb2.LaneFailure(
-        lane=lane,
-        fencing_token=fencing_token,
-        seq=seq,
-        traceback=_end_of(traceback_of(error)),
-        report=failure_message(*FailureReport.of(error)),
-    )
 
 
 def _end_of(text: str) -> str:
