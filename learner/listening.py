@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 from learner.tables import require
 from protos.rpc.connection import is_loopback
@@ -82,14 +83,11 @@ class TlsTable:
     @property
     def server(self) -> Identity | None:
         """The learner's TLS files."""
-        return self._identity("server")
+        return self.of("server")
 
-    def of(self, role: Role) -> Identity | None:
-        """Return the TLS files of clients in a role."""
-        return self._identity(role.value)
-
-    def _identity(self, name: str) -> Identity | None:
-        return None if self.directory is None else Identity(Path(self.directory) / name)
+    def of(self, party: Role | Literal["server"]) -> Identity | None:
+        """Return the TLS files of the learner's servers, or of clients in a role; None without TLS."""
+        return None if self.directory is None else Identity(Path(self.directory) / party)
 
 
 def check_exposure(learner: ListenTable, tls: TlsTable) -> None:

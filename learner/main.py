@@ -83,9 +83,9 @@ def serve(settings: LearnerSettings, *, takeover: bool = False) -> ExitCode:
     # The outer update is small, and its result must not depend on the accelerator of the learner's machine.
     jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]  # jax has no types here
     inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
-    directory, ownership = LearnerDirectory(settings.run_dir), Ownership(settings.run_dir)
+    ownership = Ownership(settings.run_dir)
     with ownership.held(takeover=takeover), stop_signals(inbox.put), contextlib.ExitStack() as cleanup:
-        final = _Learner(settings, directory, ownership, inbox, cleanup).run()
+        final = _Learner(settings, ownership, inbox, cleanup).run()
     return _EXIT_CODES.get(final, ExitCode.OK)
 
 
@@ -95,13 +95,12 @@ class _Learner:
     def __init__(
         self,
         settings: LearnerSettings,
-        directory: LearnerDirectory,
         ownership: Ownership,
         inbox: queue.SimpleQueue[_Message],
         cleanup: contextlib.ExitStack,
     ) -> None:
         self._settings = settings
-        self._directory = directory
+        directory = self._directory = LearnerDirectory(settings.run_dir)
         self._ownership = ownership
         self._inbox = inbox
         self._cleanup = cleanup
@@ -137,7 +136,8 @@ class _Learner:
             run, functools.partial(self._directory.remember_scale, self._settings.workers.scale)
         )
         series = Series(read_records(self._directory.metrics / "outer.csv"))
-        self._cleanup.callback(self._write_last_status, core)
+        # Save the last status for queries after the learner has exited.
+        self._cleanup.callback(self._if_owned, lambda: self._directory.write_status(as_dict(core.status())))
         writer = self._start_writer(core, run.outer_step)
         self._start_tickers(core)
         self._start_servers(core, series)
@@ -222,7 +222,7 @@ class _Learner:
         core.listening(endpoints)
         self._directory.remember_ports(self._ports)
         self._directory.write_endpoints({**about, **endpoints})
-        self._cleanup.callback(self._withdraw)
+        self._cleanup.callback(self._if_owned, self._directory.clear_endpoints)
 
     def _wait(self, core: LearnerCore) -> RunState:
         """Wait for the end of the update thread; turn signals and timeouts into stop commands."""
@@ -245,18 +245,11 @@ class _Learner:
             stops += 1
             core.admin.stop(now=stops > 1, reason=reason)
 
-    def _withdraw(self) -> None:
-        """Remove this learner's endpoints, but not those of a later learner."""
+    def _if_owned(self, write: Callable[[], None]) -> None:
+        """Call `write`, unless a later learner owns the files; ignore disk errors."""
         with contextlib.suppress(OSError, FencedError):
             self._ownership.check()
-            self._directory.clear_endpoints()
-
-    def _write_last_status(self, core: LearnerCore) -> None:
-        """Save the last status for queries after the learner has exited."""
-        status = core.status()
-        with contextlib.suppress(OSError, FencedError):
-            self._ownership.check()
-            self._directory.write_status(as_dict(status))
+            write()
 
 
 def _bound(bind: Callable[[str, int], _Bound], host: str, configured: int, last: int) -> _Bound:

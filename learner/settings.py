@@ -27,12 +27,8 @@ class LearnerSettings:
         config_sha256: the digest of the part of the configuration that determines theta. A checkpoint with
             another digest is not resumed.
         tokens: the secrets that callers must present, one for each role.
-        aggregation: the configuration's table `[aggregation]`.
-        workers: the table `[workers]`.
-        listen: the table `[learner]`.
-        tls: the table `[tls]`.
-        checkpoint: the table `[checkpoint]`.
-        liveness: the table `[liveness]`.
+        aggregation, workers, listen, tls, checkpoint, liveness: tables of the configuration; `listen` is
+            `[learner]`.
         gather_s: seconds to wait for the desired workers before leasing the first lanes.
         chunk_bytes: the maximum number of bytes of a body in one message.
         max_snapshot_bytes: the maximum size of a lane snapshot.

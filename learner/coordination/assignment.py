@@ -85,18 +85,14 @@ def assign(free: Collection[int], candidates: Sequence[Candidate]) -> list[tuple
     """
     loads = _Loads(candidates)
     total = sum(loads.lanes.values()) + len(free)
-    keepers = {lane: _keeper(lane, candidates) for lane in free}
+    keepers = {lane: candidate.session_id for candidate in reversed(candidates) for lane in candidate.held}
     grants = []
-    for lane in sorted(free, key=lambda lane: (keepers[lane] is None, lane)):
-        keeper = keepers[lane]
+    for lane in sorted(free, key=lambda lane: (lane not in keepers, lane)):
+        keeper = keepers.get(lane)
         worker = keeper if keeper is not None and loads.takes(keeper, total) else loads.taker()
         loads.lanes[worker] += 1
         grants.append((lane, worker))
     return grants
-
-
-def _keeper(lane: int, candidates: Sequence[Candidate]) -> str | None:
-    return next((candidate.session_id for candidate in candidates if lane in candidate.held), None)
 
 
 def surplus(candidates: Sequence[Candidate], on_the_way: int) -> list[str]:

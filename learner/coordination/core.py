@@ -127,7 +127,7 @@ class LearnerCore(LockedCommands):
         stream = session.open_stream(self._run.clock())
         session.has_connected = True
         if self._run.control.final is not None:
-            self._leases.say_how_it_ended(session)
+            self._leases.send_outcome(session)
             return session.session_id, stream
         session.send(messages.theta(self._run.thetas.newest, self._run.settings.chunk_bytes))
         if session.draining:
@@ -249,8 +249,7 @@ class LearnerCore(LockedCommands):
             return
         session.log_lines += 1
         if line.HasField("failure"):
-            report, host = read_report(line.failure), session.join_request.host
-            self._run.telemetry.code_failures.add(report, session=session_id, worker=session.name, host=host)
+            self._run.telemetry.code_failures.add(read_report(line.failure), session)
         level = _LOG_LEVELS.get(line.level, "info")
         self._run.report(level, "worker_log", f"{session.name}: {line.text[:_LOG_CHARACTERS]}")
 

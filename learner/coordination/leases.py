@@ -34,9 +34,8 @@ class Leases:
         waits for the latter, which would be a deadlock.
         """
         held = {lane.number for lane in self._run.lanes.held_by(session_id)}
-        return max(
-            0, self._run.settings.aggregation.credits_per_lane * len(held) - self._run.buffer.count(held)
-        )
+        allowed = self._run.settings.aggregation.credits_per_lane * len(held)
+        return max(0, allowed - self._run.buffer.count(held))
 
     def resume(self, session: WorkerSession) -> None:
         """Keep the leases that a rejoining worker still has; free its other lanes.
@@ -53,10 +52,8 @@ class Leases:
         self._reset_after_rollback(session)
 
     def _reset_after_rollback(self, session: WorkerSession) -> None:
-        if (
-            self._run.settings.aggregation.lanes_after_rollback != "reset"
-            or self._run.aggregation.exact_steps
-        ):
+        resets = self._run.settings.aggregation.lanes_after_rollback == "reset"
+        if not resets or self._run.aggregation.exact_steps:
             return
         ahead = [
             lane
@@ -74,7 +71,7 @@ class Leases:
 
     def reset(self, lane: Lane, reason: str) -> None:
         """Restart a lane's unrolls; discard all its states. `rebalance` leases it again."""
-        holder = self._run.sessions.get(lane.holder) if lane.holder else None
+        holder = self._run.holder(lane)
         if holder is not None:
             holder.send(messages.revocation(lane, reason))
         self._run.lanes.release(lane)
@@ -107,7 +104,7 @@ class Leases:
         self.close(session, reason, detail)
         self._run.report("warning", "worker_expired", f"{session.name}: {detail}; lanes {lost} are free")
 
-    def say_how_it_ended(self, session: WorkerSession) -> None:
+    def send_outcome(self, session: WorkerSession) -> None:
         """Send a worker the outcome of the run. Its session ends with its stream."""
         reason = _ENDINGS.get(self._run.control.final or RunState.FAILED, Goodbye.FAILED)
         goodbye = Goodbye(reason=reason, detail=f"at outer step {self._run.outer_step}")
@@ -153,8 +150,8 @@ class Leases:
         """Return the workers' speeds. They are cached for `_SPEEDS_S`, because every push may call this."""
         if now_s - self._speeds_at_s >= _SPEEDS_S:
             self._speeds_at_s = now_s
-            self._run.throughput.forget_others({session.session_id for session in self._run.sessions})
-            self._speeds = self._run.throughput.known()
+            sessions = {session.session_id for session in self._run.sessions}
+            self._speeds = self._run.throughput.known(sessions)
         return self._speeds
 
     def _held_by(self, session: WorkerSession) -> set[int]:
@@ -224,5 +221,5 @@ class Leases:
 
     def _is_coming(self, lane: Lane) -> bool:
         """Return whether a lane is about to be returned."""
-        session = self._run.sessions.get(lane.holder) if lane.holder else None
-        return lane.state is LaneState.REVOKING or (session is not None and session.draining)
+        holder = self._run.holder(lane)
+        return lane.state is LaneState.REVOKING or (holder is not None and holder.draining)

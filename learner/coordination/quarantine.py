@@ -34,13 +34,7 @@ class Quarantine:
         failure = Failure.read(message, session.join_request.host)
         self._run.failures.add(failure)
         if failure.report is not None:
-            self._run.telemetry.code_failures.add(
-                failure.report,
-                session=session.session_id,
-                worker=session.name,
-                host=failure.host,
-                lane=lane.number,
-            )
+            self._run.telemetry.code_failures.add(failure.report, session, lane.number)
         text = f"lane {lane.number} at seq {failure.seq} on {session.name} ({failure.host}): {failure.error}"
         self._run.report("warning", "lane_failed", text)
         if self._is_hosts_fault(failure):

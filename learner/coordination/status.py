@@ -41,7 +41,7 @@ def build_status(run: Run) -> Status:
         lanes=[_lane(run, lane) for lane in run.lanes],
         verdicts=run.telemetry.counters.verdicts,
         endpoints=run.telemetry.endpoints,
-        checkpoint=_checkpoint(run, now_s),
+        checkpoint=run.checkpoint and run.checkpoint[0].info(now_s - run.checkpoint[1]),
         elapsed_s=run.telemetry.counters.elapsed_s(now_s),
         eta_s=remaining / updates_per_s if updates_per_s else 0.0,
         mode=run.settings.aggregation.mode,
@@ -89,7 +89,7 @@ def _name_lanes(run: Run) -> str:
 
 
 def _location(run: Run, lane: Lane) -> str:
-    session = run.sessions.get(lane.holder) if lane.holder else None
+    session = run.holder(lane)
     if session is None:
         return "in quarantine until `reset-lane`" if lane.state is LaneState.QUARANTINED else "free"
     doing = _phase(session)
@@ -157,7 +157,7 @@ def _worker(run: Run, session: WorkerSession, now_s: float) -> admin_pb2.WorkerS
 
 
 def _lane(run: Run, lane: Lane) -> admin_pb2.LaneStatus:
-    session = run.sessions.get(lane.holder) if lane.holder else None
+    session = run.holder(lane)
     snapshot = lane.newest_snapshot(lane.reached)
     return admin_pb2.LaneStatus(
         lane=lane.number,
@@ -171,16 +171,4 @@ def _lane(run: Run, lane: Lane) -> admin_pb2.LaneStatus:
         problem=_problem_of(run, lane),
         failures=run.failures.count(lane.number),
         estimator=type(run.settings.experiment.estimator(lane.number)).__name__,
-    )
-
-
-def _checkpoint(run: Run, now_s: float) -> admin_pb2.CheckpointInfo | None:
-    if run.checkpoint is None:
-        return None
-    file, written_s = run.checkpoint
-    return admin_pb2.CheckpointInfo(
-        path=str(file.path),
-        outer_step=file.outer_step,
-        theta_sha256=file.theta_sha256,
-        age_s=now_s - written_s,
     )

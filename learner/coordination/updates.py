@@ -140,7 +140,7 @@ class Updates(LockedCommands):
         for push in run.buffer.drop(lambda waiting: True):
             self._pushes.settle(push, learner_pb2.CLOSED, f"the run is {final}; no update has used it")
         for session in run.sessions:
-            self._leases.say_how_it_ended(session)
+            self._leases.send_outcome(session)
         level: Level = "error" if final in (RunState.FAILED, RunState.UNTRAINED) else "info"
         text = f"at outer step {run.outer_step}, theta {run.thetas.newest.sha256}"
         standstill = run.control.standstill(run.outer_step)

@@ -106,10 +106,7 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
     ) -> admin_pb2.CheckpointInfo:
         """Write a checkpoint now; return after it is durable."""
         with _errors_answered(context):
-            file = self._admin.save_checkpoint(_SAVE_S)
-        return admin_pb2.CheckpointInfo(
-            path=str(file.path), outer_step=file.outer_step, theta_sha256=file.theta_sha256
-        )
+            return self._admin.save_checkpoint(_SAVE_S).info()
 
     def ListEvents(self, request: admin_pb2.ListEventsRequest, context: Any) -> admin_pb2.ListEventsReply:
         """Return the events after a given number."""

@@ -27,10 +27,10 @@ class Guard:
         self._is_private = is_private
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = self._refusal(scope) if scope["type"] == "http" else None
-        await (refusal or self._app)(scope, receive, send)
+        denial = self._denial(scope) if scope["type"] == "http" else None
+        await (denial or self._app)(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> PlainTextResponse | None:
+    def _denial(self, scope: Scope) -> PlainTextResponse | None:
         headers = Headers(scope=scope)
         if _announces_body(headers):
             self._access.count_denial(DenialReason.TOO_LARGE, f"HTTP: {scope['path']} with a body")
@@ -43,20 +43,20 @@ class Guard:
                 return None
             self._access.count_denial(DenialReason.WRONG_HOST, f"HTTP: host {host[:100]!r}")
             return PlainTextResponse("this server accepts only the host name localhost", status_code=421)
-        return None if scope["path"] in _OPEN else self._refusal_of_caller(scope, headers)
+        return None if scope["path"] in _OPEN else self._denial_of_caller(scope, headers)
 
-    def _refusal_of_caller(self, scope: Scope, headers: Headers) -> PlainTextResponse | None:
+    def _denial_of_caller(self, scope: Scope, headers: Headers) -> PlainTextResponse | None:
         in_query = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         header = headers.get("authorization") or (f"Bearer {in_query}" if in_query else "")
-        refusal = self._access.check_token(header, Role.VIEWER, scope["path"])
-        if refusal is None and self._access.is_mutual:
+        denial = self._access.check_token(header, Role.VIEWER, scope["path"])
+        if denial is None and self._access.is_mutual:
             uris = scope.get(_CERTIFIED, ())
-            refusal = self._access.check_certificate(uris, Role.VIEWER, scope["path"])
-        if refusal is None:
+            denial = self._access.check_certificate(uris, Role.VIEWER, scope["path"])
+        if denial is None:
             return None
-        if not refusal.is_unauthenticated:
-            return PlainTextResponse(refusal.text, status_code=403)
-        text = f"{refusal.text}; append ?token=... with its content"
+        if not denial.is_unauthenticated:
+            return PlainTextResponse(denial.text, status_code=403)
+        text = f"{denial.text}; append ?token=... with its content"
         return PlainTextResponse(text, status_code=401, headers={"WWW-Authenticate": "Bearer"})
 
 

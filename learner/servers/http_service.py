@@ -3,7 +3,8 @@
 import importlib.resources
 import socket
 import threading
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 import uvicorn
 from starlette.applications import Starlette
@@ -48,15 +49,14 @@ class HttpPlane:
     ) -> None:
         """Serve on the socket `listening`, with access control by `access`."""
         self._core = core
-        self._series = series
         self._socket = listening
         self._metrics = RunMetrics(core.status, core.staleness_counts)
         routes = [
             Route("/", self._page),
             Route("/plotly.min.js", self._plotly),
-            Route("/status.json", self._status_json),
-            Route("/series.json", self._series_json),
-            Route("/events.json", self._events_json),
+            Route("/status.json", _as_json(lambda: as_dict(core.status()))),
+            Route("/series.json", _as_json(series.columns)),
+            Route("/events.json", _as_json(lambda: list(map(as_dict, core.events.latest(_EVENTS_SHOWN))))),
             Route("/healthz", self._healthz),
             Route("/readyz", self._readyz),
             Route("/metrics", self._prometheus),
@@ -65,7 +65,9 @@ class HttpPlane:
         guard = Middleware(Guard, access=access, is_private=is_private)
         self.app = Starlette(routes=routes, middleware=[guard])
         self._server = uvicorn.Server(_configured(self.app, tls))
-        self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.run, args=([listening],), name="http", daemon=True
+        )
 
     def start(self) -> None:
         """Start serving."""
@@ -78,9 +80,6 @@ class HttpPlane:
             self._thread.join(_JOIN_S)
         self._socket.close()
 
-    def _serve(self) -> None:
-        self._server.run(sockets=[self._socket])
-
     async def _page(self, request: Request) -> Response:
         page = importlib.resources.files("learner.servers").joinpath("page.html").read_text(encoding="utf-8")
         return HTMLResponse(page, headers=_HEADERS)
@@ -89,16 +88,6 @@ class HttpPlane:
         script = importlib.resources.files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
         headers = {**_HEADERS, "Cache-Control": "private, max-age=86400"}
         return Response(script, media_type="text/javascript", headers=headers)
-
-    async def _status_json(self, request: Request) -> Response:
-        return JSONResponse(as_dict(self._core.status()))
-
-    async def _series_json(self, request: Request) -> Response:
-        return JSONResponse(self._series.columns())
-
-    async def _events_json(self, request: Request) -> Response:
-        events = self._core.events.latest(_EVENTS_SHOWN)
-        return JSONResponse([as_dict(event) for event in events])
 
     def _healthz(self, request: Request) -> Response:
         # Not async, so Starlette runs it in a thread: waiting for the core's lock must not block the server.
@@ -111,6 +100,15 @@ class HttpPlane:
 
     async def _prometheus(self, request: Request) -> Response:
         return Response(self._metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _as_json(values: Callable[[], Any]) -> Callable[[Request], Awaitable[Response]]:
+    """Return a handler that answers with the result of `values`."""
+
+    async def answer(request: Request) -> Response:
+        return JSONResponse(values())
+
+    return answer
 
 
 def _configured(app: Starlette, tls: ServerTls | None) -> uvicorn.Config:

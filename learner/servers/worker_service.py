@@ -1,5 +1,6 @@
 """The workers' gRPC service: translates their calls and messages to calls of the core."""
 
+import dataclasses
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -83,46 +84,38 @@ class LearnerHost(SessionHost):
         try:
             receiver = self._snapshots.receive(ref, snapshot.transfer, snapshot.bytes)
         except OSError as error:
-            self.snapshot_lost(session_id, error)
+            self._core.snapshot_lost(session_id, error)
             return None
-        return _SnapshotToDisk(self, session_id, snapshot.fencing_token, receiver)
+        return _SnapshotToDisk(self._core, self._snapshots, session_id, snapshot.fencing_token, receiver)
 
     def message(self, session_id: str, kind: str, message: Any) -> None:
         _VERBS[kind](self._core, session_id, message)
 
-    def snapshot_stored(self, session_id: str, fencing_token: int, ref: SnapshotRef) -> None:
-        """Report a stored snapshot to the core; delete it if its lease has ended in between."""
-        if not self._core.snapshot_stored(session_id, fencing_token, ref):
-            self._snapshots.remove(ref.lane, ref.seq)
 
-    def snapshot_lost(self, session_id: str, error: Exception) -> None:
-        """Report to the core why a snapshot could not be stored."""
-        self._core.snapshot_lost(session_id, error)
-
-
+@dataclasses.dataclass
 class _SnapshotToDisk(IncomingSnapshot):
     """Writes chunks straight to a temporary file, so memory use does not depend on a snapshot's size."""
 
-    def __init__(
-        self, host: LearnerHost, session_id: str, fencing_token: int, receiver: SnapshotReceiver
-    ) -> None:
-        self._host = host
-        self._session_id = session_id
-        self._fencing_token = fencing_token
-        self._receiver = receiver
+    core: LearnerCore
+    snapshots: SnapshotStore
+    session_id: str
+    fencing_token: int
+    receiver: SnapshotReceiver
 
     def add(self, chunk: Chunk) -> bool:
         try:
-            self._receiver.add(chunk)
-            if not self._receiver.complete:
+            self.receiver.add(chunk)
+            if not self.receiver.complete:
                 return False
-            self._receiver.commit()
+            self.receiver.commit()
         except (codec.CodecError, CorruptSnapshotError, FencedError, OSError) as error:
-            self._receiver.abort()
-            self._host.snapshot_lost(self._session_id, error)
+            self.receiver.abort()
+            self.core.snapshot_lost(self.session_id, error)
             return True
-        self._host.snapshot_stored(self._session_id, self._fencing_token, self._receiver.ref)
+        ref = self.receiver.ref
+        if not self.core.snapshot_stored(self.session_id, self.fencing_token, ref):
+            self.snapshots.remove(ref.lane, ref.seq)  # its lease has ended in between
         return True
 
     def abort(self) -> None:
-        self._receiver.abort()
+        self.receiver.abort()

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 from learner.state.arrivals import ArrivalTimes
 from learner.state.buffer import BufferedPush, GradientBuffer
+from learner.state.lanes import Lane
 from learner.tables import AggregationTable
 from protos.unspool.v1 import learner_pb2
 
@@ -68,7 +69,7 @@ class Aggregation(abc.ABC):
 
 
 def aggregation_of(
-    table: AggregationTable, arrivals: ArrivalTimes, absent: Callable[[], Collection[int]] = frozenset
+    table: AggregationTable, arrivals: ArrivalTimes, absent: Callable[[], Collection[Lane]] = frozenset
 ) -> Aggregation:
     """Return the aggregation rule that the table selects; `Quorum` describes the other arguments."""
     match table.mode:
@@ -152,7 +153,7 @@ class Quorum(Windowed):
     """
 
     arrivals: ArrivalTimes
-    absent: Callable[[], Collection[int]] = frozenset
+    absent: Callable[[], Collection[Lane]] = frozenset
 
     def due_in_s(self, buffer: GradientBuffer, outer_step: int, now_s: float) -> float | None:
         arrived_s = sorted(item.arrived_s for item in _oldest_of_each_lane(buffer).values())
@@ -184,7 +185,7 @@ class Quorum(Windowed):
 
     def _expected(self, buffer: GradientBuffer) -> int:
         """Return the number of lanes that can contribute to the next update."""
-        return self.table.lanes - len(set(self.absent()) - buffer.lanes())
+        return self.table.lanes - len({lane.number for lane in self.absent()} - buffer.lanes())
 
 
 def _oldest_of_each_lane(buffer: GradientBuffer) -> dict[int, BufferedPush]:

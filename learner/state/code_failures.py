@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
+from learner.state.sessions import WorkerSession
 from protos.messages import failure_message
 from protos.unspool.v1 import common_pb2
 from protos.unspool.v1.admin_pb2 import FailureSummary
@@ -31,17 +32,13 @@ class CodeFailure:
         report: the report of the first occurrence.
         count: the number of worker processes that it ended.
         session: the session of the last occurrence.
-        worker: the worker's name at the last occurrence.
-        host: the host of the last occurrence.
         lane: the lane of the failed estimate at the last occurrence, or None.
         last_s: the time of the last occurrence.
     """
 
     report: FailureReport
     count: int
-    session: str
-    worker: str
-    host: str
+    session: WorkerSession
     lane: int | None
     last_s: float
 
@@ -53,17 +50,15 @@ class CodeFailures:
         self._clock = clock
         self._failures: dict[_Key, CodeFailure] = {}
 
-    def add(
-        self, report: FailureReport, *, session: str, worker: str, host: str, lane: int | None = None
-    ) -> None:
+    def add(self, report: FailureReport, session: WorkerSession, lane: int | None = None) -> None:
         """Record an exception; a repeated report by the same session is not counted again."""
         key = (report.type, report.frame, _NUMBER.sub("#", report.message))
         known = self._failures.pop(key, None)
-        if known is not None and known.session == session:
+        if known is not None and known.session is session:
             self._failures[key] = known
             return
         first, count = (known.report, known.count) if known is not None else (report, 0)
-        self._failures[key] = CodeFailure(first, count + 1, session, worker, host, lane, self._clock())
+        self._failures[key] = CodeFailure(first, count + 1, session, lane, self._clock())
         if len(self._failures) > _KEPT:
             del self._failures[next(iter(self._failures))]
 
@@ -79,8 +74,8 @@ class CodeFailures:
             FailureSummary(
                 failure=failure_message(*failure.report),
                 count=failure.count,
-                worker=failure.worker,
-                host=failure.host,
+                worker=failure.session.name,
+                host=failure.session.join_request.host,
                 lane=failure.lane,
                 age_s=now_s - failure.last_s,
             )

@@ -61,13 +61,9 @@ def digest_of(traceback: str) -> str:
     sha256 = hashlib.sha256()
     for line in traceback.splitlines():
         frame = _FRAME.match(line)
-        sha256.update((_without_folder(frame) if frame else _NUMBER.sub("#", line)).encode() + b"\n")
+        text = f"{PurePosixPath(frame[1]).name} {frame[2]} {frame[3]}" if frame else _NUMBER.sub("#", line)
+        sha256.update(text.encode() + b"\n")
     return sha256.hexdigest()
-
-
-def _without_folder(frame: re.Match[str]) -> str:
-    path, line, function = frame.groups()
-    return f"{PurePosixPath(path).name} {line} {function}"
 
 
 class FailureLog:

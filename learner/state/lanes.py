@@ -149,9 +149,5 @@ class LaneTable:
         A lane and its newest snapshot may be ahead of theta. A restart from a checkpoint of the current theta
         would then continue the lane from an older snapshot.
         """
-        return min(_restart(lane) for lane in self._lanes)
-
-
-def _restart(lane: Lane) -> int:
-    snapshot = lane.newest_snapshot(lane.applied)
-    return snapshot.seq if snapshot else 0
+        snapshots = [lane.newest_snapshot(lane.applied) for lane in self._lanes]
+        return min(snapshot.seq if snapshot else 0 for snapshot in snapshots)

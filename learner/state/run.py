@@ -13,7 +13,7 @@ from learner.state.buffer import GradientBuffer
 from learner.state.code_failures import CodeFailures
 from learner.state.counters import Counters
 from learner.state.failures import FailureLog
-from learner.state.lanes import LaneTable
+from learner.state.lanes import Lane, LaneTable
 from learner.state.run_state import RunControl, RunState
 from learner.state.sessions import WorkerSession
 from learner.state.supervision import Supervision
@@ -66,30 +66,17 @@ class Run:
     `control`. `sessions`, `buffer`, `arrivals`, `throughput`, `failures` and `excluded_hosts` start empty in
     each learner process and are rebuilt as workers join. `telemetry` is read only by people and monitoring.
 
-    Attributes:
-        settings: the learner's settings.
+    Attributes (the classes of the others describe them):
         schema: the schema of a gradient.
         term: the fencing number of this learner process; later processes have larger terms.
-        lanes: leases and progress of the lanes.
-        thetas: the published thetas.
         theta: the newest theta, as a tree.
         learner_state: the outer optimizer's state.
-        telemetry: information for people and monitoring; it uses `clock` too.
         clock: returns monotonic seconds.
         wall_clock: returns Unix time in seconds.
-        scale: the desired number of workers, and the range for autoscaling.
         applying: the batch that is being applied; empty between updates.
         broken: why this process cannot continue and must not save anything; empty while it can.
-        control: whether the run is paused, stopping or ended.
-        aggregation: the rule for when an update is due and which gradients it contains.
-        buffer: the pushes that wait for an update.
-        sessions: the workers' sessions.
-        arrivals: arrival times of gradients after their theta.
-        throughput: the speed of each worker.
-        failures: failed estimates.
         excluded_hosts: the reason for each excluded host, by host.
         checkpoint: the last written checkpoint and its time on `clock`, or None.
-        checkpoint_health: whether checkpoints can be written.
     """
 
     settings: LearnerSettings
@@ -123,12 +110,9 @@ class Run:
         self.buffer = GradientBuffer(self.settings.buffer_items)
         self.throughput = Throughput(len(self.settings.experiment.estimators))
         self.arrivals = ArrivalTimes(self.settings.experiment.lanes, self.settings.liveness.lease_ttl_s)
-        self.aggregation = aggregation_of(self.settings.aggregation, self.arrivals, self._absent_lanes)
+        self.aggregation = aggregation_of(self.settings.aggregation, self.arrivals, self.lanes.quarantined)
         self.control = RunControl(self.settings.experiment.outer_steps)
         self.checkpoint_health = CheckpointHealth(self.settings.checkpoint.give_up_s)
-
-    def _absent_lanes(self) -> set[int]:
-        return {lane.number for lane in self.lanes.quarantined()}
 
     @property
     def outer_step(self) -> int:
@@ -155,10 +139,8 @@ class Run:
             case "quorum":
                 is_blocked = not working
             case "async":
-                is_blocked = (
-                    working * self.settings.aggregation.credits_per_lane
-                    < self.settings.aggregation.batch_size
-                )
+                reachable = working * self.settings.aggregation.credits_per_lane
+                is_blocked = reachable < self.settings.aggregation.batch_size
         return f"{quarantined} of {len(self.lanes)} lanes to leave quarantine" if is_blocked else ""
 
     @property
@@ -172,6 +154,10 @@ class Run:
         return not self.blocked and any(
             session.stream is not None and self.lanes.held_by(session.session_id) for session in self.sessions
         )
+
+    def holder(self, lane: Lane) -> WorkerSession | None:
+        """Return the session that leases a lane, or None."""
+        return self.sessions.get(lane.holder) if lane.holder else None
 
     def report(self, level: Level, kind: str, text: str) -> None:
         """Record an event."""

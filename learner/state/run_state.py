@@ -40,16 +40,11 @@ class RunControl:
         self.paused = False
         self.final: RunState | None = None
 
-    @property
-    def stopping(self) -> bool:
-        """Whether a stop was requested."""
-        return self._stop_at is not None
-
     def state(self, workers: int) -> RunState:
         """Return the run's state if `workers` streams are open."""
         if self.final is not None:
             return self.final
-        if self.stopping:
+        if self._stop_at is not None:
             return RunState.STOPPING
         if self.paused:
             return RunState.PAUSED

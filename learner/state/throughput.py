@@ -38,15 +38,13 @@ class Throughput:
         if not times or now_s - times[-1].at_s >= _APART_S:
             times.append(_Time(now_s, lane % self._kinds, compute_s))
 
-    def forget_others(self, session_ids: Collection[str]) -> None:
-        """Discard the times of workers that are not in `session_ids`."""
-        self._times = {worker: times for worker, times in self._times.items() if worker in session_ids}
-
-    def known(self) -> dict[str, float]:
+    def known(self, session_ids: Collection[str]) -> dict[str, float]:
         """Return the relative speed of each worker with at least `_ENOUGH` recorded times; 1 is typical.
 
         Medians are used because the first estimate of each kind compiles and any estimate may be delayed.
+        The times of workers that are not in `session_ids` are discarded.
         """
+        self._times = {worker: times for worker, times in self._times.items() if worker in session_ids}
         usual_s = self._usual_s()
         return {
             worker: 1.0 / statistics.median(time.compute_s / usual_s[time.kind] for time in times)

@@ -15,8 +15,9 @@ from learner.errors import (
 )
 from learner.storage import checkpoint as checkpoint_format
 from learner.storage.checkpoint import Checkpoint
-from learner.storage.files import remove_partial, write_durably
+from learner.storage.files import write_durably
 from learner.storage.snapshots import SnapshotRef
+from protos.unspool.v1.admin_pb2 import CheckpointInfo
 from unspool.types import PyTree
 
 _SUFFIX: Final = ".safetensors"
@@ -37,6 +38,12 @@ class CheckpointFile:
     outer_step: int
     theta_sha256: str
 
+    def info(self, age_s: float = 0.0) -> CheckpointInfo:
+        """Return it as a message, with the time in seconds since it was written."""
+        return CheckpointInfo(
+            path=str(self.path), outer_step=self.outer_step, theta_sha256=self.theta_sha256, age_s=age_s
+        )
+
 
 class CheckpointStore:
     """The files `step-<outer step>.safetensors` in a run directory's `checkpoints`.
@@ -48,17 +55,17 @@ class CheckpointStore:
     """
 
     def __init__(self, directory: Path, keep: int, fence: Callable[[], None] = lambda: None) -> None:
-        self._directory = directory
+        self.directory = directory
         self._keep = keep
         self._fence = fence
 
     def paths(self) -> list[Path]:
         """Return the files, oldest first."""
-        return sorted(self._directory.glob(f"step-*{_SUFFIX}"))
+        return sorted(self.directory.glob(f"step-*{_SUFFIX}"))
 
     def path(self, outer_step: int) -> Path:
         """Return the path for the checkpoint of an outer step."""
-        return self._directory / f"step-{outer_step:08d}{_SUFFIX}"
+        return self.directory / f"step-{outer_step:08d}{_SUFFIX}"
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint durably, and delete those that are no longer kept.
@@ -73,10 +80,6 @@ class CheckpointStore:
         for old in self.paths()[: -self._keep]:
             old.unlink(missing_ok=True)
         return path
-
-    def remove_partial(self) -> None:
-        """Delete the unfinished files of earlier learners, so that none of them can complete one."""
-        remove_partial(self._directory)
 
     def load_newest(
         self,
@@ -114,7 +117,7 @@ class CheckpointStore:
                 return checkpoint
         if passed_over:
             raise NoValidCheckpointError(
-                f"{self._directory}: none of {len(passed_over)} checkpoints can be resumed from; "
+                f"{self.directory}: none of {len(passed_over)} checkpoints can be resumed from; "
                 "restore one from a backup, or move them away to start from the beginning"
             )
         return None

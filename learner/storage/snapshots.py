@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from learner.errors import CorruptSnapshotError
-from learner.storage.files import PARTIAL, flush_to_disk, remove_partial
+from learner.storage.files import PARTIAL, flush_to_disk
 from protos import codec
 from protos.unspool.v1.common_pb2 import Chunk
 
@@ -41,12 +41,12 @@ class SnapshotStore:
     """
 
     def __init__(self, directory: Path, fence: Callable[[], None] = lambda: None) -> None:
-        self._directory = directory
+        self.directory = directory
         self._fence = fence
 
     def path(self, lane: int, seq: int) -> Path:
         """Return the path for the snapshot of `lane` at `seq`."""
-        return self._directory / str(lane) / f"seq-{seq:08d}.safetensors"
+        return self.directory / str(lane) / f"seq-{seq:08d}.safetensors"
 
     def receive(self, ref: SnapshotRef, transfer: int, size: int) -> "SnapshotReceiver":
         """Start to write a snapshot of `size` bytes that arrives as the chunks of `transfer`."""
@@ -93,12 +93,8 @@ class SnapshotStore:
 
     def stored(self) -> Iterator[tuple[int, int]]:
         """Yield `(lane, seq)` of every file."""
-        for path in sorted(self._directory.glob("*/seq-*.safetensors")):
+        for path in sorted(self.directory.glob("*/seq-*.safetensors")):
             yield int(path.parent.name), int(path.stem.removeprefix("seq-"))
-
-    def remove_partial(self) -> None:
-        """Delete the unfinished files of earlier learners, so that none of them can complete one."""
-        remove_partial(self._directory)
 
 
 class SnapshotReceiver:

@@ -33,9 +33,6 @@ class ThetaHistory:
         self._thetas = {published.outer_step: published for published in thetas}
         self._newest = thetas[-1]
 
-    def __len__(self) -> int:
-        return len(self._thetas)
-
     @property
     def newest(self) -> Published:
         """The current theta."""
@@ -60,9 +57,8 @@ class ThetaHistory:
 
     def trim(self, oldest: int) -> None:
         """Discard the thetas before `oldest`, but never the newest."""
-        for outer_step in [outer_step for outer_step in self._thetas if outer_step < oldest]:
-            if outer_step != self._newest.outer_step:
-                del self._thetas[outer_step]
+        oldest = min(oldest, self._newest.outer_step)
+        self._thetas = {step: published for step, published in self._thetas.items() if step >= oldest}
 
     def kept(self) -> tuple[Published, ...]:
         """Return all kept thetas, oldest first."""

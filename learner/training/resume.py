@@ -10,6 +10,7 @@ from learner.state.run import Run, Telemetry
 from learner.storage.checkpoint import LaneMark
 from learner.storage.checkpoint_store import CheckpointFile, CheckpointStore
 from learner.storage.events import EventLog
+from learner.storage.files import remove_partial
 from learner.storage.snapshots import SnapshotStore
 from learner.storage.thetas import ThetaHistory
 from learner.training.outer import OuterLearner
@@ -33,15 +34,17 @@ def restore(
         CheckpointError: checkpoints exist, but this configuration cannot resume from them.
     """
     # Remove unfinished files first, so that a fenced learner cannot complete one after the choice below.
-    checkpoints.remove_partial()
-    snapshots.remove_partial()
+    remove_partial(checkpoints.directory)
+    remove_partial(snapshots.directory)
     checkpoint = checkpoints.load_newest(
         like={"theta": outer.theta_shape, "learner_state": outer.state_shape()},
         config_sha256=settings.config_sha256,
         verify_snapshot=snapshots.verify,
         report=lambda text: events.add("error", "checkpoint_passed_over", text),
     )
-    _remove_undone(checkpoints, snapshots)
+    known = checkpoints.referenced_snapshots()
+    for lane, seq in [stored for stored in snapshots.stored() if stored not in known]:
+        snapshots.remove(lane, seq)
     lanes = LaneTable(settings.experiment.lanes, term)
     if checkpoint is None:
         thetas, counters = ThetaHistory([outer.initialise()]), Counters(clock())
@@ -66,13 +69,6 @@ def restore(
         path = checkpoints.path(checkpoint.outer_step)
         run.checkpoint = (CheckpointFile(path, checkpoint.outer_step, checkpoint.theta_sha256), clock())
     return run
-
-
-def _remove_undone(checkpoints: CheckpointStore, snapshots: SnapshotStore) -> None:
-    known = checkpoints.referenced_snapshots()
-    for lane, seq in list(snapshots.stored()):
-        if (lane, seq) not in known:
-            snapshots.remove(lane, seq)
 
 
 def _place(lanes: LaneTable, marks: tuple[LaneMark, ...]) -> None:

@@ -244,7 +244,7 @@ def test_in_async_only_recent_thetas_are_kept(tmp_path: Path) -> None:
     peer = Peer(core)
     for _ in range(9):
         run_one_step(core, peer)
-    assert len(core.run.thetas) == 5
+    assert len(core.run.thetas.kept()) == 5
 
 
 def test_a_corrupt_snapshot_with_an_older_one_behind_it_is_passed_over(core: WatchedCore) -> None:
@@ -332,7 +332,7 @@ def test_stale_estimates_show_a_workers_speed_as_well(tmp_path: Path) -> None:
     for _ in range(5):
         clock.advance(1.0)
         slow.push(slow.lanes()[0], 1, outer_step=0, compute_s=2.0)
-    assert slow.session_id in core.run.throughput.known()
+    assert slow.session_id in core.run.throughput.known({slow.session_id})
 
 
 def test_nothing_moves_without_measurements(tmp_path: Path) -> None:

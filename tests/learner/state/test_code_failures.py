@@ -1,4 +1,4 @@
-"""What a person is told of exceptions that end workers."""
+"""Reports of exceptions that end workers."""
 
 from pathlib import Path
 
@@ -6,9 +6,10 @@ import pytest
 
 from learner.coordination.status import build_status
 from learner.state.code_failures import SHOWN_S, CodeFailures
+from learner.state.sessions import WorkerSession
 from protos.unspool.v1 import common_pb2
 from protos.unspool.v1.admin_pb2 import AbsentWorker, SupervisionNote
-from protos.unspool.v1.learner_pb2 import LaneFailure, LogLine
+from protos.unspool.v1.learner_pb2 import JoinRequest, LaneFailure, LogLine
 from tests.learner.builders import Peer, WatchedCore, make_core
 from tests.support.clock import Clock
 from unspool.failure_report import FailureReport, Frame
@@ -26,6 +27,10 @@ SAID = "RuntimeError: the licence has expired (my_task.py:9 in loss)"
 @pytest.fixture
 def core(tmp_path: Path, clock: Clock) -> WatchedCore:
     return make_core(tmp_path, clock)
+
+
+def session_of(session_id: str) -> WorkerSession:
+    return WorkerSession(session_id, JoinRequest(worker_name="w0", host="here"), "secret", 0.0)
 
 
 def fail(core: WatchedCore, life: int, lane: int = 0) -> Peer:
@@ -66,14 +71,14 @@ def test_messages_that_differ_in_numbers_are_one_failure() -> None:
     failures = CodeFailures(Clock())
     for number in range(3):
         report = FailureReport("OSError", f"port {number} is taken", Frame("/a/t.py", 3, "f"))
-        failures.add(report, session=f"w0#{number}", worker="w0", host="here")
+        failures.add(report, session_of(f"w0#{number}"))
     assert [failure.count for failure in failures.recent()] == [3]
 
 
 def test_a_failure_of_long_ago_is_no_problem_any_more() -> None:
     clock = Clock()
     failures = CodeFailures(clock)
-    failures.add(FailureReport("OSError", "", None), session="w0#1", worker="w0", host="here")
+    failures.add(FailureReport("OSError", "", None), session_of("w0#1"))
     clock.advance(SHOWN_S + 1.0)
     assert failures.recent() == []
 

@@ -14,6 +14,7 @@ import pytest
 
 from learner.main import serve
 from learner.storage.checkpoint_store import CheckpointStore
+from learner.storage.files import remove_partial
 from learner.storage.ownership import Ownership
 from learner.storage.snapshots import SnapshotRef, SnapshotStore
 from protos import codec
@@ -167,7 +168,7 @@ def test_a_checkpoint_that_stood_still_before_its_rename_never_counts(tmp_path: 
     later = CheckpointStore(tmp_path, keep=3)
 
     def meanwhile_another_begins() -> None:
-        later.remove_partial()
+        remove_partial(later.directory)
         later.save(make_checkpoint(6, term=2, elapsed_s=2.0))
 
     outdated = CheckpointStore(tmp_path, keep=3, fence=meanwhile_another_begins)

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from learner.errors import CorruptSnapshotError
+from learner.storage.files import remove_partial
 from learner.storage.snapshots import SnapshotRef, SnapshotStore
 from protos import codec
 
@@ -58,7 +59,7 @@ def test_a_snapshot_given_up_leaves_nothing(store: SnapshotStore, tmp_path: Path
 def test_what_a_killed_learner_had_started_to_write_is_removed(store: SnapshotStore, tmp_path: Path) -> None:
     receive(store)
     store.receive(SnapshotRef(3, 8, "x"), transfer=1, size=10)
-    store.remove_partial()
+    remove_partial(store.directory)
     assert [path.name for path in (tmp_path / "3").iterdir()] == ["seq-00000007.safetensors"]
 
 

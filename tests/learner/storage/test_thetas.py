@@ -26,7 +26,7 @@ def test_a_theta_is_identified_by_the_digest_of_its_bytes() -> None:
 
 def test_the_newest_theta_is_the_last_one_published(history: ThetaHistory) -> None:
     history.publish(published(6))
-    assert (history.newest, kept(history), len(history)) == (published(6), [3, 4, 5, 6], 4)
+    assert (history.newest, kept(history)) == (published(6), [3, 4, 5, 6])
 
 
 @pytest.mark.parametrize("outer_step", [5, 7])
