@@ -50,7 +50,7 @@ def check_divisible(num_tasks: int, num_devices: int) -> None:
     if num_tasks % num_devices:
         fitting = num_devices * -(-num_tasks // num_devices)
         raise ValueError(
-            f"num_tasks={num_tasks} cannot be divided evenly among {num_devices} devices: take "
+            f"num_tasks={num_tasks} cannot be divided evenly among {num_devices} devices: use "
             f"num_tasks={fitting}, or {math.gcd(num_tasks, num_devices)} of the devices"
         )
 

@@ -16,12 +16,9 @@ Tree = TypeVar("Tree")
 def not_differentiated(discarded: Bool[Array, ""], inputs: Tree) -> Tree:
     """Return `inputs` for a computation whose result is discarded where `discarded` is True.
 
-    The values are unchanged. Derivatives with respect to them are exactly zero where `discarded` is True, in
-    forward and in reverse mode, for any derivatives of the computation.
-
-    Args:
-        discarded: `[]` bool, batched by any number of enclosing `vmap`s.
-        inputs: a pytree of arrays; only floating-point arrays are affected.
+    The values are unchanged. Derivatives with respect to floating-point arrays are exactly zero where
+    `discarded` is True, in forward and in reverse mode, for any derivatives of the computation. Any number of
+    enclosing `vmap`s may batch `discarded`.
     """
 
     def guarded(leaf: jax.Array) -> jax.Array:

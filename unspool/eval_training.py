@@ -220,8 +220,8 @@ class _Source(NamedTuple):
         return data
 
 
-_DATA_AXES = _Data._make((None, 0))
-_TASK_AXES = _Problem._make((None, 0, 0))  # theta is shared
+_PROBLEM_AXES = _Problem._make((None, 0, 0))  # theta is shared
+_CALL_AXES = (_PROBLEM_AXES, 0, None, _Data._make((None, 0)))  # problem, optimizer state, step, data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,7 +285,7 @@ class _TrainingRun:
 
 @functools.partial(jax.jit, static_argnames=("run",))
 def _init(run: _TrainingRun, problems: _Problem) -> OptState:
-    return jax.vmap(run.init, in_axes=(_TASK_AXES,))(problems)
+    return jax.vmap(run.init, in_axes=(_PROBLEM_AXES,))(problems)
 
 
 @functools.partial(jax.jit, static_argnames=("run", "num_steps"))
@@ -297,10 +297,8 @@ def _train(
     data: _Data,
     num_steps: int,
 ) -> tuple[OptState, Metrics]:
-    def train_one(problem: _Problem, opt_state: OptState, data: _Data) -> tuple[OptState, Metrics]:
-        return run.train(problem, opt_state, start, data, num_steps)
-
-    return jax.vmap(train_one, in_axes=(_TASK_AXES, 0, _DATA_AXES))(problems, opt_states, data)
+    train = functools.partial(run.train, num_steps=num_steps)
+    return jax.vmap(train, in_axes=_CALL_AXES)(problems, opt_states, start, data)
 
 
 @functools.partial(jax.jit, static_argnames=("run", "num_batches"))
@@ -312,10 +310,8 @@ def _evaluate(
     data: _Data,
     num_batches: int,
 ) -> Metrics:
-    def evaluate_one(problem: _Problem, opt_state: OptState, data: _Data) -> Metrics:
-        return run.evaluate(problem, opt_state, step, data, num_batches)
-
-    return jax.vmap(evaluate_one, in_axes=(_TASK_AXES, 0, _DATA_AXES))(problems, opt_states, data)
+    evaluate = functools.partial(run.evaluate, num_batches=num_batches)
+    return jax.vmap(evaluate, in_axes=_CALL_AXES)(problems, opt_states, step, data)
 
 
 def _training_curves(

@@ -18,12 +18,7 @@ from unspool.estimates.checks import check_theta
 from unspool.failure_report import FailureReport
 from unspool.lanes import lane_state_shape, root_key
 from unspool.learned_optimizers.base import LearnedOptimizer
-from unspool.outer_trainers.gradient_learner import (
-    GradientEstimator,
-    MetaInit,
-    OuterState,
-    WorkerWeights,
-)
+from unspool.outer_trainers.gradient_learner import GradientEstimator, MetaInit, OuterState, WorkerWeights
 from unspool.types import PRNGKey, PyTree, Theta
 
 
@@ -36,9 +31,7 @@ class _StepInit:
     def init(self, key: PRNGKey) -> Theta:
         step = getattr(self.estimator, "truncated_step", None)
         if step is None:
-            rule = (
-                f"missing; {type(self.estimator).__name__} has no truncated_step that theta could come from"
-            )
+            rule = f"missing; {type(self.estimator).__name__} has no truncated_step to initialise theta"
             raise ConfigError(Problem("learned_optimizer", None, rule))
         return step.outer_init(key)
 
@@ -86,9 +79,13 @@ class Experiment:
         """
         problems = ProblemList()
         parts: dict[str, Any] = {"learned_optimizer": None}
-        for number in _WHOLE_NUMBERS:
-            with problems.gathered():
-                parts[number.name] = number.read(tables)
+        with problems.gathered():
+            parts["seed"] = _whole_number(tables, "seed", 0, 2**32 - 1)
+        with problems.gathered():  # OuterState.outer_iteration is an int32
+            parts["outer_steps"] = _whole_number(tables, "outer_steps", 1, 2**31 - 1)
+        with problems.gathered():
+            aggregation = tables.get("aggregation", {})
+            parts["lanes"] = _whole_number(aggregation, "lanes", 1, 4096, "aggregation.lanes")
         with problems.gathered():
             if "learned_optimizer" in tables:
                 parts["learned_optimizer"] = build(
@@ -137,44 +134,15 @@ class Experiment:
         problems.raise_if_any()
 
 
-@dataclasses.dataclass(frozen=True)
-class _WholeNumber:
-    """An integer setting of the training tables.
-
-    Attributes:
-        name: its key.
-        low: the minimum.
-        high: the maximum.
-        table: the table it is in, or empty.
-    """
-
-    name: str
-    low: int
-    high: int
-    table: str = ""
-
-    def read(self, tables: Table) -> int:
-        """Return the number in `tables`.
-
-        Raises:
-            ConfigError: it is missing or not allowed.
-        """
-        key = f"{self.table}.{self.name}" if self.table else self.name
-        rule = f"must be an integer from {self.low} to {self.high}"
-        table = tables.get(self.table, {}) if self.table else tables
-        if not isinstance(table, Mapping) or self.name not in table:
-            raise ConfigError(Problem(key, None, f"missing; {rule}"))
-        value = table[self.name]
-        if type(value) is not int or not self.low <= value <= self.high:
-            raise ConfigError(Problem(key, as_toml(value), rule))
-        return value
-
-
-_WHOLE_NUMBERS = (
-    _WholeNumber("seed", low=0, high=2**32 - 1),
-    _WholeNumber("outer_steps", low=1, high=2**31 - 1),  # OuterState.outer_iteration is an int32
-    _WholeNumber("lanes", low=1, high=4096, table="aggregation"),
-)
+def _whole_number(table: Any, name: str, low: int, high: int, key: str = "") -> int:
+    """Return the integer `name` of a table; `key` is its path if it is not `name`."""
+    key, rule = key or name, f"must be an integer from {low} to {high}"
+    if not isinstance(table, Mapping) or name not in table:
+        raise ConfigError(Problem(key, None, f"missing; {rule}"))
+    value = table[name]
+    if type(value) is not int or not low <= value <= high:
+        raise ConfigError(Problem(key, as_toml(value), rule))
+    return value
 
 
 def _build_estimators(
@@ -190,7 +158,7 @@ def _build_estimators(
         with problems.gathered():
             estimators.append(build_estimator(table, key, learned_optimizer))
         if "learned_optimizer" not in tables and isinstance(table, Mapping) and "task_family" in table:
-            rule = f"missing; {key} is to train tasks with it"
+            rule = f"missing; {key} trains tasks with it"
             problems.add(Problem("learned_optimizer", None, rule))
     problems.raise_if_any()
     return tuple(estimators)
@@ -201,7 +169,7 @@ def _check_estimator(estimator: GradientEstimator, theta_shape: PyTree, key: str
         return  # user code that cannot be traced
     own_shape = jax.eval_shape(estimator.truncated_step.outer_init, jax.random.key(0))
     if own_shape != theta_shape:
-        rule = "this system's theta has another structure than that of the run"
+        rule = "the system's theta and the run's theta have different structures"
         raise ConfigError(Problem(f"{key}.truncated_step", None, rule))
     try:
         estimator.truncated_step.resident_data()

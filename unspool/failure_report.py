@@ -31,13 +31,7 @@ _Rank: TypeAlias = tuple[int, bool]  # rank of the frame, and whether this progr
 
 
 class Frame(NamedTuple):
-    """A location in the code.
-
-    Attributes:
-        path: the file's path, as Python reports it.
-        line: the line number, from 1.
-        function: the name of the enclosing function, or empty.
-    """
+    """A location in the code: a file, a line from 1, and the enclosing function or an empty string."""
 
     path: str
     line: int

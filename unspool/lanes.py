@@ -40,16 +40,11 @@ class LaneInfo(NamedTuple):
     """Summary of an unroll for reports.
 
     Attributes:
-        task_loss: `[num_tasks * pairs_per_task]` float32, mean loss over the truncation's steps; a step that
-            only resets counts as 0.
-        finished_tasks: `[]` int32, number of episodes that ended.
         inner_step_mean: `[]` float32, mean inner step of the tasks within their episodes.
         inner_steps: `[]` int32, inner steps computed, including antithetic ones.
         diverged_tasks: `[]` int32, number of tasks excluded because a loss was not finite.
     """
 
-    task_loss: jax.Array
-    finished_tasks: jax.Array
     inner_step_mean: jax.Array
     inner_steps: jax.Array
     diverged_tasks: jax.Array
@@ -234,15 +229,10 @@ def _lane_estimate(out: GradientEstimatorOut) -> LaneEstimate:
 
 def _info(out: GradientEstimatorOut) -> LaneInfo:
     unroll = out.unroll_info
-    counts = jnp.asarray(out.inner_steps, jnp.int32), jnp.asarray(out.diverged_tasks, jnp.int32)
-    if unroll is None:  # only the mean is known
-        mean_loss = jnp.asarray(out.mean_loss, jnp.float32)
-        return LaneInfo(mean_loss[None], jnp.int32(0), jnp.float32(0), *counts)
     return LaneInfo(
-        jnp.mean(unroll.loss, axis=0).astype(jnp.float32),
-        jnp.sum(unroll.is_done, dtype=jnp.int32),
-        jnp.mean(unroll.iteration[-1].astype(jnp.float32)),
-        *counts,
+        jnp.float32(0) if unroll is None else jnp.mean(unroll.iteration[-1].astype(jnp.float32)),
+        jnp.asarray(out.inner_steps, jnp.int32),
+        jnp.asarray(out.diverged_tasks, jnp.int32),
     )
 
 

@@ -32,11 +32,8 @@ def _anywhere_in_batch(axis_size: int, in_batched: list[bool], pred: jax.Array) 
 def lazy_cond(pred: jax.Array, make: Callable[[], Tree], otherwise: Tree) -> Tree:
     """Return `make()` where `pred` is True, else `otherwise`; run `make` only if some member needs it.
 
-    Args:
-        pred: boolean `[]`, batched by any number of enclosing `vmap`s.
-        make: a pure function with the structure and shapes of `otherwise`; keys it closes over are consumed
-            only where `pred` is True.
-        otherwise: the value where `pred` is False.
+    Any number of enclosing `vmap`s may batch `pred`, bool `[]`. The pure function `make` returns the
+    structure and shapes of `otherwise`; keys it closes over are consumed only where `pred` is True.
     """
 
     def blend() -> Tree:

@@ -8,27 +8,24 @@ from unspool.types import Params
 
 
 def as_params(params: Params, what: str = "params") -> Params:
-    """Return `params` with every leaf, including Python numbers, as a strongly typed array.
-
-    Args:
-        params: A pytree of floating-point (or complex) arrays or numbers, or None.
-        what: Name of the parameters in the error.
+    """Return `params`, a pytree of differentiable arrays or numbers, with strongly typed arrays as leaves.
 
     Raises:
-        TypeError: a leaf cannot be differentiated; names its path, its type and the remedy.
+        TypeError: a leaf is neither floating-point nor complex; names `what`, its path and its type.
     """
     for path, leaf in jax.tree.leaves_with_path(params):
-        if not _is_differentiable(leaf):
+        if not is_of_dtype(leaf, jnp.inexact):
             raise TypeError(
-                f"{what}{jax.tree_util.keystr(path)} is {in_words(leaf)}: parameters are moved by gradients, "
-                "so their leaves must be floating-point arrays; convert it to one (jnp.float32), or keep it "
+                f"{what}{jax.tree_util.keystr(path)} is {in_words(leaf)}: gradients update parameters, so "
+                "their leaves must be floating-point arrays; convert it to one (jnp.float32), or keep it "
                 "in the task's model state"
             )
     return strongly_typed(params)
 
 
-def _is_differentiable(leaf: object) -> bool:
-    return is_array(leaf) and bool(jnp.issubdtype(jax.typeof(leaf).dtype, jnp.inexact))
+def is_of_dtype(leaf: object, kind: type) -> bool:
+    """Return whether `leaf` is an array or number of this kind, such as `jnp.floating`."""
+    return is_array(leaf) and bool(jnp.issubdtype(jax.typeof(leaf).dtype, kind))
 
 
 def is_array(leaf: object) -> bool:

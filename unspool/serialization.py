@@ -151,9 +151,7 @@ def _read(data: bytes) -> _File:
     arrays = {}
     for name, tensor in stored:
         if tensor["dtype"] not in _DTYPES:
-            raise SerializationError(
-                f"leaf {name or '.'}: dtype {tensor['dtype']} is not one that is written here"
-            )
+            raise SerializationError(f"leaf {name or '.'}: dtype {tensor['dtype']} is not supported")
         dtype = jax.numpy.dtype(_DTYPES[tensor["dtype"]])
         arrays[name] = np.frombuffer(tensor["data"], dtype).reshape(tensor["shape"])
     return _File(arrays, header["prng_keys"])

@@ -17,11 +17,7 @@ from unspool.types import PRNGKey, PyTree
 
 
 def check_one_device(estimator: GradientEstimator, mesh: Mesh | None) -> None:
-    """Reject several devices.
-
-    Raises:
-        ValueError: `mesh` is not None.
-    """
+    """Reject several devices with a ValueError."""
     if mesh is not None:
         raise ValueError(
             f"{type(estimator).__name__} defines compute_gradient_estimate itself: only an estimator that "
@@ -53,11 +49,7 @@ def estimated(
 
 
 def check_estimate(estimator: GradientEstimator, worker_weights: WorkerWeights, out: object) -> None:
-    """Check that a result is an estimate of the gradient of theta.
-
-    Raises:
-        TypeError: `out` is not a `GradientEstimatorOut`, or its gradient is not like theta.
-    """
+    """Check that `out` is an estimate with a gradient like theta; else raise a TypeError."""
     name = type(estimator).__name__
     if not isinstance(out, GradientEstimatorOut):
         raise TypeError(

@@ -204,7 +204,7 @@ def test_the_learning_rate_may_be_an_optax_schedule(schedule: dict[str, Any]) ->
         ({"aggregation": {"lanes": 0}}, "aggregation.lanes", "from 1"),
         ({"estimators": []}, "estimators", "missing"),
         ({"estimators": [{"type": "TruncatedPSE"}]}, "estimators[0].type", "did you mean TruncatedPES?"),
-        ({"learned_optimizer": {"type": "FullES"}}, "learned_optimizer.type", "wanted is"),
+        ({"learned_optimizer": {"type": "FullES"}}, "learned_optimizer.type", "; expected"),
         ({"outer_optimizer": {}}, "outer_optimizer.type", "missing"),
         ({"outer_optimizer": "adam"}, "outer_optimizer", "must be a table"),
         ({"outer_optimizer": {"type": "adm"}}, "outer_optimizer.type", "did you mean adam?"),
@@ -245,11 +245,11 @@ def test_a_bad_estimators_table_is_named(changes: dict[str, Any], key: str, word
 
 def test_tasks_without_a_learned_optimizer_are_rejected() -> None:
     without = {name: table for name, table in tables().items() if name != "learned_optimizer"}
-    assert "estimators[0] is to train tasks with it" in problems_of(without)["learned_optimizer"]
+    assert "estimators[0] trains tasks with it" in problems_of(without)["learned_optimizer"]
 
 
 def test_systems_with_different_thetas_are_rejected() -> None:
-    assert "another structure" in problems_of(tables(estimators=[walk()]))["estimators[0].truncated_step"]
+    assert "different structures" in problems_of(tables(estimators=[walk()]))["estimators[0].truncated_step"]
 
 
 def test_a_system_that_cannot_be_unrolled_is_found_out_before_training() -> None:

@@ -95,8 +95,6 @@ def test_a_report_summarises_the_unroll(estimator: GradientEstimator) -> None:
     estimate = estimates(estimator, lanes.init_lane(estimator, WEIGHTS, 0, 0), 0, [1])
     # Four steps with a loss, a reset, and the first step of the next episode; in two tasks and both signs.
     assert int(estimate.info.inner_steps) == 2 * 2 * 5
-    assert int(estimate.info.finished_tasks) == 2
     assert float(estimate.info.inner_step_mean) == 1.0
-    assert estimate.info.task_loss.shape == (2,)
     assert (float(estimate.weight), int(estimate.info.diverged_tasks)) == (2.0, 0)
     assert {str(leaf.dtype) for leaf in (estimate.mean_loss, estimate.weight)} == {"float32"}

@@ -1,8 +1,8 @@
 """Components built from tables such as `{type = "TruncatedPES", trunc_length = 50, ...}`.
 
 `type` is a name of the library (`unspool.config.component_names`) or `package.module:Class` for code outside
-it; the other keys are constructor arguments, and nested tables with a `type` are components themselves. A
-`ConfigError` names the key of each problem and reports all detectable problems together.
+it; the other keys are constructor arguments, and nested tables with a `type` are components themselves. The
+functions raise `ConfigError`, which lists all detectable problems with their keys.
 """
 
 import contextlib
@@ -43,9 +43,6 @@ def build(table: Any, key: str, kind: Any = Any, given: Mapping[str, Any] = _NOT
         key: its path in the configuration, for messages.
         kind: the required class of the component, or any annotation.
         given: constructor arguments that are not in the table.
-
-    Raises:
-        ConfigError: lists every problem of this table and of nested tables.
     """
     with nested_problems(table, key):
         target = component_type(table, key, kind)
@@ -81,11 +78,7 @@ def _build_nested(value: Any, key: str) -> None:
 
 
 def component_type(table: Any, key: str, kind: Any = Any) -> Callable[..., Any]:
-    """Return the class or function that the `type` of `table` names.
-
-    Raises:
-        ConfigError: `table` is not a table with a `type`, or the type is unknown.
-    """
+    """Return the class or function that the `type` of `table` names."""
     if not isinstance(table, Mapping):
         raise ConfigError(Problem(key, as_toml(table), "must be a table with a `type`"))
     if "type" not in table:
@@ -97,22 +90,14 @@ def component_type(table: Any, key: str, kind: Any = Any) -> Callable[..., Any]:
 
 
 def call(target: Callable[..., Any], arguments: Table, key: str, given: Mapping[str, Any] = _NOTHING) -> Any:
-    """Call `target` with the values of a table, checked against its signature, and with `given`.
-
-    Raises:
-        ConfigError: an argument is unknown, missing, or of the wrong type, or `target` raised an error.
-    """
+    """Call `target` with the values of a table, checked against its signature, and with `given`."""
     known = {name: one for name, one in parameters(target).items() if name not in given}
     values = checked(arguments, known, key, name_of(target))
     return called(target, {**given, **values}, arguments, key)
 
 
 def checked(arguments: Table, known: Mapping[str, Parameter], key: str, owner: str) -> dict[str, Any]:
-    """Return the converted values of a table for `owner`, which takes the arguments `known`.
-
-    Raises:
-        ConfigError: an argument is unknown, missing, or of the wrong type.
-    """
+    """Return the converted values of a table for `owner`, which takes the arguments `known`."""
     problems = ProblemList()
     with problems.gathered():
         check_names(arguments, known, key, owner)
@@ -125,11 +110,7 @@ def checked(arguments: Table, known: Mapping[str, Parameter], key: str, owner: s
 
 
 def check_names(arguments: Table, known: Mapping[str, Parameter], key: str, owner: str) -> None:
-    """Reject unknown and missing arguments of `owner`.
-
-    Raises:
-        ConfigError: names each of them, and the closest known argument.
-    """
+    """Reject unknown and missing arguments of `owner`."""
     problems = ProblemList()
     for name, value in arguments.items():
         if name not in known:
@@ -147,9 +128,6 @@ def convert(value: Any, annotation: Any, key: str) -> Any:
 
     Lists become tuples, which are hashable; integers become floats if only a float is allowed; tables with a
     `type` become components; a task becomes a family of that single task if a family is required.
-
-    Raises:
-        ConfigError: the value does not match.
     """
     kinds = alternatives(annotation)
     if isinstance(value, Mapping) and "type" in value:
@@ -165,11 +143,7 @@ def convert(value: Any, annotation: Any, key: str) -> Any:
 
 
 def called(target: Callable[..., Any], values: Mapping[str, Any], arguments: Table, key: str) -> Any:
-    """Call `target` with converted values; its errors become problems of the table at `key`.
-
-    Raises:
-        ConfigError: `target` rejected the values, or a file that it needs is missing.
-    """
+    """Call `target` with converted values; its errors become problems of the table at `key`."""
     try:
         return target(**values)
     except (ValueError, TypeError, OSError) as error:
@@ -189,11 +163,7 @@ def refused(error: Exception, arguments: Table, key: str) -> ConfigError:
 
 
 def checked_kind(component: Any, table: Table, key: str, kind: Any) -> Any:
-    """Return `component` if it matches `kind`, or the family of a single task if `kind` is a family.
-
-    Raises:
-        ConfigError: the component does not match `kind`.
-    """
+    """Return `component` if it matches `kind`, or the family of a single task if `kind` is a family."""
     kinds = alternatives(kind)
     if any(_is_a(component, one) for one in kinds):
         return component
@@ -204,7 +174,7 @@ def checked_kind(component: Any, table: Table, key: str, kind: Any) -> Any:
 
 
 def _wrong_kind(given: type, table: Table, key: str, kind: Any) -> ConfigError:
-    rule = f"is a {given.__name__}; wanted is {in_words(kind)}"
+    rule = f"is a {given.__name__}; expected {in_words(kind)}"
     return ConfigError(Problem(f"{key}.type", as_toml(table["type"]), rule, _known_names(kind)))
 
 

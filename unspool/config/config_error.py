@@ -28,11 +28,7 @@ class Problem:
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used.
-
-    Attributes:
-        problems: all known problems, in the order of the configuration.
-    """
+    """A configuration that cannot be used; `problems` lists all known problems, in its order."""
 
     def __init__(self, *problems: Problem) -> None:
         super().__init__("\n".join(map(str, problems)))
@@ -59,11 +55,7 @@ class ProblemList:
                 self.add(problem)
 
     def raise_if_any(self) -> None:
-        """Raise one `ConfigError` with all collected problems.
-
-        Raises:
-            ConfigError: there are problems.
-        """
+        """Raise one `ConfigError` with all collected problems, if there are any."""
         if self._problems:
             raise ConfigError(*self._problems.values())
 

@@ -24,15 +24,9 @@ _GIVEN_STEP = {
 
 
 def build_estimator(table: Any, key: str, learned_optimizer: LearnedOptimizer | None) -> GradientEstimator:
-    """Build the estimator that `table` describes.
+    """Build the estimator of one `[[estimators]]` table, whose path is `key`.
 
-    Args:
-        table: one `[[estimators]]` table.
-        key: its path, for messages.
-        learned_optimizer: the optimizer that trains the tasks of a flat table.
-
-    Raises:
-        ConfigError: lists every problem of the table.
+    `learned_optimizer` trains the tasks of a flat table. A `ConfigError` lists every problem.
     """
     with nested_problems(table, key):
         estimator_type = component_type(table, key, GradientEstimator)
@@ -81,7 +75,7 @@ def _given_step(values: Mapping[str, Any], arguments: Table, key: str) -> Vector
             raise ConfigError(Problem(f"{key}.num_tasks", as_toml(num_tasks), rule, "remove this one"))
         return step
     if num_tasks is None:
-        rule = "missing; truncated_step is a single unroll, give the number of parallel unrolls"
+        rule = "missing; truncated_step is a single unroll; give the number of parallel unrolls"
         raise ConfigError(Problem(f"{key}.num_tasks", None, rule))
     vectorized = {"truncated_step": step, "num_tasks": num_tasks}
     built: VectorizedStep = called(VectorizedTruncatedStep, vectorized, arguments, key)

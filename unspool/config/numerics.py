@@ -97,18 +97,14 @@ class Numerics:
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        problems = [
-            Problem(
-                f"numerics.environment.{name}",
-                as_toml(value),
-                "must be text"
-                if is_library_variable(name)
-                else "is not a variable that affects how XLA or a library below it computes",
-                "" if is_library_variable(name) else "options of JAX itself are keys of [numerics]",
-            )
-            for name, value in self.environment.items()
-            if not is_library_variable(name) or not isinstance(value, str)
-        ]
+        problems = []
+        for name, value in self.environment.items():
+            key, given = f"numerics.environment.{name}", as_toml(value)
+            if not is_library_variable(name):
+                rule = "is not a variable that decides how XLA or a library below it computes"
+                problems.append(Problem(key, given, rule, "options of JAX itself are keys of [numerics]"))
+            elif not isinstance(value, str):
+                problems.append(Problem(key, given, "must be text"))
         if problems:
             raise ConfigError(*problems)
 
@@ -148,8 +144,8 @@ class Numerics:
             Problem(
                 f"numerics.{key}",
                 None if getattr(self, key) is None else as_toml(getattr(self, key)),
-                f"the experiment's own code has set {option} to {getattr(jax.config, option)}",
-                "set the key instead: it decides in every process of a run",
+                f"the experiment's code has set {option} to {getattr(jax.config, option)}",
+                "set the key instead, which applies to every process of a run",
             )
             for key, option in OPTIONS.items()
             if getattr(jax.config, option) != getattr(self, key)

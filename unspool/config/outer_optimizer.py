@@ -1,7 +1,7 @@
 """The outer optimizer from its table: any optax optimizer by name, with schedules and gradient clipping."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -33,7 +33,7 @@ def build_outer_optimizer(table: Any, key: str) -> optax.GradientTransformation:
     problems = ProblemList()
     clipping, given = [], {}
     with problems.gathered():
-        optimizer_function = _optax_function(table, key, dict(_optimizers()), "an optax optimizer")
+        optimizer_function = _optax_function(table, key, _optimizers(), "an optax optimizer")
     problems.raise_if_any()
     arguments = {name: value for name, value in table.items() if name != "type"}
     for name, transformation in _CLIPPING.items():
@@ -64,7 +64,7 @@ def check_outer_optimizer(optimizer: optax.GradientTransformation, theta: PyTree
 
 
 def _build_schedule(table: Mapping[str, Any], key: str) -> optax.Schedule:
-    schedule_function = _optax_function(table, key, dict(_schedules()), "an optax schedule")
+    schedule_function = _optax_function(table, key, _schedules(), "an optax schedule")
     arguments = {name: value for name, value in table.items() if name != "type"}
     schedule: optax.Schedule = call(schedule_function, arguments, key)
     return schedule
@@ -85,26 +85,25 @@ def _optax_function(
     return known[name]
 
 
-def _optimizers() -> Iterator[tuple[str, Callable[..., Any]]]:
-    return (
-        (name, function)
-        for module in (optax.contrib, optax)
-        for name, function in _functions(module)
+def _optimizers() -> dict[str, Callable[..., Any]]:
+    return {
+        name: function
+        for name, function in {**_functions(optax.contrib), **_functions(optax)}.items()
         if "learning_rate" in inspect.signature(function).parameters and not name.startswith("scale_by_")
-    )
+    }
 
 
-def _schedules() -> Iterator[tuple[str, Callable[..., Any]]]:
+def _schedules() -> dict[str, Callable[..., Any]]:
     """Return the functions of optax that are annotated to return a schedule."""
-    return (
-        (name, function)
-        for name, function in _functions(optax)
+    return {
+        name: function
+        for name, function in _functions(optax).items()
         if inspect.signature(function).return_annotation == optax.Schedule and name != "join_schedules"
-    )
+    }
 
 
-def _functions(module: ModuleType) -> Iterator[tuple[str, Callable[..., Any]]]:
-    return ((name, one) for name, one in vars(module).items() if inspect.isfunction(one) and name[0] != "_")
+def _functions(module: ModuleType) -> dict[str, Callable[..., Any]]:
+    return {name: one for name, one in vars(module).items() if inspect.isfunction(one) and name[0] != "_"}
 
 
 def _positive(value: Any, key: str) -> float:

@@ -16,12 +16,7 @@ _ANYTHING: tuple[object, ...] = (Any, object, inspect.Parameter.empty)
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """One argument of the target of a table.
-
-    Attributes:
-        annotation: its type, if it can be resolved.
-        is_required: whether it has no default.
-    """
+    """One argument of a target: its type, if it can be resolved, and whether it has no default."""
 
     annotation: Any
     is_required: bool
@@ -29,7 +24,10 @@ class Parameter:
 
 def parameters(target: Callable[..., Any]) -> dict[str, Parameter]:
     """Return the arguments that `target` accepts by keyword."""
-    function, is_method = _implementation(target)
+    # A metaclass may accept any arguments and pass them to `__init__`, whose signature counts.
+    initializer = typing.cast(Any, target).__init__
+    has_initializer = isinstance(target, type) and initializer is not object.__init__
+    function = initializer if has_initializer else target
     try:
         signature = inspect.signature(function, eval_str=True)
     except (NameError, TypeError, AttributeError):
@@ -37,17 +35,9 @@ def parameters(target: Callable[..., Any]) -> dict[str, Parameter]:
     by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {
         name: Parameter(parameter.annotation, parameter.default is inspect.Parameter.empty)
-        for name, parameter in list(signature.parameters.items())[is_method:]
+        for name, parameter in list(signature.parameters.items())[has_initializer:]
         if parameter.kind in by_keyword
     }
-
-
-def _implementation(target: Callable[..., Any]) -> tuple[Callable[..., Any], bool]:
-    """Return the function that defines the signature of `target`, and whether it starts with `self`."""
-    # A metaclass may accept any arguments and pass them to `__init__`, whose signature counts.
-    initializer = typing.cast(Any, target).__init__
-    has_own = isinstance(target, type) and initializer is not object.__init__
-    return (initializer, True) if has_own else (target, False)
 
 
 def alternatives(annotation: Any) -> tuple[Any, ...]:

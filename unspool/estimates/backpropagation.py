@@ -18,12 +18,8 @@ fail: the estimate is not finite, and aggregation rejects it."""
 
 
 class UnrollLosses(NamedTuple):
-    """The losses to differentiate.
-
-    Attributes:
-        loss: `[N]`, one loss per task.
-        counts: `[N]` bool; False for tasks without any valid step, which have no loss.
-        aux: other results of the unroll.
+    """The losses to differentiate `[N]`, one per task, with False in `counts` `[N]` for tasks without a
+    loss, and other results of the unroll.
     """
 
     loss: jax.Array
@@ -32,14 +28,10 @@ class UnrollLosses(NamedTuple):
 
 
 class MeanGradient(NamedTuple):
-    """Means over the tasks with `counts`.
+    """Means of the gradient (like theta) and of the loss (`[]`) over the tasks with True in `counts`
+    `[N]`.
 
-    Attributes:
-        grad: like theta.
-        loss: `[]`.
-        counts: `[N]` bool.
-        diverged: `[N]` bool.
-        aux: as in `UnrollLosses`.
+    `diverged` is `[N]` bool, `aux` that of `UnrollLosses`.
     """
 
     grad: Theta
@@ -50,19 +42,9 @@ class MeanGradient(NamedTuple):
 
 
 def mean_gradient(
-    theta: Theta,
-    num_tasks: int,
-    losses: Callable[[Theta], UnrollLosses],
-    divergence: DivergenceOfGradients,
+    theta: Theta, num_tasks: int, losses: Callable[[Theta], UnrollLosses], divergence: DivergenceOfGradients
 ) -> MeanGradient:
-    """Return the gradient of the mean of the tasks' losses.
-
-    Args:
-        theta: shared by all tasks.
-        num_tasks: N.
-        losses: the function to differentiate, of thetas with leaves `[N, ...]`, one per task.
-        divergence: the treatment of tasks that diverge.
-    """
+    """Return the gradient of the mean of `losses`, a function of one theta per task, leaves `[N, ...]`."""
     # One copy of theta per task gives one gradient per task.
     thetas = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_tasks, *leaf.shape)), theta)
 
@@ -139,13 +121,13 @@ def resets_harmless(step: Step) -> Step:
         thetas: Theta, state: UnrollState, *others: object
     ) -> tuple[UnrollState, TruncatedUnrollOut]:
         given = FloatingLeaves((thetas, state))
-        leaves, told = _entering(given.floating)
+        leaves, flag = _entering(given.floating)
         returned = step(*given.joined(leaves), *others)
         out = returned[1]
         only_resets = ~out.mask & ((out.iteration <= 0) | out.is_done)
         made = FloatingLeaves(returned)
         moved: tuple[UnrollState, TruncatedUnrollOut] = made.joined(
-            _leaving(made.floating, told, only_resets)
+            _leaving(made.floating, flag, only_resets)
         )
         return moved
 
@@ -159,10 +141,10 @@ def _entering(leaves: list[jax.Array]) -> tuple[list[jax.Array], jax.Array]:
 
 
 def _entering_backward(_: None, cotangents: tuple[list[jax.Array], jax.Array]) -> tuple[list[jax.Array]]:
-    leaves, told = cotangents
+    leaves, flag = cotangents
 
     def harmless(leaf: jax.Array) -> jax.Array:
-        only_resets = (told > 0).reshape(-1, *(1,) * (leaf.ndim - 1))
+        only_resets = (flag > 0).reshape(-1, *(1,) * (leaf.ndim - 1))
         return jnp.where(only_resets & ~jnp.isfinite(leaf), jnp.zeros_like(leaf), leaf)
 
     return ([harmless(leaf) for leaf in leaves],)
@@ -172,19 +154,19 @@ _entering.defvjp(lambda leaves: (_entering(leaves), None), _entering_backward)
 
 
 @jax.custom_vjp
-def _leaving(leaves: list[jax.Array], told: jax.Array, only_resets: jax.Array) -> list[jax.Array]:
-    """Return the leaves `[N, ...]`; the cotangent of `told` `[N]` marks, for `_entering`, steps that only
+def _leaving(leaves: list[jax.Array], flag: jax.Array, only_resets: jax.Array) -> list[jax.Array]:
+    """Return the leaves `[N, ...]`; the cotangent of `flag` `[N]` marks, for `_entering`, steps that only
     reset and have finite cotangents.
     """
-    del told, only_resets
+    del flag, only_resets
     return leaves
 
 
 def _leaving_backward(
-    told_and_resets: tuple[jax.Array, jax.Array], leaves: list[jax.Array]
+    flag_and_resets: tuple[jax.Array, jax.Array], leaves: list[jax.Array]
 ) -> tuple[list[jax.Array], jax.Array, None]:
-    told, only_resets = told_and_resets
-    return leaves, (only_resets & _finite_per_task(leaves)).astype(told.dtype), None
+    flag, only_resets = flag_and_resets
+    return leaves, (only_resets & _finite_per_task(leaves)).astype(flag.dtype), None
 
 
-_leaving.defvjp(lambda leaves, told, only_resets: (leaves, (told, only_resets)), _leaving_backward)
+_leaving.defvjp(lambda leaves, flag, only_resets: (leaves, (flag, only_resets)), _leaving_backward)

@@ -40,7 +40,6 @@ def es_estimate(
     differences. `inner_steps` counts the steps of both members; it is required if `pos` does not hold every
     step.
     """
-    diverged_tasks = jnp.sum(difference.diverged, dtype=jnp.int32)
     if inner_steps is None:
         inner_steps = 2 * jnp.sum(is_inner_step(pos), dtype=jnp.int32)
     estimate = GradientEstimatorOut(
@@ -49,10 +48,10 @@ def es_estimate(
         unroll_state=next_state,
         unroll_info=_unroll_info(pos),
         weight=difference.weight,
-        diverged_tasks=diverged_tasks,
+        diverged_tasks=jnp.sum(difference.diverged, dtype=jnp.int32),
         inner_steps=inner_steps,
     )
-    metrics = _unroll_metrics(grad, pos, diverged_tasks, with_summary)
+    metrics = _unroll_metrics(estimate, pos, with_summary)
     metrics |= {"delta_loss": difference.mean_size, "clipped_differences": difference.clipped}
     return estimate, metrics
 
@@ -65,29 +64,28 @@ def differentiated_estimate(
     with_summary: bool,
 ) -> tuple[GradientEstimatorOut, Metrics]:
     """Return an estimate by backpropagation and its metrics. `inner_steps` is per task, or per step."""
-    diverged_tasks = jnp.sum(mean.diverged, dtype=jnp.int32)
     estimate = GradientEstimatorOut(
         mean_loss=mean.loss,
         grad=mean.grad,
         unroll_state=next_state,
         unroll_info=_unroll_info(out),
         weight=jnp.sum(mean.counts, dtype=jnp.float32),
-        diverged_tasks=diverged_tasks,
+        diverged_tasks=jnp.sum(mean.diverged, dtype=jnp.int32),
         inner_steps=jnp.sum(inner_steps, dtype=jnp.int32),
     )
-    return estimate, _unroll_metrics(mean.grad, out, diverged_tasks, with_summary)
+    return estimate, _unroll_metrics(estimate, out, with_summary)
 
 
 def _unroll_metrics(
-    grad: Theta, out: TruncatedUnrollOut, diverged_tasks: jax.Array, with_summary: bool
+    estimate: GradientEstimatorOut, out: TruncatedUnrollOut, with_summary: bool
 ) -> dict[str, jax.Array]:
     """Return the common metrics; with `with_summary` also the mean absolute value of each gradient leaf."""
     metrics = {
         "inner_step": jnp.mean(out.iteration[-1].astype(jnp.float32)),
         "finished_tasks": jnp.sum(out.is_done, dtype=jnp.int32),
-        "diverged_tasks": diverged_tasks,
+        "diverged_tasks": jnp.asarray(estimate.diverged_tasks),
     }
     if with_summary:
-        for path, leaf in jax.tree_util.tree_leaves_with_path(grad):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(estimate.grad):
             metrics[f"grad_abs_mean{jax.tree_util.keystr(path)}"] = jnp.mean(jnp.abs(leaf))
     return metrics

@@ -17,16 +17,21 @@ def pairwise_sum(terms: Sequence[jax.Array]) -> jax.Array:
     return pairwise_sum(terms[:middle]) + pairwise_sum(terms[middle:])
 
 
-def weighted_mean(leaves: Sequence[jax.Array], weights: Sequence[jax.Array], total: jax.Array) -> jax.Array:
-    """Return the mean of `leaves` by `weights`, whose sum is `total`; zero if `total` is zero.
+def weighted_means(trees: Sequence[PyTree], weights: Sequence[jax.Array]) -> tuple[PyTree, jax.Array]:
+    """Return the mean of `trees` by `weights`, and the sum of the weights; zeros if that is zero.
 
-    The value of a leaf with weight zero is arbitrary.
+    The values of a tree with weight zero are arbitrary.
     """
-    # `where`, not a product: zero times NaN is NaN.
-    weighted = [
-        jnp.where(weight > 0, weight * leaf, 0.0) for leaf, weight in zip(leaves, weights, strict=True)
-    ]
-    return jnp.where(total > 0, pairwise_sum(weighted) / jnp.where(total > 0, total, 1.0), 0.0)
+    total = pairwise_sum(weights)
+
+    def mean(*leaves: jax.Array) -> jax.Array:
+        # `where`, not a product: zero times NaN is NaN.
+        weighted = [
+            jnp.where(weight > 0, weight * leaf, 0.0) for leaf, weight in zip(leaves, weights, strict=True)
+        ]
+        return jnp.where(total > 0, pairwise_sum(weighted) / jnp.where(total > 0, total, 1.0), 0.0)
+
+    return jax.tree.map(mean, *trees), total
 
 
 def all_finite(tree: PyTree) -> jax.Array:

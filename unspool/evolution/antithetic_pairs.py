@@ -7,10 +7,11 @@ divided by the expected number of losses in an unroll. The divisor is not the ob
 of a ratio of two random variables depends on the number of tasks.
 """
 
+import abc
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol, cast, get_args
+from typing import Any, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +24,6 @@ from unspool.outer_trainers.gradient_estimator import check_vectorized
 from unspool.outer_trainers.truncated_step import VectorizedStep
 from unspool.types import PRNGKey, Theta
 
-if TYPE_CHECKING:
-    from unspool.evolution.evolution_strategy import EvolutionStrategy
-    from unspool.outer_trainers.full_es import FullES
-
 Std = float | Mapping[str, float]
 """Standard deviation of the noise: one number, or a mapping from paths of theta's leaves (`"layer/w"`) or
 path prefixes to numbers; `""` is for all other leaves.
@@ -35,32 +32,14 @@ path prefixes to numbers; `""` is for all other leaves.
 
 @dataclasses.dataclass(frozen=True)
 class AntitheticPairs:
-    """The pairs that an evolution strategy unrolls.
-
-    Attributes:
-        step: the step that reports the losses.
-        perturbations: the distribution of the noise.
-        policy: the treatment of losses that are not finite or have large differences.
-        stacked: whether both members of a pair run as one unroll of twice the width; else one after the
-            other.
+    """The pairs that an estimator unrolls: a step that reports the losses, the distribution of the noise,
+    the treatment of losses, and whether both members of a pair run as one unroll of twice the width.
     """
 
     step: VectorizedStep
     perturbations: Perturbations
     policy: Policy
     stacked: bool
-
-    @classmethod
-    def of(cls, options: "EvolutionStrategy | FullES", step: VectorizedStep) -> "AntitheticPairs":
-        """Return the pairs that an estimator's options describe, with `step` in place of the estimator's."""
-        std = _std_of(options)
-        std = std if isinstance(std, LeafStds) else float(std)  # type: ignore[arg-type]
-        return cls(
-            step,
-            Perturbations(std, options.perturbation, options.pairs_per_task, options.orthogonal),
-            Policy(options.divergence, options.clip_loss_diff, options.sign_delta_loss_scalar),
-            options.stack_antithetic_samples,
-        )
 
     @property
     def unrolled_step(self) -> VectorizedStep:
@@ -95,48 +74,80 @@ class AntitheticPairs:
         return jax.tree.map(mean, weighted_noise, self.perturbations.std_of_leaves(weighted_noise))
 
 
-def check_pairs(options: "EvolutionStrategy | FullES") -> None:
-    """Check the options of an estimator's pairs, and replace a mapping of stds by a hashable one.
+@dataclasses.dataclass(frozen=True)
+class PairOptions(abc.ABC):
+    """The options of an estimator that unrolls antithetic pairs. Final classes add `std`.
 
-    Raises:
-        TypeError: `truncated_step` is not vectorized.
-        ValueError: names the class, the argument, the value and the rule.
+    Attributes:
+        truncated_step: the step to unroll.
+        perturbation: the distribution of the noise.
+        pairs_per_task: antithetic pairs on each task, which share its data, its initial state and its keys.
+        orthogonal: whether the noise vectors of a task's pairs are orthogonal.
+        stack_antithetic_samples: whether both members of a pair run as one unroll of twice the width; else
+            one after the other in half the memory.
+        sign_delta_loss_scalar: if set, each loss difference is replaced by this times the sign of the sum of
+            differences over the unroll's steps of the same episode.
+        clip_loss_diff: bound on the size of each loss difference.
+        divergence: the treatment of a task whose loss is not finite. Near a cliff of the loss, "mask" drops
+            exactly the pairs that cross it: the gradient shrinks and never points away from the cliff. With
+            "clip" the gradient points away from the cliff.
     """
-    check_vectorized(options)
-    std = _std_of(options)
-    if isinstance(std, Mapping):
-        object.__setattr__(options, "std", LeafStds(tuple(sorted(std.items()))))
-    _check_noise(options)
-    check_choice(options, "divergence", get_args(Divergence))
-    for bound in ("clip_loss_diff", "sign_delta_loss_scalar"):
-        if getattr(options, bound) is not None:
-            check_positive(options, bound, ", or None")
-    if options.divergence == "clip" and options.clip_loss_diff is None:
-        raise refusal(options, "divergence", "set clip_loss_diff, the bound to clip to")
 
+    truncated_step: VectorizedStep
+    _: dataclasses.KW_ONLY
+    perturbation: NoiseKind = "gaussian"
+    pairs_per_task: int = 1
+    orthogonal: bool = False
+    stack_antithetic_samples: bool = True
+    sign_delta_loss_scalar: float | None = None
+    clip_loss_diff: float | None = None
+    divergence: Divergence = "mask"
 
-def _check_noise(options: "EvolutionStrategy | FullES") -> None:
-    std = _std_of(options)
-    stds = dict(std) if isinstance(std, LeafStds) else None
-    if stds is None:
-        check_positive(options, "std")
-    elif not stds or not all(0 < std < math.inf for std in stds.values()):
-        raise ValueError(f"{type(options).__name__}(std={stds}): every std must be positive and finite")
-    check_choice(options, "perturbation", get_args(NoiseKind))
-    check_whole_number(options, "pairs_per_task")
-    if options.orthogonal and (options.pairs_per_task == 1 or options.perturbation == "rademacher"):
-        raise refusal(
-            options,
-            "orthogonal",
-            f"not with pairs_per_task={options.pairs_per_task} and {options.perturbation} noise: "
-            "orthogonal directions need several pairs per task, and gaussian or sphere noise",
+    def __post_init__(self) -> None:
+        check_vectorized(self)
+        self._check_std()
+        check_choice(self, "perturbation", get_args(NoiseKind))
+        check_whole_number(self, "pairs_per_task")
+        if self.orthogonal and (self.pairs_per_task == 1 or self.perturbation == "rademacher"):
+            raise refusal(
+                self,
+                "orthogonal",
+                f"not with pairs_per_task={self.pairs_per_task} and {self.perturbation} noise: "
+                "orthogonal directions need several pairs per task, and gaussian or sphere noise",
+            )
+        check_choice(self, "divergence", get_args(Divergence))
+        for bound in ("clip_loss_diff", "sign_delta_loss_scalar"):
+            if getattr(self, bound) is not None:
+                check_positive(self, bound, ", or None")
+        if self.divergence == "clip" and self.clip_loss_diff is None:
+            raise refusal(self, "divergence", "set clip_loss_diff, the bound to clip to")
+
+    @property
+    @abc.abstractmethod
+    def pairs(self) -> AntitheticPairs:
+        """The pairs to unroll."""
+
+    def pairs_of(self, step: VectorizedStep) -> AntitheticPairs:
+        """Return the pairs that these options describe, with `step` in place of `truncated_step`."""
+        std = self._std if isinstance(self._std, LeafStds) else float(self._std)  # type: ignore[arg-type]
+        return AntitheticPairs(
+            step,
+            Perturbations(std, self.perturbation, self.pairs_per_task, self.orthogonal),
+            Policy(self.divergence, self.clip_loss_diff, self.sign_delta_loss_scalar),
+            self.stack_antithetic_samples,
         )
 
+    @property
+    def _std(self) -> Std:
+        std: Std = cast(Any, self).std  # only final classes declare it, each at its own position
+        return std
 
-class _HasStd(Protocol):
-    std: Std
-
-
-def _std_of(options: "EvolutionStrategy | FullES") -> Std:
-    # Only the final classes declare `std`, each at its own position in the constructor.
-    return cast(_HasStd, options).std
+    def _check_std(self) -> None:
+        """Check the standard deviations, and replace a mapping by a hashable one."""
+        if not isinstance(self._std, Mapping):
+            check_positive(self, "std")
+            return
+        stds = dict(self._std)
+        if not stds or not all(0 < std < math.inf for std in stds.values()):
+            raise refusal(self, "std", "every std must be positive and finite")
+        object.__setattr__(self, "std", LeafStds(tuple(sorted(stds.items()))))

@@ -9,12 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from unspool.config.arguments import check_choice, check_decay, check_whole_number
-from unspool.evolution.antithetic_pairs import AntitheticPairs, check_pairs
-from unspool.evolution.loss_difference import Divergence, LossDifference, Sides
+from unspool.evolution.antithetic_pairs import AntitheticPairs, PairOptions
+from unspool.evolution.loss_difference import LossDifference, Sides
 from unspool.evolution.objectives import Objective, check_objective, step_with_objective
-from unspool.evolution.perturbations import NoiseKind
 from unspool.outer_trainers.gradient_estimator import GradientEstimator, OuterState, WorkerWeights
-from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, VectorizedStep
+from unspool.outer_trainers.truncated_step import TruncatedUnrollOut
 from unspool.steps.unroll import Inputs, Pair, antithetic_thetas, antithetic_unroll, one_side
 from unspool.types import Batch, PRNGKey, Theta
 
@@ -27,13 +26,8 @@ _LOG_LARGEST_WEIGHT = math.log(1e6)
 
 
 class UnderOneNoise(NamedTuple):
-    """The result of a truncation in which each pair has one noise.
-
-    Attributes:
-        noise: leaves `[N, ...]`.
-        states: after the last step.
-        pos: the outputs of the positive members.
-        difference: the loss differences.
+    """A truncation in which each pair has one noise, leaves `[N, ...]`: the states after its last step,
+    the outputs of the positive members, and the loss differences.
     """
 
     noise: Theta
@@ -43,22 +37,10 @@ class UnderOneNoise(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class EvolutionStrategy(GradientEstimator):
-    """The options of evolution strategies on truncations. Final classes add `std`, each at its own position.
+class EvolutionStrategy(PairOptions, GradientEstimator):
+    """An evolution strategy on truncations, with the options of `PairOptions` and these.
 
     Attributes:
-        truncated_step: the step to unroll.
-        perturbation: the distribution of the noise.
-        pairs_per_task: antithetic pairs on each task, which share its data, its initial state and its keys.
-        orthogonal: whether the noise vectors of a task's pairs are orthogonal.
-        stack_antithetic_samples: whether both members of a pair run as one unroll of twice the width; else
-            one after the other in half the memory.
-        sign_delta_loss_scalar: if set, each loss difference is replaced by this times the sign of the sum of
-            differences over the unroll's steps of the same episode.
-        clip_loss_diff: bound on the size of each loss difference.
-        divergence: the treatment of a task whose loss is not finite. Near a cliff of the loss, "mask" drops
-            exactly the pairs that cross it: the gradient shrinks and never points away from the cliff. With
-            "clip" the gradient points away from the cliff.
         objective: the objective that the losses of an episode add up to.
         recompute_samples: number of fresh batches for "last_recompute".
         weight_by: whether steps or episodes have equal weight. With "episode" the weight of a loss is the
@@ -71,22 +53,14 @@ class EvolutionStrategy(GradientEstimator):
             without deaths.
     """
 
-    truncated_step: VectorizedStep
     _: dataclasses.KW_ONLY
-    perturbation: NoiseKind = "gaussian"
-    pairs_per_task: int = 1
-    orthogonal: bool = False
-    stack_antithetic_samples: bool = True
-    sign_delta_loss_scalar: float | None = None
-    clip_loss_diff: float | None = None
-    divergence: Divergence = "mask"
     objective: Objective = "loss"
     recompute_samples: int = 50
     weight_by: WeightBy = "step"
     death_probability: float = 0.0
 
     def __post_init__(self) -> None:
-        check_pairs(self)
+        super().__post_init__()
         check_choice(self, "objective", get_args(Objective))
         check_choice(self, "weight_by", get_args(WeightBy))
         check_whole_number(self, "recompute_samples")
@@ -102,7 +76,7 @@ class EvolutionStrategy(GradientEstimator):
     def pairs(self) -> AntitheticPairs:
         """The pairs to unroll; the losses of their step add up to the objective."""
         step = step_with_objective(self.truncated_step, self.objective, self.recompute_samples)
-        return AntitheticPairs.of(self, step)
+        return self.pairs_of(step)
 
     def steps_of_data(self) -> int:
         return self.num_steps
@@ -156,7 +130,7 @@ class EvolutionStrategy(GradientEstimator):
             if out.episode_length is None:
                 raise ValueError(
                     f"{type(self).__name__}(weight_by='episode'): {self.truncated_step.label()} does not "
-                    "report the episode_length of its steps in TruncatedUnrollOut; let it, or weight by step"
+                    "report episode_length in TruncatedUnrollOut; report it, or use weight_by='step'"
                 )
             mean_length = self.truncated_step.episodes(outer_state).mean_length
             typical = jnp.asarray(self.num_steps if mean_length is None else mean_length, weights.dtype)

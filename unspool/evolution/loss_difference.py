@@ -88,14 +88,7 @@ class LossDifference(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """The treatment of losses that are not finite and of large differences.
-
-    Attributes:
-        divergence: the treatment of losses that are not finite.
-        clip_loss_diff: bound on the size of each difference, or None.
-        sign_delta_loss_scalar: if not None, the differences of each unroll and episode are replaced by this
-            times the sign of their sum.
-    """
+    """The treatment of losses that are not finite and of large differences, by options of `PairOptions`."""
 
     divergence: Divergence
     clip_loss_diff: float | None

@@ -28,14 +28,7 @@ from unspool.evolution.repeated_step import apart, joined
 from unspool.lazy_cond import lazy_cond
 from unspool.outer_trainers.gradient_estimator import GradientEstimatorOut, Metrics, WorkerWeights
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState
-from unspool.steps.unroll import (
-    Inputs,
-    Pair,
-    antithetic_step,
-    antithetic_thetas,
-    one_side,
-    where_tasks,
-)
+from unspool.steps.unroll import Inputs, Pair, antithetic_step, antithetic_thetas, one_side, where_tasks
 from unspool.types import Batch, PRNGKey, PyTree, Theta
 
 

@@ -34,25 +34,18 @@ def step_with_objective(step: VectorizedStep, objective: Objective, recompute_sa
 
 
 def check_objective(step: VectorizedStep, objective: Objective, estimator: str) -> None:
-    """Reject an objective that needs states which the step does not keep.
-
-    Raises:
-        ValueError: names the estimator, the objective, the system and a remedy.
-    """
+    """Reject an objective that needs states which the step does not keep."""
     if objective == "last_recompute" and not step.keeps_last_state:
         raise ValueError(
-            f"{estimator}(objective='last_recompute'): {step.label()} does not say that an episode's last "
-            "state is there after its last step. If it resets in a step of its own, after convention (a) or "
-            "(b) of TruncatedStep, set keeps_last_state = True in its class; else take objective='telescoped'"
+            f"{estimator}(objective='last_recompute'): {step.label()} does not declare that an episode's "
+            "last state is available after its last step. If it resets in a separate step, by convention (a) "
+            "or (b) of TruncatedStep, set keeps_last_state = True; else use objective='telescoped'"
         )
 
 
 class TelescopedState(NamedTuple):
-    """The state of `Telescoped`; leaves lead with `[num_tasks]`.
-
-    Attributes:
-        state: the state of the system.
-        last_loss: float32, the loss of the previous step; zero at the start of an episode.
+    """The state of the system, and the loss of the previous step, `[num_tasks]` float32: zero at the start
+    of an episode.
     """
 
     state: UnrollState
@@ -125,12 +118,7 @@ class LastRecomputed(WrappedStep):
         return self.step.init_tasks(theta, key, context)
 
     def step_tasks(
-        self,
-        theta: Theta,
-        state: UnrollState,
-        key: StepKey,
-        data: Batch,
-        context: StepContext,
+        self, theta: Theta, state: UnrollState, key: StepKey, data: Batch, context: StepContext
     ) -> tuple[UnrollState, TruncatedUnrollOut]:
         keys = key if isinstance(key, RecomputeKeys) else RecomputeKeys(*jax.random.split(key))
         following, out = self.step.step_tasks(theta, state, keys.step, data, context)

@@ -103,7 +103,7 @@ class Perturbations:
         for prefix in self.std:
             if not any(path.startswith(prefix) for path in paths):
                 raise ValueError(
-                    f"std[{prefix!r}] matches no leaf of theta; its leaves are {', '.join(paths)}"
+                    f"std[{prefix!r}] matches no leaf of theta; the leaves are {', '.join(paths)}"
                 )
         return jax.tree.unflatten(jax.tree.structure(theta), [self._std_at(path, self.std) for path in paths])
 
@@ -160,8 +160,8 @@ def check_precision(theta: Theta) -> None:
         if jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < _LEAST_BYTES:
             raise TypeError(
                 f"theta{jax.tree_util.keystr(path)} is {dtype}: evolution strategies need a theta of float32 "
-                "or float64, because with lower precision the added noise is lost to rounding; keep theta in "
-                "float32 and cast it where it is used"
+                "or float64, because at lower precision the noise is lost to rounding; keep theta in float32 "
+                "and cast it where it is used"
             )
 
 

@@ -17,14 +17,10 @@ Tree = TypeVar("Tree")
 
 @dataclasses.dataclass(frozen=True)
 class RepeatedStep(WrappedStep):
-    """A step that unrolls each task of `step` several times, with the same keys and data.
+    """A step that unrolls each task of `step` `copies` times, with the same keys and data.
 
-    Copies of a task are adjacent: leaves of a state lead with `[step.num_tasks * copies]`. Copies have the
-    same task, initial state and episodes if these do not depend on theta.
-
-    Attributes:
-        step: the system.
-        copies: number of unrolls of each task.
+    Copies of a task are adjacent: leaves of a state lead with `[step.num_tasks * copies]`. Copies have
+    the same task, initial state and episodes if these do not depend on theta.
     """
 
     copies: int

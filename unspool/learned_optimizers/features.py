@@ -36,9 +36,7 @@ def update_momenta(
     return decay * momenta + (1 - decay) * gradient[None]
 
 
-def second_moment_normalized(
-    rows: Float[Array, "features elements"],
-) -> Float[Array, "features elements"]:
+def second_moment_normalized(rows: Float[Array, "features elements"]) -> Float[Array, "features elements"]:
     """Return `rows` `[features, elements]`, each divided by its root mean square over the elements."""
     mean_square = jnp.mean(jnp.square(rows), axis=1, keepdims=True)
     return rows * jax.lax.rsqrt(_SECOND_MOMENT_FLOOR + mean_square)

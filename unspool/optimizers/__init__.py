@@ -1,22 +1,4 @@
 """Optimizers of inner and outer parameters."""
 
-from unspool.optimizers.gradient_clip import GradientClipOptimizer
-from unspool.optimizers.nadamw import NAdamW
-from unspool.optimizers.opt_to_optax import opt_to_optax_opt
-from unspool.optimizers.optax_opts import SGD, SGDM, Adam, AdamW, OptaxOptimizer, OptaxState, RMSProp
-from unspool.optimizers.optimizer import Optimizer, OptState
-
-__all__ = [
-    "SGD",
-    "SGDM",
-    "Adam",
-    "AdamW",
-    "GradientClipOptimizer",
-    "NAdamW",
-    "OptState",
-    "OptaxOptimizer",
-    "OptaxState",
-    "Optimizer",
-    "RMSProp",
-    "opt_to_optax_opt",
-]
+from unspool.optimizers.base import *  # noqa: F403 (the same names under both paths)
+from unspool.optimizers.base import __all__ as __all__

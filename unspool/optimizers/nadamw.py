@@ -44,10 +44,8 @@ class NAdamW(OptaxBackedOptimizer):
 
     def __post_init__(self) -> None:
         check_learning_rate(self)
-        for field in ("beta1", "beta2"):
-            check_decay(self, field)
-        for field in ("epsilon", "adamw_weight_decay", "l2_weight_decay"):
-            check_not_negative(self, field)
+        check_decay(self, "beta1", "beta2")
+        check_not_negative(self, "epsilon", "adamw_weight_decay", "l2_weight_decay")
 
     def transformation(self) -> optax.GradientTransformation:
         return optax.GradientTransformation(_init, self._step)

@@ -131,10 +131,8 @@ class Adam(OptaxBackedOptimizer):
 
     def __post_init__(self) -> None:
         check_learning_rate(self)
-        for field in ("beta1", "beta2"):
-            check_decay(self, field)
-        for field in ("epsilon", "epsilon_root"):
-            check_not_negative(self, field)
+        check_decay(self, "beta1", "beta2")
+        check_not_negative(self, "epsilon", "epsilon_root")
 
     def transformation(self) -> optax.GradientTransformation:
         return optax.adam(self.learning_rate, self.beta1, self.beta2, self.epsilon, self.epsilon_root)
@@ -153,10 +151,8 @@ class AdamW(OptaxBackedOptimizer):
 
     def __post_init__(self) -> None:
         check_learning_rate(self)
-        for field in ("b1", "b2"):
-            check_decay(self, field)
-        for field in ("eps", "eps_root", "weight_decay"):
-            check_not_negative(self, field)
+        check_decay(self, "b1", "b2")
+        check_not_negative(self, "eps", "eps_root", "weight_decay")
 
     def transformation(self) -> optax.GradientTransformation:
         return optax.adamw(
@@ -176,8 +172,7 @@ class RMSProp(OptaxBackedOptimizer):
 
     def __post_init__(self) -> None:
         check_learning_rate(self)
-        for field in ("decay", "momentum"):
-            check_decay(self, field)
+        check_decay(self, "decay", "momentum")
         check_not_negative(self, "epsilon")
 
     def transformation(self) -> optax.GradientTransformation:
@@ -187,10 +182,6 @@ class RMSProp(OptaxBackedOptimizer):
 
 
 def check_learning_rate(optimizer: Any) -> None:
-    """Reject a learning rate that is neither a schedule nor a finite number of at least 0.
-
-    Raises:
-        ValueError: names the class, the value and the rule.
-    """
+    """Reject a learning rate that is neither a schedule nor a finite number of at least 0."""
     if not callable(optimizer.learning_rate):
         check_not_negative(optimizer, "learning_rate")

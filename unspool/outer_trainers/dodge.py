@@ -8,7 +8,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from unspool.config.arguments import check_whole_number
+from unspool.config.arguments import check_whole_number, refusal
 from unspool.estimates.backpropagation import FloatingLeaves
 from unspool.evolution.antithetic_pairs import Std
 from unspool.evolution.evolution_strategy import EvolutionStrategy
@@ -48,7 +48,7 @@ class DODGE(ReusesNoise, EvolutionStrategy):
         if self.noise_length is not None:
             check_whole_number(self, "noise_length")
         if self.divergence == "clip":
-            raise ValueError("DODGE(divergence='clip'): it has no worse side; choose 'mask' or 'fail'")
+            raise refusal(self, "divergence", "derivatives have no worse side; choose 'mask' or 'fail'")
 
     @property
     def num_steps(self) -> int:
@@ -78,7 +78,7 @@ class ForwardModeStep(PairStep):
             thetas: Theta, floating: list[jax.Array]
         ) -> tuple[tuple[list[jax.Array], jax.Array], tuple[UnrollState, TruncatedUnrollOut]]:
             state = parts.joined(floating)
-            state, out = self.unrolled_step.unroll_step(thetas, state, key, batch, inputs.outer_state, True)
+            state, out = self.unrolled_step.step_tasks(thetas, state, key, batch, inputs.context())
             return (FloatingLeaves(state).floating, out.loss), (state, out)
 
         (_, loss), (derivatives, slope), (state, out) = jax.jvp(

@@ -14,21 +14,11 @@ import jax.numpy as jnp
 from unspool.config.arguments import check_choice, check_whole_number
 from unspool.estimates.estimate_report import es_estimate, is_inner_step
 from unspool.estimates.long_sums import RunningSum
-from unspool.estimates.whole_episodes import (
-    EPISODE_LENGTH_STREAM,
-    check_whole_episodes,
-    steps_of_whole_episodes,
-)
-from unspool.evolution.antithetic_pairs import AntitheticPairs, Std, check_pairs
-from unspool.evolution.loss_difference import Divergence, Sides, masked_mean, weighted_noise_sum
-from unspool.evolution.perturbations import NoiseKind
-from unspool.outer_trainers.gradient_estimator import (
-    GradientEstimator,
-    GradientEstimatorOut,
-    Metrics,
-    WorkerWeights,
-)
-from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, VectorizedStep
+from unspool.estimates.whole_episodes import EpisodeSums, NoState, WholeEpisodeEstimator
+from unspool.evolution.antithetic_pairs import AntitheticPairs, PairOptions, Std
+from unspool.evolution.loss_difference import Sides, masked_mean, weighted_noise_sum
+from unspool.outer_trainers.gradient_estimator import GradientEstimatorOut, Metrics, WorkerWeights
+from unspool.outer_trainers.truncated_step import TruncatedUnrollOut
 from unspool.outer_trainers.truncation_schedule import TruncationSchedule
 from unspool.steps.unroll import (
     Inputs,
@@ -47,38 +37,19 @@ LossType = Literal["avg", "min", "last", "last_recompute"]
 _STEPS_PER_KEY = 10
 
 
-class UnrollState(NamedTuple):
-    """The empty state: nothing persists between whole episodes."""
-
-
-class _Running(NamedTuple):
-    """Statistics of an unroll in progress; leaves `[2, N]`, independent of its length.
-
-    Attributes:
-        total: the sum of the losses.
-        lowest: the lowest loss.
-        last: the last loss.
-        losses: the number of losses.
-        steps: `[N]` int32, the number of inner steps of the positive members.
-    """
-
-    total: RunningSum
-    lowest: jax.Array
-    last: jax.Array
-    losses: jax.Array
-    steps: jax.Array
-
-
 class _Loop(NamedTuple):
+    """An unroll in progress; `sums` and `lowest` (the lowest loss) have leaves `[2, N]`."""
+
     step: jax.Array
     key: PRNGKey
     states: Pair
-    running: _Running
+    sums: EpisodeSums
+    lowest: jax.Array
     out: TruncatedUnrollOut
 
 
 @dataclasses.dataclass(frozen=True)
-class FullES(GradientEstimator):
+class FullES(PairOptions, WholeEpisodeEstimator):
     """Evolution strategies that unroll every pair for a whole episode.
 
     With the objective f, the estimate is the mean over pairs of
@@ -86,78 +57,55 @@ class FullES(GradientEstimator):
     pairs: all episodes have the same weight, whatever their length. Memory does not grow with the length of
     episodes.
 
+    The options of the pairs are described by `PairOptions`, the schedule by `WholeEpisodeEstimator`.
+
     Attributes:
-        truncated_step: the step to unroll.
-        truncation_schedule: the episode's length, drawn at each call and shared by all tasks. The step's own
-            `trunc_sched`, if it has one, must be `NeverEndingTruncationSchedule`.
         std: standard deviation of the noise, or a mapping from paths of theta's leaves to numbers.
         steps_per_jit: the length is rounded down to a multiple of this, and up to at least this.
         loss_type: the objective over an episode: the mean, lowest or last loss, or the mean loss of the final
             state on `recompute_samples` fresh outer batches.
         recompute_samples: number of batches for "last_recompute".
-        perturbation, pairs_per_task, orthogonal, stack_antithetic_samples, sign_delta_loss_scalar,
-            clip_loss_diff, divergence: as in `EvolutionStrategy`.
     """
 
-    truncated_step: VectorizedStep
     truncation_schedule: TruncationSchedule
     std: Std = 0.01
     steps_per_jit: int = 10
     loss_type: LossType = "avg"
     recompute_samples: int = 50
-    _: dataclasses.KW_ONLY
-    perturbation: NoiseKind = "gaussian"
-    pairs_per_task: int = 1
-    orthogonal: bool = False
-    stack_antithetic_samples: bool = True
-    sign_delta_loss_scalar: float | None = None
-    clip_loss_diff: float | None = None
-    divergence: Divergence = "mask"
 
     def __post_init__(self) -> None:
-        check_pairs(self)
-        check_whole_number(self, "steps_per_jit")
-        check_whole_number(self, "recompute_samples")
+        super().__post_init__()
+        check_whole_number(self, "steps_per_jit", "recompute_samples")
         check_choice(self, "loss_type", get_args(LossType))
-        check_whole_episodes(self)
+        self.check_whole_episodes()
 
     @property
     def pairs(self) -> AntitheticPairs:
-        """The pairs to unroll."""
-        return AntitheticPairs.of(self, self.truncated_step)
-
-    def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> UnrollState:
-        del worker_weights, key
-        return UnrollState()
+        return self.pairs_of(self.truncated_step)
 
     def estimate(
-        self, worker_weights: WorkerWeights, key: PRNGKey, state: UnrollState, data: Batch, with_summary: bool
+        self, worker_weights: WorkerWeights, key: PRNGKey, state: NoState, data: Batch, with_summary: bool
     ) -> tuple[GradientEstimatorOut, Metrics]:
         key, noise_key = jax.random.split(key)
         key, init_key = jax.random.split(key)
         noise = self.pairs.sample_noise(worker_weights.theta, noise_key)
         thetas = antithetic_thetas(worker_weights.theta, noise)
-        length = self._episode_length(worker_weights, init_key)
+        length = self._rounded(self.drawn_length(worker_weights, init_key))
         inputs = Inputs(data, worker_weights.outer_state, length)
         loop = self._unroll(thetas, init_key, key, length, inputs)
         pos = jax.tree.map(lambda leaf: leaf[None], one_side(loop.out, 0))
-        has_objective = (loop.running.losses[:1] > 0) | (self.loss_type == "last_recompute")
+        has_objective = (loop.sums.losses[:1] > 0) | (self.loss_type == "last_recompute")
         ends_once = jnp.zeros_like(has_objective)
         difference = self.pairs.difference(self._sides(thetas, loop, inputs), has_objective, ends_once)
         grad = self.pairs.gradient(weighted_noise_sum(noise, difference.delta[0]), difference)
-        inner_steps = 2 * jnp.sum(loop.running.steps, dtype=jnp.int32)
+        inner_steps = 2 * jnp.sum(loop.sums.steps, dtype=jnp.int32)
         return es_estimate(grad, difference, state, pos, with_summary, inner_steps)
 
     def steps_of_data(self) -> int:
-        return max(steps_of_whole_episodes(self) // self.steps_per_jit, 1) * self.steps_per_jit
+        return max(self.constant_length() // self.steps_per_jit, 1) * self.steps_per_jit
 
     def _rounded(self, length: jax.Array | int) -> jax.Array:
         return jnp.maximum(length // self.steps_per_jit, 1) * self.steps_per_jit
-
-    def _episode_length(self, worker_weights: WorkerWeights, init_key: PRNGKey) -> jax.Array:
-        """Return one length for all tasks, `[]` int32."""
-        key = jax.random.fold_in(init_key, EPISODE_LENGTH_STREAM)
-        return self._rounded(self.truncation_schedule.init(key, worker_weights.outer_state).length)
 
     def _unroll(
         self, thetas: Pair, init_key: PRNGKey, key: PRNGKey, length: jax.Array, inputs: Inputs
@@ -165,9 +113,7 @@ class FullES(GradientEstimator):
         """Unroll whole episodes of both members, as a loop over a traced number of steps."""
 
         def start(theta: Theta) -> PyTree:
-            return self.pairs.unrolled_step.init_step_state(
-                theta, inputs.outer_state, init_key, theta_is_vector=True, num_steps_override=length
-            )
+            return self.pairs.unrolled_step.init_tasks(theta, init_key, inputs.context())
 
         def some_steps(loop: _Loop) -> _Loop:
             key, unroll_key = jax.random.split(loop.key)
@@ -182,23 +128,16 @@ class FullES(GradientEstimator):
 
         states = Pair(start(thetas.pos), start(thetas.neg))
         no_out = self._no_out(thetas, states, key, inputs)
-        zeros = no_out.loss
-        nothing = RunningSum.zero_like(zeros)
-        running = _Running(nothing, zeros + jnp.inf, zeros, zeros, jnp.zeros(zeros.shape[1], jnp.int32))
-        loop = _Loop(jnp.zeros((), jnp.int32), key, states, running, no_out)
+        sums, lowest = EpisodeSums.zero_like(no_out.loss), no_out.loss + jnp.inf
+        loop = _Loop(jnp.zeros((), jnp.int32), key, states, sums, lowest, no_out)
         return jax.lax.while_loop(lambda loop: loop.step < length, some_steps, loop)
 
     def _one_step(self, thetas: Pair, loop: _Loop, keys: PyTree, inputs: Inputs) -> _Loop:
         step_key = jax.tree.map(lambda leaf: leaf[loop.step % _STEPS_PER_KEY], keys)
         states, out = self._step(thetas, loop.states, step_key, loop.step, inputs)
-        running = _Running(
-            total=loop.running.total.plus(jnp.where(out.mask, out.loss, 0)),
-            lowest=jnp.minimum(loop.running.lowest, jnp.where(out.mask, out.loss, jnp.inf)),
-            last=jnp.where(out.mask, out.loss, loop.running.last),
-            losses=loop.running.losses + out.mask.astype(out.loss.dtype),
-            steps=loop.running.steps + is_inner_step(one_side(out, 0)),
-        )
-        return _Loop(loop.step + 1, loop.key, states, running, out)
+        sums = loop.sums.plus(out, is_inner_step(one_side(out, 0)))
+        lowest = jnp.minimum(loop.lowest, jnp.where(out.mask, out.loss, jnp.inf))
+        return _Loop(loop.step + 1, loop.key, states, sums, lowest, out)
 
     def _step(
         self, thetas: Pair, states: Pair, key: PyTree, step: jax.Array, inputs: Inputs
@@ -222,13 +161,12 @@ class FullES(GradientEstimator):
 
     def _sides(self, thetas: Pair, loop: _Loop, inputs: Inputs) -> Sides:
         """Return the objective of both members; leaves `[1, N]`."""
-        running = loop.running
         if self.loss_type == "avg":
-            return _sides_of_means(running.total, running.losses)
+            return _sides_of_means(loop.sums.total, loop.sums.losses)
         if self.loss_type == "last_recompute":
             objective = self._recomputed(thetas, loop, inputs)
         else:
-            objective = running.lowest if self.loss_type == "min" else running.last
+            objective = loop.lowest if self.loss_type == "min" else loop.sums.last
         return Sides.of_pair(objective[:1], objective[1:])
 
     def _recomputed(self, thetas: Pair, loop: _Loop, inputs: Inputs) -> jax.Array:
@@ -238,9 +176,7 @@ class FullES(GradientEstimator):
 
         def one_batch(key: PRNGKey) -> jax.Array:
             def one_member(theta: Theta, state: PyTree) -> jax.Array:
-                return self.pairs.unrolled_step.meta_loss_batch(
-                    theta, state, key, data, inputs.outer_state, theta_is_vector=True
-                )
+                return self.pairs.unrolled_step.meta_losses(theta, state, key, data, inputs.context())
 
             return jax.vmap(one_member)(stack_pair(thetas), stack_pair(loop.states))
 

@@ -6,7 +6,7 @@ Two nested levels of checkpoints need memory for about `2 sqrt(T)` states in an 
 import dataclasses
 import functools
 import math
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +20,9 @@ from unspool.estimates.backpropagation import (
     resets_harmless,
 )
 from unspool.estimates.estimate_report import differentiated_estimate, is_inner_step
-from unspool.estimates.long_sums import RunningSum
-from unspool.estimates.whole_episodes import (
-    EPISODE_LENGTH_STREAM,
-    check_whole_episodes,
-    steps_of_whole_episodes,
-)
+from unspool.estimates.whole_episodes import EpisodeSums, NoState, WholeEpisodeEstimator
 from unspool.evolution.loss_difference import masked_mean
 from unspool.outer_trainers.gradient_estimator import (
-    GradientEstimator,
     GradientEstimatorOut,
     Metrics,
     WorkerWeights,
@@ -42,37 +36,16 @@ from unspool.types import Batch, PRNGKey, PyTree, Theta
 LossType = Literal["avg", "last"]
 
 
-class NoState(NamedTuple):
-    """The empty state: nothing persists between whole episodes."""
-
-
-class _Sums(NamedTuple):
-    """Running statistics of the losses; leaves `[N]`.
-
-    Attributes:
-        total: the sum of the losses.
-        last: the last loss.
-        losses: the number of losses.
-        steps: int32, the number of inner steps.
-    """
-
-    total: RunningSum
-    last: jax.Array
-    losses: jax.Array
-    steps: jax.Array
-
-
 @dataclasses.dataclass(frozen=True)
-class FullGrad(GradientEstimator):
+class FullGrad(WholeEpisodeEstimator):
     """The derivative of the mean over tasks of an episode's objective, from its first step to its last.
 
     The weight of an estimate is its number of tasks: all episodes have the same weight, whatever their
     length.
 
     Attributes:
-        truncated_step: the system; its own `trunc_sched`, if it has one, must be
-            `NeverEndingTruncationSchedule`.
-        truncation_schedule: the episode's length, drawn at each call and shared by all tasks.
+        truncated_step: the system.
+        truncation_schedule: as in `WholeEpisodeEstimator`.
         loss_type: the objective: the mean or the last loss of an episode.
         max_length: upper bound on the length of episodes; only needed if the schedule has none. Time grows
             with the length drawn, memory with the square root of this bound.
@@ -89,32 +62,23 @@ class FullGrad(GradientEstimator):
         check_vectorized(self)
         check_choice(self, "loss_type", get_args(LossType))
         check_choice(self, "divergence", get_args(DivergenceOfGradients))
-        check_whole_episodes(self)
+        self.check_whole_episodes()
         if self.max_length is not None:
             check_whole_number(self, "max_length")
         elif self.truncation_schedule.longest_episode() is None:
             raise ValueError(
-                f"FullGrad(max_length=None): {self.truncation_schedule} sets no limit to an "
-                "episode's length; give one as max_length"
+                f"FullGrad(max_length=None): {self.truncation_schedule} has no maximum length; set max_length"
             )
-
-    def init_worker_state(self, worker_weights: WorkerWeights, key: PRNGKey) -> NoState:
-        del worker_weights, key
-        return NoState()
 
     def estimate(
         self, worker_weights: WorkerWeights, key: PRNGKey, state: NoState, data: Batch, with_summary: bool
     ) -> tuple[GradientEstimatorOut, Metrics]:
         init_key, unroll_key, _ = jax.random.split(key, 3)  # golden values depend on this split
-        length_key = jax.random.fold_in(init_key, EPISODE_LENGTH_STREAM)
-        drawn = self.truncation_schedule.init(length_key, worker_weights.outer_state).length
-        length = jnp.clip(drawn, 1, self._max_length)
+        length = jnp.clip(self.drawn_length(worker_weights, init_key), 1, self._max_length)
         inputs = Inputs(data, worker_weights.outer_state, length)
 
         def losses(thetas: Theta) -> UnrollLosses:
-            start = self.truncated_step.init_step_state(
-                thetas, inputs.outer_state, init_key, theta_is_vector=True, num_steps_override=length
-            )
+            start = self.truncated_step.init_tasks(thetas, init_key, inputs.context())
             sums, out = self._unroll(thetas, start, unroll_key, length, inputs)
             loss = masked_mean(sums.total.value, sums.losses) if self.loss_type == "avg" else sums.last
             return UnrollLosses(loss, sums.losses > 0, (sums, out))
@@ -125,7 +89,7 @@ class FullGrad(GradientEstimator):
         return differentiated_estimate(mean, state, out, sums.steps, with_summary)
 
     def steps_of_data(self) -> int:
-        return steps_of_whole_episodes(self)
+        return self.constant_length()
 
     @property
     def _max_length(self) -> int:
@@ -134,7 +98,7 @@ class FullGrad(GradientEstimator):
 
     def _unroll(
         self, thetas: Theta, start: UnrollState, key: PRNGKey, length: jax.Array, inputs: Inputs
-    ) -> tuple[_Sums, TruncatedUnrollOut]:
+    ) -> tuple[EpisodeSums, TruncatedUnrollOut]:
         """Return the sums over an episode `[N]`, and the output of the last step, leaves `[1, N, ...]`.
 
         Reverse mode needs loops of static length, so the loop runs to the maximum length of an episode, in
@@ -157,9 +121,7 @@ class FullGrad(GradientEstimator):
             return jax.lax.cond(first < length, steps, lambda: carry), None
 
         no_out = self._no_out(thetas, start, keys, inputs)
-        zeros = no_out.loss
-        nothing = _Sums(RunningSum.zero_like(zeros), zeros, zeros, jnp.zeros(zeros.shape, jnp.int32))
-        beginning = (start, nothing, no_out)
+        beginning = (start, EpisodeSums.zero_like(no_out.loss), no_out)
         (_, sums, out), _ = jax.lax.scan(block, beginning, in_block * jnp.arange(num_blocks))
         return sums, jax.tree.map(lambda leaf: leaf[None], out)
 
@@ -169,26 +131,13 @@ class FullGrad(GradientEstimator):
         state, sums, _ = carry
         step = resets_harmless(functools.partial(self._step, number=number, keys=keys, inputs=inputs))
         state, out = step(thetas, state)
-        sums = _Sums(
-            total=sums.total.plus(jnp.where(out.mask, out.loss, 0)),
-            last=jnp.where(out.mask, out.loss, sums.last),
-            losses=sums.losses + out.mask.astype(out.loss.dtype),
-            steps=sums.steps + is_inner_step(out),
-        )
-        return state, sums, out
+        return state, sums.plus(out, is_inner_step(out)), out
 
     def _step(
         self, thetas: Theta, state: UnrollState, number: jax.Array, keys: PyTree, inputs: Inputs
     ) -> tuple[UnrollState, TruncatedUnrollOut]:
-        return self.truncated_step.unroll_step(
-            thetas,
-            state,
-            jax.tree.map(lambda leaf: leaf[number], keys),
-            inputs.of_step(jax.tree.map(lambda leaf: leaf[number], inputs.streamed())),
-            inputs.outer_state,
-            True,
-            inputs.num_steps_override,
-        )
+        key, batch = jax.tree.map(lambda leaf: leaf[number], (keys, inputs.streamed()))
+        return self.truncated_step.step_tasks(thetas, state, key, inputs.of_step(batch), inputs.context())
 
     def _no_out(self, thetas: Theta, state: UnrollState, keys: PyTree, inputs: Inputs) -> TruncatedUnrollOut:
         """Return zeros in the shape of a step's output, as the initial value of the loop."""

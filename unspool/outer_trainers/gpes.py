@@ -30,8 +30,7 @@ class GPES(ReusesNoise, EvolutionStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole_number(self, "trunc_length")
-        check_whole_number(self, "noise_length")
+        check_whole_number(self, "trunc_length", "noise_length")
 
     @property
     def num_steps(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self, cast
 import jax
 import jax.numpy as jnp
 
+from unspool.config.arguments import check_instance
 from unspool.estimates.checks import check_theta
 from unspool.outer_trainers.truncated_step import VectorizedStep
 from unspool.types import Batch, PRNGKey, PyTree, Theta
@@ -20,11 +21,7 @@ Metrics = Mapping[str, jax.Array]
 
 
 class OuterState(NamedTuple):
-    """The part of the outer training state that an estimator may depend on.
-
-    Attributes:
-        outer_iteration: `[]` int32, the number of outer updates made.
-    """
+    """The outer state that an estimator may depend on: the number of outer updates made, `[]` int32."""
 
     outer_iteration: jax.Array | int
 
@@ -137,15 +134,9 @@ class GradientEstimator(metaclass=_FromTaskFamily):
         data: Batch,
         with_summary: bool,
     ) -> tuple[GradientEstimatorOut, Metrics]:
-        """Return one estimate and its metrics; a pure function, compiled by the public method. Consumes
-        `key`.
+        """Return one estimate and its metrics, with `data` from `get_data`. Consumes `key`.
 
-        Args:
-            worker_weights: the outer parameters and the outer state.
-            key: for perturbations, inner initialisations and data.
-            state: from `init_worker_state` or the previous estimate.
-            data: the result of `get_data`.
-            with_summary: whether to include expensive metrics.
+        A pure function, which `compute_gradient_estimate` compiles.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define estimate")
 
@@ -233,16 +224,7 @@ def _concatenated(datas_list: Sequence[Batch]) -> Batch:
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=0), *datas_list)
 
 
-def check_vectorized(estimator: GradientEstimator) -> None:
-    """Reject a step that is not vectorized.
-
-    Raises:
-        TypeError: `truncated_step` is not a `VectorizedStep`.
-    """
-    step = estimator.truncated_step
-    if not isinstance(step, VectorizedStep):
-        raise TypeError(
-            f"{type(estimator).__name__}(truncated_step={type(step).__name__}): estimators unroll several "
-            "tasks in parallel; "
-            "wrap the step as VectorizedTruncatedStep(step, num_tasks=...)"
-        )
+def check_vectorized(estimator: object) -> None:
+    """Reject an estimator whose `truncated_step` is not a `VectorizedStep`."""
+    remedy = "wrap the step as VectorizedTruncatedStep(step, num_tasks=...)"
+    check_instance(estimator, "truncated_step", VectorizedStep, remedy)

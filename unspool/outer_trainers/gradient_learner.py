@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from unspool import device_mesh, lanes
 from unspool.estimates.checks import check_theta
-from unspool.estimates.finite_means import all_finite, pairwise_sum, stays_finite, weighted_mean
+from unspool.estimates.finite_means import all_finite, pairwise_sum, stays_finite, weighted_means
 from unspool.optimizers.base import OptaxOptimizer, Optimizer
 from unspool.outer_trainers.gradient_estimator import (
     GradientEstimator,
@@ -145,9 +145,8 @@ class GradientLearner:
             key: required by outer optimizers that are random.
 
         Returns:
-            `(state, metrics)`: `mean_loss`, `grad_norm`, `update_norm`, `used` (entries with a positive
-                weight),
-            `applied` (0 or 1).
+            `(state, metrics)`: `mean_loss`, `grad_norm`, `update_norm`, `used` (the number of entries with a
+            positive weight), `applied` (0 or 1).
         """
         del with_metrics  # all of them are cheap
         updated: tuple[GradientLearnerState, Metrics] = _compiled_update(
@@ -157,7 +156,8 @@ class GradientLearner:
 
     def get_state_for_worker(self, state: GradientLearnerState) -> WorkerWeights:
         """Return the inputs of workers' estimates."""
-        return _worker_weights(self._optimizer(), state)
+        theta, model_state = self._optimizer().get_params_state(state.theta_opt_state)
+        return WorkerWeights(theta, model_state, OuterState(state.theta_opt_state.iteration))
 
     def get_meta_params(self, state: GradientLearnerState) -> Theta:
         """Return theta."""
@@ -171,15 +171,6 @@ class GradientLearner:
         return self.theta_opt if isinstance(self.theta_opt, Optimizer) else OptaxOptimizer(self.theta_opt)
 
 
-def _worker_weights(optimizer: Optimizer, state: GradientLearnerState) -> WorkerWeights:
-    opt_state = state.theta_opt_state
-    return WorkerWeights(
-        theta=optimizer.get_params(opt_state),
-        theta_model_state=optimizer.get_state(opt_state),
-        outer_state=OuterState(opt_state.iteration),
-    )
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _compiled_update(
     optimizer: Optimizer,
@@ -189,12 +180,8 @@ def _compiled_update(
 ) -> tuple[GradientLearnerState, dict[str, jax.Array]]:
     opt_state = state.theta_opt_state
     weights = [jnp.where(all_finite(entry), jnp.asarray(entry.weight, jnp.float32), 0.0) for entry in entries]
-    total = pairwise_sum(weights)
-    mean = jax.tree.map(
-        lambda *leaves: weighted_mean(leaves, weights, total),
-        *((entry.theta_grads, entry.theta_model_state, entry.mean_loss) for entry in entries),
-    )
-    grads, model_state, loss = mean
+    trees = [(entry.theta_grads, entry.theta_model_state, entry.mean_loss) for entry in entries]
+    (grads, model_state, loss), total = weighted_means(trees, weights)
     updated = optimizer.update(opt_state, grads, loss=loss, model_state=model_state, key=key)
     theta = optimizer.get_params(opt_state)
     applied = (total > 0) & stays_finite(opt_state, updated)
@@ -274,20 +261,13 @@ def _unused_label(label: str, metrics: Mapping[str, jax.Array]) -> str:
 def _merge(entries: tuple[tuple[Theta, jax.Array, jax.Array], ...]) -> tuple[Theta, jax.Array, jax.Array]:
     """Return weighted means of gradient and loss over entries with finite gradients, and their weight."""
     weights = [jnp.where(all_finite(grad), weight, 0.0) for grad, _, weight in entries]
-    total = pairwise_sum(weights)
-    grads, loss = jax.tree.map(
-        lambda *leaves: weighted_mean(leaves, weights, total), *((grad, loss) for grad, loss, _ in entries)
-    )
+    (grads, loss), total = weighted_means([(grad, loss) for grad, loss, _ in entries], weights)
     return grads, jnp.where(total > 0, loss, jnp.nan), total
 
 
 class SingleMachineState(NamedTuple):
-    """The state of outer training in one process.
-
-    Attributes:
-        gradient_learner_state: theta and the outer optimizer.
-        gradient_estimator_states: one state per lane.
-        seq: the number of estimates that each lane has made.
+    """Theta and the outer optimizer's state, one estimator state per lane, and the number of estimates
+    that each lane has made.
     """
 
     gradient_learner_state: GradientLearnerState
@@ -307,10 +287,8 @@ class SingleMachineGradientLearner:
     bitwise equal to that of a `sync` run of the service with any number of workers.
 
     Attributes:
-        meta_init: initialises theta.
+        meta_init, theta_opt, num_steps: as in `GradientLearner`.
         gradient_estimators: one per lane.
-        theta_opt: the outer optimizer: an `Optimizer` or an optax transformation.
-        num_steps: number of outer updates planned, for optimizers that use it.
         mesh: from `unspool.device_mesh.task_mesh`, over which the tasks of every lane are divided; None for
             one device.
     """
@@ -356,8 +334,7 @@ class SingleMachineGradientLearner:
         Returns:
             `(state, mean_loss, metrics)`.
         """
-        learner = self.learner
-        weights = learner.get_state_for_worker(state.gradient_learner_state)
+        weights = self.learner.get_state_for_worker(state.gradient_learner_state)
         seq = state.seq + 1
         estimates = [
             lanes.estimate_lane(estimator, weights, lane_state, key, lane, seq, self.mesh)
@@ -369,7 +346,7 @@ class SingleMachineGradientLearner:
             AggregatedGradient(estimate.grad, weights.theta_model_state, estimate.mean_loss, estimate.weight)
             for estimate in estimates
         ]
-        learner_state, metrics = learner.update(
+        learner_state, metrics = self.learner.update(
             state.gradient_learner_state, entries, with_metrics, lanes.optimizer_key(key, seq)
         )
         states = tuple(estimate.unroll_state for estimate in estimates)

@@ -84,11 +84,8 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         check_instance(
             self, "learned_opt", LearnedOptimizer, "learned_optimizer_from_opt makes one of an optimizer"
         )
-        check_instance(
-            self, "trunc_sched", TruncationSchedule, "ConstantTruncationSchedule(total_length), say"
-        )
-        for field in ("task_family", "learned_opt", "trunc_sched"):
-            check_hashable(self, field)
+        check_instance(self, "trunc_sched", TruncationSchedule, "for example ConstantTruncationSchedule(100)")
+        check_hashable(self, "task_family", "learned_opt", "trunc_sched")
         check_whole_number(self, "num_tasks")
         check_whole_number(self, "random_initial_iteration_offset", at_least=0)
         check_choice(self, "meta_loss_split", (None, "same_data", *SPLITS))
@@ -115,12 +112,7 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         return state._replace(inner_step=offsets)
 
     def step_tasks(
-        self,
-        theta: Theta,
-        state: TruncatedUnrollState,
-        key: StepKey,
-        data: Batch,
-        context: StepContext,
+        self, theta: Theta, state: TruncatedUnrollState, key: StepKey, data: Batch, context: StepContext
     ) -> tuple[TruncatedUnrollState, TruncatedUnrollOut]:
         keys = key if isinstance(key, StepKeys) else step_keys(key, self.num_tasks)
         batch, meta_batch = self._batches.of_step(data, keys)
@@ -175,20 +167,21 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
     ) -> TruncatedUnrollState:
         task_key, params_key, schedule_key, optimizer_key = jax.random.split(key, 4)
         truncation_state = self.trunc_sched.init(schedule_key, outer_state)
-        task_param = self.task_family.sample(task_key)
-        remedy = "keep values that are not arrays in the family's own fields"
-        check_arrays(f"{type(self.task_family).__name__}.sample: what it returned", task_param, remedy)
         length = self._episode_length(truncation_state, num_steps)
-        opt_state = self._new_opt_state(theta, task_param, (params_key, optimizer_key), length)
+        opt_state, task_param = self._new_task(theta, task_key, params_key, optimizer_key, length)
         return TruncatedUnrollState(
             opt_state, jnp.zeros((), jnp.int32), truncation_state, task_param, jnp.zeros((), bool)
         )
 
-    def _new_opt_state(
-        self, theta: Theta, task_param: TaskParams, keys: tuple[PRNGKey, PRNGKey], length: Scalar
-    ) -> PyTree:
-        optimizer = self.learned_opt.opt_in_training(theta)
-        return initial_opt_state(optimizer, self.task_family.task_fn(task_param), *keys, length)
+    def _new_task(
+        self, theta: Theta, task_key: PRNGKey, params_key: PRNGKey, optimizer_key: PRNGKey, length: Scalar
+    ) -> tuple[PyTree, TaskParams]:
+        """Return the optimizer's state with new parameters of a new task, and the task's own parameters."""
+        task_param = self.task_family.sample(task_key)
+        what = f"{type(self.task_family).__name__}.sample: what it returned"
+        check_arrays(what, task_param, "keep other values in the family's own fields")
+        task, optimizer = self.task_family.task_fn(task_param), self.learned_opt.opt_in_training(theta)
+        return initial_opt_state(optimizer, task, params_key, optimizer_key, length), task_param
 
     def _episode_length(self, truncation_state: PyTree, num_steps: _Length) -> Scalar:
         length = getattr(truncation_state, "length", None) if num_steps is None else num_steps
@@ -222,11 +215,14 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         truncation_state, is_done = self.trunc_sched.next_state_lazily(
             state.truncation_state, state.inner_step, lambda: rare_key(1), outer_state
         )
+        normalized = task.normalizer(loss)
+        what = f"{task.name}.normalizer: the loss"
+        check_scalar(what, normalized, "floating-point number", "map a number to a number")
         schedule = f"{type(self.trunc_sched).__name__}.next_state"
         check_unchanged(f"{schedule}: the state", state.truncation_state, truncation_state)
         check_scalar(f"{schedule}: is_done", is_done, "bool", "compare the step with a length")
         out = TruncatedUnrollOut(
-            loss=jnp.where(resets, 0.0, _normalized(task, loss)),
+            loss=jnp.where(resets, 0.0, normalized),
             is_done=is_done,
             task_param=state.task_param,
             iteration=state.inner_step,
@@ -255,9 +251,8 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
     ) -> TruncatedUnrollState:
         """Return a new task with new parameters; the truncation state already is that of the new episode."""
         task_key, params_key, optimizer_key = jax.random.split(key, 3)
-        task_param = self.task_family.sample(task_key)
         length = self._episode_length(state.truncation_state, num_steps)
-        opt_state = self._new_opt_state(theta, task_param, (params_key, optimizer_key), length)
+        opt_state, task_param = self._new_task(theta, task_key, params_key, optimizer_key, length)
         return state._replace(
             inner_opt_state=opt_state, inner_step=jnp.zeros((), jnp.int32), task_param=task_param
         )
@@ -267,10 +262,3 @@ class VectorizedLOptTruncatedStep(VectorizedStep):
         optimizer = self.learned_opt.opt_in_training(theta)
         aux_key = self.meta_loss_with_aux_key
         return task.normalizer(evaluated(optimizer, task, state.inner_opt_state, key, batch, aux_key))
-
-
-def _normalized(task: Task, loss: Scalar) -> Scalar:
-    loss = task.normalizer(loss)
-    what = f"{task.name}.normalizer: the loss"
-    check_scalar(what, loss, "floating-point number", "map a number to a number")
-    return loss

@@ -11,11 +11,7 @@ from unspool.estimates.long_sums import sum_over_steps
 from unspool.evolution.antithetic_pairs import Std
 from unspool.evolution.evolution_strategy import EvolutionStrategy
 from unspool.evolution.loss_difference import weighted_noise_sum
-from unspool.outer_trainers.gradient_estimator import (
-    GradientEstimatorOut,
-    Metrics,
-    WorkerWeights,
-)
+from unspool.outer_trainers.gradient_estimator import GradientEstimatorOut, Metrics, WorkerWeights
 from unspool.outer_trainers.truncated_step import UnrollState
 from unspool.steps.unroll import Pair
 from unspool.types import Batch, PRNGKey
@@ -41,8 +37,7 @@ class TruncatedES(EvolutionStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole_number(self, "unroll_length")
-        check_whole_number(self, "steps_per_jit")
+        check_whole_number(self, "unroll_length", "steps_per_jit")
 
     @property
     def num_steps(self) -> int:

@@ -53,8 +53,7 @@ class TruncatedGrad(GradientEstimator):
 
     def __post_init__(self) -> None:
         check_vectorized(self)
-        check_whole_number(self, "unroll_length")
-        check_whole_number(self, "steps_per_jit")
+        check_whole_number(self, "unroll_length", "steps_per_jit")
         check_choice(self, "loss_type", ("avg",))
         check_choice(self, "divergence", get_args(DivergenceOfGradients))
 
@@ -89,7 +88,7 @@ class TruncatedGrad(GradientEstimator):
             thetas: Theta, state: UnrollState, key: PyTree, batch: Batch
         ) -> tuple[UnrollState, TruncatedUnrollOut]:
             data = inputs.of_step(batch)
-            return self.truncated_step.unroll_step(thetas, state, key, data, inputs.outer_state, True)
+            return self.truncated_step.step_tasks(thetas, state, key, data, inputs.context())
 
         def one_step(
             state: UnrollState, xs: tuple[PyTree, Batch | None]

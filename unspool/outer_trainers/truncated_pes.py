@@ -17,11 +17,7 @@ from unspool.estimates.long_sums import sum_over_steps
 from unspool.evolution.antithetic_pairs import Std
 from unspool.evolution.evolution_strategy import EvolutionStrategy
 from unspool.evolution.loss_difference import steps_after_an_end, weighted_noise_sum
-from unspool.outer_trainers.gradient_estimator import (
-    GradientEstimatorOut,
-    Metrics,
-    WorkerWeights,
-)
+from unspool.outer_trainers.gradient_estimator import GradientEstimatorOut, Metrics, WorkerWeights
 from unspool.outer_trainers.truncated_step import TruncatedUnrollOut, UnrollState
 from unspool.steps.unroll import Pair, where_tasks
 from unspool.types import Batch, PRNGKey, Theta
@@ -66,8 +62,7 @@ class TruncatedPES(EvolutionStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole_number(self, "trunc_length")
-        check_whole_number(self, "steps_per_jit")
+        check_whole_number(self, "trunc_length", "steps_per_jit")
 
     @property
     def num_steps(self) -> int:

@@ -27,20 +27,14 @@ class ScalarSchedule(Protocol):
 
 
 class LengthState(NamedTuple):
-    """The length of the current episode.
-
-    Attributes:
-        length: `[]` int32, the number of inner steps between resets.
-    """
+    """The length of the current episode, `[]` int32: the number of inner steps between resets."""
 
     length: Int[Array, ""]
 
 
 class ConstantTruncationState(NamedTuple):
-    """The length of every episode, for code that depends on it (`num_steps` of the inner optimizer).
-
-    Attributes:
-        length: `[]` int32.
+    """The length of every episode, `[]` int32, for code that depends on it (an inner optimizer's
+    `num_steps`).
     """
 
     length: Int[Array, ""]
@@ -99,11 +93,7 @@ class _DrawnLengths(TruncationSchedule):
         return self.next_state_lazily(state, step, lambda: key, outer_state)
 
     def next_state_lazily(
-        self,
-        state: LengthState,
-        step: ScalarLike,
-        make_key: Callable[[], PRNGKey],
-        outer_state: OuterState,
+        self, state: LengthState, step: ScalarLike, make_key: Callable[[], PRNGKey], outer_state: OuterState
     ) -> tuple[LengthState, Bool[Array, ""]]:
         is_done = jnp.asarray(step) >= state.length
         return lazy_cond(is_done, lambda: self.init(make_key(), outer_state), state), is_done
@@ -178,8 +168,7 @@ class LogUniformLengthSchedule(_DrawnLengths):
             )
 
     def init(self, key: PRNGKey, outer_state: OuterState) -> LengthState:
-        low = jnp.asarray(_bound_now(self.min_length, outer_state), jnp.float32)
-        high = jnp.asarray(_bound_now(self.max_length, outer_state), jnp.float32)
+        low, high = self._bounds(outer_state)
         drawn = jax.random.uniform(key, (), jnp.float32, minval=jnp.log(low), maxval=jnp.log(high))
         # In float32, exp(log(13)) is less than 13 and would be rounded down to 12.
         length = jnp.clip(jnp.exp(drawn), low, high).astype(jnp.int32)
@@ -190,10 +179,7 @@ class LogUniformLengthSchedule(_DrawnLengths):
 
     def mean_length(self, outer_state: OuterState) -> Scalar:
         """Return the mean of `floor(X)`: `floor(min_length)` plus the sum of `P(X >= k)` over larger k."""
-        low, high = (
-            jnp.asarray(_bound_now(bound, outer_state), jnp.float32)
-            for bound in (self.min_length, self.max_length)
-        )
+        low, high = self._bounds(outer_state)
         first, last = jnp.floor(low), jnp.floor(high)
         # P(X >= k) = (log(high) - log(k)) / (log(high) - log(low)); the log(k) add up to log-factorials.
         log_factorials = jax.lax.lgamma(last + 1) - jax.lax.lgamma(first + 1)
@@ -201,6 +187,14 @@ class LogUniformLengthSchedule(_DrawnLengths):
         spread = jnp.where(one_length, 1.0, jnp.log(high) - jnp.log(low))
         beyond_first = ((last - first) * jnp.log(high) - log_factorials) / spread
         return jnp.maximum(jnp.where(one_length, first, first + beyond_first), _SHORTEST)
+
+    def _bounds(self, outer_state: OuterState) -> tuple[Scalar, Scalar]:
+        """Return the current bounds as float32."""
+        low, high = (
+            bound(outer_state.outer_iteration) if callable(bound) else bound
+            for bound in (self.min_length, self.max_length)
+        )
+        return jnp.asarray(low, jnp.float32), jnp.asarray(high, jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +223,7 @@ class ScheduledTruncationSchedule(_DrawnLengths):
         check_whole_number(self, "min_length")
 
     def init(self, key: PRNGKey, outer_state: OuterState) -> LengthState:
-        length = jnp.asarray(self.schedule(outer_state.outer_iteration, self.max_steps)).astype(jnp.int32)
+        length = self._scheduled(outer_state)
         if self.std > 0:
             spread = (jax.random.normal(key, (), jnp.float32) * self.std).astype(jnp.int32)
             length = jnp.maximum(length + spread, self.min_length)
@@ -237,8 +231,7 @@ class ScheduledTruncationSchedule(_DrawnLengths):
 
     def mean_length(self, outer_state: OuterState) -> Scalar:
         """Return the mean length: exact without noise; with it, the mean before rounding to integers."""
-        length = jnp.asarray(self.schedule(outer_state.outer_iteration, self.max_steps)).astype(jnp.int32)
-        mean = length.astype(jnp.float32)
+        mean = self._scheduled(outer_state).astype(jnp.float32)
         if self.std > 0:
             # E[max(X, m)] = m + std (a cdf(a) + pdf(a)) for X ~ N(mean, std^2), with a = (mean - m) / std.
             above = (mean - self.min_length) / self.std
@@ -246,6 +239,5 @@ class ScheduledTruncationSchedule(_DrawnLengths):
             mean = self.min_length + self.std * (above * jax.scipy.stats.norm.cdf(above) + density)
         return jnp.maximum(mean, _SHORTEST)
 
-
-def _bound_now(bound: int | ScalarSchedule, outer_state: OuterState) -> ScalarLike:
-    return bound(outer_state.outer_iteration) if callable(bound) else bound
+    def _scheduled(self, outer_state: OuterState) -> Int[Array, ""]:
+        return jnp.asarray(self.schedule(outer_state.outer_iteration, self.max_steps)).astype(jnp.int32)

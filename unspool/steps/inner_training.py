@@ -14,16 +14,12 @@ from unspool.params import as_params
 from unspool.tasks.base import Task
 from unspool.types import Batch, ModelState, Params, PRNGKey, Scalar, ScalarLike
 
-_TAKE_THE_MEAN = "take its mean over the batch, say"
+_TAKE_THE_MEAN = "for example, take its mean over the batch"
 
 
 class TaskLosses(NamedTuple):
-    """The losses of parameters on a batch.
-
-    Attributes:
-        trained: `[]`, the loss to differentiate.
-        reported: `[]`, the loss to report: the same, or an aux value of the task.
-        model_state: the task's next model state.
+    """The loss to differentiate `[]`, the loss to report `[]` (the same, or an aux value of the task), and
+    the next model state.
     """
 
     trained: Scalar
@@ -32,11 +28,7 @@ class TaskLosses(NamedTuple):
 
 
 def initial_opt_state(
-    optimizer: Optimizer,
-    task: Task,
-    params_key: PRNGKey,
-    optimizer_key: PRNGKey,
-    num_steps: ScalarLike,
+    optimizer: Optimizer, task: Task, params_key: PRNGKey, optimizer_key: PRNGKey, num_steps: ScalarLike
 ) -> OptState:
     """Return the optimizer state with new parameters, for `num_steps` updates. Consumes both keys.
 
@@ -58,13 +50,8 @@ def updated(
 ) -> tuple[OptState, Scalar]:
     """Update the inner parameters; return the next state and the reported loss before the update.
 
-    Args:
-        optimizer: the inner optimizer.
-        task: the task to minimise.
-        opt_state: the optimizer's state, which holds the inner parameters.
-        keys: one for the loss and one for the update; both are consumed.
-        batch: the training batch.
-        aux_key: name of the aux value to report instead of the loss.
+    Consumes both keys: one for the loss and one for the update. With `aux_key`, that aux value of the task is
+    reported instead of the loss.
 
     Raises:
         TypeError: a loss is not one number, or a state changes structure, shapes or dtypes.

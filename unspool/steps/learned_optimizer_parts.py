@@ -15,14 +15,6 @@ from unspool.tasks.base import TaskFamily
 
 E = TypeVar("E", bound=GradientEstimator)
 
-_STEP_OPTIONS = (
-    "meta_loss_split",
-    "random_initial_iteration_offset",
-    "outer_data_split",
-    "meta_loss_with_aux_key",
-    "task_name",
-)
-
 
 def estimator_from_parts(
     estimator: type[E],
@@ -54,7 +46,8 @@ def estimator_from_parts(
         trunc_sched = NeverEndingTruncationSchedule()
     if trunc_sched is None:
         raise ValueError(f"{estimator.__name__}(trunc_sched=None): give the schedule that ends episodes")
-    of_step = {name: options.pop(name) for name in _STEP_OPTIONS if name in options}
+    fields_of_step = {field.name for field in dataclasses.fields(VectorizedLOptTruncatedStep)}
+    of_step = {name: options.pop(name) for name in fields_of_step & options.keys()}
     step = VectorizedLOptTruncatedStep(task_family, learned_opt, trunc_sched, num_tasks, **of_step)
     made: E = cast(Any, estimator)(step, **options)
     return made

@@ -77,8 +77,8 @@ class InnerBatches:
         if self.outer_data_split not in of_splits:
             raise ValueError(
                 f"VectorizedLOptTruncatedStep(outer_data_split={self.outer_data_split!r}): the data of "
-                f"{self.label} is streamed from iterators, and steps are given batches of "
-                f"{' and '.join(of_splits)} only; name one of these, or make the data set of Splits"
+                f"{self.label} is streamed from iterators, and steps receive only batches of "
+                f"{' and '.join(of_splits)}; choose one of these, or build the data set from Splits"
             )
         return of_splits[self.outer_data_split]
 
@@ -92,6 +92,6 @@ class InnerBatches:
             return ()
         resident = self.task_family.datasets.resident([split])
         if resident is None:
-            raise ValueError(f"{self.label}: the split {split!r} is an iterator, its batches must be given")
+            raise ValueError(f"{self.label}: the split {split!r} is an iterator; pass its batches explicitly")
         batch_size = resident[split].batch_size
         return jax.vmap(lambda key: sample_batch(data.arrays[split], key, batch_size))(keys)

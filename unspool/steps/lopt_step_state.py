@@ -82,14 +82,8 @@ def _stream(key: PRNGKey, name: int, num_tasks: int) -> PRNGKey:
 
 
 class TaskInputs(NamedTuple):
-    """The inputs of one task's step that differ between tasks.
-
-    Attributes:
-        task_index: `[]`, the index of the task.
-        step_key: for the training step.
-        meta_key: for the loss after the update.
-        batch: the training batch.
-        meta_batch: for the loss after the update.
+    """The inputs of one task's step that differ between tasks: its index `[]`, and keys and batches for
+    the training step and for the loss after the update.
     """
 
     task_index: jax.Array

@@ -30,11 +30,8 @@ from unspool.types import Batch, OuterState, PRNGKey, PyTree, Scalar, Theta
 
 
 class SimpleUnrollState(NamedTuple):
-    """The state of an inner training run.
-
-    Attributes:
-        inner_opt_state: state of the optimizer that theta parametrises, with the inner parameters.
-        inner_step: `[]` int32, updates since the start of the episode.
+    """The optimizer's state, which holds the inner parameters, and the number of updates in this episode,
+    `[]` int32.
     """
 
     inner_opt_state: PyTree
@@ -66,15 +63,12 @@ class SimpleLOptTruncatedStep(TruncatedStep):
     keeps_last_state: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_instance(
-            self, "task", Task, "for a TaskFamily there is VectorizedLOptTruncatedStep, for a class call it"
-        )
+        check_instance(self, "task", Task, "for a TaskFamily use VectorizedLOptTruncatedStep")
         check_instance(
             self, "lopt", LearnedOptimizer, "learned_optimizer_from_opt makes one of a plain optimizer"
         )
         check_whole_number(self, "unroll_length")
-        check_hashable(self, "task")
-        check_hashable(self, "lopt")
+        check_hashable(self, "task", "lopt")
 
     def outer_init(self, key: PRNGKey) -> Theta:
         return self.lopt.init(key)

@@ -8,10 +8,8 @@ from unspool.types import PyTree
 
 
 class ResidentData(NamedTuple):
-    """Data on the device; every step gets all of it and draws its batch inside the compiled unroll.
-
-    Attributes:
-        arrays: any pytree of arrays.
+    """Arrays on the device, in any pytree. Every step gets all of them and draws its batch inside the
+    compiled unroll.
     """
 
     arrays: PyTree

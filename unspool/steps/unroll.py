@@ -12,6 +12,7 @@ from unspool.outer_trainers.truncated_step import (
     UnrollState,
     VectorizedStep,
 )
+from unspool.steps.vectorized_step import StepContext
 from unspool.types import Batch, PRNGKey, PyTree, StepKey, Theta
 
 Tree = TypeVar("Tree")
@@ -29,6 +30,10 @@ class Inputs(NamedTuple):
     data: Batch
     outer_state: Any
     num_steps_override: jax.Array | int | None = None
+
+    def context(self, *, theta_is_vector: bool = True) -> StepContext:
+        """Return the inputs that all steps share."""
+        return StepContext(self.outer_state, theta_is_vector, self.num_steps_override)
 
     def streamed(self) -> Batch | None:
         """Return the batches that a scan over steps slices; None if data is resident."""
@@ -51,28 +56,14 @@ def unroll(
 ) -> tuple[UnrollState, TruncatedUnrollOut]:
     """Unroll `num_steps` steps of every task; leaves of the output are `[num_steps, N, ...]`. Consumes `key`.
 
-    Args:
-        step: the system.
-        theta: shared by all tasks, or with `theta_is_vector` one per task.
-        state: the current state, leaves `[N, ...]`.
-        key: split once per step.
-        num_steps: static.
-        inputs: the inputs of all steps.
-        theta_is_vector: whether leaves of theta lead with `[N]`.
+    Leaves of `state` lead with `[N]`, and with `theta_is_vector` those of theta as well.
     """
 
     def one_step(state: UnrollState, xs: tuple[StepKey, Batch]) -> tuple[UnrollState, TruncatedUnrollOut]:
         step_key, batch = xs
-        return step.unroll_step(
-            theta,
-            state,
-            step_key,
-            inputs.of_step(batch),
-            inputs.outer_state,
-            theta_is_vector,
-            inputs.num_steps_override,
-        )
+        return step.step_tasks(theta, state, step_key, inputs.of_step(batch), context)
 
+    context = inputs.context(theta_is_vector=theta_is_vector)
     keys = step.keys_of_steps(jax.random.split(key, num_steps))
     state, out = jax.lax.scan(one_step, state, (keys, inputs.streamed()), length=num_steps)
     return state, out
@@ -126,7 +117,7 @@ def antithetic_step(
     """Step both members; `key` is one of `step.keys_of_steps`. Leaves of the output are `[2, N, ...]`."""
 
     def one_member(theta: Theta, state: UnrollState) -> tuple[UnrollState, TruncatedUnrollOut]:
-        return step.unroll_step(theta, state, key, batch, inputs.outer_state, True, inputs.num_steps_override)
+        return step.step_tasks(theta, state, key, batch, inputs.context())
 
     return for_both(one_member, theta, state, stacked=stacked)
 
@@ -144,17 +135,12 @@ def for_both(
         states, out = jax.vmap(member)(thetas, states)
     else:
         states, out = jax.lax.map(lambda both: member(*both), (thetas, states))
-    return unstack_pair(states), out
+    return Pair(one_side(states, 0), one_side(states, 1)), out
 
 
 def stack_pair(pair: Pair) -> PyTree:
     """Return the pair as leaves `[2, ...]`, positive first."""
     return jax.tree.map(lambda pos, neg: jnp.stack([pos, neg]), pair.pos, pair.neg)
-
-
-def unstack_pair(tree: PyTree) -> Pair:
-    """Return the pair of a stacked tree, the inverse of `stack_pair`."""
-    return Pair(one_side(tree, 0), one_side(tree, 1))
 
 
 def one_side(tree: Tree, side: int) -> Tree:

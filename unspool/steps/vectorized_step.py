@@ -32,6 +32,10 @@ class StepContext(NamedTuple):
 class VectorizedStep(abc.ABC):
     """One step of `num_tasks` parallel unrolls. All leaves of a state lead with `[num_tasks]`.
 
+    Theta is shared by all tasks, or with `theta_is_vector` its leaves lead with `[num_tasks]`. Methods take
+    one key for all tasks, the part of the outer training state that a step may depend on (`outer_state`), and
+    the length of the episode if the schedule does not set one (`num_steps_override`).
+
     Callers use `init_step_state`, `unroll_step` and `meta_loss_batch`, which are final. Subclasses define
     `init_tasks`, `step_tasks` and `meta_losses`, which get the optional arguments as one `StepContext`.
     """
@@ -56,15 +60,7 @@ class VectorizedStep(abc.ABC):
         theta_is_vector: bool = False,
         num_steps_override: Integer[ArrayLike, ""] | None = None,
     ) -> UnrollState:
-        """Return the states at the start of an episode. Consumes `key`.
-
-        Args:
-            theta: shared by all tasks, or with `theta_is_vector` one per task.
-            outer_state: the part of the outer training state that a state may depend on.
-            key: one key for all tasks.
-            theta_is_vector: whether leaves of theta lead with `[num_tasks]`.
-            num_steps_override: length of the episode, if the schedule does not set one.
-        """
+        """Return the states at the start of an episode. Consumes `key`."""
         return self.init_tasks(theta, key, StepContext(outer_state, theta_is_vector, num_steps_override))
 
     @final
@@ -80,14 +76,7 @@ class VectorizedStep(abc.ABC):
     ) -> tuple[UnrollState, TruncatedUnrollOut]:
         """Make one step of every task. Consumes `key`: a key, or one element of `keys_of_steps`.
 
-        Args:
-            theta: shared by all tasks, or with `theta_is_vector` one per task.
-            unroll_state: from the previous step.
-            key: one key for all tasks.
-            data: leaves `[num_tasks, ...]`, or `ResidentData`.
-            outer_state: the part of the outer training state that a step may depend on.
-            theta_is_vector: whether leaves of theta lead with `[num_tasks]`.
-            override_num_steps: length of the episode, if the schedule does not set one.
+        The leaves of `data` lead with `[num_tasks]`, unless it is `ResidentData`.
         """
         context = StepContext(outer_state, theta_is_vector, override_num_steps)
         return self.step_tasks(theta, unroll_state, key, data, context)

@@ -15,17 +15,12 @@ from unspool.steps.truncated_step import TruncatedStep
 from unspool.steps.vectorized_step import StepContext, VectorizedStep
 from unspool.types import Batch, OuterState, PRNGKey, Scalar, Theta, UnrollState
 
-_TAKE_THE_MEAN = "take its mean, say; the axis of tasks is added by vmap"
+_TAKE_THE_MEAN = "for example, take its mean; vmap adds the axis of tasks"
 
 
 @dataclasses.dataclass(frozen=True)
 class VectorizedTruncatedStep(VectorizedStep):
-    """A `TruncatedStep` mapped over `num_tasks` independent unrolls.
-
-    Attributes:
-        truncated_step: the system, written for one unroll.
-        num_tasks: number of parallel unrolls.
-    """
+    """A `TruncatedStep`, written for one unroll, mapped over `num_tasks` independent unrolls."""
 
     truncated_step: TruncatedStep
     num_tasks: int
@@ -97,7 +92,7 @@ class VectorizedTruncatedStep(VectorizedStep):
 
     def _init_one(self, theta: Theta, outer_state: OuterState, key: PRNGKey) -> UnrollState:
         state = self.truncated_step.init_step_state(theta, outer_state, key)
-        remedy = "keep values that are not arrays in the system's own fields"
+        remedy = "keep other values in the system's own fields"
         check_arrays(f"{self._name}.init_step_state: the state", state, remedy)
         return state
 
@@ -144,6 +139,6 @@ def _check_out(what: str, out: TruncatedUnrollOut) -> None:
     check_scalar(f"{what}: is_done", out.is_done, "bool", "compare the counter with the episode's length")
     check_scalar(f"{what}: mask", out.mask, "bool", "False marks a step that only resets, True any other")
     check_scalar(f"{what}: iteration", out.iteration, "integer", "count the episode's steps")
-    check_arrays(f"{what}: task_param", out.task_param, "return () if there is nothing to report")
+    check_arrays(f"{what}: task_param", out.task_param, "return () if the system has none")
     if out.episode_length is not None:
         check_scalar(f"{what}: episode_length", out.episode_length, "integer", "or None if unknown")

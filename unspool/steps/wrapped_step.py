@@ -9,11 +9,7 @@ from unspool.types import Batch, OuterState, PRNGKey, Theta
 
 @dataclasses.dataclass(frozen=True)
 class WrappedStep(VectorizedStep):
-    """A step with the data, episodes and initial theta of `step`; a subclass defines the step itself.
-
-    Attributes:
-        step: the wrapped step.
-    """
+    """A step with the data, episodes and initial theta of `step`; a subclass defines the step itself."""
 
     step: VectorizedStep
 

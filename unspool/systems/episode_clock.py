@@ -27,30 +27,38 @@ class EpisodeClock(NamedTuple):
     length: Int[Array, ""] | None
 
 
-def first_clock(episode_length: int | None, stagger: int, key: PRNGKey) -> EpisodeClock:
-    """Return the clock at the start of the first episode. Consumes `key`.
+def check(system: Any) -> None:
+    """Check the `episode_length` and `stagger` of a system.
 
-    Args:
-        episode_length: the length of all episodes; None if they never end.
-        stagger: if not 0, the first episode is shortened to a random multiple of this, so that unrolls are at
-            different steps of their episodes.
-        key: for the random multiple.
+    The first episode of a system with a `stagger` is shortened to a random multiple of it, so that unrolls
+    are at different steps of their episodes. Episodes of length None never end.
     """
-    clock = _restarted(episode_length)
-    if episode_length is None or not stagger:
+    length, stagger = system.episode_length, system.stagger
+    check_whole_number(system, "stagger", at_least=0)
+    if length is not None:
+        check_whole_number(system, "episode_length")
+    elif stagger:
+        raise refusal(system, "stagger", "episodes that never end cannot be staggered; give episode_length")
+    if stagger and length % stagger:
+        raise refusal(system, "stagger", f"episode_length={length} must be a multiple of stagger")
+
+
+def first(system: Any, key: PRNGKey) -> EpisodeClock:
+    """Return the clock at the start of a system's first episode. Consumes `key`."""
+    clock = _restarted(system)
+    if system.episode_length is None or not system.stagger:
         return clock
-    length = stagger * jax.random.randint(key, (), 1, episode_length // stagger + 1, jnp.int32)
-    return clock._replace(length=length)
+    multiple = jax.random.randint(key, (), 1, system.episode_length // system.stagger + 1, jnp.int32)
+    return clock._replace(length=system.stagger * multiple)
 
 
-def next_clock(clock: EpisodeClock, episode_length: int | None) -> tuple[EpisodeClock, Scalar]:
+def after_step(system: Any, clock: EpisodeClock) -> tuple[EpisodeClock, Scalar]:
     """Return the clock after one step, reset if the episode has ended, and whether it has ended."""
     moved = clock._replace(step=clock.step + 1)
     if clock.length is None:
         return moved, jnp.zeros((), bool)
     is_done = moved.step >= clock.length
-    restarted = _restarted(episode_length)
-    return jax.tree.map(lambda new, old: jnp.where(is_done, new, old), restarted, moved), is_done
+    return jax.tree.map(lambda new, old: jnp.where(is_done, new, old), _restarted(system), moved), is_done
 
 
 def step_out(
@@ -68,27 +76,13 @@ def step_out(
     )
 
 
-def episodes_of(episode_length: int | None, loss_fraction: float = 1.0) -> EpisodesInExpectation:
-    """Return the expected properties of the episodes, ignoring the first, staggered ones."""
-    return EpisodesInExpectation(None if episode_length is None else float(episode_length), loss_fraction)
+def expected(system: Any, loss_fraction: float = 1.0) -> EpisodesInExpectation:
+    """Return the expected properties of a system's episodes, ignoring the first, staggered ones."""
+    length = system.episode_length
+    return EpisodesInExpectation(None if length is None else float(length), loss_fraction)
 
 
-def check_episodes(system: Any) -> None:
-    """Check the `episode_length` and `stagger` of a system.
-
-    Raises:
-        ValueError: names the class, the argument, the value and the rule.
-    """
-    length, stagger = system.episode_length, system.stagger
-    check_whole_number(system, "stagger", at_least=0)
-    if length is not None:
-        check_whole_number(system, "episode_length")
-    elif stagger:
-        raise refusal(system, "stagger", "episodes that never end cannot be staggered; give episode_length")
-    if stagger and length % stagger:
-        raise refusal(system, "stagger", f"episode_length={length} must be a multiple of stagger")
-
-
-def _restarted(episode_length: int | None) -> EpisodeClock:
-    length = None if episode_length is None else jnp.full((), episode_length, jnp.int32)
+def _restarted(system: Any) -> EpisodeClock:
+    length = system.episode_length
+    length = None if length is None else jnp.full((), length, jnp.int32)
     return EpisodeClock(jnp.zeros((), jnp.int32), length)

@@ -13,30 +13,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from unspool.config.arguments import check_finite, check_whole_number, refusal
-from unspool.outer_trainers.truncated_step import (
-    EpisodesInExpectation,
-    OuterState,
-    TruncatedStep,
-    TruncatedUnrollOut,
-)
-from unspool.systems.episode_clock import (
-    EpisodeClock,
-    check_episodes,
-    episodes_of,
-    first_clock,
-    next_clock,
-    step_out,
-)
-from unspool.types import Batch, PRNGKey, Scalar, Theta
+from unspool.outer_trainers.truncated_step import EpisodesInExpectation, TruncatedStep, TruncatedUnrollOut
+from unspool.systems import episode_clock
+from unspool.systems.episode_clock import EpisodeClock
+from unspool.types import Batch, OuterState, PRNGKey, Scalar, Theta
 
 
 class InfluenceBalancingState(NamedTuple):
-    """The state of an unroll.
-
-    Attributes:
-        units: `[num_units]`.
-        clock: the position in the episode.
-    """
+    """The values of the units `[num_units]`, and the position in the episode."""
 
     units: Float[Array, " units"]
     clock: EpisodeClock
@@ -76,12 +60,10 @@ class InfluenceBalancing(TruncatedStep):
     stagger: int = 0
 
     def __post_init__(self) -> None:
-        check_whole_number(self, "num_units")
+        check_whole_number(self, "num_units", "loss_every")
         check_whole_number(self, "num_positive", at_least=0)
-        check_whole_number(self, "loss_every")
-        check_finite(self, "initial_unit")
-        check_finite(self, "initial_drive")
-        check_episodes(self)
+        check_finite(self, "initial_unit", "initial_drive")
+        episode_clock.check(self)
         if self.num_positive > self.num_units:
             raise refusal(self, "num_positive", f"there are no more than num_units={self.num_units} units")
         # An episode must end with a loss, because a masked last step would be taken for a reset.
@@ -96,13 +78,11 @@ class InfluenceBalancing(TruncatedStep):
 
     def episodes(self, outer_state: OuterState) -> EpisodesInExpectation:
         del outer_state
-        return episodes_of(self.episode_length, 1 / self.loss_every)
+        return episode_clock.expected(self, 1 / self.loss_every)
 
     def init_step_state(self, theta: Theta, outer_state: OuterState, key: PRNGKey) -> InfluenceBalancingState:
         del theta, outer_state
-        return InfluenceBalancingState(
-            self._initial_units(), first_clock(self.episode_length, self.stagger, key)
-        )
+        return InfluenceBalancingState(self._initial_units(), episode_clock.first(self, key))
 
     def unroll_step(
         self,
@@ -115,10 +95,10 @@ class InfluenceBalancing(TruncatedStep):
         del key, data, outer_state
         clock = unroll_state.clock
         units = self.moved(theta, unroll_state.units)
-        following, is_done = next_clock(clock, self.episode_length)
+        following, is_done = episode_clock.after_step(self, clock)
         next_units = jnp.where(is_done, self._initial_units(), units)
         has_loss = (clock.step + 1) % self.loss_every == 0
-        out = step_out(self.loss(units), is_done, clock, has_loss)
+        out = episode_clock.step_out(self.loss(units), is_done, clock, has_loss)
         return InfluenceBalancingState(next_units, following), out
 
     def moved(self, theta: Theta, units: Float[Array, " units"]) -> Float[Array, " units"]:

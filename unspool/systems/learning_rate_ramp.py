@@ -12,32 +12,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from unspool.outer_trainers.truncated_step import (
-    EpisodesInExpectation,
-    OuterState,
-    TruncatedStep,
-    TruncatedUnrollOut,
-)
-from unspool.systems.episode_clock import (
-    EpisodeClock,
-    check_episodes,
-    episodes_of,
-    first_clock,
-    next_clock,
-    step_out,
-)
-from unspool.types import Batch, PRNGKey, Scalar, Theta
+from unspool.outer_trainers.truncated_step import EpisodesInExpectation, TruncatedStep, TruncatedUnrollOut
+from unspool.systems import episode_clock
+from unspool.systems.episode_clock import EpisodeClock
+from unspool.types import Batch, OuterState, PRNGKey, Scalar, Theta
 
 _INITIAL_POINT = (1.0, 1.0)
 
 
 class LearningRateRampState(NamedTuple):
-    """The state of an unroll.
-
-    Attributes:
-        point: `[2]`, the inner parameters.
-        clock: the position in the episode.
-    """
+    """The inner parameters `[2]`, and the position in the episode."""
 
     point: Float[Array, "2"]
     clock: EpisodeClock
@@ -59,7 +43,7 @@ class LearningRateRamp(TruncatedStep):
     stagger: int = 0
 
     def __post_init__(self) -> None:
-        check_episodes(self)
+        episode_clock.check(self)
 
     def outer_init(self, key: PRNGKey) -> Theta:
         del key
@@ -67,13 +51,11 @@ class LearningRateRamp(TruncatedStep):
 
     def episodes(self, outer_state: OuterState) -> EpisodesInExpectation:
         del outer_state
-        return episodes_of(self.episode_length)
+        return episode_clock.expected(self)
 
     def init_step_state(self, theta: Theta, outer_state: OuterState, key: PRNGKey) -> LearningRateRampState:
         del theta, outer_state
-        return LearningRateRampState(
-            jnp.asarray(_INITIAL_POINT, jnp.float32), first_clock(self.episode_length, self.stagger, key)
-        )
+        return LearningRateRampState(jnp.asarray(_INITIAL_POINT, jnp.float32), episode_clock.first(self, key))
 
     def unroll_step(
         self,
@@ -88,9 +70,11 @@ class LearningRateRamp(TruncatedStep):
         progress = clock.step / self.episode_length
         learning_rate = (1 - progress) * jnp.exp(theta["log_start"]) + progress * jnp.exp(theta["log_end"])
         moved = point - learning_rate * jax.grad(height)(point)
-        following, is_done = next_clock(clock, self.episode_length)
+        following, is_done = episode_clock.after_step(self, clock)
         next_point = jnp.where(is_done, jnp.asarray(_INITIAL_POINT, jnp.float32), moved)
-        return LearningRateRampState(next_point, following), step_out(height(moved), is_done, clock)
+        return LearningRateRampState(next_point, following), episode_clock.step_out(
+            height(moved), is_done, clock
+        )
 
 
 def height(point: Float[Array, "2"]) -> Scalar:

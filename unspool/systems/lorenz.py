@@ -15,21 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Array, Float
 
-from unspool.outer_trainers.truncated_step import (
-    EpisodesInExpectation,
-    OuterState,
-    TruncatedStep,
-    TruncatedUnrollOut,
-)
-from unspool.systems.episode_clock import (
-    EpisodeClock,
-    check_episodes,
-    episodes_of,
-    first_clock,
-    next_clock,
-    step_out,
-)
-from unspool.types import Batch, PRNGKey, Theta
+from unspool.outer_trainers.truncated_step import EpisodesInExpectation, TruncatedStep, TruncatedUnrollOut
+from unspool.systems import episode_clock
+from unspool.systems.episode_clock import EpisodeClock
+from unspool.types import Batch, OuterState, PRNGKey, Theta
 
 _B = 8 / 3
 _TIME_STEP = 0.005
@@ -39,12 +28,7 @@ _FIRST_LOG_A, _FIRST_LOG_R = 3.116, 3.7
 
 
 class LorenzState(NamedTuple):
-    """The state of an unroll.
-
-    Attributes:
-        position: `[3]`, x, y and z.
-        clock: the position in the episode.
-    """
+    """The coordinates x, y and z `[3]`, and the position in the episode."""
 
     position: Float[Array, "3"]
     clock: EpisodeClock
@@ -67,7 +51,7 @@ class LorenzFit(TruncatedStep):
     stagger: int = 0
 
     def __post_init__(self) -> None:
-        check_episodes(self)
+        episode_clock.check(self)
 
     def outer_init(self, key: PRNGKey) -> Theta:
         del key
@@ -79,13 +63,11 @@ class LorenzFit(TruncatedStep):
 
     def episodes(self, outer_state: OuterState) -> EpisodesInExpectation:
         del outer_state
-        return episodes_of(self.episode_length)
+        return episode_clock.expected(self)
 
     def init_step_state(self, theta: Theta, outer_state: OuterState, key: PRNGKey) -> LorenzState:
         del theta, outer_state
-        return LorenzState(
-            jnp.asarray(_INITIAL_POSITION, jnp.float32), first_clock(self.episode_length, self.stagger, key)
-        )
+        return LorenzState(jnp.asarray(_INITIAL_POSITION, jnp.float32), episode_clock.first(self, key))
 
     def unroll_step(
         self, theta: Theta, unroll_state: LorenzState, key: PRNGKey, data: Batch, outer_state: OuterState
@@ -97,9 +79,9 @@ class LorenzFit(TruncatedStep):
         velocity = jnp.stack([a * (y - x), x * (r - z) - y, x * y - _B * z])
         moved = position + _TIME_STEP * velocity
         loss = (moved[2] - jnp.asarray(_true_z(self.episode_length))[clock.step]) ** 2
-        following, is_done = next_clock(clock, self.episode_length)
+        following, is_done = episode_clock.after_step(self, clock)
         next_position = jnp.where(is_done, jnp.asarray(_INITIAL_POSITION, jnp.float32), moved)
-        return LorenzState(next_position, following), step_out(loss, is_done, clock)
+        return LorenzState(next_position, following), episode_clock.step_out(loss, is_done, clock)
 
 
 @functools.cache

@@ -16,21 +16,10 @@ import jax.numpy as jnp
 
 from unspool.config.arguments import check_choice, check_whole_number
 from unspool.lazy_cond import lazy_cond
-from unspool.outer_trainers.truncated_step import (
-    EpisodesInExpectation,
-    OuterState,
-    TruncatedStep,
-    TruncatedUnrollOut,
-)
-from unspool.systems.episode_clock import (
-    EpisodeClock,
-    check_episodes,
-    episodes_of,
-    first_clock,
-    next_clock,
-    step_out,
-)
-from unspool.types import Batch, PRNGKey, Scalar, Theta
+from unspool.outer_trainers.truncated_step import EpisodesInExpectation, TruncatedStep, TruncatedUnrollOut
+from unspool.systems import episode_clock
+from unspool.systems.episode_clock import EpisodeClock
+from unspool.types import Batch, OuterState, PRNGKey, Scalar, Theta
 
 Cost = Literal["smooth", "sparse"]
 """The cost of a step. smooth: `(1 - cos(angle)) / 2`, plus small terms for speed and torque. sparse: 0 if the
@@ -45,13 +34,7 @@ _UPRIGHT_COSINE = 0.95
 
 
 class PendulumState(NamedTuple):
-    """The state of an unroll.
-
-    Attributes:
-        angle: `[]`, 0 is upright.
-        speed: `[]`, the angular speed.
-        clock: the position in the episode.
-    """
+    """The angle `[]` (0 is upright), the angular speed `[]`, and the position in the episode."""
 
     angle: Scalar
     speed: Scalar
@@ -82,7 +65,7 @@ class PendulumSwingUp(TruncatedStep):
     def __post_init__(self) -> None:
         check_whole_number(self, "hidden_size")
         check_choice(self, "cost", get_args(Cost))
-        check_episodes(self)
+        episode_clock.check(self)
 
     def outer_init(self, key: PRNGKey) -> Theta:
         hidden_key, out_key = jax.random.split(key)
@@ -100,13 +83,13 @@ class PendulumSwingUp(TruncatedStep):
 
     def episodes(self, outer_state: OuterState) -> EpisodesInExpectation:
         del outer_state
-        return episodes_of(self.episode_length)
+        return episode_clock.expected(self)
 
     def init_step_state(self, theta: Theta, outer_state: OuterState, key: PRNGKey) -> PendulumState:
         del theta, outer_state
         start_key, clock_key = jax.random.split(key)
         angle, speed = _start(start_key)
-        return PendulumState(angle, speed, first_clock(self.episode_length, self.stagger, clock_key))
+        return PendulumState(angle, speed, episode_clock.first(self, clock_key))
 
     def unroll_step(
         self, theta: Theta, unroll_state: PendulumState, key: PRNGKey, data: Batch, outer_state: OuterState
@@ -116,9 +99,9 @@ class PendulumSwingUp(TruncatedStep):
         torque = _MAX_TORQUE * jnp.tanh(policy(theta, angle, speed))
         speed = speed + _TIME_STEP * (1.5 * _GRAVITY * jnp.sin(angle) + 3 * torque)
         angle = angle + _TIME_STEP * speed
-        following, is_done = next_clock(clock, self.episode_length)
+        following, is_done = episode_clock.after_step(self, clock)
         angle_and_speed = lazy_cond(is_done, lambda: _start(key), (angle, speed))
-        out = step_out(self._loss(angle, speed, torque), is_done, clock)
+        out = episode_clock.step_out(self._loss(angle, speed, torque), is_done, clock)
         return PendulumState(*angle_and_speed, following), out
 
     def _loss(self, angle: Scalar, speed: Scalar, torque: Scalar) -> Scalar:

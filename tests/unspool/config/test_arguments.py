@@ -45,7 +45,7 @@ def test_whole_numbers_of_python_and_of_numpy_are_accepted(value: Any) -> None:
 )
 def test_other_values_than_whole_numbers_are_rejected(value: Any, at_least: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        arguments.check_whole_number(Owner(value), "field", at_least)
+        arguments.check_whole_number(Owner(value), "field", at_least=at_least)
 
 
 @pytest.mark.parametrize("check", ROUNDED_UP)

@@ -154,7 +154,7 @@ class Loud:
 
 def test_what_cannot_be_what_is_wanted_is_not_even_called() -> None:
     problems = problems_of({"type": f"{__name__}:Loud"}, LearnedOptimizer)
-    assert "is a Loud; wanted is a table whose `type` is a LearnedOptimizer" in problems["part.type"]
+    assert "is a Loud; expected a table whose `type` is a LearnedOptimizer" in problems["part.type"]
 
 
 def test_an_unknown_type_does_not_hide_what_is_wrong_inside_it() -> None:

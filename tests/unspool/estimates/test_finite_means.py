@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unspool.estimates.finite_means import all_finite, pairwise_sum, stays_finite, weighted_mean
+from unspool.estimates.finite_means import all_finite, pairwise_sum, stays_finite, weighted_means
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
@@ -22,7 +22,9 @@ def test_a_pairwise_sum_adds_halves_and_not_one_term_after_the_other() -> None:
 
 def mean(values: list[float], weights: list[float]) -> float:
     leaves, given = ([jnp.float32(one) for one in row] for row in (values, weights))
-    return float(weighted_mean(leaves, given, jnp.float32(sum(weights))))
+    average, total = weighted_means(leaves, given)
+    assert float(total) == sum(weights)
+    return float(average)
 
 
 def test_a_weighted_mean_is_that_of_numpy() -> None:
@@ -41,7 +43,7 @@ def test_a_mean_without_weight_is_zero() -> None:
 
 def test_leaves_of_any_shape_have_their_means_elementwise() -> None:
     leaves = [jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 6.0]])]
-    found = weighted_mean(leaves, [jnp.float32(1), jnp.float32(3)], jnp.float32(4))
+    found, _ = weighted_means(leaves, [jnp.float32(1), jnp.float32(3)])
     np.testing.assert_allclose(found, [[2.5, 5.0]])
 
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from unspool.estimates.whole_episodes import steps_of_whole_episodes
 from unspool.learned_optimizers.base import LearnableSGD
 from unspool.outer_trainers.full_es import FullES
 from unspool.outer_trainers.full_grad import FullGrad
@@ -55,9 +54,9 @@ def test_a_number_in_place_of_a_schedule_is_rejected_with_an_example(estimator: 
 
 @every_estimator
 def test_streamed_data_is_fetched_for_a_length_that_is_known(estimator: Any) -> None:
-    assert steps_of_whole_episodes(estimator(SYSTEM, ConstantTruncationSchedule(17))) == 17
+    assert estimator(SYSTEM, ConstantTruncationSchedule(17)).constant_length() == 17
     with pytest.raises(ValueError, match="needs a ConstantTruncationSchedule"):
-        steps_of_whole_episodes(estimator(SYSTEM, LogUniformLengthSchedule(5, 20)))
+        estimator(SYSTEM, LogUniformLengthSchedule(5, 20)).constant_length()
 
 
 @pytest.mark.parametrize(("length", "steps"), [(17, 15), (3, 5), (20, 20)])

@@ -190,7 +190,7 @@ class UnhashableSystem(InfluenceBalancing):
     [
         (
             lambda: lopt_step(trunc_sched="constant"),
-            r"trunc_sched='constant'\): .* Constant\w+\(total_length\)",
+            r"trunc_sched='constant'\): .* Constant\w+\(100\)",
         ),
         (lambda: lopt_step(trunc_sched=10), r"trunc_sched=10\): it must be an instance of Trunc"),
         (

@@ -48,5 +48,5 @@ def test_the_std_cancels_out() -> None:
 
 
 def test_a_bound_on_the_worse_side_is_rejected() -> None:
-    with pytest.raises(ValueError, match="it has no worse side; choose 'mask' or 'fail'"):
+    with pytest.raises(ValueError, match="derivatives have no worse side; choose 'mask' or 'fail'"):
         DODGE(STEP, WINDOW, divergence="clip", clip_loss_diff=1.0)

@@ -252,4 +252,3 @@ def test_an_estimate_counts_the_steps_it_cost() -> None:
     # Ten steps of three tasks, of which each resets once (episodes of seven), for both members of a pair.
     assert int(estimate.info.inner_steps) == 2 * 3 * 9
     assert float(estimate.weight) == 3  # tasks
-    assert int(estimate.info.finished_tasks) == 3

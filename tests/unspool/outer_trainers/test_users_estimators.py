@@ -68,7 +68,7 @@ def test_a_lane_has_arrays_where_it_gave_numbers() -> None:
     estimate = lanes.estimate_lane(estimator, weights, lanes.init_lane(estimator, weights, 0, 0), 0, 0, 1)
     assert (shape.shape, shape.dtype) == (estimate.unroll_state.shape, estimate.unroll_state.dtype)
     assert (float(estimate.mean_loss), float(estimate.weight), int(estimate.info.inner_steps)) == (4, 1, 0)
-    assert float(estimate.info.task_loss[0]) == 4
+    assert float(estimate.info.inner_step_mean) == 0
 
 
 def test_several_devices_are_rejected_by_name() -> None:

@@ -96,7 +96,7 @@ def test_losses_without_a_step_take_the_part_of_their_split(meta: Any, outer: st
 
 
 def test_a_split_that_is_not_streamed_is_rejected_with_those_that_are() -> None:
-    message = r"outer_data_split='test'\): .*batches of train and outer_valid only"
+    message = r"outer_data_split='test'\): .*batches of train and outer_valid; choose"
     with pytest.raises(ValueError, match=message):
         batches(Streamed(), "outer_valid", "test").outer_of_step((1.0, 2.0))
 

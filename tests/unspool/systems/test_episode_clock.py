@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from tests.unspool.systems.examples import SYSTEMS
-from unspool.systems.episode_clock import check_episodes, first_clock, next_clock, step_out
+from unspool.systems import episode_clock
 
 KEY = jax.random.PRNGKey(0)
 
@@ -40,9 +40,10 @@ def clocks(
     length: int | None, stagger: int, key: jax.Array, steps: int
 ) -> list[tuple[int, int | None, bool]]:
     """Step and length after each of several steps, and whether the step ended an episode."""
-    clock, found = first_clock(length, stagger, key), []
+    system = Lengths(length, stagger)
+    clock, found = episode_clock.first(system, key), []
     for _ in range(steps):
-        clock, is_done = next_clock(clock, length)
+        clock, is_done = episode_clock.after_step(system, clock)
         found.append((int(clock.step), None if clock.length is None else int(clock.length), bool(is_done)))
     return found
 
@@ -58,7 +59,7 @@ def test_a_clock_without_a_length_counts_on() -> None:
 def test_a_staggered_first_episode_ends_at_a_multiple_and_later_ones_do_not() -> None:
     first_lengths = set()
     for key in jax.random.split(KEY, 16):
-        length = int(first_clock(6, 2, key).length)
+        length = int(episode_clock.first(Lengths(6, 2), key).length)
         first_lengths.add(length)
         ends = [index + 1 for index, (_, _, is_done) in enumerate(clocks(6, 2, key, length + 6)) if is_done]
         assert ends == [length, length + 6]
@@ -66,9 +67,11 @@ def test_a_staggered_first_episode_ends_at_a_multiple_and_later_ones_do_not() ->
 
 
 def test_a_masked_step_reports_no_loss_and_counts() -> None:
-    clock = first_clock(3, 0, KEY)
+    clock = episode_clock.first(Lengths(3), KEY)
     done = jnp.bool_(False)
-    masked, plain = (step_out(jnp.float32(7), done, clock, mask) for mask in (jnp.bool_(False), None))
+    masked, plain = (
+        episode_clock.step_out(jnp.float32(7), done, clock, mask) for mask in (jnp.bool_(False), None)
+    )
     assert (float(masked.loss), bool(masked.mask), int(masked.iteration)) == (0.0, False, 1)
     assert (float(plain.loss), bool(plain.mask), int(plain.iteration)) == (7.0, True, 1)
     assert int(plain.episode_length) == 3
@@ -84,7 +87,7 @@ def test_a_masked_step_reports_no_loss_and_counts() -> None:
     ],
 )
 def test_lengths_that_contradict_each_other_are_rejected(lengths: Lengths, message: str) -> None:
-    check_episodes(Lengths(6, 2))
-    check_episodes(Lengths())
+    episode_clock.check(Lengths(6, 2))
+    episode_clock.check(Lengths())
     with pytest.raises(ValueError, match=message):
-        check_episodes(lengths)
+        episode_clock.check(lengths)
