@@ -98,7 +98,7 @@ def test_outer_training_on_four_devices_gives_the_theta_of_one(found: dict[str, 
 
 
 def test_tasks_that_cannot_be_divided_evenly_are_rejected_with_what_can() -> None:
-    with pytest.raises(ValueError, match=r"num_tasks=6 .* among 4 devices: take num_tasks=8, or 2 of"):
+    with pytest.raises(ValueError, match=r"num_tasks=6 .* among 4 devices: use num_tasks=8, or 2 of"):
         device_mesh.check_divisible(6, 4)
 
 
