@@ -125,7 +125,7 @@ class Admin(LockedCommands):
         try:
             return self.ask_for_stack(worker_name).result(_STACK_S)
         except TimeoutError:
-            text = f"{worker_name} did not answer within {_STACK_S:.0f} s: its process may be stopped"
+            text = f"{worker_name} did not answer within {_STACK_S:.0f} s: its process may be suspended"
             raise TimeoutError(text) from None
 
     @locked

@@ -45,7 +45,11 @@ class Liveness:
             self._stacks.record(session)
         elif state is SessionStatus.SUSPECT and session.reported is not SessionStatus.SUSPECT:
             silent = "its stream broke" if session.stream is None else "no heartbeat"
-            report("warning", "worker_suspect", f"{session.name}: {silent}; it keeps its lanes for now")
+            report(
+                "warning",
+                "worker_suspect",
+                f"{session.name}: {silent}; it keeps its lanes until its lease ends",
+            )
         elif state is SessionStatus.ACTIVE and session.reported in _NOT_WORKING:
             report("info", "worker_back", session.name)
         session.reported = session.state(now_s, heartbeat_s)

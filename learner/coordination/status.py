@@ -70,7 +70,7 @@ def waiting_for(run: Run) -> str:
             return "a resume command"
         case RunState.WAITING_FOR_WORKERS:
             here = len(run.sessions)
-            return f"a worker ({here} known, {run.scale.workers} wanted)"
+            return f"a worker ({here} joined, {run.scale.workers} requested)"
     if run.applying:
         return "the outer update"
     if run.blocked:

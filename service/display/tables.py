@@ -136,7 +136,7 @@ def idle_workers(workers: int, lanes: int) -> str:
     """Return a warning about workers without lanes; empty if there are none."""
     if workers <= lanes:
         return ""
-    idle = f"{workers - lanes} of {workers} workers will idle"
+    idle = f"{workers - lanes} of {workers} workers will be idle"
     return f"{idle}: there are only {lanes} lanes (aggregation.lanes)"
 
 

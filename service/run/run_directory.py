@@ -187,7 +187,7 @@ def find_run(run: str | None) -> RunDirectory:
     if found is not None:
         return found
     remedy = did_you_mean(run, [found.name for found in known])
-    raise RunNotFoundError(f"{run} is no run: neither it nor {RUNS / run} has a config.toml ({remedy})")
+    raise RunNotFoundError(f"{run} is not a run: neither it nor {RUNS / run} has a config.toml ({remedy})")
 
 
 def run_called(path: Path) -> RunDirectory | None:

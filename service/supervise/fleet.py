@@ -103,7 +103,7 @@ class Fleet:
         if slot.is_running:
             return self._placement.states.get(name, ("starting", age_s))
         if slot.budget.problem:
-            return f"given up; {slot.budget.last_end}", age_s
+            return f"not restarted; {slot.budget.last_end}", age_s
         left_s = max(0.0, slot.budget.start_after - self._clock())
         return f"ended, restarts in {left_s:.0f} s; {slot.budget.last_end or 'drained'}", age_s
 

@@ -177,7 +177,9 @@ class Supervisor:
             return
         self._fleet.reconcile(status)
         if self._fleet.has_given_up and not status.workers and self._failure is None:
-            self._failure = FailedError("no worker is left:\n" + "\n".join(self.problems))
+            self._failure = FailedError(
+                "all workers have failed, and none is restarted:\n" + "\n".join(self.problems)
+            )
             self.ask_to_stop(2)
 
     def _notice_restart(self) -> None:

@@ -8,7 +8,15 @@ table of its own, `truncated_step`.
 from collections.abc import Mapping
 from typing import Any
 
-from unspool.config.components import Table, called, checked, component_type, name_of, nested_problems
+from unspool.config.components import (
+    Table,
+    called,
+    checked,
+    checked_kind,
+    component_type,
+    name_of,
+    nested_problems,
+)
 from unspool.config.config_error import ConfigError, Problem
 from unspool.config.toml_values import Parameter, as_toml, parameters
 from unspool.learned_optimizers.base import LearnedOptimizer
@@ -34,7 +42,8 @@ def build_estimator(table: Any, key: str, learned_optimizer: LearnedOptimizer | 
     arguments = {name: value for name, value in table.items() if name != "type"}
     if own.pop("truncated_step", None) is None:  # a user-defined estimator, which needs no step
         values = checked(arguments, own, key, name_of(estimator_type))
-        users: GradientEstimator = called(estimator_type, values, arguments, key)
+        made = called(estimator_type, values, arguments, key)
+        users: GradientEstimator = checked_kind(made, table, key, GradientEstimator)
         return users
     of_step = _GIVEN_STEP if "truncated_step" in table else _learned_optimizer_parameters(own)
     values = checked(arguments, {**of_step, **own}, key, name_of(estimator_type))

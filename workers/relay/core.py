@@ -208,7 +208,9 @@ class RelayCore(SessionHost):
             worker = self._state.workers.get(request.session_id)
             if worker is not None:
                 level = "error" if request.unfit else "info"
-                self._state.session_state.log(level, f"{worker.name} leaves its relay: {request.reason}")
+                self._state.session_state.log(
+                    level, f"{worker.name} disconnected from its relay: {request.reason}"
+                )
                 self._close(worker, learner_pb2.Goodbye.DRAINED, request.reason)
 
     # Messages of workers.
@@ -317,7 +319,7 @@ class RelayCore(SessionHost):
 
     def _unburden(self, worker: RelayedWorker) -> None:
         worker.stuck_at = worker.heartbeat.progress
-        text = f"{worker.name} hangs behind its relay, for {worker.heartbeat.phase_age_s:.0f} s"
+        text = f"{worker.name} has not progressed behind its relay for {worker.heartbeat.phase_age_s:.0f} s"
         self._state.session_state.log("warning", text)
         self._leasing.give_back_all_of(worker, text)
         worker.send(learner_pb2.LearnerMessage(stack_request=learner_pb2.StackRequest()))

@@ -268,7 +268,7 @@ class SessionState:
 
     def _command(self, command: Command) -> None:
         if len(self._commands) >= _MAX_COMMANDS:
-            raise TooManyCommandsError(f"{_MAX_COMMANDS} commands of the learner wait for the worker")
+            raise TooManyCommandsError(f"{_MAX_COMMANDS} commands of the learner are queued for the worker")
         self._commands.append(command)
 
     def _new_transfer(self) -> int:

@@ -101,7 +101,7 @@ def idle_worker(core: WatchedCore) -> None:
 @pytest.mark.parametrize(
     ("situation", "text"),
     [
-        (no_workers, "a worker (0 known, 2 wanted)"),
+        (no_workers, "a worker (0 joined, 2 requested)"),
         (two_lanes_missing, "2 of 4 lanes: lane 1 on w0 (computing), lane 3 free"),
         (batch_complete, "the outer update"),
         (paused, "a resume command"),

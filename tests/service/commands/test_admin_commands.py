@@ -66,7 +66,7 @@ def test_workers_beyond_the_lanes_are_said_to_idle(
     admin.answer.lanes.extend(LaneStatus(lane=lane) for lane in range(3))
     assert run_command(["scale", "run", "5"]) == ExitCode.OK
     assert capsys.readouterr().out == (
-        "workers: 2 -> 5; 2 of 5 workers will idle: there are only 3 lanes (aggregation.lanes)\n"
+        "workers: 2 -> 5; 2 of 5 workers will be idle: there are only 3 lanes (aggregation.lanes)\n"
     )
     assert run_command(["scale", "run", "3"]) == ExitCode.OK
     assert capsys.readouterr().out == "workers: 5 -> 3\n"

@@ -39,7 +39,7 @@ def test_a_run_that_is_not_there_is_named(
     name = 2 if arguments[0] == "checkpoint" else 1
     exit_code, error = reported(capsys, *arguments[:name], "nowhere", *arguments[name:])
     assert exit_code == ExitCode.NOT_FOUND
-    assert "nowhere is no run" in error
+    assert "nowhere is not a run" in error
 
 
 @pytest.mark.parametrize("arguments", [["workers"], ["lanes"], ["pause"], ["resume"], ["stop"]])

@@ -1,6 +1,7 @@
 """The program where its streams are closed, cut off, full, or lack characters, and what it says of paths."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -95,6 +96,11 @@ def test_a_full_output_is_named(run: RunDirectory) -> None:
     assert error.startswith("unspool: standard output: No space left on device (make room")
 
 
+def words_of(text: str) -> list[str]:
+    """The words of a text, however it is wrapped and framed."""
+    return re.findall(r"[A-Za-z]{2,}", text)
+
+
 @pytest.mark.parametrize(
     "environment",
     [
@@ -111,7 +117,10 @@ def test_a_terminal_without_a_character_shows_another(
     expected = program(*arguments, cwd=run.path.parent)
     exit_code, output, error = program(*arguments, cwd=run.path.parent, environment=environment)
     assert exit_code == expected[0]
-    assert len(output.splitlines()) == len(expected[1].splitlines())
+    if "--help" in arguments:
+        assert words_of(output) == words_of(expected[1])
+    else:
+        assert len(output.splitlines()) == len(expected[1].splitlines())
     assert "internal error" not in error
     if arguments[0] == "workers":
         assert "does not listen" in error

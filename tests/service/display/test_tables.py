@@ -45,5 +45,5 @@ def test_a_detached_run_is_told_with_its_page_and_the_next_commands(tmp_path: Pa
         f"  unspool status {name} --watch",
         f"  unspool events {name} --follow",
         f"  unspool stop {name}",
-        "2 of 3 workers will idle: there are only 1 lanes (aggregation.lanes)",
+        "2 of 3 workers will be idle: there are only 1 lanes (aggregation.lanes)",
     ]

@@ -389,4 +389,4 @@ def test_a_worker_without_a_session_is_listed_with_the_end_of_its_process() -> N
         "ended, restarts in 1 s; crashed: RuntimeError: the licence has expired (my_task.py:9 in loss)",
     )
     world.crash("w1", times=3)
-    assert world.fleet.absent({"w0"})[0].state.startswith("given up; crashed: ")
+    assert world.fleet.absent({"w0"})[0].state.startswith("not restarted; crashed: ")

@@ -71,6 +71,10 @@ def test_an_estimator_without_a_step_is_built_of_its_own_arguments() -> None:
     assert "num_tasks" in problems_of({"type": name, "num_tasks": 3})["e.num_tasks"]
 
 
+def test_a_component_of_another_kind_is_rejected_by_its_type() -> None:
+    assert "LearnableSGD" in problems_of({"type": "unspool.learned_optimizers.base:LearnableSGD"})["e.type"]
+
+
 @pytest.mark.parametrize(
     ("table", "key", "words"),
     [

@@ -16,14 +16,19 @@ MARK = f"unspool-test-{os.getpid()}"
 
 def popen(code: str, *arguments: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], stdin=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-c", code, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
     )
 
 
 @pytest.fixture
 def waiting() -> Iterator["subprocess.Popen[bytes]"]:
-    """A process that ends when its input does."""
-    with popen("import sys; sys.stdin.read()", MARK) as process:
+    """A process that runs its program and ends when its input does."""
+    with popen("import sys; print(flush=True); sys.stdin.read()", MARK) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # before that, its command line may still be that of this process
         yield process
         process.kill()
 
