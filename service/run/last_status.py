@@ -36,7 +36,7 @@ def advice(run: RunDirectory) -> str:
     if status is None or status.state not in ENDED:
         if is_supervised(run):
             return "its supervisor is starting it; try again in a moment"
-        return f"its learner does not run; to resume it: {again}"
+        return f"it is down; to resume it: {again}"
     ended = f"it has ended, {status.state.lower()} at step {status.outer_step}/{status.outer_steps}"
     if status.outer_step >= status.outer_steps:
         again += f" --set outer_steps={2 * status.outer_steps}"

@@ -86,7 +86,7 @@ def test_a_checkpoint_of_an_ended_run_is_not_saved_but_it_is_said_why(
 
 def test_a_learner_that_was_killed_is_down(capsys: pytest.CaptureFixture[str], run: RunDirectory) -> None:
     leave_behind(run, "STOPPED", 7, term=0)  # of the life before the one that was killed
-    assert "its learner does not run; to resume it: unspool launch" in error_of(capsys, ["stop"], run)
+    assert "it is down; to resume it: unspool launch" in error_of(capsys, ["stop"], run)
 
 
 def test_nothing_is_to_be_launched_while_a_supervisor_restarts_the_learner(
