@@ -11,7 +11,7 @@ import re
 import statistics
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 PACKAGES = ("unspool", "learner", "workers", "service", "protos")
@@ -152,8 +152,10 @@ def files_naming(root: Path, pattern: str) -> list[str]:
     ]
 
 
-def measured(root: Path, modules: Sequence[Module], tests: Sequence[Module]) -> dict[str, str]:
-    """The rows of the table: names and figures."""
+def measured(
+    modules: Sequence[Module], tests: Sequence[Module], named: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
+    """The rows of the table: names and figures; `named` has the files that name each recipe's example."""
     library = [module for module in modules if module.path.parts[0] == LIBRARY]
     lines = sum(module.lines for module in modules)
     tests_lines = sum(module.lines for module in tests)
@@ -178,8 +180,8 @@ def measured(root: Path, modules: Sequence[Module], tests: Sequence[Module]) -> 
         "depth of inheritance": f"{max(depths_of_classes(modules).values())}",
         f"lines of tests for each line (target {TEST_RATIO:.2f})": f"{tests_lines / lines:.2f}",
     }
-    for what, (name, limit) in EXAMPLES_OF_RECIPES.items():
-        figures[f"files that name {what}, at most {limit}"] = f"{len(files_naming(root, name))}"
+    for what, files in named.items():
+        figures[f"files that name {what}, at most {EXAMPLES_OF_RECIPES[what][1]}"] = f"{len(files)}"
     return figures
 
 
@@ -190,7 +192,7 @@ def share_of_any(modules: Sequence[Module]) -> float:
     return sum(annotation in aliases for annotation in given) / len(given)
 
 
-def broken_rules(root: Path, modules: Sequence[Module]) -> list[str]:
+def broken_rules(modules: Sequence[Module], named: Mapping[str, Sequence[str]]) -> list[str]:
     """Descriptions of violated rules, with place, figure and limit."""
     long = [module for module in modules if module.lines > MAX_FILE_LINES]
     deep = {name: depth for name, depth in depths_of_classes(modules).items() if depth > MAX_DEPTH}
@@ -204,9 +206,9 @@ def broken_rules(root: Path, modules: Sequence[Module]) -> list[str]:
     ]
     broken += [f"class {twice} is defined twice: rename one" for twice in class_names_defined_twice(modules)]
     broken += [f"folder {one}: at most {MAX_FOLDER_FILES}; divide it" for one in crowded_folders(modules)]
-    for what, (name, limit) in EXAMPLES_OF_RECIPES.items():
-        if len(named := files_naming(root, name)) > limit:
-            broken.append(f"{what} is named in {len(named)} files, at most {limit}: {', '.join(named)}")
+    for what, files in named.items():
+        if len(files) > (limit := EXAMPLES_OF_RECIPES[what][1]):
+            broken.append(f"{what} is named in {len(files)} files, at most {limit}: {', '.join(files)}")
     if share > MAX_ANY_SHARE:
         broken.append(f"{share:.1%} of the library's annotations are Any, at most {MAX_ANY_SHARE:.0%}")
     return broken
@@ -215,10 +217,11 @@ def broken_rules(root: Path, modules: Sequence[Module]) -> list[str]:
 def main(root: Path) -> int:
     """Print the table and the violated rules."""
     modules, tests = modules_of(root, PACKAGES), modules_of(root, ["tests"])
-    table = measured(root, modules, tests)
+    named = {what: files_naming(root, pattern) for what, (pattern, _) in EXAMPLES_OF_RECIPES.items()}
+    table = measured(modules, tests, named)
     width = max(map(len, table))
     sys.stdout.writelines(f"{what:<{width}}  {figure:>14}\n" for what, figure in table.items())
-    broken = broken_rules(root, modules)
+    broken = broken_rules(modules, named)
     sys.stdout.writelines(f"structure: {rule}\n" for rule in broken)
     return 1 if broken else 0
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,24 @@ def try_lock(file: IO[bytes], *, shared: bool = False) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds the lock `path`; a process releases it when it ends, however it ends."""
+    try:
+        with path.open("rb") as file:
+            return not try_lock(file, shared=True)
+    except FileNotFoundError:
+        return False
+
+
+def lock_holder(path: Path) -> tuple[int, str] | None:
+    """Return the pid and host that the last holder of a lock wrote into it, or None."""
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        return int(holder["pid"]), str(holder["host"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 class AppendFile:

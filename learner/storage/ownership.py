@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
-from learner.storage.files import try_lock, write_durably
+from learner.storage.files import lock_holder, try_lock, write_durably
 from protos.exit_codes import FencedError, RunInUseError
 
 _POLL_S: Final = 0.1
@@ -164,11 +164,8 @@ class Ownership:
             return ""
 
     def _holder(self) -> str:
-        try:
-            holder = json.loads(self._content())
-            return f"pid {holder['pid']} on {holder['host']}"
-        except (ValueError, KeyError, TypeError):
-            return "an unknown process"
+        holder = lock_holder(self._path)
+        return "an unknown process" if holder is None else f"pid {holder[0]} on {holder[1]}"
 
 
 def read_term(directory: Path) -> int:

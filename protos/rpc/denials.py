@@ -31,7 +31,7 @@ class DenialReason(enum.StrEnum):
     WRONG_HOST = "wrong_host"
     """An HTTP request whose Host header is not a loopback name."""
     BAD_NAME = "bad_name"
-    """A worker with an invalid name or fencing_token."""
+    """A worker with an invalid name or process UUID."""
     NO_ROOM = "no_room"
     EXCLUDED_HOST = "excluded_host"
     """A worker on a host that was excluded because estimates fail only there."""

@@ -43,8 +43,8 @@ def _read_checkpoint(path: Path, is_verified: bool) -> CheckpointFacts:
         return CheckpointFacts(path=str(path), problem=str(error))
     return CheckpointFacts(
         path=str(path),
-        outer_step=int(header["outer_step"]),
+        outer_step=header["outer_step"],
         theta_sha256=header["theta_sha256"],
-        elapsed_s=float(header["elapsed_s"]),
-        inner_steps=int(header["inner_steps"]),
+        elapsed_s=header["elapsed_s"],
+        inner_steps=header["inner_steps"],
     )

@@ -6,10 +6,11 @@ from typing import Final
 
 from google.protobuf import json_format
 
+from learner.storage.files import is_locked
 from learner.storage.ownership import read_term
 from protos.unspool.v1.admin_pb2 import Status
 from service.config.toml_document import read_tables
-from service.run.run_directory import RunDirectory, is_locked, with_new_names
+from service.run.run_directory import RunDirectory, with_new_names
 from service.run.supervision import is_supervised
 
 DOWN: Final = "DOWN"

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from learner.storage.files import try_lock, write_durably
+from learner.storage.files import write_durably
 from protos.exit_codes import LearnerUnreachableError, RunNotFoundError
 from protos.rpc.roles import Role
 from service.system_errors import naming
@@ -233,21 +233,3 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     """
     with naming(path):
         write_durably(path, text.encode(), writer=f"{os.getpid()}", mode=mode)
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock `path`; a process releases it when it ends, however it ends."""
-    try:
-        with path.open("rb") as file:
-            return not try_lock(file, shared=True)
-    except FileNotFoundError:
-        return False
-
-
-def lock_holder(path: Path) -> tuple[int, str] | None:
-    """Return the pid and host that the last holder of a lock wrote into it, or None."""
-    try:
-        holder = json.loads(path.read_text(encoding="utf-8"))
-        return int(holder["pid"]), str(holder["host"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

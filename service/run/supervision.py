@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final
 
-from learner.storage.files import try_lock
+from learner.storage.files import is_locked, lock_holder, try_lock
 from protos.exit_codes import RunInUseError
-from service.run.run_directory import RunDirectory, is_locked, lock_holder, write_atomically
+from service.run.run_directory import RunDirectory, write_atomically
 
 _PROBES_S: Final = 0.5
 _POLL_S: Final = 0.05

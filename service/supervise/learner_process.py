@@ -5,10 +5,11 @@ import signal
 import socket
 from typing import Final
 
+from learner.storage.files import is_locked, lock_holder
 from protos.exit_codes import ExitCode, RunInUseError, UnspoolError
 from service.run.client import connected
 from service.run.last_status import ENDED, stored_status
-from service.run.run_directory import Endpoints, RunDirectory, is_locked, lock_holder
+from service.run.run_directory import Endpoints, RunDirectory
 from service.supervise.child_process import ChildProcess, last_line
 from workers.pools.local_process import AdoptedProcess
 

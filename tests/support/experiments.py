@@ -5,6 +5,17 @@ from typing import Any, Final
 
 from service.config.toml_document import with_overrides, write_tables
 
+
+def _pes_on_quadratic(*, trunc_length: int, total_length: int) -> dict[str, Any]:
+    return {
+        "type": "TruncatedPES",
+        "trunc_length": trunc_length,
+        "num_tasks": 2,
+        "truncation_schedule": {"type": "ConstantTruncationSchedule", "total_length": total_length},
+        "task_family": {"type": "FixedDimQuadraticFamily", "dim": 3},
+    }
+
+
 QUADRATIC: Final = MappingProxyType(
     {
         "seed": 7,
@@ -12,15 +23,7 @@ QUADRATIC: Final = MappingProxyType(
         "learned_optimizer": {"type": "LearnableSGD"},
         "outer_optimizer": {"type": "sgd", "learning_rate": 0.1},
         "aggregation": {"lanes": 3},
-        "estimators": [
-            {
-                "type": "TruncatedPES",
-                "trunc_length": 10,
-                "num_tasks": 2,
-                "truncation_schedule": {"type": "ConstantTruncationSchedule", "total_length": 20},
-                "task_family": {"type": "FixedDimQuadraticFamily", "dim": 3},
-            }
-        ],
+        "estimators": [_pes_on_quadratic(trunc_length=10, total_length=20)],
     }
 )
 """Lanes of PES on a quadratic in three dimensions; an estimate takes less than a millisecond."""
@@ -32,15 +35,7 @@ TINY: Final = MappingProxyType(
         "learned_optimizer": {"type": "LearnableSGD"},
         "outer_optimizer": {"type": "adam", "learning_rate": 1e-2},
         "aggregation": {"lanes": 1},
-        "estimators": [
-            {
-                "type": "TruncatedPES",
-                "trunc_length": 2,
-                "num_tasks": 2,
-                "truncation_schedule": {"type": "ConstantTruncationSchedule", "total_length": 4},
-                "task_family": {"type": "FixedDimQuadraticFamily", "dim": 3},
-            }
-        ],
+        "estimators": [_pes_on_quadratic(trunc_length=2, total_length=4)],
         "workers": {"count": 1},
         "checkpoint": {"every": 2},
     }

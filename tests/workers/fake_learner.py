@@ -184,11 +184,21 @@ class FakeLearner:
         )
 
     def judge(
-        self, push: learner_pb2.GradientEstimatorOut, verdict: learner_pb2.Verdict, *, credits: int = 9
+        self,
+        push: learner_pb2.GradientEstimatorOut,
+        verdict: learner_pb2.Verdict,
+        *,
+        outer_step: int = 0,
+        credits: int = 9,
     ) -> None:
         self.send(
             verdict=learner_pb2.PushVerdict(
-                push_id=push.push_id, lane=push.lane, seq=push.seq, verdict=verdict, credits=credits
+                push_id=push.push_id,
+                lane=push.lane,
+                seq=push.seq,
+                verdict=verdict,
+                outer_step=outer_step,
+                credits=credits,
             )
         )
 

@@ -12,7 +12,7 @@ class RelayedLane:
     """One lane that the learner has leased to the relay.
 
     Attributes:
-        grant: the learner's grant; its fencing_token fences the lease on both sides of the relay.
+        grant: the learner's grant; its fencing token fences the lease on both sides of the relay.
         since_s: when the grant arrived, in seconds of the relay's clock.
         session_id: session of the worker that holds the lane, or None while it waits for a worker.
         seq: seq of the newest estimate received.

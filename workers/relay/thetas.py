@@ -12,7 +12,7 @@ _KEPT = 4
 
 
 class RelayThetas:
-    """Immutable bodies by term and outer step: after a restart, a outer step may have a different theta."""
+    """Immutable bodies by term and outer step: a restart may change an outer step's theta."""
 
     def __init__(self, fetch: Callable[[int], codec.Buffer], kept: int = _KEPT) -> None:
         """Fetch missing bodies with `fetch`, which must enforce its own deadline; keep the last `kept`."""
@@ -27,7 +27,7 @@ class RelayThetas:
         """Return a body. Concurrent callers for the same body wait for one fetch.
 
         Raises:
-            RefusedError: the learner no longer has that outer_step.
+            RefusedError: the learner no longer has that outer step's theta.
             UnavailableError: the learner could not be reached. The next call tries again.
         """
         key = (term, outer_step)

@@ -65,7 +65,7 @@ class Thetas:
         """Return the weights of any outer step that the learner still has.
 
         Raises:
-            RefusedError: the learner no longer has that outer_step.
+            RefusedError: the learner no longer has that outer step's theta.
             UnavailableError: the learner could not be reached.
         """
         return self._weights(self._fetch(outer_step), outer_step)

@@ -9,14 +9,6 @@ from protos.exit_codes import CheckpointError, RunNotFoundError
 from service.evaluation.trained import load_trained
 from service.run.run_directory import RunDirectory
 from tests.learner.checkpoints import make_checkpoint
-from tests.support.experiments import TINY, toml_of
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> RunDirectory:
-    run = RunDirectory(tmp_path / "run")
-    run.create(toml_of(TINY))
-    return run
 
 
 def save(run: RunDirectory, outer_step: int) -> Path:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from service.supervise import launch
 from service.supervise.launch import Backend
 from tests.service.fakes import FakeAdmin, FakeLearner
 from tests.support.clock import Clock
-from tests.support.experiments import TINY, toml_of
 
 TOO_LONG = Finding("temporary folder", "problem", "too long", "shorten it")
 
@@ -46,13 +44,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr(launch.time, "monotonic", clock)
     monkeypatch.setattr(launch.time, "sleep", clock.advance)
     return clock
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> RunDirectory:
-    run = RunDirectory(tmp_path / "run")
-    run.create(toml_of(TINY))
-    return run
 
 
 def listen(run: RunDirectory, pid: int) -> None:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from unspool.lazy_cond import lazy_cond
+from unspool.outer_trainers.gradient_estimator import GradientEstimator, GradientEstimatorOut, WorkerWeights
 from unspool.outer_trainers.truncated_step import TruncatedStep, TruncatedUnrollOut
 from unspool.types import Batch, PRNGKey, Theta
 
@@ -92,3 +93,13 @@ class LossOfStep(TruncatedStep):
         step = unroll_state + 1
         loss = self.loss(step, jnp.asarray(theta["a"]))
         return step, TruncatedUnrollOut(loss, jnp.bool_(False), (), step, jnp.bool_(True))
+
+
+def two_estimates(estimator: GradientEstimator, weights: WorkerWeights) -> list[GradientEstimatorOut]:
+    """Two estimates in a row; the second one starts where the first one stopped."""
+    state, found = estimator.init_worker_state(weights, jax.random.PRNGKey(0)), []
+    for key in jax.random.split(jax.random.PRNGKey(1), 2):
+        out, _ = estimator.compute_gradient_estimate(weights, key, state)
+        state = out.unroll_state
+        found.append(out)
+    return found

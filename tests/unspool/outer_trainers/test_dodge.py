@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.unspool.outer_trainers.systems import DECAY, LinearSystem
+from tests.unspool.outer_trainers.systems import DECAY, LinearSystem, two_estimates
 from unspool.outer_trainers.dodge import DODGE
 from unspool.outer_trainers.gradient_estimator import OuterState, WorkerWeights
 from unspool.outer_trainers.truncated_step import VectorizedTruncatedStep
@@ -20,13 +19,7 @@ ALL_DIRECTIONS: dict[str, Any] = {"pairs_per_task": 2, "orthogonal": True, "pert
 
 def estimates(**options: Any) -> list[Any]:
     """The two estimates of an episode of eight steps."""
-    estimator = DODGE(STEP, WINDOW, **options)
-    state, found = estimator.init_worker_state(WEIGHTS, jax.random.PRNGKey(0)), []
-    for key in jax.random.split(jax.random.PRNGKey(1), 2):
-        out, _ = estimator.compute_gradient_estimate(WEIGHTS, key, state)
-        state = out.unroll_state
-        found.append(out)
-    return found
+    return two_estimates(DODGE(STEP, WINDOW, **options), WEIGHTS)
 
 
 def exact_gradients() -> np.ndarray:

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.unspool.outer_trainers.systems import DECAY, LinearSystem
+from tests.unspool.outer_trainers.systems import DECAY, LinearSystem, two_estimates
 from unspool.outer_trainers.gradient_estimator import OuterState, WorkerWeights
 from unspool.outer_trainers.truncated_grad import TruncatedGrad
 from unspool.outer_trainers.truncated_step import VectorizedTruncatedStep
@@ -21,13 +20,7 @@ STEP = VectorizedTruncatedStep(LinearSystem(LENGTH), 2)
 @pytest.fixture(scope="module")
 def outs() -> list[Any]:
     """Two estimates in a row: steps 1 to 4, then step 5, the reset, and steps 1 and 2."""
-    estimator = TruncatedGrad(STEP, WINDOW)
-    state, found = estimator.init_worker_state(WEIGHTS, jax.random.PRNGKey(0)), []
-    for key in jax.random.split(jax.random.PRNGKey(1), 2):
-        out, _ = estimator.compute_gradient_estimate(WEIGHTS, key, state)
-        state = out.unroll_state
-        found.append(out)
-    return found
+    return two_estimates(TruncatedGrad(STEP, WINDOW), WEIGHTS)
 
 
 def slopes(steps: list[int]) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Pending pushes of a relay, with a session state whose stream is read by the test."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -57,6 +59,22 @@ def lanes_of(push: GradientEstimatorOut) -> list[int]:
     return [part.lane for part in push.parts]
 
 
+def relay_after_its_first_verdict(
+    sent: Sent,
+    added: Sequence[PendingPush],
+    *,
+    most_merged: int = 8,
+    word: learner_pb2.Verdict = learner_pb2.ACCEPTED,
+) -> RelayPushes:
+    """Return the pushes of a relay that has received `word` on the first, and has sent the others."""
+    pushes = RelayPushes(sent.state, SCHEMA, most_merged=most_merged)
+    for push in added:
+        pushes.add(push)
+    pushes.settle(verdict(sent.next(), word))
+    pushes.flush()
+    return pushes
+
+
 def test_without_merging_every_push_is_sent_at_once(sent):
     pushes = RelayPushes(sent.state, SCHEMA, most_merged=1)
     for lane in range(2):
@@ -65,22 +83,14 @@ def test_without_merging_every_push_is_sent_at_once(sent):
 
 
 def test_pushes_wait_for_the_first_verdict_and_are_then_merged(sent):
-    pushes = RelayPushes(sent.state, SCHEMA, most_merged=8)
-    for lane in range(4):
-        pushes.add(pending(lane))
-    pushes.settle(verdict(sent.next(), learner_pb2.ACCEPTED))
-    pushes.flush()
+    relay_after_its_first_verdict(sent, [pending(lane) for lane in range(4)])
     merged = sent.next()
     assert lanes_of(merged) == [1, 2, 3]
     np.testing.assert_array_equal(np.frombuffer(merged.grad.inline, np.float32), [2.0, 2.0])
 
 
 def test_no_more_estimates_are_merged_than_allowed(sent):
-    pushes = RelayPushes(sent.state, SCHEMA, most_merged=2)
-    for lane in range(4):
-        pushes.add(pending(lane))
-    pushes.settle(verdict(sent.next(), learner_pb2.ACCEPTED))
-    pushes.flush()
+    relay_after_its_first_verdict(sent, [pending(lane) for lane in range(4)], most_merged=2)
     assert lanes_of(sent.next()) == [1, 2]
 
 
@@ -94,11 +104,7 @@ def test_a_push_that_cannot_be_merged_ends_a_group(sent):
 
 
 def test_a_verdict_on_a_merged_push_is_passed_to_every_sender_under_its_own_id(sent):
-    pushes = RelayPushes(sent.state, SCHEMA, most_merged=8)
-    for lane in range(3):
-        pushes.add(pending(lane, f"w{lane}"))
-    pushes.settle(verdict(sent.next(), learner_pb2.ACCEPTED))
-    pushes.flush()
+    pushes = relay_after_its_first_verdict(sent, [pending(lane, f"w{lane}") for lane in range(3)])
     answers = pushes.settle(verdict(sent.next(), learner_pb2.APPLIED))
     assert [(answer.held.session_id, answer.verdict.push_id) for answer in answers] == [
         ("w1", 11),
@@ -107,11 +113,9 @@ def test_a_verdict_on_a_merged_push_is_passed_to_every_sender_under_its_own_id(s
 
 
 def test_estimates_that_were_not_rejected_are_sent_again_without_the_others(sent):
-    pushes = RelayPushes(sent.state, SCHEMA, most_merged=8)
-    for lane in range(4):
-        pushes.add(pending(lane))
-    pushes.settle(verdict(sent.next(), learner_pb2.APPLIED))
-    pushes.flush()
+    pushes = relay_after_its_first_verdict(
+        sent, [pending(lane) for lane in range(4)], word=learner_pb2.APPLIED
+    )
     rejected = PartVerdict(lane=2, seq=1, verdict=learner_pb2.STALE)
     answers = pushes.settle(verdict(sent.next(), learner_pb2.STALE, rejected))
     assert [(answer.held.push.lane, answer.verdict.verdict) for answer in answers] == [(2, learner_pb2.STALE)]

@@ -4,19 +4,6 @@ from protos.unspool.v1 import learner_pb2
 from tests.workers.fake_learner import FakeLearner
 
 
-def judge_stale(learner: FakeLearner, push: learner_pb2.GradientEstimatorOut, outer_step: int) -> None:
-    learner.send(
-        verdict=learner_pb2.PushVerdict(
-            push_id=push.push_id,
-            lane=push.lane,
-            seq=push.seq,
-            verdict=learner_pb2.STALE,
-            outer_step=outer_step,
-            credits=9,
-        )
-    )
-
-
 def test_the_next_estimate_is_made_with_the_newest_theta(start):
     learner = FakeLearner(exact=False)
     start(learner)
@@ -24,7 +11,7 @@ def test_the_next_estimate_is_made_with_the_newest_theta(start):
     learner.grant(0, credits=1)
     push = learner.next_push()
     learner.announce(8)
-    judge_stale(learner, push, outer_step=8)
+    learner.judge(push, learner_pb2.STALE, outer_step=8)
     again = learner.next_push()
     assert (again.seq, again.outer_step) == (2, 8)
 
@@ -34,7 +21,8 @@ def test_no_estimate_is_made_with_a_theta_older_than_the_verdict(start):
     start(learner)
     learner.announce(1)
     learner.grant(0, credits=1)
-    judge_stale(learner, learner.next_push(), outer_step=8)  # the announcement of 8 was replaced by that of 9
+    # No announcement of 8 follows, because that of 9 replaced it.
+    learner.judge(learner.next_push(), learner_pb2.STALE, outer_step=8)
     learner.send(heartbeat_ack=learner_pb2.HeartbeatAck(credits=9))
     learner.announce(9)
     assert learner.next_push().outer_step == 9
@@ -45,7 +33,7 @@ def test_a_learner_that_restarted_at_an_earlier_outer_step_is_followed_at_once(s
     start(learner)
     learner.announce(8)
     learner.grant(0, credits=1)
-    judge_stale(learner, learner.next_push(), outer_step=12)
+    learner.judge(learner.next_push(), learner_pb2.STALE, outer_step=12)
     learner.reply.term = 2
     learner.break_stream()
     learner.announce(3)
