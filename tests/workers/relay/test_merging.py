@@ -53,7 +53,8 @@ def test_a_mean_of_means_is_the_mean_of_everything():
 def test_a_short_and_a_long_episode_are_merged_into_their_mean():
     """Estimates weigh by their tasks, so a relay changes nothing of which objective is followed."""
     estimator = whole_episodes(1)["FullES"]
-    outs = [estimator.compute_gradient_estimate(WEIGHTS, PRNGKey(seed), ())[0] for seed in range(12)]
+    state = estimator.init_worker_state(WEIGHTS, PRNGKey(0))
+    outs = [estimator.compute_gradient_estimate(WEIGHTS, PRNGKey(seed), state)[0] for seed in range(12)]
     short, long = ({int(out.inner_steps): out for out in outs}[2 * steps] for steps in (SHORT, LONG))
     schema = codec.schema_of([np.zeros((), np.float32)])
     pushes = [held([np.asarray(out.grad["a"])], schema, float(out.weight)) for out in (short, long)]
